@@ -1,0 +1,96 @@
+//! What a log entry says: effects, never requests.
+//!
+//! The leader evaluates a request and the entry carries what changes, with explicit revisions.
+//! Followers apply without evaluating, so two versions of the program cannot diverge over a rule.
+
+use crate::{GroupId, Key, LeaseId, Revision, Slot, Stamp, wire_enum, wire_struct};
+use bytes::Bytes;
+
+/// The bytes of an entry of kind [`crate::EntryKind::Write`] or [`crate::EntryKind::Lease`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// Keyspace and partition it belongs to; applying checks it.
+    pub group: GroupId,
+    /// What changes, in order. All changes of keys share one revision, subs ascending from 0.
+    pub effects: Vec<Effect>,
+}
+
+wire_struct!(Command { group, effects });
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The key gets this value.
+    Put {
+        /// Of the key.
+        slot: Slot,
+        /// When.
+        stamp: Stamp,
+        /// The key.
+        key: Key,
+        /// Its new value.
+        value: Bytes,
+        /// When the key was last created; the stamp's own revision for a new key.
+        create: Revision,
+        /// 1 for a new key.
+        version: u64,
+        /// The lease it belongs to from now on.
+        lease: Option<LeaseId>,
+        /// The lease it belonged to, so that applying detaches it without reading.
+        previous_lease: Option<LeaseId>,
+    },
+    /// The key goes away.
+    Delete {
+        /// Of the key.
+        slot: Slot,
+        /// When.
+        stamp: Stamp,
+        /// The key.
+        key: Key,
+        /// The lease it belonged to.
+        previous_lease: Option<LeaseId>,
+    },
+    /// A lease begins.
+    LeaseGrant {
+        /// Its id, not in use.
+        lease: LeaseId,
+        /// Granted time to live.
+        ttl_seconds: u64,
+    },
+    /// A lease ends, revoked or expired; the deletes of its keys stand before it in the same command.
+    LeaseRemove {
+        /// Its id.
+        lease: LeaseId,
+    },
+    /// How much time a lease had left when the leader wrote this, for the next leader to start from.
+    LeaseCheckpoint {
+        /// Its id.
+        lease: LeaseId,
+        /// Time left.
+        remaining_seconds: u64,
+    },
+    /// History up to this revision may be forgotten.
+    Compact {
+        /// The oldest revision that stays readable.
+        revision: Revision,
+    },
+}
+
+wire_enum!(Effect {
+    0 => Put { slot, stamp, key, value, create, version, lease, previous_lease },
+    1 => Delete { slot, stamp, key, previous_lease },
+    2 => LeaseGrant { lease, ttl_seconds },
+    3 => LeaseRemove { lease },
+    4 => LeaseCheckpoint { lease, remaining_seconds },
+    5 => Compact { revision },
+});
+
+impl Effect {
+    /// When it happens, if it changes a key.
+    pub fn stamp(&self) -> Option<Stamp> {
+        match self {
+            Self::Put { stamp, .. } | Self::Delete { stamp, .. } => Some(*stamp),
+            _ => None,
+        }
+    }
+}

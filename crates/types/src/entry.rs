@@ -1,0 +1,93 @@
+//! Entries of the replicated log, and what a replica keeps durable beside them.
+
+use crate::{Index, NodeId, Term, wire_enum, wire_struct};
+use bytes::Bytes;
+use std::fmt;
+
+/// What kind of thing an entry's bytes are. All kinds are reserved from the first day, so that a log
+/// never has to be rewritten; those that nothing writes yet say so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EntryKind {
+    /// Empty; a leader appends it when its term starts, because only entries of its own term
+    /// commit what came before (Raft paper, 5.4.2 and 8).
+    Fence,
+    /// A change of the group's members. Reserved.
+    Config,
+    /// A [`crate::Command`]: puts, deletes, compaction.
+    Write,
+    /// A [`crate::Command`] about leases: grants, revocations with the deletes they cause, checkpoints.
+    Lease,
+    /// A transaction's prepared part. Reserved.
+    Prepare,
+    /// The commit of a prepared part. Reserved.
+    Commit,
+    /// The abort of a prepared part. Reserved.
+    Abort,
+    /// The decision over a transaction. Reserved.
+    Decide,
+    /// The split of a partition. Reserved.
+    Split,
+}
+
+wire_enum!(EntryKind {
+    0 => Fence, 1 => Config, 2 => Write, 3 => Lease, 4 => Prepare, 5 => Commit, 6 => Abort, 7 => Decide, 8 => Split,
+});
+
+/// One entry of a group's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The term of the leader that appended it.
+    pub term: Term,
+    /// Its place in the log.
+    pub index: Index,
+    /// What its bytes are.
+    pub kind: EntryKind,
+    /// The encoded command; opaque to consensus and to the log.
+    pub data: Bytes,
+}
+
+wire_struct!(Entry { term, index, kind, data });
+
+impl Entry {
+    /// Where it stands.
+    pub fn position(&self) -> Position {
+        Position { term: self.term, index: self.index }
+    }
+
+    /// About how many bytes it takes in memory and on the wire.
+    pub fn size(&self) -> usize {
+        self.data.len() + 32
+    }
+}
+
+/// A place in a log and the term of the entry there. Ordered by term, then index: the order in which
+/// Raft compares logs (paper, 5.4.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// Of the entry.
+    pub term: Term,
+    /// Of the entry.
+    pub index: Index,
+}
+
+wire_struct!(Position { term, index });
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.index, self.term)
+    }
+}
+
+/// What a replica must remember across a crash beside its entries (Raft paper, figure 2). The commit
+/// index is a hint that spares work after a restart; losing it is harmless.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HardState {
+    /// The newest term it has seen.
+    pub term: Term,
+    /// Whom it voted for in that term.
+    pub vote: Option<NodeId>,
+    /// What it knew to be committed.
+    pub commit: Index,
+}
+
+wire_struct!(HardState { term, vote, commit });

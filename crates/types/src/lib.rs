@@ -1,0 +1,41 @@
+//! The words the whole program shares: ids, keys, slots, revisions, requests, replies, log entries,
+//! and their stored and wire form.
+//!
+//! This crate knows nothing of consensus, storage, clocks or sockets. Everything that crosses a seam
+//! between two other crates, or that is written to a disk or a peer, has its type here, so that the
+//! format of a thing stands beside its meaning.
+//!
+//! * [`ids`]: who and where: nodes, groups, leases, terms, indexes, ticks.
+//! * [`revision`]: the order of changes in a keyspace.
+//! * [`key`] and [`slot`]: ranges of keys, and which hash bucket a key belongs to.
+//! * [`record`]: what is stored of a key.
+//! * [`request`] and [`reply`]: what a client asks and gets, free of any wire API.
+//! * [`entry`] and [`command`]: what the replicated log carries (effects, never requests).
+//! * [`codec`]: how all of these become bytes.
+
+pub mod codec;
+pub mod command;
+pub mod entry;
+pub mod fault;
+pub mod ids;
+pub mod key;
+pub mod record;
+pub mod rejection;
+pub mod reply;
+pub mod request;
+pub mod revision;
+pub mod slot;
+
+pub use bytes::Bytes;
+pub use codec::{Decode, Encode, Input, Malformed};
+pub use command::{Command, Effect};
+pub use entry::{Entry, EntryKind, HardState, Position};
+pub use fault::Fault;
+pub use ids::{ClusterId, GroupId, Index, KeyspaceId, LeaseId, NodeId, PartitionId, Term, Tick};
+pub use key::{Key, KeyRange};
+pub use record::{KeyValue, Record};
+pub use rejection::Rejection;
+pub use reply::{Answer, Reply};
+pub use request::Request;
+pub use revision::{Revision, Stamp};
+pub use slot::{SLOTS, Slot};
