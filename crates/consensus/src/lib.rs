@@ -1,1 +1,116 @@
-//! consensus
+//! One consensus group, as a synchronous state machine behind [`Consensus`].
+//!
+//! The engine is told what happens (a tick, a message, a proposal, a write that became durable) and
+//! asked with [`Consensus::take`] what it wants done. It has no clock, socket, disk, task or ambient
+//! randomness; the same inputs give the same effects. Raft ([`raft::Raft`]) is the engine today; Paxos
+//! may join it behind the same trait.
+
+pub mod effects;
+pub mod message;
+
+pub use effects::{Effects, ReadOutcome, Role, SnapshotFetch, Status};
+pub use message::Message;
+
+use quorate_types::{Bytes, Entry, EntryKind, Index, LogWrite, NodeId, Position};
+
+/// Names one write handed to the shell, ascending within a group. The shell reports it durable with
+/// [`Consensus::persisted`]; reporting one reports all before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WriteId(pub u64);
+
+/// Names one read barrier, unique within the process that asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReadId(pub u64);
+
+/// Why a proposal was not taken. Nothing has entered the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProposeError {
+    /// Another replica leads, if one is known.
+    NotLeader(Option<NodeId>),
+    /// Leadership is being handed over.
+    Transferring,
+    /// So many bytes are proposed and not yet committed that more would only grow memory.
+    Full,
+}
+
+/// What a snapshot of the state machine stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotMeta {
+    /// The last entry it contains.
+    pub position: Position,
+    /// The group's voters at that entry.
+    pub voters: Vec<NodeId>,
+}
+
+quorate_types::wire_struct!(SnapshotMeta { position, voters });
+
+/// One replica of one group.
+pub trait Consensus {
+    /// Time goes on by one tick.
+    fn tick(&mut self);
+
+    /// A message came in. Messages may be lost, late, repeated and reordered; hostile or senseless
+    /// ones are ignored, never a panic.
+    fn step(&mut self, from: NodeId, message: Message);
+
+    /// Appends an entry if this replica leads. The place it was given may still be taken by another
+    /// leader's entry: it holds only if an entry with this very position comes out in [`Effects::apply`].
+    fn propose(&mut self, kind: EntryKind, data: Bytes) -> Result<Position, ProposeError>;
+
+    /// Asks for a read barrier; the answer comes in [`Effects::reads`], always: ready with an index at which
+    /// every write acknowledged before this call is contained, or failed. Works on leaders (a round of heartbeats proves the
+    /// leadership, started after this call) and followers (forwarded to the leader).
+    fn read(&mut self, id: ReadId);
+
+    /// The write and all before it are durable.
+    fn persisted(&mut self, write: WriteId);
+
+    /// The state machine contains everything up to `index`.
+    fn applied(&mut self, index: Index);
+
+    /// Drops entries up to `index` from memory and, through the next write, from the log. The caller has
+    /// made what they did durable elsewhere. Ignored beyond what is applied.
+    fn compact(&mut self, index: Index);
+
+    /// The connection to this node broke (process death shows so at once). A follower of it stops honouring
+    /// its lease and campaigns after a small random delay instead of waiting out the timeout.
+    fn peer_lost(&mut self, node: NodeId);
+
+    /// Hands leadership to `to`, or to the follower that is furthest when `None`; proposals are refused meanwhile, until done or
+    /// an election timeout went by.
+    fn transfer(&mut self, to: Option<NodeId>);
+
+    /// A snapshot of the applied state was taken for the follower that [`Effects::snapshots_wanted`]
+    /// named; it is offered until the follower has it.
+    fn offer_snapshot(&mut self, to: NodeId, meta: SnapshotMeta);
+
+    /// The offered snapshot is gone (sender gave up); the follower is probed anew.
+    fn snapshot_failed(&mut self, to: NodeId);
+
+    /// The state machine now contains, durably, the snapshot that [`Effects::fetch`] named. The log restarts after it.
+    fn restored(&mut self, meta: SnapshotMeta);
+
+    /// The snapshot that [`Effects::fetch`] named could not be had; a later offer may be fetched.
+    fn fetch_failed(&mut self);
+
+    /// What to do now. To be called after any other call; taking twice in a row gives nothing the second time.
+    fn take(&mut self) -> Effects;
+
+    /// How things stand.
+    fn status(&self) -> Status;
+}
+
+/// What is found on disk when a replica starts.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// Hard state, as last written.
+    pub hard_state: quorate_types::HardState,
+    /// The place before the first entry: what was compacted or replaced by a snapshot.
+    pub start: Position,
+    /// Contiguous, from right after `start`.
+    pub entries: Vec<Entry>,
+}
+
+/// Shorthand used by [`Effects`].
+pub type Persist = (WriteId, LogWrite);
+

@@ -1,1 +1,3 @@
-//! mvcc
+//! The revisioned key space.
+
+pub mod engine;

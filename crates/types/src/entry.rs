@@ -91,3 +91,25 @@ pub struct HardState {
 }
 
 wire_struct!(HardState { term, vote, commit });
+
+/// One group's share of a write to the node's log. The parts take effect in the order of the fields,
+/// all or none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogWrite {
+    /// Forget every entry and begin after this position instead: a snapshot has taken their place.
+    pub restart: Option<Position>,
+    /// The new hard state, when it changed.
+    pub hard_state: Option<HardState>,
+    /// Contiguous entries. The first may stand before the end of the log: then it and all after it
+    /// that were there before are replaced.
+    pub entries: Vec<Entry>,
+    /// Entries up to and including this position are no longer needed: the store holds what they did, durably.
+    pub compact: Option<Position>,
+}
+
+impl LogWrite {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.restart.is_none() && self.hard_state.is_none() && self.entries.is_empty() && self.compact.is_none()
+    }
+}

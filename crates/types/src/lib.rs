@@ -29,7 +29,7 @@ pub mod slot;
 pub use bytes::Bytes;
 pub use codec::{Decode, Encode, Input, Malformed};
 pub use command::{Command, Effect};
-pub use entry::{Entry, EntryKind, HardState, Position};
+pub use entry::{Entry, EntryKind, HardState, LogWrite, Position};
 pub use fault::Fault;
 pub use ids::{ClusterId, GroupId, Index, KeyspaceId, LeaseId, NodeId, PartitionId, Term, Tick};
 pub use key::{Key, KeyRange};

@@ -1,0 +1,1 @@
+//! What replicas of a group say to each other.
