@@ -22,6 +22,8 @@ pub struct WriteId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReadId(pub u64);
 
+quorate_types::wire_newtype!(ReadId);
+
 /// Why a proposal was not taken. Nothing has entered the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProposeError {
@@ -52,6 +54,9 @@ pub trait Consensus {
     /// A message came in. Messages may be lost, late, repeated and reordered; hostile or senseless
     /// ones are ignored, never a panic.
     fn step(&mut self, from: NodeId, message: Message);
+
+    /// Whether [`Consensus::propose`] would take an entry now.
+    fn can_propose(&self) -> Result<(), ProposeError>;
 
     /// Appends an entry if this replica leads. The place it was given may still be taken by another
     /// leader's entry: it holds only if an entry with this very position comes out in [`Effects::apply`].
@@ -113,4 +118,3 @@ pub struct Recovered {
 
 /// Shorthand used by [`Effects`].
 pub type Persist = (WriteId, LogWrite);
-

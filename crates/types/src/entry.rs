@@ -110,6 +110,9 @@ pub struct LogWrite {
 impl LogWrite {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.restart.is_none() && self.hard_state.is_none() && self.entries.is_empty() && self.compact.is_none()
+        self.restart.is_none()
+            && self.hard_state.is_none()
+            && self.entries.is_empty()
+            && self.compact.is_none()
     }
 }

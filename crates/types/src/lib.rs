@@ -16,6 +16,7 @@
 pub mod codec;
 pub mod command;
 pub mod entry;
+pub mod event;
 pub mod fault;
 pub mod ids;
 pub mod key;
@@ -30,6 +31,7 @@ pub use bytes::Bytes;
 pub use codec::{Decode, Encode, Input, Malformed};
 pub use command::{Command, Effect};
 pub use entry::{Entry, EntryKind, HardState, LogWrite, Position};
+pub use event::{Changes, Event};
 pub use fault::Fault;
 pub use ids::{ClusterId, GroupId, Index, KeyspaceId, LeaseId, NodeId, PartitionId, Term, Tick};
 pub use key::{Key, KeyRange};
