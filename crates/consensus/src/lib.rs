@@ -6,7 +6,9 @@
 //! may join it behind the same trait.
 
 pub mod effects;
+pub mod log;
 pub mod message;
+pub mod random;
 
 pub use effects::{Effects, ReadOutcome, Role, SnapshotFetch, Status};
 pub use message::Message;
