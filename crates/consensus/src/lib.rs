@@ -8,6 +8,7 @@
 pub mod effects;
 pub mod log;
 pub mod message;
+pub mod progress;
 pub mod random;
 
 pub use effects::{Effects, ReadOutcome, Role, SnapshotFetch, Status};
