@@ -8,11 +8,13 @@
 pub mod effects;
 pub mod log;
 pub mod message;
+pub mod options;
 pub mod progress;
 pub mod random;
 
 pub use effects::{Effects, ReadOutcome, Role, SnapshotFetch, Status};
 pub use message::Message;
+pub use options::Options;
 
 use quorate_types::{Bytes, Entry, EntryKind, Index, LogWrite, NodeId, Position};
 
