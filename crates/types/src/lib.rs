@@ -10,6 +10,7 @@
 //! * [`key`] and [`slot`]: ranges of keys, and which hash bucket a key belongs to.
 //! * [`record`]: what is stored of a key.
 //! * [`request`] and [`reply`]: what a client asks and gets, free of any wire API.
+//! * [`watch`]: what a client asks to be told.
 //! * [`entry`] and [`command`]: what the replicated log carries (effects, never requests).
 //! * [`codec`]: how all of these become bytes.
 
@@ -26,6 +27,7 @@ pub mod reply;
 pub mod request;
 pub mod revision;
 pub mod slot;
+pub mod watch;
 
 pub use bytes::Bytes;
 pub use codec::{Decode, Encode, Input, Malformed};
@@ -41,3 +43,4 @@ pub use reply::{Answer, Reply};
 pub use request::Request;
 pub use revision::{Revision, Stamp};
 pub use slot::{SLOTS, Slot};
+pub use watch::WatchRequest;
