@@ -10,11 +10,13 @@ pub mod log;
 pub mod message;
 pub mod options;
 pub mod progress;
+pub mod raft;
 pub mod random;
 
 pub use effects::{Effects, ReadOutcome, Role, SnapshotFetch, Status};
 pub use message::Message;
 pub use options::Options;
+pub use raft::Raft;
 
 use quorate_types::{Bytes, Entry, EntryKind, Index, LogWrite, NodeId, Position};
 

@@ -115,3 +115,22 @@ wire_enum!(Message {
     9 => ReadResponse { term, read, index },
     10 => SnapshotOffer { term, meta },
 });
+
+impl Message {
+    /// The term it names: the sender's, or of a pre-vote the one that would be campaigned in.
+    pub fn term(&self) -> Term {
+        match self {
+            Self::VoteRequest { term, .. }
+            | Self::VoteResponse { term, .. }
+            | Self::Append { term, .. }
+            | Self::Appended { term, .. }
+            | Self::AppendRejected { term, .. }
+            | Self::Heartbeat { term, .. }
+            | Self::HeartbeatResponse { term, .. }
+            | Self::TimeoutNow { term }
+            | Self::ReadRequest { term, .. }
+            | Self::ReadResponse { term, .. }
+            | Self::SnapshotOffer { term, .. } => *term,
+        }
+    }
+}

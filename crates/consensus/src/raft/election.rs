@@ -1,0 +1,338 @@
+//! Who leads: votes, pre-votes, the quorum check, hand-over.
+//!
+//! * A pre-vote asks whether a campaign would be won, so that a replica that was cut off does not come
+//!   back with a higher term and depose a leader that everybody else hears (thesis, 9.6).
+//! * A voter that hears its leader refuses votes and pre-votes, unless the leader itself asked for the
+//!   election (thesis, 4.2.3).
+//! * A leader that has not heard a quorum within an election timeout steps down (thesis, 6.2), so that its
+//!   clients look elsewhere.
+//! * Voting for oneself is a vote: requests leave after it is durable. A candidate that crashed and
+//!   forgot its own vote could help to elect a second leader of the same term.
+
+use super::{Follower, Leader, Raft, State, Transfer};
+use crate::progress::{Mode, Progress};
+use crate::raft::reads::Rounds;
+use crate::{Message, ReadId};
+use quorate_types::{Bytes, EntryKind, Index, NodeId, Position, Term};
+use std::collections::BTreeMap;
+
+/// After the leader's connection broke, an election begins within so many ticks...
+const HURRIED_TICKS_MAX: u64 = 4;
+/// ...and so many times in a row, before the ordinary timeout counts again.
+const HURRIED_TRIES: u8 = 4;
+
+impl Raft {
+    /// Brings our term and the message's together; false when the message is to be ignored.
+    pub(super) fn admit_term(&mut self, from: NodeId, message: &Message) -> bool {
+        let term = message.term();
+        if term > self.term {
+            match message {
+                // A pre-vote binds nobody; one that was granted names the term that would follow.
+                Message::VoteRequest { pre: true, .. } => {}
+                Message::VoteResponse { pre: true, granted: true, .. } => {}
+                Message::VoteRequest { transfer, .. } => {
+                    if !transfer && self.honours_a_leader() {
+                        return false;
+                    }
+                    self.become_follower(term, None);
+                }
+                Message::Append { .. } | Message::Heartbeat { .. } | Message::SnapshotOffer { .. } => {
+                    self.become_follower(term, Some(from));
+                }
+                _ => self.become_follower(term, None),
+            }
+        } else if term < self.term {
+            match message {
+                // Tells a leader or candidate of the past which term it is; without an answer a replica that
+                // has a higher term could never be brought back (its own pre-votes are refused).
+                Message::Append { .. } | Message::Heartbeat { .. } | Message::SnapshotOffer { .. } => {
+                    let last = self.log.last().index;
+                    self.send_after
+                        .push((from, Message::HeartbeatResponse { term: self.term, round: 0, last }));
+                }
+                Message::VoteRequest { pre, .. } => {
+                    let refusal = Message::VoteResponse { term: self.term, granted: false, pre: *pre };
+                    self.send_after.push((from, refusal));
+                }
+                _ => {}
+            }
+            return false;
+        }
+        if let Message::Append { .. } | Message::Heartbeat { .. } | Message::SnapshotOffer { .. } = message {
+            return self.heard_leader(from);
+        }
+        true
+    }
+
+    /// A leader of our term spoke.
+    fn heard_leader(&mut self, from: NodeId) -> bool {
+        match &self.state {
+            // Two leaders of one term cannot be; whoever says so is not believed.
+            State::Leader(_) => return false,
+            State::Follower { leader: Some(leader) } if *leader == from => {}
+            State::Follower { leader: Some(_) } => return false,
+            State::Follower { leader: None } | State::Candidate { .. } => {
+                self.become_follower(self.term, Some(from));
+            }
+        }
+        self.elapsed = 0;
+        self.since_leader = 0;
+        if self.hurried > 0 {
+            self.hurried = 0;
+            self.draw_timeout();
+        }
+        true
+    }
+
+    fn honours_a_leader(&self) -> bool {
+        match &self.state {
+            State::Leader(_) => true,
+            _ => self.since_leader < self.options.election_ticks_min,
+        }
+    }
+
+    pub(super) fn begin_election(&mut self) {
+        if self.options.voters.len() == 1 {
+            return self.campaign(false);
+        }
+        self.fail_reads();
+        self.state = State::Candidate { is_pre: true, votes: BTreeMap::from([(self.options.id, true)]) };
+        self.draw_election_timeout();
+        let request = Message::VoteRequest {
+            term: self.term.next(),
+            last: self.log.last(),
+            pre: true,
+            transfer: false,
+        };
+        for voter in self.others().collect::<Vec<_>>() {
+            self.send_now.push((voter, request.clone()));
+        }
+    }
+
+    /// How long a candidate waits for votes: short while a dead leader's voters are noticing its death
+    /// one after the other.
+    fn draw_election_timeout(&mut self) {
+        self.draw_timeout();
+        if self.hurried > 0 {
+            self.hurried -= 1;
+            self.timeout = self.random.between(2, 2 + 2 * HURRIED_TICKS_MAX);
+        }
+    }
+
+    fn campaign(&mut self, is_transfer: bool) {
+        self.become_follower(self.term.next(), None);
+        self.vote = Some(self.options.id);
+        self.state = State::Candidate { is_pre: false, votes: BTreeMap::from([(self.options.id, true)]) };
+        self.draw_election_timeout();
+        if self.quorum() == 1 {
+            return self.become_leader();
+        }
+        let request = Message::VoteRequest {
+            term: self.term,
+            last: self.log.last(),
+            pre: false,
+            transfer: is_transfer,
+        };
+        for voter in self.others().collect::<Vec<_>>() {
+            self.send_after.push((voter, request.clone()));
+        }
+    }
+
+    pub(super) fn on_vote_request(
+        &mut self,
+        from: NodeId,
+        term: Term,
+        last: Position,
+        pre: bool,
+        transfer: bool,
+    ) {
+        let is_up_to_date = last >= self.log.last();
+        let granted = if pre {
+            term > self.term && is_up_to_date && !self.honours_a_leader()
+        } else {
+            // The same candidate may ask again when our answer was lost.
+            let is_free = self.vote.is_none_or(|vote| vote == from);
+            let is_undecided = self.leader().is_none();
+            is_free && is_undecided && is_up_to_date && (transfer || !self.honours_a_leader())
+        };
+        if granted && !pre {
+            if self.vote != Some(from) {
+                self.vote = Some(from);
+                self.hard_state_changed = true;
+            }
+            self.state = State::Follower { leader: None };
+            self.draw_timeout();
+        }
+        let answer = Message::VoteResponse { term: if granted { term } else { self.term }, granted, pre };
+        self.send_after.push((from, answer));
+    }
+
+    pub(super) fn on_vote_response(&mut self, from: NodeId, term: Term, granted: bool, pre: bool) {
+        let expected = if pre && granted { self.term.next() } else { self.term };
+        let quorum = self.quorum();
+        let State::Candidate { is_pre, votes, .. } = &mut self.state else { return };
+        if *is_pre != pre || term != expected {
+            return;
+        }
+        votes.insert(from, granted);
+        if votes.values().filter(|vote| **vote).count() >= quorum {
+            if pre {
+                self.campaign(false);
+            } else {
+                self.become_leader();
+            }
+        }
+    }
+
+    fn become_leader(&mut self) {
+        let last = self.log.last().index;
+        let follower = || Follower {
+            progress: Progress::new(last, self.options.inflight_messages_max),
+            is_active: true,
+            matched_before: Index::START,
+            commit_sent: Index::START,
+            round: 0,
+            offer: None,
+        };
+        let followers = self.others().map(|voter| (voter, follower())).collect();
+        let uncommitted_bytes = (self.commit.0 + 1..=last.0)
+            .filter_map(|index| self.log.get(Index(index)))
+            .map(quorate_types::Entry::size)
+            .sum();
+        self.hurried = 0;
+        self.fetch = None;
+        self.fetch_is_new = false;
+        self.state = State::Leader(Leader {
+            fence: Position::default(),
+            followers,
+            uncommitted_bytes,
+            since_heartbeat: 0,
+            since_quorum_check: 0,
+            rounds: Rounds::default(),
+            transfer: None,
+        });
+        let position = self.push(EntryKind::Fence, Bytes::new());
+        if let State::Leader(leader) = &mut self.state {
+            leader.fence = position;
+        }
+        // At once, so that other candidates and followers know.
+        self.send_heartbeats();
+    }
+
+    pub(super) fn tick_leader(&mut self) {
+        let (quorum, now) = (self.quorum(), self.now);
+        let State::Leader(leader) = &mut self.state else { return };
+        leader.since_quorum_check += 1;
+        if leader.since_quorum_check >= self.options.election_ticks_min {
+            leader.since_quorum_check = 0;
+            let active = 1 + leader.followers.values().filter(|follower| follower.is_active).count();
+            for follower in leader.followers.values_mut() {
+                follower.is_active = false;
+            }
+            if active < quorum {
+                self.since_leader = self.options.election_ticks_min;
+                return self.become_follower(self.term, None);
+            }
+        }
+        if leader.transfer.as_ref().is_some_and(|transfer| transfer.deadline <= now) {
+            leader.transfer = None;
+        }
+        leader.since_heartbeat += 1;
+        if leader.since_heartbeat >= self.options.heartbeat_ticks {
+            leader.since_heartbeat = 0;
+            for follower in leader.followers.values_mut() {
+                let matched = follower.progress.matched();
+                let is_outstanding = follower.progress.next() > matched.next();
+                match follower.progress.mode() {
+                    Mode::Probe { .. } => follower.progress.resume(),
+                    Mode::Replicate if is_outstanding && matched == follower.matched_before => {
+                        follower.progress.probe();
+                    }
+                    Mode::Replicate | Mode::Snapshot => {}
+                }
+                follower.matched_before = matched;
+            }
+            self.send_heartbeats();
+            self.repeat_offers();
+        }
+    }
+
+    pub(super) fn on_peer_lost(&mut self, node: NodeId) {
+        // A leader that reads by lease counts on every voter honouring it for the whole time.
+        if self.options.lease_read.is_some() {
+            return;
+        }
+        match &mut self.state {
+            State::Follower { leader } if *leader == Some(node) => {
+                *leader = None;
+                self.fail_reads();
+                self.since_leader = self.options.election_ticks_min;
+                self.hurried = HURRIED_TRIES;
+                self.elapsed = 0;
+                self.timeout = self.random.between(1, 1 + HURRIED_TICKS_MAX);
+            }
+            State::Leader(leader) => {
+                if let Some(follower) = leader.followers.get_mut(&node)
+                    && follower.progress.mode() == Mode::Replicate
+                {
+                    follower.progress.probe();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn begin_transfer(&mut self, to: Option<NodeId>) {
+        let deadline = self.now + self.options.election_ticks_min;
+        let State::Leader(leader) = &mut self.state else { return };
+        let best = || {
+            let active = leader.followers.iter().filter(|(_, follower)| follower.is_active);
+            active.max_by_key(|(_, follower)| follower.progress.matched()).map(|(id, _)| *id)
+        };
+        let Some(to) = to.or_else(best) else { return };
+        if leader.followers.contains_key(&to) {
+            leader.transfer = Some(Transfer { to, deadline, is_told: false });
+            self.maybe_hand_over();
+        }
+    }
+
+    /// Tells the follower that takes over, once it holds everything.
+    pub(super) fn maybe_hand_over(&mut self) {
+        let (term, last) = (self.term, self.log.last().index);
+        let State::Leader(leader) = &mut self.state else { return };
+        let Some(transfer) = &mut leader.transfer else { return };
+        let Some(follower) = leader.followers.get(&transfer.to) else { return };
+        if !transfer.is_told && follower.progress.matched() == last {
+            transfer.is_told = true;
+            self.send_now.push((transfer.to, Message::TimeoutNow { term }));
+        }
+    }
+
+    pub(super) fn on_timeout_now(&mut self) {
+        if let State::Follower { .. } = self.state {
+            self.campaign(true);
+        }
+    }
+
+    /// Every read that waits for a leadership that is over fails.
+    pub(super) fn fail_reads(&mut self) {
+        let forwarded = std::mem::take(&mut self.forwarded);
+        for read in forwarded.into_keys() {
+            self.fail_read(None, read);
+        }
+        if let State::Leader(leader) = &mut self.state {
+            for (from, read) in leader.rounds.take_all() {
+                self.fail_read(from, read);
+            }
+        }
+    }
+
+    pub(super) fn fail_read(&mut self, from: Option<NodeId>, read: ReadId) {
+        match from {
+            None => self.read_outcomes.push((read, crate::ReadOutcome::Failed)),
+            Some(node) => {
+                self.send_now.push((node, Message::ReadResponse { term: self.term, read, index: None }));
+            }
+        }
+    }
+}

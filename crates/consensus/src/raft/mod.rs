@@ -1,0 +1,439 @@
+//! Raft (Ongaro and Ousterhout 2014; Ongaro's thesis), one replica of one group.
+//!
+//! How it works: a leader appends entries and sends them on at once; an entry commits when a quorum
+//! holds it durably and it is of the leader's own term (paper, 5.4.2). [`Consensus::take`] collects what
+//! was decided since the last call: one write, one append per follower, whatever committed.
+//!
+//! * [`election`]: votes, pre-votes (thesis 9.6), the quorum check, hand-over (thesis 3.10).
+//! * [`replication`]: appends, acknowledgements, commit, offers of snapshots.
+//! * [`reads`]: read barriers (thesis 6.4).
+//!
+//! Invariants:
+//! * A vote, a request for votes and an acknowledgement leave only after the write that makes them true.
+//! * The leader counts itself only up to what it has made durable, also when it is alone.
+//! * Only entries that are committed and durable here are applied.
+//! * Nothing a peer sends panics: what cannot be is ignored. What only our own code can break is asserted.
+//!
+//! Caveats: the set of voters is fixed for a group's life. The log since the last compaction is in memory;
+//! its owner bounds it by compacting.
+
+mod election;
+mod reads;
+mod replication;
+
+use crate::log::Log;
+use crate::progress::Progress;
+use crate::random::Random;
+use crate::{
+    Consensus, Effects, Message, Options, ProposeError, ReadId, ReadOutcome, Recovered, Role, SnapshotFetch,
+    SnapshotMeta, Status, WriteId,
+};
+use quorate_types::{Bytes, Entry, EntryKind, HardState, Index, LogWrite, NodeId, Position, Term};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Bytes of entries given out for applying in one take; the rest comes in the next.
+const APPLY_BYTES_MAX: usize = 4 << 20;
+
+/// One replica.
+pub struct Raft {
+    options: Options,
+    random: Random,
+    term: Term,
+    vote: Option<NodeId>,
+    commit: Index,
+    applied: Index,
+    log: Log,
+    state: State,
+    /// Ticks since this replica started.
+    now: u64,
+    /// Ticks since a leader was heard or an election began.
+    elapsed: u64,
+    /// When `elapsed` gets there, an election begins.
+    timeout: u64,
+    /// Ticks since a leader of the newest term was heard; votes are refused while it is fresh.
+    since_leader: u64,
+    /// Quick elections left to try after the leader's connection broke.
+    hurried: u8,
+    /// The log is durable up to here.
+    persisted: Index,
+    /// The log was handed to the shell up to here.
+    written: Index,
+    /// The newest write handed out.
+    write: WriteId,
+    /// Writes not yet durable, and where the log ended in each; a later conflict lowers those ends, so
+    /// that an old report never vouches for entries that have been replaced since.
+    writing: VecDeque<(WriteId, Index)>,
+    hard_state_changed: bool,
+    restart: Option<Position>,
+    compact: Option<Position>,
+    send_now: Vec<(NodeId, Message)>,
+    send_after: Vec<(NodeId, Message)>,
+    /// Given out for applying up to here.
+    handed: Index,
+    read_outcomes: Vec<(ReadId, ReadOutcome)>,
+    /// Reads forwarded to the leader, and when each fails.
+    forwarded: BTreeMap<ReadId, u64>,
+    snapshots_wanted: Vec<NodeId>,
+    fetch: Option<SnapshotFetch>,
+    fetch_is_new: bool,
+    reported: Option<(Term, Role)>,
+}
+
+/// What a replica is, with what only that role knows.
+enum State {
+    Leader(Leader),
+    Follower { leader: Option<NodeId> },
+    Candidate { is_pre: bool, votes: BTreeMap<NodeId, bool> },
+}
+
+/// What only a leader knows.
+struct Leader {
+    fence: Position,
+    followers: BTreeMap<NodeId, Follower>,
+    uncommitted_bytes: usize,
+    since_heartbeat: u64,
+    since_quorum_check: u64,
+    rounds: reads::Rounds,
+    transfer: Option<Transfer>,
+}
+
+/// A follower, as its leader sees it.
+struct Follower {
+    progress: Progress,
+    /// Heard since the last quorum check.
+    is_active: bool,
+    /// What it had acknowledged at the last heartbeat; no progress since then with appends under way
+    /// means that they were lost.
+    matched_before: Index,
+    /// The newest commit index it was sent.
+    commit_sent: Index,
+    /// The newest heartbeat round it answered.
+    round: u64,
+    /// The snapshot it is offered.
+    offer: Option<SnapshotMeta>,
+}
+
+struct Transfer {
+    to: NodeId,
+    deadline: u64,
+    is_told: bool,
+}
+
+impl Raft {
+    /// A replica as it was recovered; `applied` is what the state machine contains. Panics on options that
+    /// [`Options::validate`] refuses and on a state machine beyond the log: the caller has checked both.
+    pub fn new(options: Options, recovered: Recovered, applied: Index) -> Self {
+        if let Err(wrong) = options.validate() {
+            panic!("consensus options: {wrong}: {options:?}");
+        }
+        let log = Log::new(recovered.start, recovered.entries);
+        let last = log.last().index;
+        assert!(
+            recovered.start.index <= applied && applied <= last,
+            "state machine at {applied}, log from {} to {last}",
+            recovered.start
+        );
+        let HardState { term, vote, commit } = recovered.hard_state;
+        let mut raft = Self {
+            random: Random::new(options.seed),
+            term: term.max(log.last().term),
+            vote: if term >= log.last().term { vote } else { None },
+            commit: commit.clamp(applied, last),
+            applied,
+            log,
+            state: State::Follower { leader: None },
+            now: 0,
+            elapsed: 0,
+            timeout: 0,
+            // As if a leader had just been heard: a vote given before the crash is remembered, but a lease
+            // honoured before it is not, so it is honoured anew for its whole length.
+            since_leader: 0,
+            hurried: 0,
+            persisted: last,
+            written: last,
+            write: WriteId(0),
+            writing: VecDeque::new(),
+            hard_state_changed: false,
+            restart: None,
+            compact: None,
+            send_now: Vec::new(),
+            send_after: Vec::new(),
+            handed: applied,
+            read_outcomes: Vec::new(),
+            forwarded: BTreeMap::new(),
+            snapshots_wanted: Vec::new(),
+            fetch: None,
+            fetch_is_new: false,
+            reported: None,
+            options,
+        };
+        raft.draw_timeout();
+        raft
+    }
+
+    fn quorum(&self) -> usize {
+        self.options.voters.len() / 2 + 1
+    }
+
+    fn others(&self) -> impl Iterator<Item = NodeId> + use<'_> {
+        let id = self.options.id;
+        self.options.voters.iter().copied().filter(move |voter| *voter != id)
+    }
+
+    fn draw_timeout(&mut self) {
+        self.elapsed = 0;
+        self.timeout = if self.options.voters.len() == 1 {
+            1
+        } else {
+            self.random.between(self.options.election_ticks_min, self.options.election_ticks_max)
+        };
+    }
+
+    fn role(&self) -> Role {
+        match &self.state {
+            State::Leader(leader) => Role::Leader { fence: leader.fence },
+            State::Follower { leader } => Role::Follower { leader: *leader },
+            State::Candidate { .. } => Role::Candidate,
+        }
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        match &self.state {
+            State::Leader(_) => Some(self.options.id),
+            State::Follower { leader } => *leader,
+            State::Candidate { .. } => None,
+        }
+    }
+
+    fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
+        assert!(term >= self.term, "term {term} after {}", self.term);
+        if term > self.term {
+            self.term = term;
+            self.vote = None;
+            self.hard_state_changed = true;
+        }
+        self.fail_reads();
+        if matches!(self.state, State::Leader(_)) {
+            self.snapshots_wanted.clear();
+        }
+        self.state = State::Follower { leader };
+        self.draw_timeout();
+    }
+
+    fn push(&mut self, kind: EntryKind, data: Bytes) -> Position {
+        let entry = Entry { term: self.term, index: self.log.last().index.next(), kind, data };
+        let position = entry.position();
+        if let State::Leader(leader) = &mut self.state {
+            leader.uncommitted_bytes += entry.size();
+        }
+        self.log.push(entry);
+        position
+    }
+
+    /// The log was cut before `first`: nothing from there on is written or durable any more.
+    fn replaced_from(&mut self, first: Index) {
+        let end = first.previous();
+        self.written = self.written.min(end);
+        self.persisted = self.persisted.min(end);
+        for (_, ends_at) in &mut self.writing {
+            *ends_at = (*ends_at).min(end);
+        }
+    }
+
+    fn take_write(&mut self) -> Option<(WriteId, LogWrite)> {
+        let last = self.log.last().index;
+        if self.written >= last
+            && !self.hard_state_changed
+            && self.restart.is_none()
+            && self.compact.is_none()
+        {
+            return None;
+        }
+        let entries = if self.written < last {
+            self.log.slice(self.written.next(), last, usize::MAX)
+        } else {
+            Vec::new()
+        };
+        let write = LogWrite {
+            restart: self.restart.take(),
+            // The commit index rides along; it never causes a write of its own.
+            hard_state: Some(HardState { term: self.term, vote: self.vote, commit: self.commit }),
+            entries,
+            compact: self.compact.take(),
+        };
+        self.hard_state_changed = false;
+        self.written = last;
+        self.write = WriteId(self.write.0 + 1);
+        self.writing.push_back((self.write, last));
+        Some((self.write, write))
+    }
+}
+
+impl Consensus for Raft {
+    fn tick(&mut self) {
+        self.now += 1;
+        self.tick_reads();
+        if matches!(self.state, State::Leader(_)) {
+            self.tick_leader();
+        } else {
+            self.since_leader = self.since_leader.saturating_add(1);
+            self.elapsed += 1;
+            if self.elapsed >= self.timeout {
+                self.begin_election();
+            }
+        }
+    }
+
+    fn step(&mut self, from: NodeId, message: Message) {
+        if from == self.options.id || !self.options.voters.contains(&from) {
+            return;
+        }
+        if !self.admit_term(from, &message) {
+            return;
+        }
+        match message {
+            Message::VoteRequest { term, last, pre, transfer } => {
+                self.on_vote_request(from, term, last, pre, transfer)
+            }
+            Message::VoteResponse { term, granted, pre } => self.on_vote_response(from, term, granted, pre),
+            Message::Append { term, previous, entries, commit } => {
+                self.on_append(from, term, previous, entries, commit)
+            }
+            Message::Appended { matched, .. } => self.on_appended(from, matched),
+            Message::AppendRejected { refused, hint, .. } => self.on_append_rejected(from, refused, hint),
+            Message::Heartbeat { commit, round, .. } => self.on_heartbeat(from, commit, round),
+            Message::HeartbeatResponse { round, last, .. } => self.on_heartbeat_response(from, round, last),
+            Message::TimeoutNow { .. } => self.on_timeout_now(),
+            Message::ReadRequest { read, .. } => self.on_read_request(from, read),
+            Message::ReadResponse { read, index, .. } => self.on_read_response(read, index),
+            Message::SnapshotOffer { meta, .. } => self.on_snapshot_offer(from, meta),
+        }
+    }
+
+    fn can_propose(&self) -> Result<(), ProposeError> {
+        let State::Leader(leader) = &self.state else {
+            return Err(ProposeError::NotLeader(self.leader()));
+        };
+        if leader.transfer.is_some() {
+            Err(ProposeError::Transferring)
+        } else if leader.uncommitted_bytes >= self.options.uncommitted_bytes_max {
+            Err(ProposeError::Full)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn propose(&mut self, kind: EntryKind, data: Bytes) -> Result<Position, ProposeError> {
+        self.can_propose()?;
+        Ok(self.push(kind, data))
+    }
+
+    fn read(&mut self, id: ReadId) {
+        self.begin_read(id);
+    }
+
+    fn persisted(&mut self, write: WriteId) {
+        assert!(write <= self.write, "write {write:?} was never handed out, the newest is {:?}", self.write);
+        while let Some((id, end)) = self.writing.front().copied()
+            && id <= write
+        {
+            self.writing.pop_front();
+            self.persisted = self.persisted.max(end);
+        }
+        self.advance_commit();
+    }
+
+    fn applied(&mut self, index: Index) {
+        assert!(index <= self.handed, "applied {index}, handed out up to {}", self.handed);
+        self.applied = self.applied.max(index);
+    }
+
+    fn compact(&mut self, index: Index) {
+        if let Some(start) = self.log.compact(index.min(self.applied)) {
+            self.compact = Some(start);
+        }
+    }
+
+    fn peer_lost(&mut self, node: NodeId) {
+        self.on_peer_lost(node);
+    }
+
+    fn transfer(&mut self, to: Option<NodeId>) {
+        self.begin_transfer(to);
+    }
+
+    fn offer_snapshot(&mut self, to: NodeId, meta: SnapshotMeta) {
+        self.send_offer(to, meta);
+    }
+
+    fn snapshot_failed(&mut self, to: NodeId) {
+        if let State::Leader(leader) = &mut self.state
+            && let Some(follower) = leader.followers.get_mut(&to)
+        {
+            follower.offer = None;
+            follower.progress.probe();
+        }
+    }
+
+    fn restored(&mut self, meta: SnapshotMeta) {
+        self.on_restored(meta);
+    }
+
+    fn fetch_failed(&mut self) {
+        self.fetch = None;
+        self.fetch_is_new = false;
+    }
+
+    fn take(&mut self) -> Effects {
+        self.start_read_round();
+        self.send_appends();
+        let persist = self.take_write();
+        let end = self.commit.min(self.persisted);
+        let apply = if self.handed < end && self.fetch.is_none() {
+            self.log.slice(self.handed.next(), end, APPLY_BYTES_MAX)
+        } else {
+            Vec::new()
+        };
+        if let Some(entry) = apply.last() {
+            self.handed = entry.index;
+        }
+        let role = (self.term, self.role());
+        let role_changed = (self.reported != Some(role)).then(|| {
+            self.reported = Some(role);
+            role.1
+        });
+        let write = self.write;
+        Effects {
+            send_now: std::mem::take(&mut self.send_now),
+            persist,
+            send_after: self.send_after.drain(..).map(|(to, message)| (write, to, message)).collect(),
+            apply,
+            reads: std::mem::take(&mut self.read_outcomes),
+            snapshots_wanted: std::mem::take(&mut self.snapshots_wanted),
+            fetch: if std::mem::take(&mut self.fetch_is_new) { self.fetch.clone() } else { None },
+            role_changed,
+        }
+    }
+
+    fn status(&self) -> Status {
+        let matched = match &self.state {
+            State::Leader(leader) => {
+                let own = (self.options.id, self.persisted);
+                let rest = leader.followers.iter().map(|(id, follower)| (*id, follower.progress.matched()));
+                std::iter::once(own).chain(rest).collect()
+            }
+            _ => Vec::new(),
+        };
+        Status {
+            term: self.term,
+            role: self.role(),
+            leader: self.leader(),
+            last: self.log.last(),
+            start: self.log.start(),
+            commit: self.commit,
+            applied: self.applied,
+            log_bytes: self.log.bytes(),
+            matched,
+        }
+    }
+}
