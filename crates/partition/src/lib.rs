@@ -1,1 +1,3 @@
 //! partition
+
+pub mod watch;

@@ -1,0 +1,90 @@
+//! What a stream of watches is told.
+
+use quorate_types::{Event, KeyValue, Revision};
+
+/// The id in responses that are about no watch: a refused creation, an answer to a progress request.
+pub const NO_WATCH: i64 = -1;
+
+/// What a response takes besides its events; an estimate, so that queues of empty ones are bounded too.
+const RESPONSE_BYTES: usize = 64;
+
+/// An event, and the pair as it was before if the watch asked for it and it is still known.
+pub type Told = (Event, Option<KeyValue>);
+
+/// One message to the client. What a kind means for etcd's fields stands at the kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchResponse {
+    /// The watch's id on its stream, or [`NO_WATCH`].
+    pub id: i64,
+    /// What it says.
+    pub kind: WatchResponseKind,
+    /// etcd's `header.revision`; `None` is its 0.
+    pub header_revision: Option<Revision>,
+    /// In order of (revision, sub). Never empty in [`WatchResponseKind::Events`], always in the others.
+    pub events: Vec<Told>,
+    /// More events of the same revisions follow in the next response of this watch.
+    pub fragment: bool,
+}
+
+/// What a response says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchResponseKind {
+    /// The watch exists (`created`). Comes before anything else of it.
+    Created,
+    /// The watch was refused (`created` and `canceled`, id -1); the stream lives on.
+    CreateFailed {
+        /// In etcd's words where etcd has them.
+        reason: String,
+    },
+    /// Something changed. Live, this is one revision, and it is the header's. Of a watch that catches up
+    /// it is many, and the header's revision is the newest there is.
+    Events,
+    /// The watch is no more (`canceled`); nothing else comes under its id.
+    Canceled {
+        /// It needed history that was compacted; this is the last compaction (`compact_revision`).
+        compacted: Option<Revision>,
+        /// Empty in both cases we have, as in etcd: at the client's wish, and by compaction.
+        reason: String,
+    },
+    /// Everything up to the header's revision has been sent: to the watch named, or with [`NO_WATCH`] to
+    /// all watches of the stream.
+    Progress,
+}
+
+impl WatchResponse {
+    pub(super) fn new(id: i64, kind: WatchResponseKind, header_revision: Option<Revision>) -> Self {
+        Self { id, kind, header_revision, events: Vec::new(), fragment: false }
+    }
+
+    /// About how many bytes it takes on the wire.
+    pub fn size(&self) -> usize {
+        RESPONSE_BYTES + self.events.iter().map(told_size).sum::<usize>()
+    }
+
+    /// The response in parts below `bytes_max` each, as far as single events allow; all but the last say
+    /// that more follows. One that is smaller, or has one event, stays whole.
+    pub(super) fn fragments(mut self, bytes_max: usize) -> Vec<Self> {
+        if self.size() < bytes_max || self.events.len() < 2 {
+            return vec![self];
+        }
+        let events = std::mem::take(&mut self.events);
+        let part = Self { fragment: true, ..self };
+        let mut parts = vec![part.clone()];
+        let mut size = RESPONSE_BYTES;
+        for told in events {
+            size += told_size(&told);
+            let is_full = parts.last().is_some_and(|last| !last.events.is_empty()) && size >= bytes_max;
+            if is_full {
+                size = RESPONSE_BYTES + told_size(&told);
+                parts.push(part.clone());
+            }
+            parts.last_mut().expect("there is a first part").events.push(told);
+        }
+        parts.last_mut().expect("there is a first part").fragment = false;
+        parts
+    }
+}
+
+fn told_size((event, previous): &Told) -> usize {
+    event.size() + previous.as_ref().map_or(0, |pair| pair.key.len() + pair.value.len() + 32)
+}
