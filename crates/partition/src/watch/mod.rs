@@ -37,10 +37,10 @@
 mod history;
 mod index;
 mod limits;
-mod response;
-mod stream;
 #[cfg(test)]
 mod random;
+mod response;
+mod stream;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -35,7 +35,10 @@ impl Expected {
 
     /// What it has not been told, from its cursor up to `through`.
     fn owed(&self, store: &Store, through: Revision) -> Vec<Event> {
-        let owed = store.all.iter().filter(|changes| (self.next.max(self.start)..=through).contains(&changes.revision));
+        let owed = store
+            .all
+            .iter()
+            .filter(|changes| (self.next.max(self.start)..=through).contains(&changes.revision));
         owed.flat_map(|changes| self.wants(changes)).collect()
     }
 }
@@ -52,7 +55,8 @@ impl Client {
         let header = response.header_revision;
         match response.kind {
             WatchResponseKind::Created => {
-                let watch = self.watches.get_mut(&response.id).unwrap_or_else(|| panic!("{at}: {response:?}"));
+                let watch =
+                    self.watches.get_mut(&response.id).unwrap_or_else(|| panic!("{at}: {response:?}"));
                 assert!(!watch.is_created, "{at}");
                 watch.is_created = true;
             }
@@ -60,7 +64,8 @@ impl Client {
             WatchResponseKind::Canceled { compacted: None, .. } => {}
             WatchResponseKind::Canceled { compacted: Some(compacted), .. } => {
                 assert_eq!(header, None);
-                let watch = self.watches.get_mut(&response.id).unwrap_or_else(|| panic!("{at}: {response:?}"));
+                let watch =
+                    self.watches.get_mut(&response.id).unwrap_or_else(|| panic!("{at}: {response:?}"));
                 assert!(watch.is_created && !watch.is_ended && store.compacted == Some(compacted), "{at}");
                 // Only who really misses something is cancelled.
                 assert!(watch.next.max(watch.start) < compacted, "{at}");
@@ -78,7 +83,8 @@ impl Client {
             }
             WatchResponseKind::Events => {
                 let header = header.unwrap();
-                let watch = self.watches.get_mut(&response.id).unwrap_or_else(|| panic!("{at}: {response:?}"));
+                let watch =
+                    self.watches.get_mut(&response.id).unwrap_or_else(|| panic!("{at}: {response:?}"));
                 assert!(watch.is_created && !watch.is_ended, "{at}");
                 assert!(!response.fragment || watch.request.fragment, "{at}");
                 for (event, previous) in response.events {
@@ -86,7 +92,11 @@ impl Client {
                     if !watch.request.previous {
                         assert_eq!(previous, None, "{at}");
                     } else {
-                        assert_eq!(previous, store.previous(event.key(), modified(&event)).unwrap(), "{at} {compacted:?}");
+                        assert_eq!(
+                            previous,
+                            store.previous(event.key(), modified(&event)).unwrap(),
+                            "{at} {compacted:?}"
+                        );
                     }
                     self.parts.push(event);
                 }
@@ -148,8 +158,10 @@ fn run(seed: u64, seen: &mut Seen) {
                 let operations: Vec<(Key, bool)> =
                     (0..1 + random.below(4)).map(|_| (random.key(), random.chance(70))).collect();
                 let value = vec![b'v'; random.below(60)];
-                let mut operations: Vec<(&[u8], Option<&[u8]>)> =
-                    operations.iter().map(|(key, is_put)| (key.as_ref(), is_put.then_some(&value[..]))).collect();
+                let mut operations: Vec<(&[u8], Option<&[u8]>)> = operations
+                    .iter()
+                    .map(|(key, is_put)| (key.as_ref(), is_put.then_some(&value[..])))
+                    .collect();
                 operations.sort();
                 operations.dedup_by(|a, b| a.0 == b.0);
                 unpublished.extend(store.write(&operations));
@@ -192,14 +204,21 @@ fn run(seed: u64, seen: &mut Seen) {
                 };
                 watches.create(stream, request.clone(), &store).unwrap();
                 let start = start.map_or(current.next(), |start| Revision(start as u64));
-                let expected =
-                    Expected { request, start, next: start, is_open: false, is_created: false, is_ended: false };
+                let expected = Expected {
+                    request,
+                    start,
+                    next: start,
+                    is_open: false,
+                    is_created: false,
+                    is_ended: false,
+                };
                 client.watches.insert(id, expected);
             }
             53..57 => {
                 let Some(stream) = pick(&mut random, &clients) else { continue };
                 let client = clients.get_mut(&stream).unwrap();
-                let ids: Vec<_> = client.watches.iter().filter(|(_, watch)| watch.is_created).map(|(id, _)| *id).collect();
+                let ids: Vec<_> =
+                    client.watches.iter().filter(|(_, watch)| watch.is_created).map(|(id, _)| *id).collect();
                 if !ids.is_empty() && watches.accepts(stream) {
                     let id = ids[random.below(ids.len())];
                     watches.cancel(stream, id).unwrap();
@@ -242,8 +261,15 @@ fn run(seed: u64, seen: &mut Seen) {
         }
         let counts = watches.counts();
         seen.lagging += counts.lagging;
-        assert!(counts.queue_bytes <= clients.len() * (limits.stream_queue_bytes_max + 20 * 2 * 96), "{at}: {counts:?}");
-        assert_eq!(counts.watches, clients.values().map(|client| client.watches.len()).sum::<usize>(), "{at}");
+        assert!(
+            counts.queue_bytes <= clients.len() * (limits.stream_queue_bytes_max + 20 * 2 * 96),
+            "{at}: {counts:?}"
+        );
+        assert_eq!(
+            counts.watches,
+            clients.values().map(|client| client.watches.len()).sum::<usize>(),
+            "{at}"
+        );
     }
     // Then everything settles: whoever was not cancelled has everything, and the streams are at rest.
     watches.publish(&unpublished);
