@@ -1,1 +1,29 @@
-//! node
+//! One node: many consensus groups and the gateway in front of them, as one synchronous state machine.
+//!
+//! [`Host`] is told what happens (a tick, messages of peers, requests of clients, writes that became
+//! durable) and asked with [`Host::take`] what to do. The server and the simulator are two shells around
+//! it. It has no socket, clock, task or thread; its disk is the ordered store behind the
+//! [`quorate_mvcc::engine::Engine`] seam, and the log is written by whoever carries out its effects.
+//!
+//! * [`host`]: the groups, and the loop that turns their effects into the node's.
+//! * [`group`]: one replica: consensus, its partition, and what waits for either.
+//! * [`router`]: key → directory → slot → partition.
+//! * [`peer`]: what nodes say to each other.
+//! * [`snapshots`]: serving snapshots to followers that fell behind, and fetching them.
+//! * [`retention`]: when the store is flushed and the log cut.
+
+pub mod effects;
+pub mod group;
+pub mod host;
+pub mod options;
+pub mod peer;
+pub mod retention;
+pub mod router;
+pub mod snapshots;
+
+pub use effects::{Effects, Grant, Notice, Ticket, WriteId};
+pub use group::GroupStatus;
+pub use host::{GroupStart, Host};
+pub use options::Options;
+pub use peer::PeerMessage;
+pub use router::Router;

@@ -1,0 +1,120 @@
+//! All that a node can ask of its shell.
+
+use crate::PeerMessage;
+use quorate_consensus::Role;
+use quorate_types::{Changes, GroupId, LogWrite, NodeId, Position, Rejection, Reply, Revision, Term};
+
+/// Names one client call; drawn by the shell, unique within the process's run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+quorate_types::wire_newtype!(Ticket);
+
+/// Names one write to the node's log, ascending.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WriteId(pub u64);
+
+/// A read barrier that was passed: this node's copy of the group, as it is now, contains every write
+/// acknowledged before the barrier was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The group.
+    pub group: GroupId,
+    /// Of its newest applied change.
+    pub revision: Revision,
+    /// The group's term.
+    pub term: Term,
+}
+
+/// What to do, in any order: messages that promise something are held back by the host itself until
+/// [`crate::Host::persisted`] says that the write they wait for is durable.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Messages to peers; may be lost.
+    pub send: Vec<(NodeId, PeerMessage)>,
+    /// Must become durable, in order of ids, then be reported.
+    pub persist: Option<(WriteId, Vec<(GroupId, LogWrite)>)>,
+    /// Answers to [`crate::Host::request`], each ticket once.
+    pub replies: Vec<(Ticket, Result<Reply, Rejection>)>,
+    /// Answers to [`crate::Host::barrier`], each ticket once.
+    pub grants: Vec<(Ticket, Result<Grant, Rejection>)>,
+    /// What was applied, for those who watch; revisions ascending within a group.
+    pub applied: Vec<(GroupId, Applied)>,
+    /// The ordered store should be flushed; report with [`crate::Host::flushed`].
+    pub flush: bool,
+    /// What an operator wants to know.
+    pub notices: Vec<Notice>,
+}
+
+/// What was applied to a group.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Changes of keys.
+    pub changes: Vec<Changes>,
+    /// History before this revision is gone.
+    pub compacted: Option<Revision>,
+    /// The whole state was replaced by a snapshot; there are no changes to show for it.
+    pub replaced: bool,
+}
+
+/// Something worth a line in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A replica's role, term or leader changed.
+    Role {
+        /// Whose.
+        group: GroupId,
+        /// In which term.
+        term: Term,
+        /// To what.
+        role: Role,
+    },
+    /// This node leads the group and has everything applied: it serves.
+    Serving {
+        /// Which.
+        group: GroupId,
+        /// In which term.
+        term: Term,
+    },
+    /// A follower fell behind the log; a snapshot is kept for it.
+    SnapshotOffered {
+        /// Of which group.
+        group: GroupId,
+        /// To whom.
+        to: NodeId,
+        /// The last entry in it.
+        position: Position,
+    },
+    /// This replica fell behind; it fetches a snapshot.
+    SnapshotFetching {
+        /// Of which group.
+        group: GroupId,
+        /// From whom.
+        from: NodeId,
+        /// The last entry in it.
+        position: Position,
+    },
+    /// The snapshot is in place.
+    SnapshotInstalled {
+        /// Of which group.
+        group: GroupId,
+        /// The last entry in it.
+        position: Position,
+        /// Its rows' bytes.
+        bytes: u64,
+    },
+    /// The snapshot could not be had; the leader will offer another.
+    SnapshotFailed {
+        /// Of which group.
+        group: GroupId,
+        /// Why.
+        reason: String,
+    },
+    /// A peer sent something that it should not have; it was ignored.
+    Suspicious {
+        /// Who.
+        from: NodeId,
+        /// What.
+        what: String,
+    },
+}

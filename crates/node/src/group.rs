@@ -1,0 +1,157 @@
+//! One replica on this node: its consensus, its partition, and everything that waits for either.
+//!
+//! Invariants:
+//! * Requests are evaluated only while this replica leads and its term's fence is applied: then the
+//!   partition holds everything that earlier leaders committed.
+//! * A reply to a write leaves only when an entry with the very position that the proposal was given has
+//!   been applied here. Another entry at that index means that the write never happened.
+//! * An answer that rests on entries not yet committed (a failed compare, say) waits for those entries and
+//!   for a read barrier begun after the evaluation.
+
+use crate::effects::Ticket;
+use quorate_consensus::{Raft, ReadId, Role};
+use quorate_mvcc::engine::Engine;
+use quorate_partition::Partition;
+use quorate_types::{
+    Answer, GroupId, Index, LeaseId, NodeId, Position, Request, Revision, Term, Tick,
+};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Who waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A client of this node.
+    Local(Ticket),
+    /// The gateway of another node.
+    Remote(NodeId, Ticket),
+    /// Nobody: this node's own housekeeping.
+    Own,
+}
+
+/// A request on its way.
+#[derive(Clone, Debug)]
+pub(crate) struct Work {
+    pub(crate) origin: Origin,
+    pub(crate) request: Request,
+    /// When it came in, for leases: a renewal counts from here.
+    pub(crate) received: Tick,
+    pub(crate) deadline: Tick,
+}
+
+/// What is done once the barrier is passed and the index applied.
+#[derive(Clone, Debug)]
+pub(crate) enum Then {
+    /// This was the answer.
+    Reply(Origin, (Revision, Answer)),
+    /// As [`Then::Reply`], but only when the space has been given back up to this revision.
+    ReplyPhysical(Origin, (Revision, Answer), Revision),
+    /// A lease call, answered from the leader's timers.
+    Lease(Work),
+    /// A read barrier of this node's client.
+    Grant(Ticket),
+}
+
+/// Something that waits for an index to be applied.
+#[derive(Clone, Debug)]
+pub(crate) struct Wait {
+    /// The entry at the index must be of this term; otherwise another leader's took its place.
+    pub(crate) term: Option<Term>,
+    pub(crate) deadline: Tick,
+    pub(crate) then: Then,
+}
+
+/// A read barrier under way.
+#[derive(Clone, Debug)]
+pub(crate) struct ReadWait {
+    /// The newest entry that the answer rests on.
+    pub(crate) after: Position,
+    pub(crate) deadline: Tick,
+    pub(crate) then: Then,
+    /// What to do again when the barrier fails; `None` asks for the barrier again.
+    pub(crate) again: Option<Work>,
+}
+
+/// One replica.
+pub(crate) struct Group<E: Engine> {
+    pub(crate) id: GroupId,
+    pub(crate) voters: Vec<NodeId>,
+    pub(crate) raft: Raft,
+    pub(crate) partition: Partition<E>,
+    pub(crate) role: Role,
+    pub(crate) leader: Option<NodeId>,
+    pub(crate) term: Term,
+    /// Leads, and the fence is applied.
+    pub(crate) is_serving: bool,
+    /// The newest entry proposed in this term.
+    pub(crate) proposed: Position,
+    /// Requests that wait for a leader.
+    pub(crate) waiting: VecDeque<Work>,
+    /// Requests forwarded to the leader: to whom, and what.
+    pub(crate) forwarded: BTreeMap<Ticket, (NodeId, Work)>,
+    pub(crate) reads: BTreeMap<ReadId, ReadWait>,
+    pub(crate) waits: BTreeMap<Index, Vec<Wait>>,
+    pub(crate) physical: Vec<(Revision, Origin, (Revision, Answer), Tick)>,
+    /// Messages that wait for one of this group's writes.
+    pub(crate) held: VecDeque<(quorate_consensus::WriteId, NodeId, quorate_consensus::Message)>,
+    /// The newest of this group's writes that is durable.
+    pub(crate) persisted: quorate_consensus::WriteId,
+    /// Applied when the flush under way began, if one is.
+    pub(crate) flushing: Option<Index>,
+    /// The store holds everything up to here durably.
+    pub(crate) flushed: Index,
+    /// The node's log asks this group to let go of old entries.
+    pub(crate) is_pinning: bool,
+}
+
+impl<E: Engine> Group<E> {
+    /// Requests not yet answered.
+    pub(crate) fn inflight(&self) -> usize {
+        self.waits.len() + self.reads.len()
+    }
+
+    pub(crate) fn status(&self) -> GroupStatus {
+        GroupStatus {
+            group: self.id,
+            consensus: quorate_consensus::Consensus::status(&self.raft),
+            revision: self.partition.revision(),
+            digest: self.partition.digest(),
+            is_serving: self.is_serving,
+            leases: if self.is_serving { self.partition.lease_count() } else { 0 },
+        }
+    }
+}
+
+/// How a replica stands, for `quorate status`, metrics and tests.
+#[derive(Clone, Debug)]
+pub struct GroupStatus {
+    /// Which.
+    pub group: GroupId,
+    /// Its consensus.
+    pub consensus: quorate_consensus::Status,
+    /// Its newest applied revision.
+    pub revision: Revision,
+    /// Digest of everything applied: equal on all replicas that have applied equally far.
+    pub digest: u64,
+    /// Whether it leads and answers.
+    pub is_serving: bool,
+    /// Live leases; counted on the leader only.
+    pub leases: usize,
+}
+
+/// The lease that a lease call is about, if it is one that the leader's timers answer.
+pub(crate) fn is_timer_call(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::LeaseKeepAlive { .. } | Request::LeaseTimeToLive { .. } | Request::Leases
+    )
+}
+
+/// Whether asking a second time could do harm, because the first may have been carried out.
+pub(crate) fn may_change(request: &Request) -> bool {
+    !(request.is_read_only() || is_timer_call(request))
+}
+
+/// A lease that ran out, as the request that ends it.
+pub(crate) fn revocation(lease: LeaseId) -> Request {
+    Request::LeaseRevoke { lease }
+}

@@ -1,0 +1,74 @@
+//! The numbers a node runs by.
+
+use quorate_types::NodeId;
+
+/// How a node counts time and what bounds it keeps. Times are in ticks; the shell says how long a tick
+/// is by how often it calls [`crate::Host::tick`].
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// This node.
+    pub id: NodeId,
+    /// Seed of the random election timeouts; different on every node.
+    pub seed: u64,
+    /// Ticks in a second.
+    pub ticks_per_second: u64,
+    /// Ticks between two heartbeats of a leader.
+    pub heartbeat_ticks: u64,
+    /// The shortest election timeout.
+    pub election_ticks_min: u64,
+    /// No election timeout is this long.
+    pub election_ticks_max: u64,
+    /// Whether a leader may answer reads from its lease, without a round of heartbeats. Right only
+    /// while no two nodes' clocks run apart by more than a tenth.
+    pub lease_read: bool,
+    /// A request not answered by then is rejected.
+    pub request_ticks_max: u64,
+    /// Requests waiting for a leader, per group; more are refused as busy.
+    pub waiting_max: usize,
+    /// Requests in flight in one group; more are refused as busy.
+    pub inflight_max: usize,
+    /// A group's log in memory is cut when it is larger than this...
+    pub log_bytes_target: usize,
+    /// ...unless a follower still needs it; but never larger than this.
+    pub log_bytes_max: usize,
+    /// Bytes of one chunk of a snapshot.
+    pub snapshot_chunk_bytes: usize,
+    /// Bytes of snapshots sent per tick, over all groups: the rate limit.
+    pub snapshot_bytes_per_tick: usize,
+    /// A snapshot nobody asked for in so many ticks is dropped.
+    pub snapshot_idle_ticks: u64,
+    /// Leases ended per tick and group, so that a million that run out together do not stop the rest.
+    pub expiries_per_tick: usize,
+    /// Rows looked at per step of physical compaction; one step a tick.
+    pub compaction_rows_per_tick: usize,
+    /// What partitions keep to.
+    pub partition: quorate_partition::Limits,
+}
+
+impl Options {
+    /// The defaults of the server: ticks of 20 ms, heartbeats every 100 ms, elections after 500 to
+    /// 800 ms of silence.
+    pub fn new(id: NodeId, seed: u64) -> Self {
+        let ticks_per_second = 50;
+        Self {
+            id,
+            seed,
+            ticks_per_second,
+            heartbeat_ticks: 5,
+            election_ticks_min: 25,
+            election_ticks_max: 40,
+            lease_read: false,
+            request_ticks_max: 6 * ticks_per_second,
+            waiting_max: 10_000,
+            inflight_max: 50_000,
+            log_bytes_target: 8 << 20,
+            log_bytes_max: 64 << 20,
+            snapshot_chunk_bytes: 512 << 10,
+            snapshot_bytes_per_tick: 4 << 20,
+            snapshot_idle_ticks: 30 * ticks_per_second,
+            expiries_per_tick: 64,
+            compaction_rows_per_tick: 4_000,
+            partition: quorate_partition::Limits::default(),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What nodes say to each other, all groups together.
+
+use crate::Ticket;
+use quorate_consensus::Message;
+use quorate_partition::snapshot::{Chunk, Cursor};
+use quorate_types::{
+    Decode, Encode, GroupId, Input, Malformed, Position, Rejection, Reply, Request, wire_enum,
+};
+
+/// A message between two nodes. All may be lost; none is repeated by the transport, but each is written
+/// so that a repetition does no harm.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PeerMessage {
+    /// Between two replicas of a group.
+    Group {
+        /// Which.
+        group: GroupId,
+        /// What.
+        message: Message,
+    },
+    /// Gateway to leader: do this for my client. Lost, or the connection breaks: the gateway answers
+    /// "unknown" when it may have changed something and asks again when not.
+    Request {
+        /// The gateway's name for it.
+        ticket: Ticket,
+        /// The group that the gateway routed it to.
+        group: GroupId,
+        /// What.
+        request: Request,
+    },
+    /// Leader to gateway.
+    Reply {
+        /// The gateway's name for it.
+        ticket: Ticket,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// Follower to the leader that offered a snapshot: send the chunk after `cursor`. Repeated until it comes.
+    SnapshotPull {
+        /// Of which group.
+        group: GroupId,
+        /// Of which snapshot: its last entry.
+        position: Position,
+        /// Where to go on; the start if there is none.
+        cursor: Option<Cursor>,
+    },
+    /// Leader to follower: rows of the snapshot.
+    SnapshotChunk {
+        /// Of which group.
+        group: GroupId,
+        /// Of which snapshot.
+        position: Position,
+        /// What it was asked for: the cursor of the pull.
+        after: Option<Cursor>,
+        /// The rows.
+        chunk: Chunk,
+    },
+    /// Leader to follower: that snapshot is not kept any more.
+    SnapshotGone {
+        /// Of which group.
+        group: GroupId,
+        /// Of which snapshot.
+        position: Position,
+    },
+}
+
+wire_enum!(PeerMessage {
+    0 => Group { group, message },
+    1 => Request { ticket, group, request },
+    2 => Reply { ticket, outcome },
+    3 => SnapshotPull { group, position, cursor },
+    4 => SnapshotChunk { group, position, after, chunk },
+    5 => SnapshotGone { group, position },
+});
+
+/// How a forwarded request ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome(pub Result<Reply, Rejection>);
+
+impl Encode for Outcome {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match &self.0 {
+            Ok(reply) => {
+                out.push(0);
+                reply.encode(out);
+            }
+            Err(rejection) => {
+                out.push(1);
+                rejection.encode(out);
+            }
+        }
+    }
+}
+
+impl Decode for Outcome {
+    fn decode(input: &mut Input) -> Result<Self, Malformed> {
+        match input.byte()? {
+            0 => Ok(Self(Ok(Reply::decode(input)?))),
+            1 => Ok(Self(Err(Rejection::decode(input)?))),
+            _ => Err(Malformed("the outcome of a forwarded request")),
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The shell around [`quorate_node::Host`]: threads, channels, sockets, the real clock. It decides nothing.
+//!
+//! ```text
+//! gRPC tasks ── Gateway ──▶ worker thread (Host) ──▶ log thread (append, one fdatasync) ──┐
+//!      ▲                      ▲  │  │  │                                                │
+//!      └──── replies ─────────┘  │  │  └──▶ flush thread (ordered store)                 │
+//!                                │  └─────▶ watch thread (Watches) ──▶ watch streams     │
+//!  peers ◀──── transport ◀───────┘  ▲────────────────── persisted ───────────────────────┘
+//! ```
+//!
+//! * [`worker`]: owns the host; everything it does is a reaction to an [`worker::Input`].
+//! * [`log_thread`]: group commit: whatever queued up while the disk was busy shares the next fdatasync.
+//! * [`watch_thread`]: feeds the watch hub, so that a slow watcher's catching up never holds up the worker.
+//! * [`transport`]: one connection to each peer, one from each.
+//! * [`gateway`]: what gRPC services call.
+
+pub mod gateway;
+pub mod log_thread;
+pub mod transport;
+pub mod watch_thread;
+pub mod worker;

@@ -1,0 +1,221 @@
+//! The thread that owns the host.
+
+use super::transport::Transport;
+use crate::engine::FjallEngine;
+use crossbeam_channel::{Receiver, Sender};
+use quorate_node::{Effects, Grant, GroupStatus, Host, Notice, PeerMessage, Ticket, WriteId};
+use quorate_types::{Fault, GroupId, KeyspaceId, LogWrite, NodeId, Rejection, Reply, Request};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+/// Inputs handled before the host is asked for effects: more make larger batches, fewer answer sooner.
+const INPUTS_PER_ROUND_MAX: usize = 1_024;
+
+/// Everything that can wake the worker.
+pub enum Input {
+    /// A peer's messages.
+    Receive(NodeId, Vec<PeerMessage>),
+    /// A client's call.
+    Request(KeyspaceId, Request, oneshot::Sender<Result<Reply, Rejection>>),
+    /// A client wants to read here.
+    Barrier(KeyspaceId, oneshot::Sender<Result<Grant, Rejection>>),
+    /// The log is durable up to this write.
+    Persisted(WriteId),
+    /// The ordered store is durable.
+    Flushed,
+    /// These groups hold old parts of the log.
+    ReleaseLog(Vec<GroupId>),
+    /// The connection from a peer broke.
+    PeerLost(NodeId),
+    /// Space for writes ran out, or came back.
+    NoSpace(bool),
+    /// Somebody wants to know how things stand.
+    Status(oneshot::Sender<Vec<GroupStatus>>),
+    /// Hand leaderships over; answered when none is left here.
+    HandOver(oneshot::Sender<()>),
+    /// A disk failed.
+    Fault(Fault),
+    /// End the thread.
+    Stop,
+}
+
+/// Where the worker's effects go.
+pub struct Outlets {
+    /// To the log thread.
+    pub log: Sender<(WriteId, Vec<(GroupId, LogWrite)>)>,
+    /// To the flush thread.
+    pub flush: Sender<()>,
+    /// To the watch thread.
+    pub applied: Sender<(GroupId, quorate_node::effects::Applied)>,
+    /// To the peers.
+    pub transport: Arc<Transport>,
+    /// Leader changes seen, for metrics.
+    pub metrics: Arc<crate::metrics::Metrics>,
+}
+
+/// The worker thread's state.
+pub struct Worker {
+    host: Host<FjallEngine>,
+    inputs: Receiver<Input>,
+    outlets: Outlets,
+    tick: Duration,
+    next_ticket: u64,
+    replies: HashMap<Ticket, oneshot::Sender<Result<Reply, Rejection>>>,
+    grants: HashMap<Ticket, oneshot::Sender<Result<Grant, Rejection>>>,
+    handing_over: Vec<oneshot::Sender<()>>,
+}
+
+impl Worker {
+    /// A worker that is not running yet.
+    pub fn new(host: Host<FjallEngine>, inputs: Receiver<Input>, outlets: Outlets, tick: Duration) -> Self {
+        Self {
+            host,
+            inputs,
+            outlets,
+            tick,
+            next_ticket: 0,
+            replies: HashMap::new(),
+            grants: HashMap::new(),
+            handing_over: Vec::new(),
+        }
+    }
+
+    /// Runs until told to stop. A fault means that this node's disk cannot be trusted any more: nothing is
+    /// acknowledged after it.
+    pub fn run(mut self) -> Result<(), Fault> {
+        let mut next_tick = Instant::now() + self.tick;
+        loop {
+            if let Ok(input) = self.inputs.recv_deadline(next_tick) {
+                let mut next = Some(input);
+                let mut handled = 0;
+                while let Some(input) = next {
+                    if let Input::Stop = input {
+                        return Ok(());
+                    }
+                    self.handle(input)?;
+                    handled += 1;
+                    next = if handled < INPUTS_PER_ROUND_MAX { self.inputs.try_recv().ok() } else { None };
+                }
+            }
+            let now = Instant::now();
+            if now >= next_tick {
+                self.host.tick()?;
+                if !self.handing_over.is_empty() && self.host.hand_over() {
+                    for done in self.handing_over.drain(..) {
+                        // Whoever asked may have stopped waiting.
+                        let _ = done.send(());
+                    }
+                }
+                // Ticks missed in a pause are not made up for: leases then live longer, never shorter.
+                next_tick = (next_tick + self.tick).max(now);
+            }
+            let effects = self.host.take()?;
+            self.carry_out(effects);
+        }
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        Ticket(self.next_ticket)
+    }
+
+    fn handle(&mut self, input: Input) -> Result<(), Fault> {
+        match input {
+            Input::Receive(from, messages) => {
+                for message in messages {
+                    self.host.receive(from, message)?;
+                }
+            }
+            Input::Request(keyspace, request, reply) => {
+                let ticket = self.ticket();
+                self.replies.insert(ticket, reply);
+                self.host.request(ticket, keyspace, request);
+            }
+            Input::Barrier(keyspace, grant) => {
+                let ticket = self.ticket();
+                self.grants.insert(ticket, grant);
+                self.host.barrier(ticket, keyspace);
+            }
+            Input::Persisted(write) => self.host.persisted(write),
+            Input::Flushed => self.host.flushed(),
+            Input::ReleaseLog(groups) => self.host.release_log(groups),
+            Input::PeerLost(node) => self.host.peer_lost(node),
+            Input::NoSpace(no_space) => self.host.set_no_space(no_space),
+            Input::Status(answer) => {
+                let _ = answer.send(self.host.status());
+            }
+            Input::HandOver(done) => {
+                if self.host.hand_over() {
+                    let _ = done.send(());
+                } else {
+                    self.handing_over.push(done);
+                }
+            }
+            Input::Fault(fault) => return Err(fault),
+            Input::Stop => {}
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, effects: Effects) {
+        self.outlets.transport.send(effects.send);
+        if let Some(write) = effects.persist {
+            // The log thread ends only with this one, or after a fault that ends the process.
+            let _ = self.outlets.log.send(write);
+        }
+        for (ticket, outcome) in effects.replies {
+            if let Some(reply) = self.replies.remove(&ticket) {
+                let _ = reply.send(outcome);
+            }
+        }
+        for (ticket, outcome) in effects.grants {
+            if let Some(grant) = self.grants.remove(&ticket) {
+                let _ = grant.send(outcome);
+            }
+        }
+        for applied in effects.applied {
+            let _ = self.outlets.applied.send(applied);
+        }
+        if effects.flush {
+            let _ = self.outlets.flush.send(());
+        }
+        for notice in effects.notices {
+            self.tell(notice);
+        }
+    }
+
+    fn tell(&self, notice: Notice) {
+        match notice {
+            Notice::Role { group, term, role } => {
+                use quorate_consensus::Role;
+                match role {
+                    Role::Leader { .. } => info!(%group, %term, "elected leader"),
+                    Role::Follower { leader: Some(leader) } => {
+                        self.outlets.metrics.leader_changes.inc();
+                        info!(%group, %term, %leader, "follows");
+                    }
+                    Role::Follower { leader: None } => info!(%group, %term, "knows no leader"),
+                    Role::Candidate => info!(%group, %term, "asks for votes"),
+                }
+            }
+            Notice::Serving { group, term } => {
+                self.outlets.metrics.leader_changes.inc();
+                info!(%group, %term, "leads and serves");
+            }
+            Notice::SnapshotOffered { group, to, position } => {
+                info!(%group, %to, %position, "follower is behind the log, offering it a snapshot");
+            }
+            Notice::SnapshotFetching { group, from, position } => {
+                info!(%group, %from, %position, "behind the log, fetching a snapshot");
+            }
+            Notice::SnapshotInstalled { group, position, bytes } => {
+                info!(%group, %position, bytes, "snapshot is in place");
+            }
+            Notice::SnapshotFailed { group, reason } => warn!(%group, reason, "snapshot could not be had"),
+            Notice::Suspicious { from, what } => error!(%from, what, "ignored what a peer sent"),
+        }
+    }
+}
