@@ -489,6 +489,28 @@ fn an_installed_snapshot_turns_watches_to_history() {
 }
 
 #[test]
+fn a_quiet_watch_needs_no_history_from_before_the_snapshot() {
+    let mut world = world();
+    world.create(watch("quiet"));
+    for value in ["2", "3", "4"] {
+        world.put("a", value);
+    }
+    world.store.put("a", "5");
+    world.store.compacted = Some(Revision(4));
+    world.watches.restored(Revision(5));
+    world.expect(&["0 @1 created"]);
+    world.put("quiet", "6");
+    world.expect(&["0 @6 +quiet=6"]);
+    // But one that misses what the snapshot's history no longer has is told.
+    for value in ["7", "8"] {
+        world.store.put("a", value);
+    }
+    world.store.compacted = Some(Revision(8));
+    world.watches.restored(Revision(8));
+    world.expect(&["0 @0 canceled compacted 8"]);
+}
+
+#[test]
 fn history_ahead_of_what_is_published_gives_nothing_twice() {
     let mut world = world();
     world.create(watch("a"));
