@@ -53,8 +53,8 @@ pub struct Applied {
     pub changes: Vec<Changes>,
     /// History before this revision is gone.
     pub compacted: Option<Revision>,
-    /// The whole state was replaced by a snapshot; there are no changes to show for it.
-    pub replaced: bool,
+    /// The whole state was replaced by a snapshot at this revision; there are no changes to show for it.
+    pub replaced: Option<Revision>,
 }
 
 /// Something worth a line in the log.

@@ -493,7 +493,7 @@ impl<E: Engine> Host<E> {
         let last = entries.last().map_or(Index::START, |entry| entry.index);
         group.raft.applied(last);
         if !applied.changes.is_empty() || applied.compacted.is_some() {
-            let applied = Applied { changes: applied.changes, compacted: applied.compacted, replaced: false };
+            let applied = Applied { changes: applied.changes, compacted: applied.compacted, replaced: None };
             self.out.applied.push((id, applied));
         }
         if let Role::Leader { fence } = group.role
@@ -887,7 +887,8 @@ impl<E: Engine> Host<E> {
         group.flushing = None;
         group.raft.restored(meta);
         self.dirty.insert(id);
-        self.out.applied.push((id, Applied { replaced: true, ..Applied::default() }));
+        let revision = group.partition.revision();
+        self.out.applied.push((id, Applied { replaced: Some(revision), ..Applied::default() }));
         self.out.notices.push(Notice::SnapshotInstalled { group: id, position, bytes });
         let still_waiting = group.waits.split_off(&position.index.next());
         let done = std::mem::replace(&mut group.waits, still_waiting);

@@ -1,0 +1,417 @@
+//! How a node is told what to be: flags, `QUORATE_*` environment and one TOML file say the same things.
+//! A flag wins over the environment, the environment over the file, the file over the default.
+
+use clap::Args;
+use quorate_types::{ClusterId, NodeId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The flags of `quorate serve`; the same names are keys of the TOML file.
+#[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct ServeArgs {
+    /// A TOML file with any of the settings below, named as the flags are
+    #[arg(long, env = "QUORATE_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Print the settings that would be used, as TOML, and stop
+    #[arg(long)]
+    #[serde(skip)]
+    pub print_config: bool,
+    /// This node's name, one of those in --initial-cluster [default: default]
+    #[arg(long, env = "QUORATE_NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Where this node keeps everything [default: NAME.quorate]
+    #[arg(long, env = "QUORATE_DATA_DIR", value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
+    /// Where clients connect: etcd's API over gRPC, and HTTP for health and metrics [default: 127.0.0.1:2379]
+    #[arg(long, env = "QUORATE_LISTEN_CLIENT", value_name = "ADDR", alias = "listen-client-urls")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen_client: Option<String>,
+    /// What clients are told to connect to [default: the same as --listen-client]
+    #[arg(long, env = "QUORATE_ADVERTISE_CLIENT", value_name = "ADDR", alias = "advertise-client-urls")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise_client: Option<String>,
+    /// Where other nodes connect [default: this node's address in --initial-cluster, or 127.0.0.1:2380]
+    #[arg(long, env = "QUORATE_LISTEN_PEER", value_name = "ADDR", alias = "listen-peer-urls")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen_peer: Option<String>,
+    /// All nodes of the cluster, this one included: NAME=ADDR,NAME=ADDR,... [default: this node alone]
+    #[arg(long, env = "QUORATE_INITIAL_CLUSTER", value_name = "NODES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initial_cluster: Option<String>,
+    /// Tells clusters with the same addresses apart [default: quorate]
+    #[arg(long, env = "QUORATE_CLUSTER_TOKEN", value_name = "WORD", alias = "initial-cluster-token")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_token: Option<String>,
+    /// Milliseconds between a leader's heartbeats [default: 100]
+    #[arg(long, env = "QUORATE_HEARTBEAT_INTERVAL", value_name = "MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heartbeat_interval: Option<u64>,
+    /// Milliseconds of silence before a leader is taken for dead [default: 500]
+    #[arg(long, env = "QUORATE_ELECTION_TIMEOUT", value_name = "MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub election_timeout: Option<u64>,
+    /// Answer reads from the leader's lease, without asking a quorum. Right only while no two nodes'
+    /// clocks run apart by more than a tenth [default: false]
+    #[arg(long, env = "QUORATE_LEASE_READ", num_args = 0..=1, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease_read: Option<bool>,
+    /// The largest request, in bytes [default: 1572864]
+    #[arg(long, env = "QUORATE_MAX_REQUEST_BYTES", value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_request_bytes: Option<usize>,
+    /// The most operations in a transaction [default: 128]
+    #[arg(long, env = "QUORATE_MAX_TXN_OPS", value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_txn_ops: Option<usize>,
+    /// Bytes the store may take on disk before writes are refused; 0 is no limit [default: 8589934592]
+    #[arg(long, env = "QUORATE_QUOTA_BYTES", value_name = "BYTES", alias = "quota-backend-bytes")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<u64>,
+    /// Bytes of memory for the store's cache [default: 67108864]
+    #[arg(long, env = "QUORATE_CACHE_BYTES", value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_bytes: Option<u64>,
+    /// Seconds between progress notifications of quiet watches that ask for them [default: 600]
+    #[arg(long, env = "QUORATE_WATCH_PROGRESS_INTERVAL", value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watch_progress_interval: Option<u64>,
+    /// How logs look [default: human] [possible values: human, json]
+    #[arg(long, env = "QUORATE_LOG_FORMAT", value_name = "FORMAT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_format: Option<LogFormat>,
+    /// What is logged: error, warn, info, debug, trace, or per module as in RUST_LOG [default: info]
+    #[arg(long, env = "QUORATE_LOG_LEVEL", value_name = "LEVEL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_level: Option<String>,
+}
+
+/// How logs look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// A JSON object a line.
+    Json,
+}
+
+/// What is wrong with the settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the config file {path}: {cause}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// The file is not TOML, or has a key that does not exist.
+    #[error("the config file {path} is not right: {cause}")]
+    Malformed {
+        /// The file.
+        path: String,
+        /// Where and why.
+        cause: toml::de::Error,
+    },
+    /// A setting makes no sense.
+    #[error("--{flag}: {problem}")]
+    Senseless {
+        /// The flag.
+        flag: &'static str,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+}
+
+/// The settings in force, all of them known.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node's name.
+    pub name: String,
+    /// Where this node keeps everything.
+    pub data_dir: PathBuf,
+    /// Where clients connect.
+    pub listen_client: String,
+    /// What clients are told to connect to.
+    pub advertise_client: String,
+    /// Where other nodes connect.
+    pub listen_peer: String,
+    /// All nodes by name, with their peer addresses.
+    pub members: BTreeMap<String, String>,
+    /// Tells clusters with the same addresses apart.
+    pub cluster_token: String,
+    /// Between a leader's heartbeats.
+    pub heartbeat_interval: Duration,
+    /// Silence before a leader is taken for dead.
+    pub election_timeout: Duration,
+    /// Answer reads from the leader's lease.
+    pub lease_read: bool,
+    /// The largest request.
+    pub request_bytes_max: usize,
+    /// The most operations in a transaction.
+    pub txn_operations_max: usize,
+    /// Bytes the store may take on disk; `None` is no limit.
+    pub quota_bytes: Option<u64>,
+    /// Memory for the store's cache.
+    pub cache_bytes: u64,
+    /// Between progress notifications.
+    pub watch_progress_interval: Duration,
+    /// How logs look.
+    pub log_format: LogFormat,
+    /// What is logged.
+    pub log_level: String,
+}
+
+impl ServeArgs {
+    /// Fills what flags and environment leave open from the file, if one is named.
+    pub fn with_file(self) -> Result<Self, ConfigError> {
+        let Some(path) = self.config.clone() else { return Ok(self) };
+        let file = read_file(&path)?;
+        macro_rules! first_set {
+            ($($field:ident),* $(,)?) => { Self { config: self.config, print_config: self.print_config, $( $field: self.$field.or(file.$field), )* } };
+        }
+        Ok(first_set!(
+            name,
+            data_dir,
+            listen_client,
+            advertise_client,
+            listen_peer,
+            initial_cluster,
+            cluster_token,
+            heartbeat_interval,
+            election_timeout,
+            lease_read,
+            max_request_bytes,
+            max_txn_ops,
+            quota_bytes,
+            cache_bytes,
+            watch_progress_interval,
+            log_format,
+            log_level,
+        ))
+    }
+
+    /// The settings in force, checked.
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let senseless = |flag, problem: String| Err(ConfigError::Senseless { flag, problem });
+        let name = self.name.unwrap_or_else(|| "default".into());
+        if name.is_empty() || name.contains(['=', ',', '/']) {
+            return senseless("name", format!("«{name}» is empty or has one of = , / in it"));
+        }
+        let members = match &self.initial_cluster {
+            None => {
+                let address = self.listen_peer.clone().unwrap_or_else(|| "127.0.0.1:2380".into());
+                BTreeMap::from([(name.clone(), plain_address("listen-peer", &address)?)])
+            }
+            Some(text) => parse_members(text)?,
+        };
+        let Some(own_address) = members.get(&name) else {
+            let known: Vec<&str> = members.keys().map(String::as_str).collect();
+            let problem = format!("has {}, but not this node's --name «{name}»", known.join(", "));
+            return senseless("initial-cluster", problem);
+        };
+        let listen_peer = match &self.listen_peer {
+            Some(address) => plain_address("listen-peer", address)?,
+            None => own_address.clone(),
+        };
+        let listen_client =
+            plain_address("listen-client", self.listen_client.as_deref().unwrap_or("127.0.0.1:2379"))?;
+        let advertise_client = match &self.advertise_client {
+            Some(address) => plain_address("advertise-client", address)?,
+            None => listen_client.clone(),
+        };
+        let heartbeat = self.heartbeat_interval.unwrap_or(100);
+        let election = self.election_timeout.unwrap_or(500);
+        if heartbeat < 20 || election < 5 * heartbeat || election > 50_000 {
+            let problem = format!(
+                "is {election} ms with heartbeats every {heartbeat} ms; it must be at least five heartbeats, \
+                 a heartbeat at least 20 ms, and it at most 50000 ms"
+            );
+            return senseless("election-timeout", problem);
+        }
+        let request_bytes_max = self.max_request_bytes.unwrap_or(1_572_864);
+        if !(1024..=64 << 20).contains(&request_bytes_max) {
+            return senseless("max-request-bytes", "must be between 1024 and 67108864".into());
+        }
+        let txn_operations_max = self.max_txn_ops.unwrap_or(128);
+        if txn_operations_max == 0 {
+            return senseless("max-txn-ops", "must be at least 1".into());
+        }
+        Ok(Config {
+            data_dir: self.data_dir.unwrap_or_else(|| format!("{name}.quorate").into()),
+            name,
+            listen_client,
+            advertise_client,
+            listen_peer,
+            members,
+            cluster_token: self.cluster_token.unwrap_or_else(|| "quorate".into()),
+            heartbeat_interval: Duration::from_millis(heartbeat),
+            election_timeout: Duration::from_millis(election),
+            lease_read: self.lease_read.unwrap_or(false),
+            request_bytes_max,
+            txn_operations_max,
+            quota_bytes: Some(self.quota_bytes.unwrap_or(8 << 30)).filter(|bytes| *bytes > 0),
+            cache_bytes: self.cache_bytes.unwrap_or(64 << 20),
+            watch_progress_interval: Duration::from_secs(self.watch_progress_interval.unwrap_or(600).max(1)),
+            log_format: self.log_format.unwrap_or_default(),
+            log_level: self.log_level.unwrap_or_else(|| "info".into()),
+        })
+    }
+}
+
+impl Config {
+    /// The settings as the TOML file that would give them.
+    pub fn to_toml(&self) -> String {
+        let members: Vec<String> =
+            self.members.iter().map(|(name, address)| format!("{name}={address}")).collect();
+        let args = ServeArgs {
+            config: None,
+            print_config: false,
+            name: Some(self.name.clone()),
+            data_dir: Some(self.data_dir.clone()),
+            listen_client: Some(self.listen_client.clone()),
+            advertise_client: Some(self.advertise_client.clone()),
+            listen_peer: Some(self.listen_peer.clone()),
+            initial_cluster: Some(members.join(",")),
+            cluster_token: Some(self.cluster_token.clone()),
+            heartbeat_interval: Some(self.heartbeat_interval.as_millis() as u64),
+            election_timeout: Some(self.election_timeout.as_millis() as u64),
+            lease_read: Some(self.lease_read),
+            max_request_bytes: Some(self.request_bytes_max),
+            max_txn_ops: Some(self.txn_operations_max),
+            quota_bytes: Some(self.quota_bytes.unwrap_or(0)),
+            cache_bytes: Some(self.cache_bytes),
+            watch_progress_interval: Some(self.watch_progress_interval.as_secs()),
+            log_format: Some(self.log_format),
+            log_level: Some(self.log_level.clone()),
+        };
+        toml::to_string(&args).unwrap_or_else(|error| format!("# cannot be written as TOML: {error}\n"))
+    }
+
+    /// The cluster's id: drawn from the members' names and addresses and the token, so that every node finds
+    /// the same one by itself.
+    pub fn cluster_id(&self) -> ClusterId {
+        let mut text = self.cluster_token.clone();
+        for (name, address) in &self.members {
+            text.push_str(&format!("\n{name}={address}"));
+        }
+        ClusterId(hash(&text))
+    }
+
+    /// A member's id, likewise.
+    pub fn node_id(&self, name: &str) -> NodeId {
+        let address = self.members.get(name).map_or("", String::as_str);
+        NodeId(hash(&format!("{}\n{name}={address}", self.cluster_token)).max(1))
+    }
+}
+
+fn hash(text: &str) -> u64 {
+    // The slot hash would do, but ids and slots should not change together.
+    let mut mixed = 0xcbf2_9ce4_8422_2325u64;
+    for byte in text.bytes() {
+        mixed = (mixed ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    mixed ^ (mixed >> 29)
+}
+
+fn read_file(path: &Path) -> Result<ServeArgs, ConfigError> {
+    let shown = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|cause| ConfigError::Unreadable { path: shown.clone(), cause })?;
+    toml::from_str(&text).map_err(|cause| ConfigError::Malformed { path: shown, cause })
+}
+
+/// HOST:PORT, also when written as a URL as etcd's flags want it.
+fn plain_address(flag: &'static str, text: &str) -> Result<String, ConfigError> {
+    let plain = text.trim().trim_start_matches("http://").trim_end_matches('/');
+    let is_right = plain
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok() && !host.contains('/'));
+    if is_right {
+        Ok(plain.to_owned())
+    } else {
+        Err(ConfigError::Senseless { flag, problem: format!("«{text}» is not HOST:PORT") })
+    }
+}
+
+fn parse_members(text: &str) -> Result<BTreeMap<String, String>, ConfigError> {
+    let flag = "initial-cluster";
+    let mut members = BTreeMap::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let Some((name, address)) = part.split_once('=') else {
+            let problem = format!("«{part}» is not NAME=HOST:PORT");
+            return Err(ConfigError::Senseless { flag, problem });
+        };
+        let address = plain_address(flag, address)?;
+        if members.values().any(|other| *other == address) {
+            let problem = format!("the address {address} is there twice");
+            return Err(ConfigError::Senseless { flag, problem });
+        }
+        if members.insert(name.to_owned(), address).is_some() {
+            let problem = format!("the name «{name}» is there twice");
+            return Err(ConfigError::Senseless { flag, problem });
+        }
+    }
+    Ok(members)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q.toml");
+        std::fs::write(&path, "name = \"file\"\nelection-timeout = 900\n").unwrap();
+        let args =
+            ServeArgs { config: Some(path.clone()), name: Some("flag".into()), ..ServeArgs::default() };
+        let config = args.with_file().unwrap().resolve().unwrap();
+        assert_eq!((config.name.as_str(), config.election_timeout.as_millis()), ("flag", 900));
+        assert_eq!(config.data_dir, PathBuf::from("flag.quorate"));
+        let again: ServeArgs = toml::from_str(&config.to_toml()).unwrap();
+        assert_eq!(again.resolve().unwrap().to_toml(), config.to_toml());
+        std::fs::write(&path, "naem = \"file\"\n").unwrap();
+        let args = ServeArgs { config: Some(path), ..ServeArgs::default() };
+        assert!(args.with_file().unwrap_err().to_string().contains("naem"));
+    }
+
+    #[test]
+    fn senseless_settings_are_named() {
+        let check = |args: ServeArgs, word: &str| {
+            let error = args.resolve().unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        };
+        let none = ServeArgs::default;
+        check(ServeArgs { initial_cluster: Some("a=1.2.3.4:1".into()), ..none() }, "default");
+        check(ServeArgs { initial_cluster: Some("default=nowhere".into()), ..none() }, "HOST:PORT");
+        check(ServeArgs { initial_cluster: Some("default=h:1,b=h:1".into()), ..none() }, "twice");
+        check(ServeArgs { election_timeout: Some(100), ..none() }, "election-timeout");
+        check(ServeArgs { listen_client: Some("127.0.0.1".into()), ..none() }, "listen-client");
+    }
+
+    #[test]
+    fn every_node_finds_the_same_ids() {
+        let of = |name: &str| {
+            let cluster = "a=http://127.0.0.1:1,b=127.0.0.1:2".to_owned();
+            let args = ServeArgs {
+                name: Some(name.into()),
+                initial_cluster: Some(cluster),
+                ..ServeArgs::default()
+            };
+            args.resolve().unwrap()
+        };
+        let (a, b) = (of("a"), of("b"));
+        assert_eq!(a.cluster_id(), b.cluster_id());
+        assert_eq!(a.node_id("b"), b.node_id("b"));
+        assert_ne!(a.node_id("a"), a.node_id("b"));
+    }
+}

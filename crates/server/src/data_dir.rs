@@ -1,0 +1,215 @@
+//! The data directory: whose it is, in which format, and that only one process uses it.
+//!
+//! ```text
+//! DATA_DIR/
+//!   LOCK        held by the running process
+//!   IDENTITY    what follows, as text with a checksum
+//!   log/        the write-ahead log of all groups
+//!   store/      the ordered store
+//! ```
+
+use quorate_types::{ClusterId, NodeId};
+use std::fs::{File, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Of the layout of everything below the data directory.
+pub const FORMAT: u32 = 1;
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// Some file operation failed.
+    #[error("{doing} {path}: {cause}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// On which path.
+        path: String,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// Another process holds the lock.
+    #[error("{0} is in use by another process; stop that one, or give this one a --data-dir of its own")]
+    InUse(String),
+    /// The directory belongs to something else.
+    #[error(
+        "{path} belongs to {found}, but this is {expected}; start with the --name, --initial-cluster and \
+         --cluster-token that it was made with, or give another --data-dir"
+    )]
+    Foreign {
+        /// The directory.
+        path: String,
+        /// What its identity file says.
+        found: String,
+        /// Who we are.
+        expected: String,
+    },
+    /// A later version wrote it.
+    #[error("{path} has format {found}, this program knows formats up to {FORMAT}; use a newer quorate")]
+    Newer {
+        /// The directory.
+        path: String,
+        /// Its format.
+        found: u32,
+    },
+    /// The identity file makes no sense.
+    #[error(
+        "{0} is damaged: it does not say whose data this is. If the other nodes are healthy, move this data \
+         directory away and start again, and this node is rebuilt from them"
+    )]
+    Damaged(String),
+    /// There is data but no identity file.
+    #[error("{0} is not empty and not a quorate data directory; give another --data-dir")]
+    NotOurs(String),
+}
+
+/// A data directory that this process holds.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    /// Held for as long as it is open.
+    _lock: File,
+}
+
+/// Whose a data directory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node.
+    pub node: NodeId,
+}
+
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "node {} of cluster {}", self.node, self.cluster)
+    }
+}
+
+impl DataDir {
+    /// Takes the directory for this process, making it if it is not there.
+    pub fn open(path: &Path, owner: Owner) -> Result<Self, DataDirError> {
+        let io = |doing| move |cause| DataDirError::Io { doing, path: path.display().to_string(), cause };
+        std::fs::create_dir_all(path).map_err(io("cannot make"))?;
+        let lock = lock(path)?;
+        let identity = path.join("IDENTITY");
+        if identity.exists() {
+            let found = read_identity(path)?;
+            if found != owner {
+                return Err(DataDirError::Foreign {
+                    path: path.display().to_string(),
+                    found: found.to_string(),
+                    expected: owner.to_string(),
+                });
+            }
+        } else {
+            let mut others = std::fs::read_dir(path).map_err(io("cannot list"))?.flatten();
+            if others.any(|entry| entry.file_name() != "LOCK") {
+                return Err(DataDirError::NotOurs(path.display().to_string()));
+            }
+            write_identity(path, owner).map_err(io("cannot write IDENTITY in"))?;
+        }
+        for part in ["log", "store"] {
+            std::fs::create_dir_all(path.join(part)).map_err(io("cannot make a folder in"))?;
+        }
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where the log is.
+    pub fn log(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
+    /// Where the ordered store is.
+    pub fn store(&self) -> PathBuf {
+        self.path.join("store")
+    }
+}
+
+/// Takes the lock of a data directory that exists; it is held until the file is dropped.
+pub fn lock(path: &Path) -> Result<File, DataDirError> {
+    let file_path = path.join("LOCK");
+    let io = |cause| DataDirError::Io { doing: "cannot lock", path: file_path.display().to_string(), cause };
+    let file =
+        File::options().create(true).truncate(false).write(true).open(&file_path).map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.display().to_string())),
+        Err(TryLockError::Error(cause)) => {
+            Err(DataDirError::Io { doing: "cannot lock", path: file_path.display().to_string(), cause })
+        }
+    }
+}
+
+/// Reads whose the directory is.
+pub fn read_identity(path: &Path) -> Result<Owner, DataDirError> {
+    let file = path.join("IDENTITY");
+    let damaged = || DataDirError::Damaged(file.display().to_string());
+    let text = std::fs::read_to_string(&file).map_err(|cause| DataDirError::Io {
+        doing: "cannot read",
+        path: file.display().to_string(),
+        cause,
+    })?;
+    let (body, checksum) = text.trim_end().rsplit_once("checksum=").ok_or_else(damaged)?;
+    if u32::from_str_radix(checksum, 16).ok() != Some(crc32c::crc32c(body.as_bytes())) {
+        return Err(damaged());
+    }
+    let field = |name: &str| {
+        let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        line.ok_or_else(damaged)
+    };
+    let format: u32 = field("format")?.parse().map_err(|_| damaged())?;
+    if format > FORMAT {
+        return Err(DataDirError::Newer { path: path.display().to_string(), found: format });
+    }
+    let hex = |text: &str| u64::from_str_radix(text, 16).map_err(|_| damaged());
+    Ok(Owner { cluster: ClusterId(hex(field("cluster")?)?), node: NodeId(hex(field("node")?)?) })
+}
+
+fn write_identity(path: &Path, owner: Owner) -> std::io::Result<()> {
+    let body = format!("format={FORMAT}\ncluster={}\nnode={}\n", owner.cluster, owner.node);
+    let text = format!("{body}checksum={:08x}\n", crc32c::crc32c(body.as_bytes()));
+    // Written beside and renamed, so that a crash leaves either nothing or the whole of it.
+    let draft = path.join("IDENTITY.new");
+    let mut file = File::create(&draft)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&draft, path.join("IDENTITY"))?;
+    File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(node: u64) -> Owner {
+        Owner { cluster: ClusterId(7), node: NodeId(node) }
+    }
+
+    #[test]
+    fn a_directory_is_used_by_one_process_and_one_node_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        let held = DataDir::open(&path, owner(1)).unwrap();
+        assert!(matches!(DataDir::open(&path, owner(1)), Err(DataDirError::InUse(_))));
+        drop(held);
+        assert!(matches!(DataDir::open(&path, owner(2)), Err(DataDirError::Foreign { .. })));
+        drop(DataDir::open(&path, owner(1)).unwrap());
+        let file = path.join("IDENTITY");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replace("node=1", "node=2")).unwrap();
+        assert!(matches!(DataDir::open(&path, owner(2)), Err(DataDirError::Damaged(_))));
+        let body = "format=99\ncluster=7\nnode=1\n";
+        let newer = format!("{body}checksum={:08x}\n", crc32c::crc32c(body.as_bytes()));
+        std::fs::write(&file, newer).unwrap();
+        assert!(matches!(DataDir::open(&path, owner(1)), Err(DataDirError::Newer { found: 99, .. })));
+    }
+
+    #[test]
+    fn somebody_elses_directory_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("letter.txt"), "dear").unwrap();
+        assert!(matches!(DataDir::open(dir.path(), owner(1)), Err(DataDirError::NotOurs(_))));
+    }
+}

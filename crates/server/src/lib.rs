@@ -1,0 +1,16 @@
+//! The program: everything that touches the world.
+//!
+//! * [`config`], [`data_dir`], [`serve`]: how a node is set up, started and stopped.
+//! * [`runtime`]: the shell around the deciding code.
+//! * [`services`]: etcd's API over gRPC, health and metrics over HTTP.
+//! * [`engine`], [`disk`]: the real ordered store and the real files.
+
+pub mod config;
+pub mod data_dir;
+pub mod disk;
+pub mod engine;
+pub mod membership;
+pub mod metrics;
+pub mod runtime;
+pub mod serve;
+pub mod services;

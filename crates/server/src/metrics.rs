@@ -1,0 +1,118 @@
+//! Counters for Prometheus, under etcd's names where the meaning is the same.
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use std::sync::atomic::AtomicU64;
+
+type Float = Gauge<f64, AtomicU64>;
+
+/// What the node counts. Gauges are set when somebody asks.
+pub struct Metrics {
+    registry: Registry,
+    /// Changes of leader seen, of any group.
+    pub leader_changes: Counter,
+    /// Time that making the log durable took.
+    pub log_sync_seconds: Histogram,
+    /// Whether this node knows a leader of the default keyspace.
+    pub has_leader: Gauge,
+    /// Whether this node leads it.
+    pub is_leader: Gauge,
+    /// Committed entries.
+    pub committed: Gauge,
+    /// Applied entries.
+    pub applied: Gauge,
+    /// Committed but not yet applied.
+    pub pending: Gauge,
+    /// Newest revision.
+    pub revision: Gauge,
+    /// Bytes of the ordered store on disk.
+    pub store_bytes: Gauge,
+    /// Open watches.
+    pub watches: Gauge,
+    /// Open watch streams.
+    pub watch_streams: Gauge,
+    /// Live leases; on the leader.
+    pub leases: Gauge,
+    /// Resident memory.
+    pub resident_bytes: Gauge,
+    /// Processor time used so far.
+    pub cpu_seconds: Float,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let leader_changes = Counter::default();
+        let log_sync_seconds = Histogram::new(exponential_buckets(0.000_125, 2.0, 17));
+        let mut registry = Registry::default();
+        registry.register(
+            "etcd_server_leader_changes_seen",
+            "Leader changes seen",
+            leader_changes.clone(),
+        );
+        registry.register(
+            "etcd_disk_wal_fsync_duration_seconds",
+            "Time to make the log durable",
+            log_sync_seconds.clone(),
+        );
+        let mut gauge = |name: &str, help: &str| {
+            let gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        let has_leader = gauge("etcd_server_has_leader", "Whether a leader is known");
+        let is_leader = gauge("etcd_server_is_leader", "Whether this node leads");
+        let committed = gauge("etcd_server_proposals_committed_total", "Committed entries");
+        let applied = gauge("etcd_server_proposals_applied_total", "Applied entries");
+        let pending = gauge("etcd_server_proposals_pending", "Committed entries not yet applied");
+        let revision = gauge("etcd_debugging_mvcc_current_revision", "Newest revision");
+        let store_bytes = gauge("etcd_mvcc_db_total_size_in_bytes", "Bytes of the ordered store on disk");
+        let watches = gauge("etcd_debugging_mvcc_watcher_total", "Open watches");
+        let watch_streams = gauge("etcd_debugging_mvcc_watch_stream_total", "Open watch streams");
+        let leases = gauge("quorate_leases", "Live leases, on the leader");
+        let resident_bytes = gauge("process_resident_memory_bytes", "Resident memory");
+        let cpu_seconds = Float::default();
+        registry.register("process_cpu_seconds_total", "Processor time used", cpu_seconds.clone());
+        Self {
+            registry,
+            leader_changes,
+            log_sync_seconds,
+            has_leader,
+            is_leader,
+            committed,
+            applied,
+            pending,
+            revision,
+            store_bytes,
+            watches,
+            watch_streams,
+            leases,
+            resident_bytes,
+            cpu_seconds,
+        }
+    }
+}
+
+impl Metrics {
+    /// Everything, as Prometheus reads it.
+    pub fn text(&self) -> String {
+        self.read_process();
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+
+    fn read_process(&self) {
+        let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return };
+        // Fields after the command's closing bracket: 12 and 13 are user and system time in hundredths of
+        // a second, 22 is resident pages of 4 KiB (proc(5)).
+        let Some((_, rest)) = stat.rsplit_once(')') else { return };
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        let number = |at: usize| fields.get(at).and_then(|field| field.parse::<i64>().ok()).unwrap_or(0);
+        self.cpu_seconds.set((number(11) + number(12)) as f64 / 100.0);
+        self.resident_bytes.set(number(21) * 4096);
+    }
+}

@@ -1,0 +1,166 @@
+//! The watch hub of a group, shared by the thread that feeds it and the streams that empty it.
+
+use crate::engine::FjallEngine;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use parking_lot::Mutex;
+use quorate_node::effects::Applied;
+use quorate_partition::Reader;
+use quorate_partition::watch::{Limits, Refusal, StreamId, WatchResponse, Watches};
+use quorate_types::{Fault, GroupId, WatchRequest};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// How often the hub is told that time goes on, for progress notifications.
+const TICK: Duration = Duration::from_millis(100);
+/// Bytes of events handed to a stream in one go.
+const POLL_BYTES_MAX: usize = 2 << 20;
+
+/// All watches of one group on this node.
+pub struct WatchHub {
+    inner: Mutex<Inner>,
+    reader: Reader<FjallEngine>,
+}
+
+struct Inner {
+    watches: Watches,
+    wakers: HashMap<StreamId, Arc<Notify>>,
+    next: u64,
+}
+
+impl Inner {
+    fn wake(&mut self) {
+        for stream in self.watches.take_ready() {
+            if let Some(waker) = self.wakers.get(&stream) {
+                waker.notify_one();
+            }
+        }
+    }
+}
+
+impl WatchHub {
+    /// A hub over the group that `reader` reads.
+    pub fn new(reader: Reader<FjallEngine>, progress_interval: Duration) -> Arc<Self> {
+        let ticks = (progress_interval.as_millis() / TICK.as_millis()).max(1) as u64;
+        let watches = Watches::new(Limits { progress_ticks: ticks, ..Limits::default() }, reader.revision());
+        let inner = Inner { watches, wakers: HashMap::new(), next: 0 };
+        Arc::new(Self { inner: Mutex::new(inner), reader })
+    }
+
+    /// Opens a stream; it closes when what is returned is dropped.
+    pub fn open(self: &Arc<Self>) -> Result<WatchStream, Refusal> {
+        let mut inner = self.inner.lock();
+        inner.next += 1;
+        let id = StreamId(inner.next);
+        inner.watches.open(id)?;
+        let ready = Arc::new(Notify::new());
+        inner.wakers.insert(id, ready.clone());
+        Ok(WatchStream { hub: self.clone(), id, ready })
+    }
+
+    /// Open streams and watches.
+    pub fn counts(&self) -> quorate_partition::watch::Counts {
+        self.inner.lock().watches.counts()
+    }
+
+    fn publish(&self, applied: &Applied) {
+        let mut inner = self.inner.lock();
+        if let Some(revision) = applied.replaced {
+            inner.watches.restored(revision);
+        }
+        if !applied.changes.is_empty() {
+            inner.watches.publish(&applied.changes);
+        }
+        if let Some(compacted) = applied.compacted {
+            inner.watches.compacted(compacted);
+        }
+        inner.wake();
+    }
+
+    fn tick(&self) {
+        let mut inner = self.inner.lock();
+        inner.watches.tick();
+        inner.wake();
+    }
+}
+
+/// One client's stream of watches.
+pub struct WatchStream {
+    hub: Arc<WatchHub>,
+    id: StreamId,
+    ready: Arc<Notify>,
+}
+
+impl WatchStream {
+    /// Asks for a watch; the answer comes through [`WatchStream::poll`].
+    pub fn create(&self, request: WatchRequest) -> Result<(), Refusal> {
+        let mut inner = self.hub.inner.lock();
+        inner.watches.create(self.id, request, &self.hub.reader)?;
+        inner.wake();
+        Ok(())
+    }
+
+    /// Ends a watch.
+    pub fn cancel(&self, id: i64) -> Result<(), Refusal> {
+        let mut inner = self.hub.inner.lock();
+        inner.watches.cancel(self.id, id)?;
+        inner.wake();
+        Ok(())
+    }
+
+    /// Asks how far the stream is.
+    pub fn progress(&self) {
+        let mut inner = self.hub.inner.lock();
+        inner.watches.progress(self.id);
+        inner.wake();
+    }
+
+    /// Whether another request would be taken now.
+    pub fn accepts(&self) -> bool {
+        self.hub.inner.lock().watches.accepts(self.id)
+    }
+
+    /// Waits until there may be something to poll.
+    pub async fn ready(&self) {
+        self.ready.notified().await;
+    }
+
+    /// What there is to send now.
+    pub fn poll(&self) -> Result<Vec<WatchResponse>, Fault> {
+        let mut inner = self.hub.inner.lock();
+        let responses = inner.watches.poll(self.id, &self.hub.reader, POLL_BYTES_MAX);
+        inner.wake();
+        responses
+    }
+}
+
+impl Drop for WatchStream {
+    fn drop(&mut self) {
+        let mut inner = self.hub.inner.lock();
+        inner.watches.close(self.id);
+        inner.wakers.remove(&self.id);
+    }
+}
+
+/// Feeds the hubs until the worker is gone.
+pub fn run(hubs: BTreeMap<GroupId, Arc<WatchHub>>, applied: Receiver<(GroupId, Applied)>) {
+    let mut next_tick = Instant::now() + TICK;
+    loop {
+        match applied.recv_deadline(next_tick) {
+            Ok((group, applied)) => {
+                if let Some(hub) = hubs.get(&group) {
+                    hub.publish(&applied);
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if Instant::now() >= next_tick {
+            next_tick = Instant::now() + TICK;
+            for hub in hubs.values() {
+                hub.tick();
+            }
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! `quorate serve`: puts a node together, runs it, takes it down.
+
+use crate::config::Config;
+use crate::data_dir::{DataDir, DataDirError, Owner};
+use crate::disk::FileDisk;
+use crate::engine::FjallEngine;
+use crate::membership;
+use crate::metrics::Metrics;
+use crate::runtime::gateway::{Gateway, Member};
+use crate::runtime::transport::{self, Identity, Transport};
+use crate::runtime::watch_thread::{self, WatchHub};
+use crate::runtime::worker::{Input, Outlets, Worker};
+use crate::runtime::log_thread;
+use crate::services::{self, Context};
+use quorate_mvcc::engine::Engine;
+use quorate_node::{GroupStart, Host, Options};
+use quorate_storage::wal::{OpenError, Wal, WalOptions};
+use quorate_types::{Fault, GroupId, NodeId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tracing::{error, info, warn};
+
+/// How long leaderships may take to be handed over before the process stops anyway.
+const HAND_OVER_MAX: Duration = Duration::from_secs(2);
+/// How long open calls may take to finish at the end.
+const DRAIN_MAX: Duration = Duration::from_secs(3);
+/// How often disk space is looked at.
+const SPACE_INTERVAL: Duration = Duration::from_secs(1);
+/// The groups every node of a static cluster has.
+const GROUPS: [GroupId; 2] = [GroupId::META, GroupId::FIRST];
+
+/// Why a node did not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The log cannot be used.
+    #[error("cannot open the log: {0}")]
+    Log(#[from] OpenError),
+    /// The disk cannot be trusted any more.
+    #[error("this node stops, its disk cannot be trusted: {0}")]
+    Fault(#[from] Fault),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} for {whom}: {cause}; is another process using it? See --listen-client and --listen-peer")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Clients or peers.
+        whom: &'static str,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// Something of the system's failed.
+    #[error("{doing}: {cause}")]
+    System {
+        /// What was tried.
+        doing: &'static str,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+}
+
+/// Runs a node until it is told to stop (SIGTERM, Ctrl-C) or its disk fails.
+pub async fn serve(config: Config) -> Result<(), ServeError> {
+    let owner = Owner { cluster: config.cluster_id(), node: config.node_id(&config.name) };
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        name = config.name,
+        node = %owner.node,
+        cluster = %owner.cluster,
+        members = config.members.len(),
+        data_dir = %config.data_dir.display(),
+        "starting"
+    );
+    let clients = listen(&config.listen_client, "clients").await?;
+    let peer_listener = listen(&config.listen_peer, "peers").await?;
+    let data_dir = DataDir::open(&config.data_dir, owner)?;
+    let engine = FjallEngine::open(&data_dir.store(), config.cache_bytes)?;
+    let disk = FileDisk::open(&data_dir.log())
+        .map_err(|cause| ServeError::System { doing: "opening the log's folder", cause })?;
+    let salt = owner.cluster.0 ^ owner.node.0.rotate_left(32);
+    let (wal, mut recovered, report) = Wal::open(disk, salt, WalOptions::default())?;
+    info!(?report, "log is open");
+
+    let ids: BTreeMap<String, NodeId> =
+        config.members.keys().map(|name| (name.clone(), config.node_id(name))).collect();
+    let voters: Vec<NodeId> = ids.values().copied().collect();
+    let starts = GROUPS.map(|group| GroupStart {
+        group,
+        voters: voters.clone(),
+        recovered: recovered.remove(&group).unwrap_or_default(),
+    });
+    let host = Host::new(options(&config, owner), engine.clone(), starts.to_vec())?;
+
+    let metrics = Arc::new(Metrics::default());
+    let readers: BTreeMap<_, _> =
+        GROUPS.iter().filter_map(|group| Some((*group, host.reader(*group)?))).collect();
+    let hubs: BTreeMap<_, _> = readers
+        .iter()
+        .map(|(group, reader)| (*group, WatchHub::new(reader.clone(), config.watch_progress_interval)))
+        .collect();
+    let peers: BTreeMap<NodeId, String> = config
+        .members
+        .iter()
+        .filter(|(name, _)| **name != config.name)
+        .map(|(name, address)| (ids[name], address.clone()))
+        .collect();
+    let identity = Identity { cluster: owner.cluster, node: owner.node, peers };
+    let transport = Transport::start(&identity);
+
+    // Bounded by what feeds them: clients by the gateway, peers by the transport, the disk by the worker.
+    let (worker_in, worker_out) = crossbeam_channel::unbounded();
+    let (log_in, log_out) = crossbeam_channel::unbounded();
+    let (flush_in, flush_out) = crossbeam_channel::unbounded();
+    let (applied_in, applied_out) = crossbeam_channel::unbounded();
+    let outlets =
+        Outlets { log: log_in, flush: flush_in, applied: applied_in, transport, metrics: metrics.clone() };
+    let worker = Worker::new(host, worker_out, outlets, tick(&config));
+    let (stopped_in, mut stopped) = tokio::sync::oneshot::channel();
+    let worker_thread = thread("worker", move || {
+        let _ = stopped_in.send(worker.run());
+    })?;
+    let log_thread = {
+        let (worker, metrics) = (worker_in.clone(), metrics.clone());
+        thread("log", move || log_thread::run(wal, log_out, worker, metrics))?
+    };
+    {
+        let (worker, engine) = (worker_in.clone(), engine.clone());
+        thread("flush", move || {
+            while flush_out.recv().is_ok() {
+                let input = engine.flush().map_or_else(Input::Fault, |()| Input::Flushed);
+                if worker.send(input).is_err() {
+                    return;
+                }
+            }
+        })?;
+    }
+    {
+        let hubs = hubs.clone();
+        thread("watch", move || watch_thread::run(hubs, applied_out))?;
+    }
+    tokio::spawn(transport::listen(peer_listener, identity, worker_in.clone()));
+    let member = Member { cluster: owner.cluster, node: owner.node };
+    let gateway = Gateway::new(worker_in.clone(), member, readers, hubs);
+    tokio::spawn(membership::publish(gateway.clone(), config.clone()));
+    tokio::spawn(watch_space(engine.clone(), config.clone(), worker_in.clone()));
+
+    let (stop_in, stop) = tokio::sync::watch::channel(false);
+    let context = Context { gateway: gateway.clone(), engine: engine.clone(), metrics, config: Arc::new(config.clone()), stop: stop.clone() };
+    let router = services::router(context);
+    let mut draining = stop.clone();
+    let server = tokio::spawn(async move {
+        let shutdown = async move {
+            // An error means that the sender is gone, which is a stop as well.
+            let _ = draining.wait_for(|stop| *stop).await;
+        };
+        axum::serve(tcp_nodelay(clients), router).with_graceful_shutdown(shutdown).await
+    });
+    info!(clients = config.listen_client, peers = config.listen_peer, "ready for clients");
+
+    let outcome = tokio::select! {
+        result = &mut stopped => Some(result),
+        () = told_to_stop() => None,
+    };
+    if let Some(result) = outcome {
+        return match result {
+            Ok(Err(fault)) => {
+                error!(%fault, "a disk error stops this node; nothing is acknowledged any more");
+                Err(fault.into())
+            }
+            _ => Err(Fault::new("running the worker", "it ended unexpectedly").into()),
+        };
+    }
+    info!("stopping: handing over leaderships");
+    if tokio::time::timeout(HAND_OVER_MAX, gateway.hand_over()).await.is_err() {
+        warn!("some leaderships could not be handed over in time");
+    }
+    let _ = stop_in.send(true);
+    if tokio::time::timeout(DRAIN_MAX, server).await.is_err() {
+        warn!("some calls were still open and are cut off");
+    }
+    let _ = worker_in.send(Input::Stop);
+    // The worker's end closes the log thread's queue; both end by themselves.
+    let join = move || {
+        let _ = worker_thread.join();
+        let _ = log_thread.join();
+    };
+    let _ = tokio::task::spawn_blocking(join).await;
+    engine.flush()?;
+    drop(data_dir);
+    info!("stopped");
+    Ok(())
+}
+
+fn tick(config: &Config) -> Duration {
+    config.heartbeat_interval / 5
+}
+
+fn options(config: &Config, owner: Owner) -> Options {
+    let tick_millis = tick(config).as_millis().max(1) as u64;
+    // A seed from the clock: two starts of a node should not choose the same timeouts.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let mut options = Options::new(owner.node, owner.node.0 ^ now.as_nanos() as u64);
+    options.ticks_per_second = (1000 / tick_millis).max(1);
+    options.heartbeat_ticks = 5;
+    options.election_ticks_min = config.election_timeout.as_millis() as u64 / tick_millis;
+    options.election_ticks_max = options.election_ticks_min * 8 / 5;
+    options.request_ticks_max = 6 * options.ticks_per_second;
+    options.lease_read = config.lease_read;
+    options.snapshot_idle_ticks = 30 * options.ticks_per_second;
+    options.partition.ticks_per_second = options.ticks_per_second;
+    options.partition.election_ticks = options.election_ticks_min;
+    options
+}
+
+async fn listen(address: &str, whom: &'static str) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|cause| ServeError::Listen { address: address.to_owned(), whom, cause })
+}
+
+fn tcp_nodelay(listener: TcpListener) -> impl axum::serve::Listener<Addr = std::net::SocketAddr> {
+    use axum::serve::ListenerExt;
+    listener.tap_io(|stream| {
+        // Without it small answers wait for the acknowledgement of earlier ones.
+        if let Err(error) = stream.set_nodelay(true) {
+            warn!(%error, "cannot set TCP_NODELAY");
+        }
+    })
+}
+
+fn thread(
+    name: &'static str,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<std::thread::JoinHandle<()>, ServeError> {
+    let builder = std::thread::Builder::new().name(name.into());
+    builder.spawn(run).map_err(|cause| ServeError::System { doing: "starting a thread", cause })
+}
+
+async fn told_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        // An error means that Ctrl-C cannot be had; SIGTERM still can.
+        Ok(()) = tokio::signal::ctrl_c() => {}
+    }
+}
+
+/// Refuses writes while the quota is used up, takes them again when there is space.
+async fn watch_space(
+    engine: FjallEngine,
+    config: Config,
+    worker: crossbeam_channel::Sender<Input>,
+) {
+    let Some(quota) = config.quota_bytes else { return };
+    let mut is_full = false;
+    loop {
+        tokio::time::sleep(SPACE_INTERVAL).await;
+        let now_full = engine.disk_bytes() > quota;
+        if now_full != is_full {
+            is_full = now_full;
+            if is_full {
+                warn!(quota, "the space quota is used up: writes are refused until there is space");
+            } else {
+                info!("there is space again: writes are taken");
+            }
+            if worker.send(Input::NoSpace(is_full)).is_err() {
+                return;
+            }
+        }
+    }
+}
