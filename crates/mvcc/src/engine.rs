@@ -15,6 +15,8 @@ pub enum Table {
     State,
 }
 
+quorate_types::wire_enum!(Table { 0 => Version, 1 => Change, 2 => State });
+
 impl Table {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Version, Self::Change, Self::State];

@@ -1,3 +1,34 @@
-//! partition
+//! One partition of a keyspace: evaluating requests, applying what was committed, leases, watches.
+//!
+//! * [`evaluate`]: the leader turns a request into effects; only then is a revision drawn.
+//! * [`apply`]: every replica makes committed effects part of its state, without deciding anything.
+//! * [`reader`]: any thread reads the applied state.
+//! * [`snapshot`]: the whole state, sent to a replica that fell behind.
+//! * [`watch`]: who hears of which change.
+//!
+//! The crate knows no clock (time is the leader's ticks), no network and no other partition.
 
+pub mod apply;
+mod cache;
+mod compare;
+pub mod error;
+pub mod evaluate;
+mod lease;
+pub mod limits;
+mod overlay;
+pub mod partition;
+mod range;
+pub mod reader;
+pub mod snapshot;
+mod state;
+mod txn;
+mod view;
 pub mod watch;
+mod writer;
+
+pub use apply::Applied;
+pub use error::ReadError;
+pub use evaluate::Evaluated;
+pub use limits::Limits;
+pub use partition::{Opened, Partition};
+pub use reader::{HashKv, Reader};

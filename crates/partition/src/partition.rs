@@ -1,0 +1,199 @@
+//! The replica of one partition: its state, and who may do what with it.
+
+use crate::cache::Cache;
+use crate::lease::Leases;
+use crate::limits::Limits;
+use crate::overlay::{Ahead, Overlay};
+use crate::reader::{Published, Reader, check_head};
+use crate::state::{self, Head};
+use quorate_mvcc::KeySpace;
+use quorate_mvcc::compact::Progress;
+use quorate_mvcc::engine::{Engine, Table};
+use quorate_mvcc::layout;
+use quorate_types::reply::LeaseTime;
+use quorate_types::{Fault, GroupId, LeaseId, Position, Revision, Tick};
+use std::cell::RefCell;
+use std::sync::Arc;
+
+/// One replica of one partition. It has one owner at a time; others read through [`Reader`]s.
+///
+/// * `head` is what the store says, and what is published to readers is never ahead of it.
+/// * There is an overlay exactly while this replica leads, and its revisions go on after `head`'s.
+/// * After a [`Fault`] the partition must not be used again: what reached the store is unknown.
+#[derive(Debug)]
+pub struct Partition<E> {
+    pub(crate) engine: E,
+    pub(crate) group: GroupId,
+    pub(crate) limits: Limits,
+    pub(crate) head: Head,
+    pub(crate) leases: Leases,
+    /// Pending entries; only at the leader.
+    pub(crate) overlay: Option<Overlay>,
+    pub(crate) cache: RefCell<Cache>,
+    pub(crate) compaction: Progress,
+    pub(crate) no_space: bool,
+    pub(crate) published: Arc<Published>,
+}
+
+/// What is found when a partition is opened.
+#[derive(Debug)]
+pub enum Opened<E> {
+    /// Its state, empty for a new group.
+    Ready(Box<Partition<E>>),
+    /// A snapshot was being installed when the node stopped. There is no state to speak of; a new snapshot
+    /// must be installed ([`crate::snapshot::Installer::begin`]).
+    Incomplete,
+}
+
+impl<E> Opened<E> {
+    /// The partition, if it is whole.
+    pub fn ready(self) -> Option<Partition<E>> {
+        match self {
+            Self::Ready(partition) => Some(*partition),
+            Self::Incomplete => None,
+        }
+    }
+}
+
+impl<E: Engine> Partition<E> {
+    /// Restores the state of `group` from its rows.
+    pub fn open(engine: E, group: GroupId, limits: Limits) -> Result<Opened<E>, Fault> {
+        if engine.get(Table::State, &layout::state_row(group, state::INSTALLING))?.is_some() {
+            return Ok(Opened::Incomplete);
+        }
+        let head = Head::load(&engine, group)?;
+        let published = Arc::new(Published::new(&head));
+        Ok(Opened::Ready(Box::new(Self::restore(engine, group, limits, head, published)?)))
+    }
+
+    pub(crate) fn restore(
+        engine: E,
+        group: GroupId,
+        limits: Limits,
+        head: Head,
+        published: Arc<Published>,
+    ) -> Result<Self, Fault> {
+        check_head(&engine, group, &head)?;
+        let leases = state::load_leases(&engine, group)?;
+        let compaction = Progress::load(&engine, group)?;
+        let cache = RefCell::new(Cache::new(limits.cache_bytes_max));
+        Ok(Self {
+            engine,
+            group,
+            limits,
+            head,
+            leases,
+            overlay: None,
+            cache,
+            compaction,
+            no_space: false,
+            published,
+        })
+    }
+
+    /// Whose state it is.
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// The last entry applied.
+    pub fn applied(&self) -> Position {
+        self.head.position
+    }
+
+    /// The newest revision applied.
+    pub fn revision(&self) -> Revision {
+        self.head.revision
+    }
+
+    /// The oldest revision that can be read, once anything was compacted.
+    pub fn compacted(&self) -> Option<Revision> {
+        self.head.compacted
+    }
+
+    /// A hash chained over every entry applied. Equal at replicas that have applied equally much, or one of
+    /// them is wrong.
+    pub fn digest(&self) -> u64 {
+        self.head.digest
+    }
+
+    /// Reads the applied state, from any thread.
+    pub fn reader(&self) -> Reader<E> {
+        Reader { engine: self.engine.clone(), group: self.group, published: Arc::clone(&self.published) }
+    }
+
+    /// Whether requests may be evaluated here.
+    pub fn is_leading(&self) -> bool {
+        self.overlay.is_some()
+    }
+
+    /// This replica leads, and the first entry of its term is applied: so everything that earlier leaders
+    /// committed is. Requests may be evaluated from now on; every lease's time starts anew.
+    pub fn lead(&mut self, now: Tick) {
+        self.overlay = Some(Overlay::new(self.head.revision));
+        self.cache.borrow_mut().clear();
+        self.leases.lead(now, &self.limits);
+    }
+
+    /// It does not lead any more: what was pending is forgotten, and nothing expires here.
+    pub fn follow(&mut self) {
+        if self.overlay.take().is_some() {
+            self.cache.borrow_mut().clear();
+            self.leases.follow();
+        }
+    }
+
+    /// Says whether writes that need space are to be refused.
+    pub fn set_no_space(&mut self, no_space: bool) {
+        self.no_space = no_space;
+    }
+
+    /// Whether the store is larger than the quota allows.
+    pub fn is_over_quota(&self) -> bool {
+        self.limits.quota_bytes.is_some_and(|quota| self.engine.disk_bytes() > quota)
+    }
+
+    /// Leases whose time is over and whose end is not proposed yet, at most `max`. The owner turns each into a
+    /// [`quorate_types::Request::LeaseRevoke`]. Nothing while following.
+    pub fn expired(&self, now: Tick, max: usize) -> Vec<LeaseId> {
+        if self.is_leading() { self.leases.expired(now, max) } else { Vec::new() }
+    }
+
+    /// How long `lease` has left; `None` when it is unknown. Meaningful at the leader only.
+    pub fn time_to_live(&self, lease: LeaseId, now: Tick, with_keys: bool) -> Option<LeaseTime> {
+        self.leases.time(lease, now, with_keys, &self.limits)
+    }
+
+    /// All leases, soonest to end first.
+    pub fn leases(&self) -> Vec<LeaseId> {
+        self.leases.list()
+    }
+
+    /// Removes forgotten history from the store, looking at about `rows_max` rows. True when nothing is left
+    /// to do.
+    pub fn compact_step(&mut self, rows_max: usize) -> Result<bool, Fault> {
+        self.compaction.step(&self.engine, self.group, self.head.compacted, rows_max)
+    }
+
+    /// Whether forgotten history still takes space.
+    pub fn compaction_pending(&self) -> bool {
+        self.compaction.is_pending(self.head.compacted)
+    }
+
+    /// Everything before this revision is gone from the store.
+    pub fn physically_compacted(&self) -> Option<Revision> {
+        self.compaction.finished
+    }
+
+    /// The leader's view; panics while following, which is the owner's mistake.
+    pub(crate) fn ahead(&self) -> Ahead<'_, E> {
+        let overlay = self.overlay.as_ref();
+        Ahead {
+            space: KeySpace::new(&self.engine, self.group),
+            overlay: overlay.unwrap_or_else(|| panic!("group {} evaluates and does not lead", self.group)),
+            cache: &self.cache,
+            applied: self.head.revision,
+            compacted: self.head.compacted,
+        }
+    }
+}
