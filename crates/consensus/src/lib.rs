@@ -99,6 +99,14 @@ pub trait Consensus {
     /// The offered snapshot is gone (sender gave up); the follower is probed anew.
     fn snapshot_failed(&mut self, to: NodeId);
 
+    /// The state machine has given up its state for a snapshot that is yet to come (or a crash left it so).
+    /// Until [`Consensus::restored`] nothing is applied, no votes are asked for, and appends are refused in a way
+    /// that makes the leader offer a snapshot. The log stays: what was acknowledged is still held.
+    fn state_lost(&mut self);
+
+    /// The end of the log.
+    fn last(&self) -> Position;
+
     /// The state machine now contains, durably, the snapshot that [`Effects::fetch`] named. The log restarts after it.
     fn restored(&mut self, meta: SnapshotMeta);
 

@@ -11,10 +11,9 @@
 use crate::effects::Ticket;
 use quorate_consensus::{Raft, ReadId, Role};
 use quorate_mvcc::engine::Engine;
-use quorate_partition::Partition;
-use quorate_types::{
-    Answer, GroupId, Index, LeaseId, NodeId, Position, Request, Revision, Term, Tick,
-};
+use quorate_partition::snapshot::Installer;
+use quorate_partition::{Partition, Reader};
+use quorate_types::{Answer, GroupId, Index, LeaseId, NodeId, Position, Request, Revision, Term, Tick};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Who waits for an answer.
@@ -45,7 +44,7 @@ pub(crate) enum Then {
     Reply(Origin, (Revision, Answer)),
     /// As [`Then::Reply`], but only when the space has been given back up to this revision.
     ReplyPhysical(Origin, (Revision, Answer), Revision),
-    /// A lease call, answered from the leader's timers.
+    /// A call for leases' remaining times, answered from the leader's timers.
     Lease(Work),
     /// A read barrier of this node's client.
     Grant(Ticket),
@@ -71,12 +70,22 @@ pub(crate) struct ReadWait {
     pub(crate) again: Option<Work>,
 }
 
+/// The state machine of a replica.
+pub(crate) enum State<E: Engine> {
+    /// Whole.
+    Ready(Partition<E>),
+    /// Given up for a snapshot that is not all there yet; the installer is with the fetch while one is under
+    /// way, and here between fetches.
+    Installing(Option<Installer<E>>),
+}
+
 /// One replica.
 pub(crate) struct Group<E: Engine> {
     pub(crate) id: GroupId,
     pub(crate) voters: Vec<NodeId>,
     pub(crate) raft: Raft,
-    pub(crate) partition: Partition<E>,
+    pub(crate) state: State<E>,
+    pub(crate) reader: Reader<E>,
     pub(crate) role: Role,
     pub(crate) leader: Option<NodeId>,
     pub(crate) term: Term,
@@ -104,6 +113,27 @@ pub(crate) struct Group<E: Engine> {
 }
 
 impl<E: Engine> Group<E> {
+    /// The partition, unless a snapshot is taking its place.
+    pub(crate) fn partition(&self) -> Option<&Partition<E>> {
+        match &self.state {
+            State::Ready(partition) => Some(partition),
+            State::Installing(_) => None,
+        }
+    }
+
+    /// The same, to change it.
+    pub(crate) fn partition_mut(&mut self) -> Option<&mut Partition<E>> {
+        match &mut self.state {
+            State::Ready(partition) => Some(partition),
+            State::Installing(_) => None,
+        }
+    }
+
+    /// Applied up to here; the start while a snapshot is taking the state's place.
+    pub(crate) fn applied(&self) -> Index {
+        self.partition().map_or(Index::START, |partition| partition.applied().index)
+    }
+
     /// Requests not yet answered.
     pub(crate) fn inflight(&self) -> usize {
         self.waits.len() + self.reads.len()
@@ -113,10 +143,13 @@ impl<E: Engine> Group<E> {
         GroupStatus {
             group: self.id,
             consensus: quorate_consensus::Consensus::status(&self.raft),
-            revision: self.partition.revision(),
-            digest: self.partition.digest(),
+            revision: self.reader.revision(),
+            digest: self.partition().map(Partition::digest),
             is_serving: self.is_serving,
-            leases: if self.is_serving { self.partition.lease_count() } else { 0 },
+            leases: match self.partition() {
+                Some(partition) if self.is_serving => partition.leases().len(),
+                _ => 0,
+            },
         }
     }
 }
@@ -130,25 +163,23 @@ pub struct GroupStatus {
     pub consensus: quorate_consensus::Status,
     /// Its newest applied revision.
     pub revision: Revision,
-    /// Digest of everything applied: equal on all replicas that have applied equally far.
-    pub digest: u64,
+    /// Digest of everything applied: equal on all replicas that have applied equally far. `None` while a
+    /// snapshot is taking the state's place.
+    pub digest: Option<u64>,
     /// Whether it leads and answers.
     pub is_serving: bool,
     /// Live leases; counted on the leader only.
     pub leases: usize,
 }
 
-/// The lease that a lease call is about, if it is one that the leader's timers answer.
+/// Whether the leader's timers answer it, behind a barrier.
 pub(crate) fn is_timer_call(request: &Request) -> bool {
-    matches!(
-        request,
-        Request::LeaseKeepAlive { .. } | Request::LeaseTimeToLive { .. } | Request::Leases
-    )
+    matches!(request, Request::LeaseTimeToLive { .. } | Request::Leases)
 }
 
 /// Whether asking a second time could do harm, because the first may have been carried out.
 pub(crate) fn may_change(request: &Request) -> bool {
-    !(request.is_read_only() || is_timer_call(request))
+    !(request.is_read_only() || is_timer_call(request) || matches!(request, Request::LeaseKeepAlive { .. }))
 }
 
 /// A lease that ran out, as the request that ends it.

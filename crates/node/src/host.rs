@@ -1,7 +1,9 @@
 //! The groups of one node and the gateway in front of them.
 
 use crate::effects::{Applied, Effects, Grant, Notice, Ticket, WriteId};
-use crate::group::{Group, GroupStatus, Origin, ReadWait, Then, Wait, Work, is_timer_call, may_change, revocation};
+use crate::group::{
+    Group, GroupStatus, Origin, ReadWait, State, Then, Wait, Work, is_timer_call, may_change, revocation,
+};
 use crate::peer::{Outcome, PeerMessage};
 use crate::snapshots::{Fetching, Sources, Step};
 use crate::{Options, Router};
@@ -9,8 +11,8 @@ use quorate_consensus::{
     Consensus, Message, ProposeError, Raft, ReadId, ReadOutcome, Recovered, Role, SnapshotFetch, SnapshotMeta,
 };
 use quorate_mvcc::engine::Engine;
-use quorate_partition::snapshot::Installer;
-use quorate_partition::{Evaluated, Partition, Reader};
+use quorate_partition::snapshot::{InstallError, Installer};
+use quorate_partition::{Evaluated, Opened, Partition, ReadError, Reader};
 use quorate_types::{
     Answer, Entry, Fault, GroupId, Index, KeyspaceId, LogWrite, NodeId, Position, Rejection, Reply, Request,
     Revision, Tick,
@@ -82,8 +84,18 @@ impl<E: Engine> Host<E> {
 
     fn open_group(&mut self, start: GroupStart) -> Result<(), Fault> {
         let GroupStart { group: id, voters, mut recovered } = start;
-        let partition = Partition::open(self.engine.clone(), id, self.options.partition.clone())?;
-        let applied = partition.applied();
+        let limits = self.options.partition.clone();
+        let (state, reader, applied) = match Partition::open(self.engine.clone(), id, limits.clone())? {
+            Opened::Ready(partition) => {
+                let (reader, applied) = (partition.reader(), partition.applied());
+                (State::Ready(*partition), reader, applied)
+            }
+            Opened::Incomplete => {
+                let installer = Installer::begin(self.engine.clone(), id, limits)?;
+                let reader = installer.reader();
+                (State::Installing(Some(installer)), reader, recovered.start)
+            }
+        };
         if applied.index < recovered.start.index {
             return Err(Fault::new(
                 format!("opening group {id}"),
@@ -113,11 +125,16 @@ impl<E: Engine> Host<E> {
                 self.options.seed ^ (u64::from(id.keyspace.0) << 32) ^ u64::from(id.partition.0),
             )
         };
+        let mut raft = Raft::new(options, recovered, applied.index);
+        if let State::Installing(_) = state {
+            raft.state_lost();
+        }
         let group = Group {
             id,
             voters,
-            raft: Raft::new(options, recovered, applied.index),
-            partition,
+            raft,
+            state,
+            reader,
             role: Role::Follower { leader: None },
             leader: None,
             term: quorate_types::Term(0),
@@ -141,7 +158,7 @@ impl<E: Engine> Host<E> {
 
     /// A handle for reading a group's applied state from any thread.
     pub fn reader(&self, group: GroupId) -> Option<Reader<E>> {
-        self.groups.get(&group).map(|group| group.partition.reader())
+        self.groups.get(&group).map(|group| group.reader.clone())
     }
 
     /// How all groups stand.
@@ -160,7 +177,9 @@ impl<E: Engine> Host<E> {
         if self.no_space != no_space {
             self.no_space = no_space;
             for group in self.groups.values_mut() {
-                group.partition.set_no_space(no_space);
+                if let Some(partition) = group.partition_mut() {
+                    partition.set_no_space(no_space);
+                }
             }
         }
     }
@@ -191,56 +210,68 @@ impl<E: Engine> Host<E> {
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         group.raft.tick();
         self.dirty.insert(id);
-        if group.partition.compaction_pending() {
-            group.partition.compact_step(self.options.compaction_rows_per_tick)?;
+        let rows_max = self.options.compaction_rows_per_tick;
+        if let Some(partition) = group.partition_mut()
+            && partition.compaction_pending()
+        {
+            partition.compact_step(rows_max)?;
             self.answer_physical(id);
         }
         // A leader may be known by now.
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         let waiting = std::mem::take(&mut group.waiting);
         for work in waiting {
-            self.dispatch(id, work);
+            self.dispatch(id, work)?;
         }
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         if !group.is_serving {
             return Ok(());
         }
-        for lease in group.partition.expired(now, self.options.expiries_per_tick) {
-            let work =
-                Work { origin: Origin::Own, request: revocation(lease), received: now, deadline: now };
-            self.serve(id, work);
+        let expired = match group.partition() {
+            Some(partition) => partition.expired(now, self.options.expiries_per_tick),
+            None => Vec::new(),
+        };
+        for lease in expired {
+            let work = Work { origin: Origin::Own, request: revocation(lease), received: now, deadline: now };
+            self.serve(id, work)?;
         }
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         if group.raft.can_propose().is_ok() {
-            let index = group.raft.status().last.index.next();
-            if let Some((kind, data)) = group.partition.checkpoints(now, index) {
-                let position = group.raft.propose(kind, data);
-                assert!(position.is_ok(), "a checkpoint that could be proposed was refused: {position:?}");
+            let index = group.raft.last().index.next();
+            let State::Ready(partition) = &mut group.state else { return Ok(()) };
+            match partition.checkpoints(now, index) {
+                Ok(Some(Evaluated::Changes { kind, data, .. })) => {
+                    group.proposed = propose(&mut group.raft, kind, data, index);
+                }
+                Ok(_) | Err(ReadError::Rejection(_)) => {}
+                Err(ReadError::Fault(fault)) => return Err(fault),
             }
         }
         Ok(())
     }
 
     /// A client of this node asks something. Answered once, in [`Effects::replies`].
-    pub fn request(&mut self, ticket: Ticket, keyspace: KeyspaceId, request: Request) {
+    pub fn request(&mut self, ticket: Ticket, keyspace: KeyspaceId, request: Request) -> Result<(), Fault> {
         let deadline = self.now.after(self.options.request_ticks_max);
         let work = Work { origin: Origin::Local(ticket), request, received: self.now, deadline };
         match self.router.route(keyspace, &work.request) {
-            Ok(group) => self.dispatch(group, work),
+            Ok(group) => self.dispatch(group, work)?,
             Err(rejection) => self.reply(work.origin, Err(rejection)),
         }
+        Ok(())
     }
 
     /// A client of this node wants to read: answered once, in [`Effects::grants`], when this node's copy
     /// contains every write acknowledged before this call.
-    pub fn barrier(&mut self, ticket: Ticket, keyspace: KeyspaceId) {
+    pub fn barrier(&mut self, ticket: Ticket, keyspace: KeyspaceId) -> Result<(), Fault> {
         match self.router.groups(keyspace) {
             Ok(group) => {
                 let deadline = self.now.after(self.options.request_ticks_max);
-                self.begin_barrier(group, Position::default(), deadline, Then::Grant(ticket), None);
+                return self.begin_barrier(group, Position::default(), deadline, Then::Grant(ticket), None);
             }
             Err(rejection) => self.out.grants.push((ticket, Err(rejection))),
         }
+        Ok(())
     }
 
     /// A peer's message came in.
@@ -259,7 +290,7 @@ impl<E: Engine> Host<E> {
                 let origin = Origin::Remote(from, ticket);
                 let work = Work { origin, request, received: self.now, deadline };
                 if self.groups.contains_key(&group) {
-                    self.dispatch(group, work);
+                    self.dispatch(group, work)?;
                 } else {
                     self.reply(origin, Err(Rejection::LeaderChanged));
                 }
@@ -273,7 +304,7 @@ impl<E: Engine> Host<E> {
                     fetching.fetch.from == from && fetching.fetch.meta.position == position
                 };
                 if let Some(fetching) = self.fetching.get_mut(&group).filter(is_ours) {
-                    match fetching.add(after, chunk) {
+                    match fetching.add(after, chunk)? {
                         Step::Ignore => {}
                         Step::Pull => {
                             let (to, pull) = fetching.pull(group, self.now);
@@ -395,7 +426,7 @@ impl<E: Engine> Host<E> {
             self.is_flushing = true;
             self.out.flush = true;
             for group in self.groups.values_mut() {
-                group.flushing = Some(group.partition.applied().index);
+                group.flushing = Some(group.applied());
             }
         }
         let chunks = self.sources.serve(self.options.snapshot_chunk_bytes, self.now);
@@ -426,7 +457,7 @@ impl<E: Engine> Host<E> {
             }
         }
         if let Some(role) = effects.role_changed {
-            self.on_role(id, role);
+            self.on_role(id, role)?;
         }
         if !effects.apply.is_empty() {
             self.apply(id, &effects.apply, now)?;
@@ -434,7 +465,7 @@ impl<E: Engine> Host<E> {
             self.dirty.insert(id);
         }
         for (read, outcome) in effects.reads {
-            self.on_read(id, read, outcome);
+            self.on_read(id, read, outcome)?;
         }
         for to in effects.snapshots_wanted {
             self.offer_snapshot(id, to);
@@ -445,8 +476,8 @@ impl<E: Engine> Host<E> {
         Ok(())
     }
 
-    fn on_role(&mut self, id: GroupId, role: Role) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
+    fn on_role(&mut self, id: GroupId, role: Role) -> Result<(), Fault> {
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         let status = group.raft.status();
         let old_leader = group.leader;
         group.role = role;
@@ -454,7 +485,9 @@ impl<E: Engine> Host<E> {
         group.term = status.term;
         self.out.notices.push(Notice::Role { group: id, term: status.term, role });
         if group.is_serving || matches!(role, Role::Leader { .. }) {
-            group.partition.follow();
+            if let Some(partition) = group.partition_mut() {
+                partition.follow();
+            }
             group.is_serving = false;
         }
         if let Role::Leader { fence } = role {
@@ -474,7 +507,7 @@ impl<E: Engine> Host<E> {
                 self.forward_failed(id, ticket);
             }
         }
-        let Some(group) = self.groups.get_mut(&id) else { return };
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         // Changing the role has failed every barrier; those that can be asked for again are.
         let reads: Vec<ReadId> = group.reads.keys().copied().collect();
         let waiting = std::mem::take(&mut group.waiting);
@@ -482,14 +515,18 @@ impl<E: Engine> Host<E> {
             self.retry_read(id, read);
         }
         for work in waiting {
-            self.dispatch(id, work);
+            self.dispatch(id, work)?;
         }
         self.dirty.insert(id);
+        Ok(())
     }
 
     fn apply(&mut self, id: GroupId, entries: &[Entry], now: Tick) -> Result<(), Fault> {
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
-        let applied = group.partition.apply(entries, now)?;
+        let State::Ready(partition) = &mut group.state else {
+            panic!("group {id} was given entries to apply while its state is being installed");
+        };
+        let applied = partition.apply(entries, now)?;
         let last = entries.last().map_or(Index::START, |entry| entry.index);
         group.raft.applied(last);
         if !applied.changes.is_empty() || applied.compacted.is_some() {
@@ -501,12 +538,12 @@ impl<E: Engine> Host<E> {
             && last >= fence.index
         {
             group.is_serving = true;
-            group.partition.lead(now);
-            group.partition.set_no_space(self.no_space);
+            partition.lead(now);
+            partition.set_no_space(self.no_space);
             self.out.notices.push(Notice::Serving { group: id, term: group.term });
             let waiting = std::mem::take(&mut group.waiting);
             for work in waiting {
-                self.dispatch(id, work);
+                self.dispatch(id, work)?;
             }
         }
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
@@ -514,10 +551,11 @@ impl<E: Engine> Host<E> {
         let done = std::mem::replace(&mut group.waits, still_waiting);
         let first = entries.first().map_or(Index::START, |entry| entry.index);
         for (index, waits) in done {
-            let term = index.0.checked_sub(first.0).and_then(|at| entries.get(at as usize)).map(|entry| entry.term);
+            let term =
+                index.0.checked_sub(first.0).and_then(|at| entries.get(at as usize)).map(|entry| entry.term);
             for wait in waits {
                 if wait.term.is_none() || wait.term == term {
-                    self.finish(id, wait.then, wait.deadline);
+                    self.finish(id, wait.then, wait.deadline)?;
                 } else {
                     self.reject(wait.then, Rejection::LeaderChanged);
                 }
@@ -528,9 +566,10 @@ impl<E: Engine> Host<E> {
     }
 
     /// Sends a request where it can be answered.
-    fn dispatch(&mut self, id: GroupId, work: Work) {
+    fn dispatch(&mut self, id: GroupId, work: Work) -> Result<(), Fault> {
         let Some(group) = self.groups.get_mut(&id) else {
-            return self.reply(work.origin, Err(Rejection::Unavailable));
+            self.reply(work.origin, Err(Rejection::Unavailable));
+            return Ok(());
         };
         if group.is_serving {
             return self.serve(id, work);
@@ -553,13 +592,15 @@ impl<E: Engine> Host<E> {
             }
             _ => self.reply(work.origin, Err(Rejection::LeaderChanged)),
         }
+        Ok(())
     }
 
     /// Answers a request on the group's serving leader.
-    fn serve(&mut self, id: GroupId, work: Work) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
+    fn serve(&mut self, id: GroupId, work: Work) -> Result<(), Fault> {
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         if group.inflight() >= self.options.inflight_max {
-            return self.reply(work.origin, Err(Rejection::Busy));
+            self.reply(work.origin, Err(Rejection::Busy));
+            return Ok(());
         }
         if is_timer_call(&work.request) {
             let (after, deadline) = (group.proposed, work.deadline);
@@ -567,7 +608,10 @@ impl<E: Engine> Host<E> {
         }
         match group.raft.can_propose() {
             Ok(()) => {}
-            Err(ProposeError::Full) => return self.reply(work.origin, Err(Rejection::Busy)),
+            Err(ProposeError::Full) => {
+                self.reply(work.origin, Err(Rejection::Busy));
+                return Ok(());
+            }
             Err(_) => {
                 // Leadership is being handed over: wait for who takes it.
                 if group.waiting.len() < self.options.waiting_max && work.origin != Origin::Own {
@@ -575,23 +619,27 @@ impl<E: Engine> Host<E> {
                 } else {
                     self.reply(work.origin, Err(Rejection::LeaderChanged));
                 }
-                return;
+                return Ok(());
             }
         }
-        let index = group.raft.status().last.index.next();
-        match group.partition.evaluate(&work.request, index) {
-            Err(rejection) => self.reply(work.origin, Err(rejection)),
+        let index = group.raft.last().index.next();
+        let State::Ready(partition) = &mut group.state else {
+            panic!("group {id} serves while its state is being installed");
+        };
+        let evaluated = match &work.request {
+            Request::LeaseKeepAlive { lease } => partition.keep_alive(*lease, work.received, index),
+            request => partition.evaluate(request, index),
+        };
+        match evaluated {
+            Err(ReadError::Rejection(rejection)) => self.reply(work.origin, Err(rejection)),
+            Err(ReadError::Fault(fault)) => return Err(fault),
             Ok(Evaluated::Unchanged { reply }) => {
                 let (after, deadline) = (group.proposed, work.deadline);
                 let then = Then::Reply(work.origin, reply);
-                self.begin_barrier(id, after, deadline, then, Some(work));
+                return self.begin_barrier(id, after, deadline, then, Some(work));
             }
             Ok(Evaluated::Changes { kind, data, reply }) => {
-                let position = match group.raft.propose(kind, data) {
-                    Ok(position) => position,
-                    Err(error) => panic!("a proposal that could be made was refused: {error:?}"),
-                };
-                assert!(position.index == index, "proposed for {index}, appended at {position}");
+                let position = propose(&mut group.raft, kind, data, index);
                 group.proposed = position;
                 self.dirty.insert(id);
                 let then = match work.request {
@@ -605,6 +653,7 @@ impl<E: Engine> Host<E> {
                 group.waits.entry(index).or_default().push(wait);
             }
         }
+        Ok(())
     }
 
     fn begin_barrier(
@@ -614,26 +663,29 @@ impl<E: Engine> Host<E> {
         deadline: Tick,
         then: Then,
         again: Option<Work>,
-    ) {
+    ) -> Result<(), Fault> {
         let Some(group) = self.groups.get_mut(&id) else {
-            return self.reject(then, Rejection::Unavailable);
+            self.reject(then, Rejection::Unavailable);
+            return Ok(());
         };
         if group.reads.len() >= self.options.inflight_max {
-            return self.reject(then, Rejection::Busy);
+            self.reject(then, Rejection::Busy);
+            return Ok(());
         }
         self.next_read += 1;
         let read = ReadId(self.next_read);
         group.reads.insert(read, ReadWait { after, deadline, then, again });
         group.raft.read(read);
         self.dirty.insert(id);
+        Ok(())
     }
 
-    fn on_read(&mut self, id: GroupId, read: ReadId, outcome: ReadOutcome) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
-        let Some(wait) = group.reads.remove(&read) else { return };
+    fn on_read(&mut self, id: GroupId, read: ReadId, outcome: ReadOutcome) -> Result<(), Fault> {
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+        let Some(wait) = group.reads.remove(&read) else { return Ok(()) };
         match outcome {
             ReadOutcome::Ready(index) => {
-                let applied = group.partition.applied().index;
+                let applied = group.applied();
                 // The entries it rests on are ours and of this term: once past them in the log, they are
                 // committed; if they are still to come, their term is checked when they are applied.
                 let (index, term) = if wait.after.index > index {
@@ -641,16 +693,16 @@ impl<E: Engine> Host<E> {
                 } else {
                     (index, None)
                 };
-                if index <= applied && (term.is_none() || wait.after.index <= applied) {
+                if index <= applied && group.partition().is_some() {
                     return self.finish(id, wait.then, wait.deadline);
                 }
                 let wait = Wait { term, deadline: wait.deadline, then: wait.then };
                 group.waits.entry(index).or_default().push(wait);
             }
             // Nothing has happened: ask again, after a tick so as not to spin while nobody leads.
-            ReadOutcome::Failed => match (wait.again, &wait.then) {
-                (Some(work), _) if self.now < work.deadline => group.waiting.push_back(work),
-                (None, Then::Grant(_)) if self.now < wait.deadline => {
+            ReadOutcome::Failed => match wait.again {
+                Some(work) if self.now < work.deadline => group.waiting.push_back(work),
+                None if self.now < wait.deadline => {
                     self.next_read += 1;
                     let again = ReadId(self.next_read);
                     group.reads.insert(again, wait);
@@ -659,6 +711,7 @@ impl<E: Engine> Host<E> {
                 _ => self.reject(wait.then, Rejection::NoLeader),
             },
         }
+        Ok(())
     }
 
     /// A barrier that failed is asked for again at the next scan, when a leader may be known.
@@ -671,9 +724,9 @@ impl<E: Engine> Host<E> {
         }
     }
 
-    fn finish(&mut self, id: GroupId, then: Then, deadline: Tick) {
+    fn finish(&mut self, id: GroupId, then: Then, deadline: Tick) -> Result<(), Fault> {
         let now = self.now;
-        let Some(group) = self.groups.get_mut(&id) else { return };
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         match then {
             Then::Reply(origin, (revision, answer)) => {
                 let term = group.term;
@@ -683,26 +736,24 @@ impl<E: Engine> Host<E> {
                 group.physical.push((revision, origin, reply, deadline));
             }
             Then::Grant(ticket) => {
-                let grant = Grant { group: id, revision: group.partition.revision(), term: group.term };
+                let grant = Grant { group: id, revision: group.reader.revision(), term: group.term };
                 self.out.grants.push((ticket, Ok(grant)));
             }
             Then::Lease(work) => {
-                if !group.is_serving {
+                let (State::Ready(partition), true) = (&group.state, group.is_serving) else {
                     return self.dispatch(id, work);
-                }
-                let answer = match &work.request {
-                    Request::LeaseKeepAlive { lease } => {
-                        Answer::LeaseKeepAlive { ttl_seconds: group.partition.keep_alive(*lease, work.received) }
-                    }
-                    Request::LeaseTimeToLive { lease, with_keys } => {
-                        Answer::LeaseTimeToLive(group.partition.time_to_live(*lease, now, *with_keys))
-                    }
-                    _ => Answer::Leases(group.partition.leases(now)),
                 };
-                let reply = Reply { revision: group.partition.revision(), term: group.term, answer };
+                let answer = match &work.request {
+                    Request::LeaseTimeToLive { lease, with_keys } => {
+                        Answer::LeaseTimeToLive(partition.time_to_live(*lease, now, *with_keys))
+                    }
+                    _ => Answer::Leases(partition.leases()),
+                };
+                let reply = Reply { revision: partition.revision(), term: group.term, answer };
                 self.reply(work.origin, Ok(reply));
             }
         }
+        Ok(())
     }
 
     fn reject(&mut self, then: Then, rejection: Rejection) {
@@ -756,7 +807,7 @@ impl<E: Engine> Host<E> {
         if group.physical.is_empty() {
             return;
         }
-        let done = group.partition.physically_compacted();
+        let done = group.partition().and_then(Partition::physically_compacted);
         let term = group.term;
         let (ready, rest) = std::mem::take(&mut group.physical)
             .into_iter()
@@ -827,7 +878,8 @@ impl<E: Engine> Host<E> {
     fn offer_snapshot(&mut self, id: GroupId, to: NodeId) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let voters = group.voters.clone();
-        let position = self.sources.keep(id, to, group.partition.snapshot(), self.now);
+        let Some(source) = group.partition().map(Partition::snapshot) else { return };
+        let position = self.sources.keep(id, to, source, self.now);
         group.raft.offer_snapshot(to, SnapshotMeta { position, voters });
         self.dirty.insert(id);
         self.out.notices.push(Notice::SnapshotOffered { group: id, to, position });
@@ -835,7 +887,17 @@ impl<E: Engine> Host<E> {
 
     fn begin_fetch(&mut self, id: GroupId, fetch: SnapshotFetch) -> Result<(), Fault> {
         let (from, position) = (fetch.from, fetch.meta.position);
-        let installer = Installer::begin(self.engine.clone(), id)?;
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+        // From here on there is no state to apply to, until the snapshot is whole.
+        group.raft.state_lost();
+        let unfinished = self.fetching.remove(&id).map(Fetching::into_installer);
+        let installer = match (std::mem::replace(&mut group.state, State::Installing(None)), unfinished) {
+            (State::Ready(partition), _) => partition.into_installer()?,
+            (State::Installing(Some(installer)), _) | (State::Installing(None), Some(installer)) => {
+                installer.restart()?
+            }
+            (State::Installing(None), None) => panic!("group {id} has lost its installer"),
+        };
         let mut fetching = Fetching::new(fetch, installer, self.now);
         let (to, pull) = fetching.pull(id, self.now);
         self.out.send.push((to, pull));
@@ -863,8 +925,11 @@ impl<E: Engine> Host<E> {
     }
 
     fn fail_fetch(&mut self, id: GroupId, reason: String) {
-        self.fetching.remove(&id);
+        let installer = self.fetching.remove(&id).map(Fetching::into_installer);
         if let Some(group) = self.groups.get_mut(&id) {
+            if let State::Installing(kept @ None) = &mut group.state {
+                *kept = installer;
+            }
             group.raft.fetch_failed();
             self.dirty.insert(id);
         }
@@ -875,19 +940,23 @@ impl<E: Engine> Host<E> {
         let Some(fetching) = self.fetching.remove(&id) else { return Ok(()) };
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         let (meta, bytes) = (fetching.fetch.meta.clone(), fetching.bytes);
-        if meta.position.index <= group.partition.applied().index {
-            group.raft.fetch_failed();
-            return Ok(());
+        match fetching.into_installer().finish(meta.position) {
+            Ok(partition) => group.state = State::Ready(partition),
+            Err(InstallError::Fault(fault)) => return Err(fault),
+            Err(error @ InstallError::Mismatch(_)) => {
+                let installer = Installer::begin(self.engine.clone(), id, self.options.partition.clone())?;
+                group.reader = installer.reader();
+                group.state = State::Installing(Some(installer));
+                self.fail_fetch(id, error.to_string());
+                return Ok(());
+            }
         }
-        group.partition.replace(fetching.into_installer(), meta.position)?;
-        // The log restarts after it, so it has to be durable first.
-        self.engine.flush()?;
         let position = meta.position;
         group.flushed = position.index;
         group.flushing = None;
         group.raft.restored(meta);
         self.dirty.insert(id);
-        let revision = group.partition.revision();
+        let revision = group.reader.revision();
         self.out.applied.push((id, Applied { replaced: Some(revision), ..Applied::default() }));
         self.out.notices.push(Notice::SnapshotInstalled { group: id, position, bytes });
         let still_waiting = group.waits.split_off(&position.index.next());
@@ -896,7 +965,7 @@ impl<E: Engine> Host<E> {
             match wait.term {
                 // Whether that entry is among what the snapshot holds cannot be told any more.
                 Some(_) => self.reject(wait.then, Rejection::Unknown),
-                None => self.finish(id, wait.then, wait.deadline),
+                None => self.finish(id, wait.then, wait.deadline)?,
             }
         }
         Ok(())
@@ -904,5 +973,21 @@ impl<E: Engine> Host<E> {
 
     fn suspicious(&mut self, from: NodeId, what: String) {
         self.out.notices.push(Notice::Suspicious { from, what });
+    }
+}
+
+/// Proposes what was evaluated for `index`, where it must end up: the evaluation is part of the overlay already.
+fn propose(
+    raft: &mut Raft,
+    kind: quorate_types::EntryKind,
+    data: quorate_types::Bytes,
+    index: Index,
+) -> Position {
+    match raft.propose(kind, data) {
+        Ok(position) => {
+            assert!(position.index == index, "proposed for {index}, appended at {position}");
+            position
+        }
+        Err(error) => panic!("a proposal that could be made was refused: {error:?}"),
     }
 }

@@ -30,7 +30,8 @@ impl<E: Engine> Group<E> {
         }
         let entries = status.last.index.0 - status.start.index.0;
         let bytes_each = (status.log_bytes as u64 / entries.max(1)).max(1);
-        let kept = if self.is_pinning { 0 } else { ENTRIES_KEPT.min(log_bytes_target as u64 / 2 / bytes_each) };
+        let kept =
+            if self.is_pinning { 0 } else { ENTRIES_KEPT.min(log_bytes_target as u64 / 2 / bytes_each) };
         let mut cut = Index(self.flushed.0.saturating_sub(kept));
         if let Role::Leader { .. } = status.role
             && status.log_bytes < log_bytes_max

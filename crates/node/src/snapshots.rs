@@ -2,14 +2,15 @@
 //!
 //! The leader keeps a view of its store and sends a chunk for each pull, so many bytes a tick. The
 //! follower asks for the next chunk when it has stored the last, and asks again when none comes: a broken
-//! connection costs the chunk under way, not the snapshot. A fetched snapshot is put in place at the end in
-//! one step; until then the old state stays as it was.
+//! connection costs the chunk under way, not the snapshot. The old state is given up when the fetch
+//! begins (it is of no use to anyone), and until the new one is whole this replica applies and serves
+//! nothing and does not ask for votes; a crash in between is noticed at the next start.
 
 use crate::peer::PeerMessage;
 use quorate_consensus::SnapshotFetch;
 use quorate_mvcc::engine::Engine;
-use quorate_partition::snapshot::{Chunk, Cursor, Installer, SnapshotSource};
-use quorate_types::{GroupId, NodeId, Position, Tick};
+use quorate_partition::snapshot::{Chunk, Cursor, InstallError, Installer, SnapshotSource};
+use quorate_types::{Fault, GroupId, NodeId, Position, Tick};
 use std::collections::{BTreeMap, VecDeque};
 
 /// A pull is repeated when no chunk came for so many ticks.
@@ -38,7 +39,13 @@ impl<E: Engine> Sources<E> {
     }
 
     /// Keeps a snapshot for `to`, or shares one that is kept already at the same position.
-    pub(crate) fn keep(&mut self, group: GroupId, to: NodeId, source: SnapshotSource<E>, now: Tick) -> Position {
+    pub(crate) fn keep(
+        &mut self,
+        group: GroupId,
+        to: NodeId,
+        source: SnapshotSource<E>,
+        now: Tick,
+    ) -> Position {
         let position = source.position();
         let kept = self.kept.entry((group, position)).or_insert(Kept {
             source,
@@ -80,13 +87,16 @@ impl<E: Engine> Sources<E> {
                 kept.last_used = now;
                 kept.source.chunk(after.clone(), chunk_bytes).ok()
             });
-            out.push((to, match chunk {
-                Some(chunk) => {
-                    self.budget = self.budget.saturating_sub(chunk.bytes().max(1));
-                    PeerMessage::SnapshotChunk { group, position, after, chunk }
-                }
-                None => PeerMessage::SnapshotGone { group, position },
-            }));
+            out.push((
+                to,
+                match chunk {
+                    Some(chunk) => {
+                        self.budget = self.budget.saturating_sub(size(&chunk).max(1));
+                        PeerMessage::SnapshotChunk { group, position, after, chunk }
+                    }
+                    None => PeerMessage::SnapshotGone { group, position },
+                },
+            ));
         }
         out
     }
@@ -109,7 +119,6 @@ impl<E: Engine> Sources<E> {
 pub(crate) struct Fetching<E: Engine> {
     pub(crate) fetch: SnapshotFetch,
     installer: Installer<E>,
-    cursor: Option<Cursor>,
     asked: Tick,
     unanswered: u32,
     pub(crate) bytes: u64,
@@ -129,14 +138,15 @@ pub(crate) enum Step {
 
 impl<E: Engine> Fetching<E> {
     pub(crate) fn new(fetch: SnapshotFetch, installer: Installer<E>, now: Tick) -> Self {
-        Self { fetch, installer, cursor: None, asked: now, unanswered: 0, bytes: 0 }
+        Self { fetch, installer, asked: now, unanswered: 0, bytes: 0 }
     }
 
     /// The pull to send now.
     pub(crate) fn pull(&mut self, group: GroupId, now: Tick) -> (NodeId, PeerMessage) {
         self.asked = now;
         let position = self.fetch.meta.position;
-        (self.fetch.from, PeerMessage::SnapshotPull { group, position, cursor: self.cursor.clone() })
+        let cursor = self.installer.cursor().cloned();
+        (self.fetch.from, PeerMessage::SnapshotPull { group, position, cursor })
     }
 
     /// Whether the last pull should be repeated; an error when it was in vain too often.
@@ -152,24 +162,26 @@ impl<E: Engine> Fetching<E> {
     }
 
     /// Takes a chunk.
-    pub(crate) fn add(&mut self, after: Option<Cursor>, chunk: Chunk) -> Step {
-        if after != self.cursor {
-            return Step::Ignore;
+    pub(crate) fn add(&mut self, after: Option<Cursor>, chunk: Chunk) -> Result<Step, Fault> {
+        if after.as_ref() != self.installer.cursor() || self.installer.is_complete() {
+            return Ok(Step::Ignore);
         }
         self.unanswered = 0;
-        self.bytes += chunk.bytes() as u64;
-        let (cursor, is_last) = (chunk.cursor.clone(), chunk.last);
+        self.bytes += size(&chunk) as u64;
         match self.installer.add(chunk) {
-            Err(error) => Step::Failed(error.to_string()),
-            Ok(()) if is_last => Step::Complete,
-            Ok(()) => {
-                self.cursor = cursor;
-                Step::Pull
-            }
+            Err(InstallError::Fault(fault)) => Err(fault),
+            Err(error @ InstallError::Mismatch(_)) => Ok(Step::Failed(error.to_string())),
+            Ok(()) if self.installer.is_complete() => Ok(Step::Complete),
+            Ok(()) => Ok(Step::Pull),
         }
     }
 
     pub(crate) fn into_installer(self) -> Installer<E> {
         self.installer
     }
+}
+
+/// About how many bytes a chunk takes.
+fn size(chunk: &Chunk) -> usize {
+    chunk.rows.iter().map(|row| row.key.len() + row.value.len() + 16).sum()
 }

@@ -92,6 +92,10 @@ impl Raft {
     }
 
     pub(super) fn begin_election(&mut self) {
+        // A leader that cannot serve would only be in the way of one that can.
+        if self.is_stateless {
+            return self.draw_timeout();
+        }
         if self.options.voters.len() == 1 {
             return self.campaign(false);
         }
@@ -309,7 +313,7 @@ impl Raft {
     }
 
     pub(super) fn on_timeout_now(&mut self) {
-        if let State::Follower { .. } = self.state {
+        if matches!(self.state, State::Follower { .. }) && !self.is_stateless {
             self.campaign(true);
         }
     }

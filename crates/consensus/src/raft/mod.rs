@@ -76,6 +76,8 @@ pub struct Raft {
     snapshots_wanted: Vec<NodeId>,
     fetch: Option<SnapshotFetch>,
     fetch_is_new: bool,
+    /// The state machine waits for a snapshot.
+    is_stateless: bool,
     reported: Option<(Term, Role)>,
 }
 
@@ -164,6 +166,7 @@ impl Raft {
             snapshots_wanted: Vec::new(),
             fetch: None,
             fetch_is_new: false,
+            is_stateless: false,
             reported: None,
             options,
         };
@@ -375,6 +378,14 @@ impl Consensus for Raft {
         }
     }
 
+    fn state_lost(&mut self) {
+        self.is_stateless = true;
+    }
+
+    fn last(&self) -> Position {
+        self.log.last()
+    }
+
     fn restored(&mut self, meta: SnapshotMeta) {
         self.on_restored(meta);
     }
@@ -389,7 +400,7 @@ impl Consensus for Raft {
         self.send_appends();
         let persist = self.take_write();
         let end = self.commit.min(self.persisted);
-        let apply = if self.handed < end && self.fetch.is_none() {
+        let apply = if self.handed < end && self.fetch.is_none() && !self.is_stateless {
             self.log.slice(self.handed.next(), end, APPLY_BYTES_MAX)
         } else {
             Vec::new()

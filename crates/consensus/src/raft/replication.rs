@@ -59,6 +59,12 @@ impl Raft {
         if self.fetch.is_some() || !is_well_formed(term, previous, &entries) {
             return;
         }
+        if self.is_stateless {
+            // Refusing the very beginning says that only a snapshot will do.
+            let (refused, hint) = (Index::START, Position::default());
+            self.send_after.push((from, Message::AppendRejected { term: self.term, refused, hint }));
+            return;
+        }
         let start = self.log.start();
         let is_matching = previous.index < start.index
             || self.log.term_at(previous.index).is_some_and(|here| here == previous.term);
@@ -110,6 +116,14 @@ impl Raft {
         let State::Leader(leader) = &mut self.state else { return };
         let Some(follower) = leader.followers.get_mut(&from) else { return };
         follower.is_active = true;
+        if refused == Index::START {
+            // It has lost its state and cannot begin even at the first entry.
+            if follower.progress.mode() != Mode::Snapshot {
+                follower.progress.await_snapshot();
+                self.snapshots_wanted.push(from);
+            }
+            return;
+        }
         // An agreed place at our start may lie beyond what the follower has: its hint counts then.
         let agreed = if hint.index < agreed.index { hint } else { agreed };
         follower.progress.rejected(refused, agreed);
@@ -217,6 +231,7 @@ impl Raft {
         );
         self.fetch = None;
         self.fetch_is_new = false;
+        self.is_stateless = false;
         self.log.restart(position);
         self.replaced_from(Index::START.next());
         self.restart = Some(position);
