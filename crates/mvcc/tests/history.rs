@@ -1,0 +1,222 @@
+//! Random histories, read at every revision and compacted at random points, against a naive twin that
+//! keeps the whole state of every revision.
+
+mod support;
+
+use quorate_mvcc::KeySpace;
+use quorate_mvcc::compact::Progress;
+use quorate_mvcc::engine::{Batch, Engine, Table};
+use quorate_mvcc::hash;
+use quorate_mvcc::layout::{self, ChangeKind};
+use quorate_types::record::Stored;
+use quorate_types::{Bytes, Encode, Event, GroupId, Key, KeyRange, KeyValue, Record, Revision, Slot, Stamp};
+use std::collections::BTreeMap;
+use support::{Random, TestEngine};
+
+const GROUP: GroupId = GroupId::FIRST;
+
+/// The whole state after each revision, and what each revision changed.
+struct Twin {
+    engine: TestEngine,
+    states: BTreeMap<Revision, BTreeMap<Key, KeyValue>>,
+    changes: BTreeMap<Revision, Vec<Event>>,
+    versions: BTreeMap<(Key, Stamp), Option<KeyValue>>,
+}
+
+fn keys() -> Vec<Key> {
+    ["a", "a\0", "a\0b", "ab", "b", "\0", "\u{1}", "c", "zz"].map(Bytes::from).to_vec()
+}
+
+impl Twin {
+    fn grow(random: &mut Random, revisions: u64) -> Self {
+        let mut twin = Self {
+            engine: TestEngine::default(),
+            states: BTreeMap::from([(Revision(1), BTreeMap::new())]),
+            changes: BTreeMap::new(),
+            versions: BTreeMap::new(),
+        };
+        for revision in (2..2 + revisions).map(Revision) {
+            let mut state = twin.states[&revision.previous()].clone();
+            let mut batch = Batch::default();
+            for sub in 0..1 + random.below(3) as u32 {
+                let stamp = Stamp { revision, sub };
+                // Few keys, and one of them far more often, so that long histories of a key are met.
+                let key = if random.chance(3) { random.pick(&keys()) } else { Bytes::from("b") };
+                let before = state.get(&key).cloned();
+                let pair = (before.is_none() || !random.chance(4)).then(|| KeyValue {
+                    key: key.clone(),
+                    value: Bytes::from(format!("{revision}.{sub}")),
+                    create: before.as_ref().map_or(revision, |pair| pair.create),
+                    modified: revision,
+                    version: before.as_ref().map_or(1, |pair| pair.version + 1),
+                    lease: None,
+                });
+                twin.write(&mut batch, stamp, &key, pair.as_ref());
+                match pair {
+                    Some(pair) => state.insert(key, pair),
+                    None => state.remove(&key),
+                };
+            }
+            twin.engine.write(batch).unwrap();
+            twin.states.insert(revision, state);
+        }
+        twin
+    }
+
+    fn write(&mut self, batch: &mut Batch, stamp: Stamp, key: &Key, pair: Option<&KeyValue>) {
+        let slot = Slot::of(key);
+        let (kind, record, event) = match pair {
+            Some(pair) => (
+                ChangeKind::Put,
+                Record::Value(Stored {
+                    slot,
+                    create: pair.create,
+                    version: pair.version,
+                    lease: None,
+                    value: pair.value.clone(),
+                }),
+                Event::Put(pair.clone()),
+            ),
+            None => (
+                ChangeKind::Delete,
+                Record::Tombstone { slot },
+                Event::Delete { key: key.clone(), modified: stamp.revision },
+            ),
+        };
+        let row = layout::version_row(GROUP, key, stamp);
+        batch.put(Table::Version, row.clone(), layout::seal(Table::Version, &row, record.encoded_vec()));
+        let row = layout::change_row(GROUP, stamp);
+        let value = layout::seal(Table::Change, &row, layout::change_value(kind, key));
+        batch.put(Table::Change, row, value);
+        self.changes.entry(stamp.revision).or_default().push(event);
+        self.versions.insert((key.clone(), stamp), pair.cloned());
+    }
+
+    fn newest(&self) -> Revision {
+        *self.states.keys().last().unwrap()
+    }
+
+    /// Everything that may be asked of revisions from `compacted` on.
+    fn check(&self, engine: &TestEngine, compacted: Option<Revision>) {
+        let space = KeySpace::new(engine, GROUP);
+        let from = compacted.unwrap_or(Revision(1));
+        let ranges = [
+            KeyRange::all(),
+            KeyRange::Between("a".into(), "b".into()),
+            KeyRange::Between("b".into(), "a".into()),
+            KeyRange::prefix("a\0"),
+            KeyRange::From("b".into()),
+            KeyRange::Single("b".into()),
+        ];
+        for (at, state) in self.states.range(from..) {
+            for range in &ranges {
+                let expected: Vec<&KeyValue> =
+                    state.values().filter(|pair| range.contains(&pair.key)).collect();
+                let found: Vec<KeyValue> = space.range(range, *at).map(Result::unwrap).collect();
+                assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{range:?} at {at}");
+            }
+            for key in keys() {
+                assert_eq!(space.get(&key, *at).unwrap().as_ref(), state.get(&key), "{key:?} at {at}");
+                let before = state.get(&key).filter(|_| *at >= from);
+                assert_eq!(space.previous(&key, at.next(), compacted).unwrap().as_ref(), before);
+            }
+        }
+        let mut next = Some(from);
+        let mut found = Vec::new();
+        while let Some(at) = next {
+            let page = space.changes(at, self.newest(), 3, 40).unwrap().unwrap();
+            assert!(page.changes.len() <= 3);
+            assert!(page.next.is_none() || !page.changes.is_empty());
+            next = page.next;
+            found.extend(page.changes.into_iter().map(|changes| (changes.revision, changes.events.to_vec())));
+        }
+        let expected: Vec<_> =
+            self.changes.range(from..).map(|(revision, events)| (*revision, events.clone())).collect();
+        assert_eq!(found, expected);
+    }
+
+    fn hash(&self, engine: &TestEngine, compacted: Option<Revision>) -> Vec<u32> {
+        let from = compacted.unwrap_or(Revision(1));
+        let through = (from.0..=self.newest().0).map(Revision);
+        through.map(|through| hash::history(&engine.snapshot(), GROUP, through, compacted).unwrap()).collect()
+    }
+
+    /// The versions that the rule leaves after compacting at `at`.
+    fn kept(&self, at: Revision) -> Vec<Bytes> {
+        let mut rows: Vec<Bytes> = self
+            .versions
+            .iter()
+            .filter(|((key, stamp), pair)| {
+                let is_newest = !self
+                    .versions
+                    .keys()
+                    .any(|(other, later)| other == key && later > stamp && later.revision <= at);
+                stamp.revision >= at || (is_newest && pair.is_some())
+            })
+            .map(|((key, stamp), _)| layout::version_row(GROUP, key, *stamp))
+            .collect();
+        rows.sort();
+        rows
+    }
+}
+
+fn stored_versions(engine: &TestEngine) -> Vec<Bytes> {
+    engine.dump().into_iter().filter(|(table, _)| *table == Table::Version).map(|(_, (row, _))| row).collect()
+}
+
+#[test]
+fn every_revision_reads_as_it_was_before_while_and_after_history_is_compacted() {
+    for seed in 0..25 {
+        let mut random = Random::new(seed);
+        let twin = Twin::grow(&mut random, 45);
+        twin.engine.flush().unwrap();
+        twin.check(&twin.engine, None);
+        let mut progress = Progress::default();
+        let mut engine = twin.engine.clone();
+        let mut compacted = Revision(0);
+        for _ in 0..4 {
+            compacted = Revision(compacted.0 + 1 + random.below(12)).min(twin.newest());
+            let hashes = twin.hash(&engine, Some(compacted));
+            loop {
+                let is_done =
+                    progress.step(&engine, GROUP, Some(compacted), 1 + random.below(7) as usize).unwrap();
+                twin.check(&engine, Some(compacted));
+                assert_eq!(twin.hash(&engine, Some(compacted)), hashes, "seed {seed} at {compacted}");
+                if random.chance(4) {
+                    // A crash loses some steps; the rest is done again from what the store remembers.
+                    engine = engine.crash(random.below(1 + engine.unflushed() as u64) as usize);
+                    progress = Progress::load(&engine, GROUP).unwrap();
+                    continue;
+                }
+                if is_done {
+                    break;
+                }
+            }
+            assert_eq!(stored_versions(&engine), twin.kept(compacted), "seed {seed} at {compacted}");
+            engine.flush().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_rotten_row_is_a_fault_and_never_an_answer() {
+    let twin = Twin::grow(&mut Random::new(7), 20);
+    for (table, (row, _)) in twin.engine.dump() {
+        let engine = twin.engine.crash(usize::MAX);
+        engine.rot(table, &row);
+        let space = KeySpace::new(&engine, GROUP);
+        match table {
+            Table::Version => {
+                let newest = (2..=twin.newest().0).map(Revision);
+                let faults = newest.filter(|at| space.range(&KeyRange::all(), *at).any(|pair| pair.is_err()));
+                // A version that another change of the same revision replaced is never read by a range.
+                let hash = hash::history(&engine.snapshot(), GROUP, twin.newest(), None);
+                assert!(hash.is_err() && faults.count() <= 20);
+            }
+            Table::Change => {
+                assert!(space.changes(Revision(1), twin.newest(), 100, usize::MAX).is_err());
+            }
+            Table::State => {}
+        }
+    }
+}
