@@ -158,15 +158,8 @@ impl<E: Engine> Reader<E> {
             txn::check(view, &path, &|_| false)?;
             let mut writer = Writer::new(view, LocalRevisions::after(view.revision));
             let answer = txn::execute(&mut writer, &path)?;
-            let asked =
-                request.success.iter().chain(&request.failure).filter_map(|operation| match operation {
-                    quorate_types::request::Operation::Range(range) => {
-                        range.revision.filter(|asked| *asked > 0)
-                    }
-                    _ => None,
-                });
-            // The oldest that was asked for decides, and without one the newest, which all of it is at.
-            let oldest = asked.min();
+            // The oldest that was read decides, and without one the newest, which all of it is at.
+            let oldest = path.oldest_asked();
             self.check_kept(oldest, oldest.map_or(view.revision, |asked| Revision(asked as u64)))?;
             Ok((view.revision, answer))
         })

@@ -25,6 +25,17 @@ pub(crate) struct Path<'t> {
     nested: Vec<Path<'t>>,
 }
 
+impl Path<'_> {
+    /// The oldest revision that a range of the branch itself asks for.
+    pub(crate) fn oldest_asked(&self) -> Option<i64> {
+        let asked = self.operations.iter().filter_map(|operation| match operation {
+            Operation::Range(request) => request.revision.filter(|asked| *asked > 0),
+            _ => None,
+        });
+        asked.min()
+    }
+}
+
 /// Evaluates the compares.
 pub(crate) fn choose<'t, V: View>(view: &V, txn: &'t TxnRequest) -> Result<Path<'t>, Fault> {
     let mut succeeded = true;
