@@ -116,3 +116,5 @@ impl LogWrite {
             && self.compact.is_none()
     }
 }
+
+wire_struct!(LogWrite { restart, hard_state, entries, compact });

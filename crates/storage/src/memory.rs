@@ -1,0 +1,235 @@
+//! An ordered store in memory that forgets what was not flushed when it crashes.
+
+use quorate_mvcc::engine::{Batch, Engine, Read, RowRange, Rows, Table};
+use quorate_types::{Bytes, Fault};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+type Rowset = BTreeMap<Bytes, Bytes>;
+
+/// The store; clones are the same store.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryEngine {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    now: Tables,
+    flushed: Tables,
+    /// Written since the last flush, in order.
+    unflushed: Vec<Batch>,
+    writes_until_fault: Option<u64>,
+    is_poisoned: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Tables([Arc<Rowset>; 3]);
+
+impl Tables {
+    fn apply(&mut self, batch: &Batch) {
+        for (table, key, value) in &batch.changes {
+            // Copies only while a snapshot shares the rows.
+            let rows = Arc::make_mut(&mut self.0[*table as usize]);
+            match value {
+                Some(value) => rows.insert(key.clone(), value.clone()),
+                None => rows.remove(key),
+            };
+        }
+    }
+}
+
+/// A view of one moment.
+#[derive(Clone, Debug)]
+pub struct MemorySnapshot(Tables);
+
+impl MemoryEngine {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic while it was held is a failed test already.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The machine dies: of what was written since the last flush the first `kept` batches survive.
+    pub fn crash(&self, kept: usize) {
+        let mut inner = self.lock();
+        let mut survived = inner.flushed.clone();
+        for batch in inner.unflushed.iter().take(kept) {
+            survived.apply(batch);
+        }
+        *inner = Inner { now: survived.clone(), flushed: survived, ..Inner::default() };
+    }
+
+    /// Batches that a crash could lose.
+    pub fn unflushed(&self) -> usize {
+        self.lock().unflushed.len()
+    }
+
+    /// After so many more writes and flushes, everything fails.
+    pub fn fail_after(&self, writes: u64) {
+        self.lock().writes_until_fault = Some(writes);
+    }
+}
+
+impl Inner {
+    fn check(&mut self) -> Result<(), Fault> {
+        match &mut self.writes_until_fault {
+            Some(0) => self.is_poisoned = true,
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        if self.is_poisoned {
+            return Err(Fault::new("writing to the store in memory", "a fault was planted"));
+        }
+        Ok(())
+    }
+}
+
+impl Read for MemorySnapshot {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        Ok(self.0.0[table as usize].get(key).cloned())
+    }
+
+    fn scan(&self, table: Table, range: RowRange) -> Rows<'_> {
+        let rows = &self.0.0[table as usize];
+        if is_inverted(&range) {
+            return Box::new(std::iter::empty());
+        }
+        Box::new(rows.range(range).map(|(key, value)| Ok((key.clone(), value.clone()))))
+    }
+
+    fn scan_back(&self, table: Table, range: RowRange) -> Rows<'_> {
+        let rows = &self.0.0[table as usize];
+        if is_inverted(&range) {
+            return Box::new(std::iter::empty());
+        }
+        Box::new(rows.range(range).rev().map(|(key, value)| Ok((key.clone(), value.clone()))))
+    }
+}
+
+fn is_inverted((start, end): &RowRange) -> bool {
+    use std::ops::Bound::{Excluded, Included};
+    match (start, end) {
+        (Included(a), Included(b)) => a > b,
+        (Included(a), Excluded(b)) | (Excluded(a), Included(b)) | (Excluded(a), Excluded(b)) => a >= b,
+        _ => false,
+    }
+}
+
+/// Rows of a snapshot that the iterator itself keeps.
+struct Owned {
+    rows: Arc<Rowset>,
+    range: Option<RowRange>,
+    is_back: bool,
+}
+
+impl Iterator for Owned {
+    type Item = Result<(Bytes, Bytes), Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        use std::ops::Bound::Excluded;
+        let range = self.range.take()?;
+        if is_inverted(&range) {
+            return None;
+        }
+        let mut found = self.rows.range(range.clone());
+        let (key, value) = if self.is_back { found.next_back() } else { found.next() }?;
+        let row = (key.clone(), value.clone());
+        self.range = Some(if self.is_back {
+            (range.0, Excluded(row.0.clone()))
+        } else {
+            (Excluded(row.0.clone()), range.1)
+        });
+        Some(Ok(row))
+    }
+}
+
+impl Read for MemoryEngine {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        Ok(self.lock().now.0[table as usize].get(key).cloned())
+    }
+
+    fn scan(&self, table: Table, range: RowRange) -> Rows<'_> {
+        let rows = self.lock().now.0[table as usize].clone();
+        Box::new(Owned { rows, range: Some(range), is_back: false })
+    }
+
+    fn scan_back(&self, table: Table, range: RowRange) -> Rows<'_> {
+        let rows = self.lock().now.0[table as usize].clone();
+        Box::new(Owned { rows, range: Some(range), is_back: true })
+    }
+}
+
+impl Engine for MemoryEngine {
+    type Snapshot = MemorySnapshot;
+
+    fn snapshot(&self) -> MemorySnapshot {
+        MemorySnapshot(self.lock().now.clone())
+    }
+
+    fn write(&self, batch: Batch) -> Result<(), Fault> {
+        let mut inner = self.lock();
+        inner.check()?;
+        inner.now.apply(&batch);
+        inner.unflushed.push(batch);
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), Fault> {
+        let mut inner = self.lock();
+        inner.check()?;
+        let written = std::mem::take(&mut inner.unflushed);
+        for batch in &written {
+            inner.flushed.apply(batch);
+        }
+        Ok(())
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        let inner = self.lock();
+        let rows = inner.now.0.iter().flat_map(|rows| rows.iter());
+        rows.map(|(key, value)| (key.len() + value.len()) as u64).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ops::Bound::{Excluded, Included, Unbounded};
+
+    #[test]
+    fn a_crash_keeps_whole_batches_and_what_was_flushed() {
+        let engine = MemoryEngine::default();
+        for round in 0..4u8 {
+            let mut batch = Batch::default();
+            batch.put(Table::Version, vec![round], vec![1]);
+            batch.put(Table::State, vec![0], vec![round]);
+            engine.write(batch).unwrap();
+            if round == 1 {
+                engine.flush().unwrap();
+            }
+        }
+        engine.crash(1);
+        assert_eq!(engine.get(Table::State, &[0]).unwrap().unwrap()[..], [2]);
+        assert!(engine.get(Table::Version, &[2]).unwrap().is_some());
+        assert!(engine.get(Table::Version, &[3]).unwrap().is_none());
+        assert_eq!(engine.unflushed(), 0);
+    }
+
+    #[test]
+    fn scans_go_both_ways_and_inverted_ranges_are_empty() {
+        let engine = MemoryEngine::default();
+        let mut batch = Batch::default();
+        for key in 0..5u8 {
+            batch.put(Table::Change, vec![key], vec![key]);
+        }
+        engine.write(batch).unwrap();
+        let at = |key: u8| Bytes::from(vec![key]);
+        let keys = |rows: Rows<'_>| rows.map(|row| row.unwrap().0[0]).collect::<Vec<_>>();
+        let range = (Included(at(1)), Excluded(at(4)));
+        assert_eq!(keys(engine.scan(Table::Change, range.clone())), [1, 2, 3]);
+        assert_eq!(keys(engine.scan_back(Table::Change, range.clone())), [3, 2, 1]);
+        assert_eq!(keys(engine.snapshot().scan(Table::Change, range)), [1, 2, 3]);
+        assert!(keys(engine.scan(Table::Change, (Included(at(4)), Excluded(at(1))))).is_empty());
+        assert_eq!(keys(engine.scan_back(Table::Change, (Unbounded, Unbounded))).len(), 5);
+    }
+}
