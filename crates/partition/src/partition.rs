@@ -91,6 +91,11 @@ impl<E: Engine> Partition<E> {
         })
     }
 
+    /// The store that its rows are in, beside those of the node's other groups.
+    pub fn engine(&self) -> &E {
+        &self.engine
+    }
+
     /// Whose state it is.
     pub fn group(&self) -> GroupId {
         self.group

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 type Tables = BTreeMap<Table, BTreeMap<Bytes, Bytes>>;
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Inner {
     tables: Tables,
     durable: Tables,
@@ -22,7 +22,7 @@ struct Inner {
 }
 
 /// The store.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct TestEngine(Arc<Mutex<Inner>>);
 
 /// One moment of it.

@@ -2,6 +2,7 @@
 //! to a list, and applied to each when the test says so.
 
 #![allow(dead_code)]
+#![allow(unused_imports)]
 #![allow(unreachable_pub)]
 
 #[path = "../../../mvcc/tests/support/mod.rs"]
