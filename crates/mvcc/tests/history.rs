@@ -1,6 +1,9 @@
 //! Random histories, read at every revision and compacted at random points, against a naive twin that
 //! keeps the whole state of every revision.
 
+// The lint's exception for tests does not reach the helpers of an integration test.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use quorate_mvcc::KeySpace;

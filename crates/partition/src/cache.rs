@@ -120,5 +120,13 @@ mod tests {
         assert_eq!(cache.get(&key), None);
         cache.put(&key, None);
         assert_eq!(cache.get(&key), Some(None));
+        // The older version may have reached the old generation in the meantime.
+        for number in 0..100 {
+            let other = Bytes::from(format!("other {number}"));
+            cache.put(&other, Some(&pair(&other, 1, 200)));
+        }
+        assert!(cache.old.contains_key(&key));
+        cache.put(&key, Some(&pair(&key, 3, 60 << 10)));
+        assert_eq!(cache.get(&key), None);
     }
 }

@@ -211,3 +211,53 @@ impl<R: Read> View for Ahead<'_, R> {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_types::{Slot, Stamp};
+
+    #[test]
+    fn nothing_of_an_entry_stays_when_it_is_applied() {
+        let mut overlay = Overlay::new(Revision(1));
+        let lease = LeaseId::new(7);
+        let key = Key::from("k");
+        for number in 1..=5u64 {
+            let revision = Revision(1 + number);
+            let pair = KeyValue {
+                key: key.clone(),
+                value: Key::new(),
+                create: Revision(2),
+                modified: revision,
+                version: number,
+                lease,
+            };
+            let put = Effect::Put {
+                slot: Slot(0),
+                stamp: Stamp { revision, sub: 0 },
+                key: key.clone(),
+                value: Key::new(),
+                create: Revision(2),
+                version: number,
+                lease,
+                previous_lease: lease,
+            };
+            let remaining_seconds = number;
+            let checkpoint = Effect::LeaseCheckpoint { lease: lease.unwrap(), remaining_seconds };
+            let effects = vec![put, checkpoint, Effect::Compact { revision: Revision(number) }];
+            let changed = BTreeMap::from([(key.clone(), Some(pair))]);
+            overlay.register(Index(number), Written { revision: Some(revision), changed, effects });
+        }
+        overlay.release(Index(3));
+        assert_eq!(overlay.entries.len(), 2);
+        let versions: Vec<u64> = overlay.keys[&key].iter().map(|pending| pending.revision.0).collect();
+        assert_eq!(versions, [5, 6]);
+        assert_eq!(overlay.attached(lease.unwrap()).count(), 1);
+        let fate = LeaseFate::Checkpointed { remaining_seconds: 5 };
+        assert_eq!(overlay.lease(lease.unwrap()), Some(fate));
+        overlay.release(Index(5));
+        assert!(overlay.entries.is_empty() && overlay.keys.is_empty() && overlay.leases.is_empty());
+        assert!(overlay.attached.is_empty() && overlay.compacted.is_none());
+        assert_eq!(overlay.revisions().last(), Revision(6));
+    }
+}

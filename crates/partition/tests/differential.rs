@@ -1,6 +1,9 @@
 //! Random requests, with entries pending for a random while, against a naive twin: one map of the whole
 //! state per revision, and transactions worked out on copies of it.
 
+// The lint's exception for tests does not reach the helpers of an integration test.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use quorate_types::reply::{DeleteAnswer, OperationAnswer, PutAnswer, RangeAnswer, TxnAnswer};

@@ -1,5 +1,8 @@
 //! Time and leases: never early, whoever leads; late by a stated bound.
 
+// The lint's exception for tests does not reach the helpers of an integration test.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use quorate_partition::Evaluated;

@@ -1,5 +1,8 @@
 //! Replicas: equal whatever happened to them on the way; whole or nothing after a crash.
 
+// The lint's exception for tests does not reach the helpers of an integration test.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use quorate_mvcc::engine::{Engine, Table};
