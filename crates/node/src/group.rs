@@ -71,6 +71,7 @@ pub(crate) struct ReadWait {
 }
 
 /// The state machine of a replica.
+#[allow(clippy::large_enum_variant)] // One a group, and nearly always the large one.
 pub(crate) enum State<E: Engine> {
     /// Whole.
     Ready(Partition<E>),

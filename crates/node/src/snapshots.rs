@@ -59,11 +59,6 @@ impl<E: Engine> Sources<E> {
         position
     }
 
-    /// Whether any snapshot of the group is kept.
-    pub(crate) fn is_kept(&self, group: GroupId) -> bool {
-        self.kept.keys().any(|(kept, _)| *kept == group)
-    }
-
     /// Queues a follower's pull.
     pub(crate) fn pull(&mut self, from: NodeId, group: GroupId, position: Position, cursor: Option<Cursor>) {
         let pull = (from, group, position, cursor);

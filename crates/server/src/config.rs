@@ -402,11 +402,8 @@ mod tests {
     fn every_node_finds_the_same_ids() {
         let of = |name: &str| {
             let cluster = "a=http://127.0.0.1:1,b=127.0.0.1:2".to_owned();
-            let args = ServeArgs {
-                name: Some(name.into()),
-                initial_cluster: Some(cluster),
-                ..ServeArgs::default()
-            };
+            let args =
+                ServeArgs { name: Some(name.into()), initial_cluster: Some(cluster), ..ServeArgs::default() };
             args.resolve().unwrap()
         };
         let (a, b) = (of("a"), of("b"));

@@ -131,8 +131,7 @@ impl DataDir {
 pub fn lock(path: &Path) -> Result<File, DataDirError> {
     let file_path = path.join("LOCK");
     let io = |cause| DataDirError::Io { doing: "cannot lock", path: file_path.display().to_string(), cause };
-    let file =
-        File::options().create(true).truncate(false).write(true).open(&file_path).map_err(io)?;
+    let file = File::options().create(true).truncate(false).write(true).open(&file_path).map_err(io)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.display().to_string())),

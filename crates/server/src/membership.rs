@@ -67,8 +67,7 @@ pub async fn members(
         .members
         .iter()
         .map(|(name, address)| {
-            let record =
-                NodeRecord { name: String::new(), peer: address.clone(), client: String::new() };
+            let record = NodeRecord { name: String::new(), peer: address.clone(), client: String::new() };
             (config.node_id(name), record)
         })
         .collect();

@@ -47,11 +47,7 @@ impl Default for Metrics {
         let leader_changes = Counter::default();
         let log_sync_seconds = Histogram::new(exponential_buckets(0.000_125, 2.0, 17));
         let mut registry = Registry::default();
-        registry.register(
-            "etcd_server_leader_changes_seen",
-            "Leader changes seen",
-            leader_changes.clone(),
-        );
+        registry.register("etcd_server_leader_changes_seen", "Leader changes seen", leader_changes.clone());
         registry.register(
             "etcd_disk_wal_fsync_duration_seconds",
             "Time to make the log durable",

@@ -7,10 +7,10 @@ use crate::engine::FjallEngine;
 use crate::membership;
 use crate::metrics::Metrics;
 use crate::runtime::gateway::{Gateway, Member};
+use crate::runtime::log_thread;
 use crate::runtime::transport::{self, Identity, Transport};
 use crate::runtime::watch_thread::{self, WatchHub};
-use crate::runtime::worker::{Input, Outlets, Worker};
-use crate::runtime::log_thread;
+use crate::runtime::worker::{Input, Outlets, Terms, Worker};
 use crate::services::{self, Context};
 use quorate_mvcc::engine::Engine;
 use quorate_node::{GroupStart, Host, Options};
@@ -18,6 +18,7 @@ use quorate_storage::wal::{OpenError, Wal, WalOptions};
 use quorate_types::{Fault, GroupId, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tracing::{error, info, warn};
@@ -44,7 +45,9 @@ pub enum ServeError {
     #[error("this node stops, its disk cannot be trusted: {0}")]
     Fault(#[from] Fault),
     /// An address cannot be listened on.
-    #[error("cannot listen on {address} for {whom}: {cause}; is another process using it? See --listen-client and --listen-peer")]
+    #[error(
+        "cannot listen on {address} for {whom}: {cause}; is another process using it? See --listen-client and --listen-peer"
+    )]
     Listen {
         /// The address.
         address: String,
@@ -116,8 +119,15 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let (log_in, log_out) = crossbeam_channel::unbounded();
     let (flush_in, flush_out) = crossbeam_channel::unbounded();
     let (applied_in, applied_out) = crossbeam_channel::unbounded();
-    let outlets =
-        Outlets { log: log_in, flush: flush_in, applied: applied_in, transport, metrics: metrics.clone() };
+    let terms: Terms = Arc::new(GROUPS.iter().map(|group| (*group, AtomicU64::new(0))).collect());
+    let outlets = Outlets {
+        log: log_in,
+        flush: flush_in,
+        applied: applied_in,
+        transport,
+        metrics: metrics.clone(),
+        terms: terms.clone(),
+    };
     let worker = Worker::new(host, worker_out, outlets, tick(&config));
     let (stopped_in, mut stopped) = tokio::sync::oneshot::channel();
     let worker_thread = thread("worker", move || {
@@ -144,12 +154,18 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     }
     tokio::spawn(transport::listen(peer_listener, identity, worker_in.clone()));
     let member = Member { cluster: owner.cluster, node: owner.node };
-    let gateway = Gateway::new(worker_in.clone(), member, readers, hubs);
+    let gateway = Gateway::new(worker_in.clone(), member, readers, hubs, terms);
     tokio::spawn(membership::publish(gateway.clone(), config.clone()));
     tokio::spawn(watch_space(engine.clone(), config.clone(), worker_in.clone()));
 
     let (stop_in, stop) = tokio::sync::watch::channel(false);
-    let context = Context { gateway: gateway.clone(), engine: engine.clone(), metrics, config: Arc::new(config.clone()), stop: stop.clone() };
+    let context = Context {
+        gateway: gateway.clone(),
+        engine: engine.clone(),
+        metrics,
+        config: Arc::new(config.clone()),
+        stop: stop.clone(),
+    };
     let router = services::router(context);
     let mut draining = stop.clone();
     let server = tokio::spawn(async move {
@@ -212,14 +228,16 @@ fn options(config: &Config, owner: Owner) -> Options {
     options.lease_read = config.lease_read;
     options.snapshot_idle_ticks = 30 * options.ticks_per_second;
     options.partition.ticks_per_second = options.ticks_per_second;
-    options.partition.election_ticks = options.election_ticks_min;
+    options.partition.election_timeout_ticks = options.election_ticks_max;
     options
 }
 
 async fn listen(address: &str, whom: &'static str) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|cause| ServeError::Listen { address: address.to_owned(), whom, cause })
+    TcpListener::bind(address).await.map_err(|cause| ServeError::Listen {
+        address: address.to_owned(),
+        whom,
+        cause,
+    })
 }
 
 fn tcp_nodelay(listener: TcpListener) -> impl axum::serve::Listener<Addr = std::net::SocketAddr> {
@@ -253,11 +271,7 @@ async fn told_to_stop() {
 }
 
 /// Refuses writes while the quota is used up, takes them again when there is space.
-async fn watch_space(
-    engine: FjallEngine,
-    config: Config,
-    worker: crossbeam_channel::Sender<Input>,
-) {
+async fn watch_space(engine: FjallEngine, config: Config, worker: crossbeam_channel::Sender<Input>) {
     let Some(quota) = config.quota_bytes else { return };
     let mut is_full = false;
     loop {

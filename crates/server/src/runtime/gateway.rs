@@ -1,13 +1,13 @@
 //! What the services call: every client request goes through here.
 
 use super::watch_thread::WatchHub;
-use super::worker::Input;
+use super::worker::{Input, Terms};
 use crate::engine::FjallEngine;
 use crossbeam_channel::Sender;
 use quorate_node::{Grant, GroupStatus};
 use quorate_partition::{ReadError, Reader};
-use quorate_types::request::{RangeRequest, TxnRequest};
 use quorate_types::reply::{RangeAnswer, TxnAnswer};
+use quorate_types::request::{RangeRequest, TxnRequest};
 use quorate_types::{
     ClusterId, Fault, GroupId, KeyRange, KeyspaceId, NodeId, Rejection, Reply, Request, Revision, Term,
 };
@@ -42,6 +42,7 @@ struct Inner {
     calls: AtomicUsize,
     readers: BTreeMap<GroupId, Reader<FjallEngine>>,
     hubs: BTreeMap<GroupId, Arc<WatchHub>>,
+    terms: Terms,
 }
 
 /// Counts a call for as long as it waits.
@@ -60,8 +61,10 @@ impl Gateway {
         identity: Member,
         readers: BTreeMap<GroupId, Reader<FjallEngine>>,
         hubs: BTreeMap<GroupId, Arc<WatchHub>>,
+        terms: Terms,
     ) -> Self {
-        Self { inner: Arc::new(Inner { worker, identity, calls: AtomicUsize::new(0), readers, hubs }) }
+        let calls = AtomicUsize::new(0);
+        Self { inner: Arc::new(Inner { worker, identity, calls, readers, hubs, terms }) }
     }
 
     /// Who answers.
@@ -121,10 +124,16 @@ impl Gateway {
         self.inner.hubs.get(&group).cloned().ok_or(Rejection::KeyspaceNotFound)
     }
 
+    /// The newest term this node knows of a keyspace; it never goes back.
+    pub fn newest_term(&self, keyspace: KeyspaceId) -> Term {
+        let group = GroupId { keyspace, partition: quorate_types::PartitionId(0) };
+        Term(self.inner.terms.get(&group).map_or(0, |term| term.load(Ordering::Relaxed)))
+    }
+
     async fn term(&self, keyspace: KeyspaceId, is_serializable: bool) -> Result<Term, ReadError> {
         if is_serializable {
-            // Read without asking anyone: the newest term this node has applied something of.
-            Ok(self.reader(keyspace).map_err(ReadError::Rejection)?.term())
+            // Read without asking anyone.
+            Ok(self.newest_term(keyspace))
         } else {
             Ok(self.barrier(keyspace).await.map_err(ReadError::Rejection)?.term)
         }

@@ -5,8 +5,9 @@ use crate::engine::FjallEngine;
 use crossbeam_channel::{Receiver, Sender};
 use quorate_node::{Effects, Grant, GroupStatus, Host, Notice, PeerMessage, Ticket, WriteId};
 use quorate_types::{Fault, GroupId, KeyspaceId, LogWrite, NodeId, Rejection, Reply, Request};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
@@ -42,6 +43,9 @@ pub enum Input {
     Stop,
 }
 
+/// The newest term of each group: what headers say, which never goes back.
+pub type Terms = Arc<BTreeMap<GroupId, AtomicU64>>;
+
 /// Where the worker's effects go.
 pub struct Outlets {
     /// To the log thread.
@@ -54,6 +58,8 @@ pub struct Outlets {
     pub transport: Arc<Transport>,
     /// Leader changes seen, for metrics.
     pub metrics: Arc<crate::metrics::Metrics>,
+    /// Told of every new term.
+    pub terms: Terms,
 }
 
 /// The worker thread's state.
@@ -132,12 +138,12 @@ impl Worker {
             Input::Request(keyspace, request, reply) => {
                 let ticket = self.ticket();
                 self.replies.insert(ticket, reply);
-                self.host.request(ticket, keyspace, request);
+                self.host.request(ticket, keyspace, request)?;
             }
             Input::Barrier(keyspace, grant) => {
                 let ticket = self.ticket();
                 self.grants.insert(ticket, grant);
-                self.host.barrier(ticket, keyspace);
+                self.host.barrier(ticket, keyspace)?;
             }
             Input::Persisted(write) => self.host.persisted(write),
             Input::Flushed => self.host.flushed(),
@@ -191,6 +197,9 @@ impl Worker {
         match notice {
             Notice::Role { group, term, role } => {
                 use quorate_consensus::Role;
+                if let Some(newest) = self.outlets.terms.get(&group) {
+                    newest.fetch_max(term.0, Ordering::Relaxed);
+                }
                 match role {
                     Role::Leader { .. } => info!(%group, %term, "elected leader"),
                     Role::Follower { leader: Some(leader) } => {

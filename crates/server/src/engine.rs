@@ -1,0 +1,201 @@
+//! The ordered store on disk: fjall, an LSM tree, behind the engine seam.
+//!
+//! Three fjall keyspaces hold the three tables of all groups. A batch is one atomic write over them; it is handed
+//! to the system at once and made durable by [`Engine::flush`]. Until then the replicated log can
+//! replay it, which is also why fjall may drop the tail of its journal after a crash. fjall verifies the checksum
+//! of every block it reads; rows carry one of their own besides.
+//!
+//! Caveat: a write waits while fjall's own flushing or compaction lags behind.
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use quorate_mvcc::engine::{Batch, Engine, Read, Row, RowRange, Rows, Table};
+use quorate_types::{Bytes, Fault};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What is written to memory before a table's part is written to disk.
+const MEMTABLE_BYTES: u64 = 16 << 20;
+/// What a restart has to read again at most.
+const JOURNAL_BYTES_MAX: u64 = 128 << 20;
+const WORKERS: usize = 2;
+
+/// The store; clones are the same store.
+#[derive(Clone)]
+pub struct FjallEngine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    database: Database,
+    tables: [Keyspace; 3],
+    is_poisoned: AtomicBool,
+}
+
+/// A view of one moment.
+pub struct FjallSnapshot {
+    snapshot: fjall::Snapshot,
+    inner: Arc<Inner>,
+}
+
+fn fault(doing: &str) -> impl Fn(fjall::Error) -> Fault + '_ {
+    move |error| Fault::new(doing, error)
+}
+
+impl FjallEngine {
+    /// Opens the store in a folder, making it if there is none. `cache_bytes` is memory for blocks read.
+    pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, Fault> {
+        let doing = format!("opening the store {}", path.display());
+        let database = Database::builder(path)
+            .cache_size(cache_bytes)
+            .max_journaling_size(JOURNAL_BYTES_MAX)
+            .worker_threads(WORKERS)
+            .open()
+            .map_err(fault(&doing))?;
+        let table = |name: &str| {
+            database
+                .keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES))
+                .map_err(fault(&doing))
+        };
+        let tables = [table("version")?, table("change")?, table("state")?];
+        Ok(Self { inner: Arc::new(Inner { database, tables, is_poisoned: AtomicBool::new(false) }) })
+    }
+}
+
+impl Inner {
+    fn table(&self, table: Table) -> &Keyspace {
+        &self.tables[table as usize]
+    }
+
+    /// After a failed write nobody knows what reached the disk, so nothing more is written.
+    fn guarded(&self, doing: &str, write: impl FnOnce() -> fjall::Result<()>) -> Result<(), Fault> {
+        if self.is_poisoned.load(Ordering::Acquire) {
+            return Err(Fault::new(doing, "an earlier write failed"));
+        }
+        write().map_err(|error| {
+            self.is_poisoned.store(true, Ordering::Release);
+            Fault::new(doing, error)
+        })
+    }
+}
+
+fn is_inverted((start, end): &RowRange) -> bool {
+    use std::ops::Bound::{Excluded, Included};
+    match (start, end) {
+        (Included(a), Included(b)) => a > b,
+        (Included(a), Excluded(b)) | (Excluded(a), Included(b)) | (Excluded(a), Excluded(b)) => a >= b,
+        _ => false,
+    }
+}
+
+fn row(guard: fjall::Guard) -> Result<Row, Fault> {
+    let (key, value) = guard.into_inner().map_err(fault("reading the store"))?;
+    Ok((key.into(), value.into()))
+}
+
+impl Read for FjallEngine {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        let found = self.inner.table(table).get(key).map_err(fault("reading the store"))?;
+        Ok(found.map(Into::into))
+    }
+
+    fn scan(&self, table: Table, range: RowRange) -> Rows<'_> {
+        if is_inverted(&range) {
+            return Box::new(std::iter::empty());
+        }
+        Box::new(self.inner.table(table).range(range).map(row))
+    }
+
+    fn scan_back(&self, table: Table, range: RowRange) -> Rows<'_> {
+        if is_inverted(&range) {
+            return Box::new(std::iter::empty());
+        }
+        Box::new(self.inner.table(table).range(range).rev().map(row))
+    }
+}
+
+impl Read for FjallSnapshot {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        let found = self.snapshot.get(self.inner.table(table), key).map_err(fault("reading a snapshot"))?;
+        Ok(found.map(Into::into))
+    }
+
+    fn scan(&self, table: Table, range: RowRange) -> Rows<'_> {
+        if is_inverted(&range) {
+            return Box::new(std::iter::empty());
+        }
+        Box::new(self.snapshot.range(self.inner.table(table), range).map(row))
+    }
+
+    fn scan_back(&self, table: Table, range: RowRange) -> Rows<'_> {
+        if is_inverted(&range) {
+            return Box::new(std::iter::empty());
+        }
+        Box::new(self.snapshot.range(self.inner.table(table), range).rev().map(row))
+    }
+}
+
+impl Engine for FjallEngine {
+    type Snapshot = FjallSnapshot;
+
+    fn snapshot(&self) -> FjallSnapshot {
+        FjallSnapshot { snapshot: self.inner.database.snapshot(), inner: self.inner.clone() }
+    }
+
+    fn write(&self, batch: Batch) -> Result<(), Fault> {
+        self.inner.guarded("writing to the store", || {
+            let mut write = self.inner.database.batch();
+            for (table, key, value) in batch.changes {
+                let table = self.inner.table(table);
+                match value {
+                    Some(value) => write.insert(table, key, value),
+                    None => write.remove(table, key),
+                }
+            }
+            write.commit()
+        })
+    }
+
+    fn flush(&self) -> Result<(), Fault> {
+        self.inner.guarded("flushing the store", || self.inner.database.persist(PersistMode::SyncAll))
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.inner.tables.iter().map(Keyspace::disk_space).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ops::Bound::{Excluded, Included};
+
+    #[test]
+    fn rows_survive_reopening_and_snapshots_stand_still() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = FjallEngine::open(dir.path(), 1 << 20).unwrap();
+        let put = |engine: &FjallEngine, from: u8, to: u8| {
+            let mut batch = Batch::default();
+            for key in from..to {
+                batch.put(Table::Version, vec![key], vec![key]);
+                batch.put(Table::State, vec![0], vec![key]);
+            }
+            engine.write(batch).unwrap();
+        };
+        put(&engine, 0, 5);
+        let snapshot = engine.snapshot();
+        put(&engine, 5, 9);
+        engine.flush().unwrap();
+        let range = || (Included(Bytes::from(vec![2])), Excluded(Bytes::from(vec![7])));
+        let keys = |rows: Rows<'_>| rows.map(|row| row.unwrap().0[0]).collect::<Vec<_>>();
+        assert_eq!(keys(snapshot.scan(Table::Version, range())), [2, 3, 4]);
+        assert_eq!(snapshot.get(Table::State, &[0]).unwrap().unwrap()[..], [4]);
+        drop(snapshot);
+        drop(engine);
+        let engine = FjallEngine::open(dir.path(), 1 << 20).unwrap();
+        assert_eq!(keys(engine.scan(Table::Version, range())), [2, 3, 4, 5, 6]);
+        assert_eq!(keys(engine.scan_back(Table::Version, range())), [6, 5, 4, 3, 2]);
+        let inverted = (Included(Bytes::from(vec![7])), Excluded(Bytes::from(vec![2])));
+        assert!(keys(engine.scan(Table::Version, inverted)).is_empty());
+    }
+}

@@ -1,0 +1,115 @@
+//! Status, hashes, alarms, members.
+
+use super::{Context, KEYSPACE, rejected, unread};
+use crate::membership;
+use crate::runtime::gateway::on_thread;
+use quorate_api::{pb, version};
+use quorate_mvcc::engine::Engine;
+use quorate_node::GroupStatus;
+use tonic::{Request, Response, Status};
+
+/// The maintenance service.
+pub(super) struct Maintenance(pub(super) Context);
+
+/// The cluster service.
+pub(super) struct Cluster(pub(super) Context);
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+impl Maintenance {
+    async fn group(&self) -> Result<GroupStatus, Status> {
+        let groups = self.0.gateway.status().await.map_err(rejected)?;
+        let found = groups.into_iter().find(|status| status.group.keyspace == KEYSPACE);
+        found.ok_or_else(|| Status::internal("the default keyspace is not on this node"))
+    }
+
+    async fn hash_kv_at(&self, revision: i64) -> Result<quorate_partition::HashKv, Status> {
+        let reader = self.0.gateway.reader(KEYSPACE).map_err(rejected)?;
+        on_thread(move || reader.hash_kv(revision)).await.map_err(unread)
+    }
+}
+
+#[tonic::async_trait]
+impl pb::maintenance_server::Maintenance for Maintenance {
+    async fn alarm(&self, _: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
+        // Space that runs out and comes back is noticed by itself; there is nothing to arm or disarm.
+        Ok(Response::new(pb::AlarmResponse { header: self.0.header_now(), alarms: Vec::new() }))
+    }
+
+    async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
+        let group = self.group().await?;
+        let consensus = group.consensus;
+        let size = signed(self.0.engine.disk_bytes());
+        let errors =
+            if consensus.leader.is_none() { vec!["etcdserver: no leader".into()] } else { Vec::new() };
+        Ok(Response::new(pb::StatusResponse {
+            header: self.0.header(group.revision, consensus.term),
+            version: version::ETCD.into(),
+            db_size: size,
+            leader: consensus.leader.map_or(0, |leader| leader.0),
+            raft_index: consensus.commit.0,
+            raft_term: consensus.term.0,
+            raft_applied_index: consensus.applied.0,
+            errors,
+            db_size_in_use: size,
+            is_learner: false,
+            storage_version: version::ETCD_CLUSTER.into(),
+            db_size_quota: signed(self.0.config.quota_bytes.unwrap_or(0)),
+        }))
+    }
+
+    async fn defragment(
+        &self,
+        _: Request<pb::DefragmentRequest>,
+    ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        // The store gives space back by itself; the call is answered so that scripts go on working.
+        Ok(Response::new(pb::DefragmentResponse { header: None }))
+    }
+
+    async fn hash(&self, _: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
+        let hash = self.hash_kv_at(0).await?;
+        Ok(Response::new(pb::HashResponse { header: self.0.header_now(), hash: hash.hash }))
+    }
+
+    async fn hash_kv(
+        &self,
+        message: Request<pb::HashKvRequest>,
+    ) -> Result<Response<pb::HashKvResponse>, Status> {
+        let hash = self.hash_kv_at(message.into_inner().revision).await?;
+        Ok(Response::new(pb::HashKvResponse {
+            header: self.0.header_now(),
+            hash: hash.hash,
+            compact_revision: hash.compacted.map_or(-1, |revision| signed(revision.0)),
+            hash_revision: signed(hash.revision.0),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl pb::cluster_server::Cluster for Cluster {
+    async fn member_list(
+        &self,
+        message: Request<pb::MemberListRequest>,
+    ) -> Result<Response<pb::MemberListResponse>, Status> {
+        let is_linearizable = message.into_inner().linearizable;
+        let members =
+            membership::members(&self.0.gateway, &self.0.config, is_linearizable).await.map_err(unread)?;
+        let url =
+            |address: String| if address.is_empty() { Vec::new() } else { vec![format!("http://{address}")] };
+        let members = members.into_iter().map(|(id, record)| pb::Member {
+            id: id.0,
+            name: record.name,
+            peer_ur_ls: url(record.peer),
+            client_ur_ls: url(record.client),
+            is_learner: false,
+        });
+        let mut header = self.0.header_now();
+        if let Some(header) = &mut header {
+            // About no revision of any keyspace, as in etcd.
+            header.revision = 0;
+        }
+        Ok(Response::new(pb::MemberListResponse { header, members: members.collect() }))
+    }
+}
