@@ -1,1 +1,91 @@
-fn main() {}
+//! The daily commands: `cargo xtask ci`, `cargo xtask sim --seeds N`, `cargo xtask licences`.
+
+mod licences;
+
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+const USAGE: &str = "\
+cargo xtask COMMAND
+
+  ci              the whole gate, as .ci/run calls it
+  sim [ARGS]      the simulation; --seeds N, or --seed N for one with its trace
+  licences        sources, licences and banned crates among the dependencies
+";
+
+/// Seeds of the simulation that the gate runs.
+const CI_SEEDS: &str = "300";
+
+struct Step {
+    name: &'static str,
+    command: Vec<&'static str>,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let rest: Vec<&str> = arguments.iter().skip(1).map(String::as_str).collect();
+    let outcome = match arguments.first().map(String::as_str) {
+        Some("ci") => ci(),
+        Some("sim") => {
+            let mut command = vec!["cargo", "run", "--release", "-q", "-p", "quorate-sim", "--"];
+            command.extend(rest);
+            run(&command).map(|_| ())
+        }
+        Some("licences") => licences::check(),
+        _ => {
+            print!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("xtask: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn ci() -> Result<(), String> {
+    let step = |name, command: &[&'static str]| Step { name, command: command.to_vec() };
+    let steps = [
+        step("format", &["cargo", "fmt", "--all", "--check"]),
+        step("licences", &["cargo", "xtask", "licences"]),
+        step(
+            "clippy",
+            &["cargo", "clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],
+        ),
+        step("docs", &["cargo", "doc", "--workspace", "--no-deps", "--locked"]),
+        step("tests", &["cargo", "test", "--workspace", "--locked"]),
+        step("simulation", &["cargo", "xtask", "sim", "--seeds", CI_SEEDS]),
+        step("demo", &["cargo", "run", "--release", "--locked", "--", "demo", "--kills", "2"]),
+    ];
+    let mut times: Vec<(&str, Duration)> = Vec::new();
+    for step in &steps {
+        println!("\n== {}: {}", step.name, step.command.join(" "));
+        let took = run(&step.command)?;
+        times.push((step.name, took));
+    }
+    println!();
+    for (name, took) in times {
+        println!("{name:<12} {:>6.1} s", took.as_secs_f64());
+    }
+    println!("everything passed");
+    Ok(())
+}
+
+fn run(command: &[&str]) -> Result<Duration, String> {
+    let begun = Instant::now();
+    let (program, arguments) = command.split_first().ok_or("an empty command")?;
+    let mut process = Command::new(program);
+    process.args(arguments);
+    if arguments.first() == Some(&"doc") {
+        process.env("RUSTDOCFLAGS", "-D warnings");
+    }
+    let status = process.status().map_err(|error| format!("cannot run {program}: {error}"))?;
+    if status.success() {
+        Ok(begun.elapsed())
+    } else {
+        Err(format!("{status}; to run it again: {}", command.join(" ")))
+    }
+}

@@ -262,7 +262,7 @@ impl ServeArgs {
             cache_bytes: self.cache_bytes.unwrap_or(64 << 20),
             watch_progress_interval: Duration::from_secs(self.watch_progress_interval.unwrap_or(600).max(1)),
             log_format: self.log_format.unwrap_or_default(),
-            log_level: self.log_level.unwrap_or_else(|| "info".into()),
+            log_level: self.log_level.unwrap_or_else(|| "info,fjall=warn,lsm_tree=warn".into()),
         })
     }
 }
@@ -309,7 +309,7 @@ impl Config {
     /// A member's id, likewise.
     pub fn node_id(&self, name: &str) -> NodeId {
         let address = self.members.get(name).map_or("", String::as_str);
-        NodeId(hash(&format!("{}\n{name}={address}", self.cluster_token)).max(1))
+        NodeId(hash(&format!("node of {}\n{name}={address}", self.cluster_token)).max(1))
     }
 }
 

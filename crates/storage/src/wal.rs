@@ -3,7 +3,7 @@
 //! ```text
 //! segment: NNNNNNNNNNNNNNNN.log, made full of zeros so that syncing does not change the file's size
 //!   0   8  magic "QUORWAL\0"
-//!   8   4  format version, LE         12  4  CRC32C of bytes 16..40, LE
+//!   8   4  format version, LE         12  4  CRC32C of bytes 0..12 and 16..40, LE
 //!  16   8  identity of the owner     24  8  sequence number of the segment
 //!  32   8  where the segment before ended
 //!  40      frames, each at a multiple of 8:
@@ -239,13 +239,13 @@ impl<D: Disk> Wal<D> {
             wal.put_frame()?;
             wal.note(writes);
             Ok(())
-        })?;
-        self.checked("removing old segments", Self::reclaim)
+        })
     }
 
-    /// Makes everything appended durable.
+    /// Makes everything appended durable, and removes old segments that nothing needs any more.
     pub fn sync(&mut self) -> Result<(), Fault> {
-        self.checked("syncing the log", Self::sync_current)
+        self.checked("syncing the log", Self::sync_current)?;
+        self.checked("removing old segments", Self::reclaim)
     }
 
     /// The groups that keep the oldest segment from going, when the log is larger than `bytes_max`.
@@ -365,7 +365,6 @@ impl<D: Disk> Wal<D> {
     }
 
     fn reclaim(&mut self) -> io::Result<()> {
-        let mut is_removed = false;
         while self.segments.len() > 1
             && let Some((sequence, segment)) = self.segments.first_key_value()
             && self.needing(segment).next().is_none()
@@ -375,9 +374,10 @@ impl<D: Disk> Wal<D> {
             let (sequence, name) = (*sequence, segment.name.clone());
             self.disk.remove(&name)?;
             self.segments.remove(&sequence);
-            is_removed = true;
+            // One after the other: a crash must not leave an older segment with a newer one gone.
+            self.disk.sync_directory()?;
         }
-        if is_removed { self.disk.sync_directory() } else { Ok(()) }
+        Ok(())
     }
 }
 
@@ -401,9 +401,13 @@ fn header(identity: u64, sequence: u64, previous_end: u64) -> [u8; HEADER] {
     header[16..24].copy_from_slice(&identity.to_le_bytes());
     header[24..32].copy_from_slice(&sequence.to_le_bytes());
     header[32..40].copy_from_slice(&previous_end.to_le_bytes());
-    let checksum = crc32c::crc32c(&header[16..]);
+    let checksum = header_checksum(&header);
     header[12..16].copy_from_slice(&checksum.to_le_bytes());
     header
+}
+
+fn header_checksum(header: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&header[..12]), &header[16..HEADER])
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
@@ -446,8 +450,13 @@ fn read_all<D: Disk>(disk: &D, identity: u64) -> Result<Reading, OpenError> {
     let mut unfinished = None;
     if let Some((sequence, name)) = names.last() {
         let bytes = Bytes::from(disk.read(name).map_err(io(format!("reading {name}")))?);
-        if !has_header(&bytes) && frame_at(&bytes, HEADER, identity, *sequence).is_none() {
-            // Nothing was ever acknowledged from a segment that was not finished.
+        if !has_header(&bytes) {
+            // Nothing was ever acknowledged from a segment that was not finished; and every frame behind its
+            // first says that the first was durable.
+            if vouched_from(&bytes, HEADER - 8, identity, *sequence) {
+                let what = "the segment's header does not check out".to_owned();
+                return Err(OpenError::Corrupt { file: name.clone(), offset: 0, what });
+            }
             unfinished = names.pop().map(|(_, name)| name);
         }
     }
@@ -520,11 +529,7 @@ fn read_all<D: Disk>(disk: &D, identity: u64) -> Result<Reading, OpenError> {
             let rest = &bytes[at.min(bytes.len())..];
             let dirty = rest.iter().filter(|byte| **byte != 0).count() as u64;
             if dirty > 0 {
-                let vouches = (at + 8..bytes.len()).step_by(8).any(|later| {
-                    frame_at(&bytes, later, identity, sequence)
-                        .is_some_and(|frame| frame.durable > (sequence, at as u64))
-                });
-                if vouches {
+                if vouched_from(&bytes, at, identity, sequence) {
                     return Err(corrupt(
                         at,
                         "a frame does not check out, though a later one says it was durable",
@@ -545,8 +550,15 @@ fn read_all<D: Disk>(disk: &D, identity: u64) -> Result<Reading, OpenError> {
     Ok(reading)
 }
 
+/// Whether a frame behind `at` says that the place was durable when it was written.
+fn vouched_from(bytes: &Bytes, at: usize, identity: u64, sequence: u64) -> bool {
+    (at + 8..bytes.len()).step_by(8).any(|later| {
+        frame_at(bytes, later, identity, sequence).is_some_and(|frame| frame.durable > (sequence, at as u64))
+    })
+}
+
 fn has_header(bytes: &Bytes) -> bool {
-    bytes.len() >= HEADER && bytes[..8] == MAGIC && crc32c::crc32c(&bytes[16..HEADER]) == u32_at(bytes, 12)
+    bytes.len() >= HEADER && bytes[..8] == MAGIC && header_checksum(bytes) == u32_at(bytes, 12)
 }
 
 /// How a group stands after a write was added.

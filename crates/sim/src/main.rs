@@ -1,0 +1,82 @@
+//! `cargo xtask sim`: runs seeds, stops at the first that shows something wrong.
+
+use quorate_sim::{Summary, run};
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask sim [--seeds N] [--from SEED]   run N seeds (default 300) and sum up
+cargo xtask sim --seed SEED                 run one seed, twice, and compare the traces
+";
+
+fn number(arguments: &[String], name: &str) -> Result<Option<u64>, String> {
+    let Some(at) = arguments.iter().position(|argument| argument == name) else { return Ok(None) };
+    let text = arguments.get(at + 1).ok_or(format!("{name} needs a number"))?;
+    text.parse().map(Some).map_err(|_| format!("{name}: «{text}» is not a number"))
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--help") {
+        print!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
+    let outcome = match number(&arguments, "--seed") {
+        Ok(Some(seed)) => one(seed),
+        Ok(None) => many(&arguments),
+        Err(problem) => Err(problem),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn one(seed: u64) -> Result<(), String> {
+    let first = run(seed).map_err(|violation| violation.to_string())?;
+    let second = run(seed).map_err(|violation| violation.to_string())?;
+    println!("{first:#?}");
+    if first.trace == second.trace {
+        println!("a second run was the same to the bit");
+        Ok(())
+    } else {
+        Err(format!("seed {seed} gave two different runs"))
+    }
+}
+
+fn many(arguments: &[String]) -> Result<(), String> {
+    let count = number(arguments, "--seeds")?.unwrap_or(300);
+    let from = number(arguments, "--from")?.unwrap_or(0);
+    let mut sum = Summary::default();
+    for seed in from..from + count {
+        let summary = run(seed).map_err(|violation| violation.to_string())?;
+        sum.ticks += summary.ticks;
+        sum.answered += summary.answered;
+        sum.unknown += summary.unknown;
+        sum.rejected += summary.rejected;
+        sum.revisions += summary.revisions;
+        sum.crashes += summary.crashes;
+        sum.snapshots += summary.snapshots;
+        sum.elections += summary.elections;
+        sum.watched += summary.watched;
+        if (seed + 1 - from).is_multiple_of(100) {
+            println!("{} seeds", seed + 1 - from);
+        }
+    }
+    println!(
+        "{count} seeds, {:.1} simulated minutes: {} calls answered, {} rejected, {} unknown; {} revisions, {} events \
+         watched; {} crashes, {} terms led, {} snapshots installed. Nothing wrong.",
+        sum.ticks as f64 / 50.0 / 60.0,
+        sum.answered,
+        sum.rejected,
+        sum.unknown,
+        sum.revisions,
+        sum.watched,
+        sum.crashes,
+        sum.elections,
+        sum.snapshots
+    );
+    Ok(())
+}
