@@ -7,8 +7,8 @@ use quorate_types::{
     Decode, Encode, GroupId, Input, Malformed, Position, Rejection, Reply, Request, wire_enum,
 };
 
-/// A message between two nodes. All may be lost; none is repeated by the transport, but each is written
-/// so that a repetition does no harm.
+/// A message between two nodes. All may be lost. None is repeated by the transport; a repetition would do
+/// no harm to any but [`PeerMessage::Request`], which would be carried out twice.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PeerMessage {
     /// Between two replicas of a group.
@@ -19,7 +19,8 @@ pub enum PeerMessage {
         message: Message,
     },
     /// Gateway to leader: do this for my client. Lost, or the connection breaks: the gateway answers
-    /// "unknown" when it may have changed something and asks again when not.
+    /// "unknown" when it may have changed something and asks again when not. Tickets are never used twice, also
+    /// not by the gateway's next life: a late reply must not answer another request.
     Request {
         /// The gateway's name for it.
         ticket: Ticket,

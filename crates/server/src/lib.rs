@@ -4,9 +4,12 @@
 //! * [`runtime`]: the shell around the deciding code.
 //! * [`services`]: etcd's API over gRPC, health and metrics over HTTP.
 //! * [`engine`], [`disk`]: the real ordered store and the real files.
+//! * [`cli`], [`demo`]: the commands for people.
 
+pub mod cli;
 pub mod config;
 pub mod data_dir;
+pub mod demo;
 pub mod disk;
 pub mod engine;
 pub mod membership;

@@ -1,7 +1,11 @@
 //! The `quorate` command.
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use quorate::cli::{self, CliError, Target, doctor};
 use quorate::config::{LogFormat, ServeArgs};
+use quorate::demo::Demo;
+use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// A replicated, transactional key space that speaks the etcd v3 API
@@ -10,17 +14,86 @@ use std::process::ExitCode;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    target: Target,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Run a node. With nothing configured: a single node on 127.0.0.1:2379
     Serve(Box<ServeArgs>),
+    Demo(Demo),
+    /// Who leads, how far everybody is, how large, how healthy
+    Status,
+    /// The nodes of the cluster
+    Members,
+    Put(cli::kv::Put),
+    Get(cli::kv::Get),
+    Del(cli::kv::Del),
+    Txn(cli::kv::Txn),
+    Watch(cli::watch::Watch),
+    #[command(subcommand)]
+    Lease(cli::lease::Lease),
+    Compact(cli::kv::Compact),
+    /// A hash of each endpoint's history; equal hashes, equal histories
+    Hash {
+        /// Up to this revision; 0 is now
+        #[arg(long, default_value_t = 0)]
+        rev: i64,
+    },
+    /// Check a stopped node's files
+    Doctor {
+        /// Its data directory
+        data_dir: PathBuf,
+    },
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
+    let Cli { command, target } = Cli::parse();
+    match command {
         Command::Serve(args) => run_serve(*args),
+        Command::Doctor { data_dir } => match doctor::doctor(&data_dir, target.output) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(problem) => fail(1, &problem),
+        },
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "quorate", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+        command => run_client(command, &target),
+    }
+}
+
+fn run_client(command: Command, target: &Target) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, &format!("cannot start: {error}")),
+    };
+    let outcome = runtime.block_on(async {
+        match command {
+            Command::Demo(demo) => demo.run().await.map_err(CliError::Usage),
+            Command::Status => cli::status::status(target).await,
+            Command::Members => cli::status::members(target).await,
+            Command::Put(put) => put.run(target).await,
+            Command::Get(get) => get.run(target).await,
+            Command::Del(del) => del.run(target).await,
+            Command::Txn(txn) => txn.run(target).await,
+            Command::Watch(watch) => watch.run(target).await,
+            Command::Lease(lease) => lease.run(target).await,
+            Command::Compact(compact) => compact.run(target).await,
+            Command::Hash { rev } => cli::status::hash(target, rev).await,
+            Command::Serve(_) | Command::Doctor { .. } | Command::Completions { .. } => Ok(()),
+        }
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, &error.to_string()),
     }
 }
 
@@ -39,7 +112,10 @@ fn run_serve(args: ServeArgs) -> ExitCode {
         Ok(filter) => filter,
         Err(error) => return fail(2, &format!("--log-level: {error}")),
     };
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match config.log_format {
         LogFormat::Human => logs.with_target(false).init(),
         LogFormat::Json => logs.json().init(),

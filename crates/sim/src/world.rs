@@ -453,7 +453,9 @@ impl World {
             if self.random.chance(self.rates.loss) {
                 continue;
             }
-            let copies = 1 + u64::from(self.random.chance(self.rates.repeat));
+            // Requests and replies travel over one TCP connection, which repeats nothing.
+            let is_call = matches!(message, PeerMessage::Request { .. } | PeerMessage::Reply { .. });
+            let copies = 1 + u64::from(!is_call && self.random.chance(self.rates.repeat));
             for _ in 0..copies {
                 let due = self.now + self.random.below(self.rates.delay_ticks_max);
                 self.flying.push(Flying { due, from, to, message: message.clone() });

@@ -77,12 +77,14 @@ pub struct Worker {
 impl Worker {
     /// A worker that is not running yet.
     pub fn new(host: Host<FjallEngine>, inputs: Receiver<Input>, outlets: Outlets, tick: Duration) -> Self {
+        // Replies that peers still owe this node's last life must not answer calls of this one.
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Self {
             host,
             inputs,
             outlets,
             tick,
-            next_ticket: 0,
+            next_ticket: now.as_micros() as u64,
             replies: HashMap::new(),
             grants: HashMap::new(),
             handing_over: Vec::new(),
