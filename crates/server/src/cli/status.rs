@@ -117,10 +117,12 @@ pub async fn status(target: &Target) -> Result<(), CliError> {
 }
 
 fn size(bytes: i64) -> String {
-    match bytes {
-        ..10_240 => format!("{bytes} B"),
-        ..10_485_760 => format!("{} KiB", bytes >> 10),
-        _ => format!("{} MiB", bytes >> 20),
+    if bytes < 10 << 10 {
+        format!("{bytes} B")
+    } else if bytes < 10 << 20 {
+        format!("{} KiB", bytes >> 10)
+    } else {
+        format!("{} MiB", bytes >> 20)
     }
 }
 
