@@ -63,12 +63,18 @@ impl std::error::Error for Malformed {}
 #[derive(Clone, Debug)]
 pub struct Input {
     bytes: Bytes,
+    /// Lists within lists so far.
+    depth: u32,
 }
+
+/// Lists within lists; more is hostile. Every recursive type recurses through a list, so this bounds the stack.
+/// etcd's transactions may be nested 128 deep.
+const DEPTH_MAX: u32 = 256;
 
 impl Input {
     /// Starts at the front of `bytes`.
     pub fn new(bytes: Bytes) -> Self {
-        Self { bytes }
+        Self { bytes, depth: 0 }
     }
 
     /// How many bytes are left.
@@ -275,10 +281,15 @@ impl<T: Decode> Decode for Vec<T> {
         // far larger in memory than its one byte, so the reservation stays small and grows with what
         // was really read.
         let len = input.len()?;
+        if input.depth >= DEPTH_MAX {
+            return Err(Malformed("lists nested too deeply"));
+        }
+        input.depth += 1;
         let mut items = Vec::with_capacity(len.min(64));
         for _ in 0..len {
             items.push(T::decode(input)?);
         }
+        input.depth -= 1;
         Ok(items)
     }
 }
@@ -398,6 +409,27 @@ mod tests {
         check(Some(vec![(1u64, Bytes::from_static(b"x")), (2, Bytes::new())]));
         check(None::<u64>);
         check(true);
+    }
+
+    #[test]
+    fn hostile_nesting_is_refused_before_the_stack_ends() {
+        use crate::request::{Operation, TxnRequest};
+        let nested = |depth: usize| {
+            let mut txn = TxnRequest::default();
+            for _ in 0..depth {
+                txn = TxnRequest { success: vec![Operation::Txn(txn)], ..TxnRequest::default() };
+            }
+            txn
+        };
+        check_whole(&nested(128));
+        assert!(TxnRequest::from_bytes(nested(300).encoded()).is_err());
+        // No compares, one operation, which is a transaction: a hundred thousand times.
+        let bomb = [0u8, 1, 3].repeat(100_000);
+        assert!(TxnRequest::from_bytes(Bytes::from(bomb)).is_err());
+    }
+
+    fn check_whole<T: Encode + Decode + PartialEq + fmt::Debug>(value: &T) {
+        assert_eq!(T::from_bytes(value.encoded()).as_ref(), Ok(value));
     }
 
     #[test]
