@@ -101,7 +101,8 @@ impl<E: Engine> Host<E> {
                 format!("opening group {id}"),
                 format!(
                     "the store holds its state at {applied}, but the log begins after {}: the store lost \
-                     writes that it had confirmed; empty this node's data directory and let its peers rebuild it",
+                     writes that it had confirmed. Keep this node stopped; the others go on without it. Do not start \
+                     it with an empty data directory: it would forget what it has promised",
                     recovered.start
                 ),
             ));

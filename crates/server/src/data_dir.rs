@@ -55,8 +55,8 @@ pub enum DataDirError {
     },
     /// The identity file makes no sense.
     #[error(
-        "{0} is damaged: it does not say whose data this is. If the other nodes are healthy, move this data \
-         directory away and start again, and this node is rebuilt from them"
+        "{0} is damaged: it does not say whose data this is. Restore the file: it holds format, cluster, node and a \
+         checksum. Do not start the node with an empty data directory: it would forget what it has promised"
     )]
     Damaged(String),
     /// There is data but no identity file.

@@ -97,8 +97,9 @@ impl std::fmt::Display for OpenError {
             Self::Foreign { file } => write!(f, "{file} was written by another node"),
             Self::Corrupt { file, offset, what } => write!(
                 f,
-                "{file} is damaged at byte {offset}: {what}. What was durable there is lost on this node; if its \
-                 peers are healthy, move this data directory away and start again, and it is rebuilt from them"
+                "{file} is damaged at byte {offset}: {what}. What was durable there is lost on this node. Keep \
+                 it stopped: the others go on without it. Do not start it with an empty data directory, it would forget \
+                 what it has promised"
             ),
         }
     }

@@ -95,7 +95,7 @@ pub fn doctor(path: &Path, output: Output) -> Result<bool, String> {
             println!("nothing wrong");
         } else {
             println!(
-                "If the other nodes are healthy, move this data directory away and start again: the node is rebuilt from them."
+                "Keep this node stopped: the others go on without it. Do not start it with an empty data directory, it would\nforget what it has promised. Copy the directory before anything else is tried."
             );
         }
     }
