@@ -99,8 +99,8 @@ impl World {
             repeat: rate(200),
             delay_ticks_max: 1 + rate(6),
             cut: rate(8),
-            crash: rate(6),
-            sync_ticks_max: rate(6),
+            crash: rate(12),
+            sync_ticks_max: rate(30),
             calls: 200 + rate(800),
         };
         let node = |number: u64| Node {
@@ -243,8 +243,12 @@ impl World {
         if self.random.chance(self.rates.crash) {
             let at = self.random.below(self.nodes.len() as u64) as usize;
             self.crash(at);
-            if self.random.chance(100) {
+            // Now and then the power fails for some or all: what only memory held is gone everywhere.
+            if self.random.chance(250) {
                 for at in 0..self.nodes.len() {
+                    if self.random.chance(300) {
+                        continue;
+                    }
                     self.crash(at);
                 }
             }

@@ -1,0 +1,365 @@
+//! Raft's rules as directed scenarios: those that random runs hardly ever meet.
+
+#![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
+
+use quorate_consensus::{
+    Consensus, Effects, Message, Options, Raft, ReadId, ReadOutcome, Recovered, Role, WriteId,
+};
+use quorate_types::{Bytes, Entry, EntryKind, HardState, Index, NodeId, Position, Term};
+
+/// Replicas whose messages are delivered by hand.
+struct Cluster {
+    replicas: Vec<Raft>,
+    flying: Vec<(NodeId, NodeId, Message)>,
+    applied: Vec<Vec<Entry>>,
+    reads: Vec<(usize, ReadId, ReadOutcome)>,
+    /// Replicas whose disks take their time: writes are not reported until asked for.
+    slow: Vec<usize>,
+    unreported: Vec<Vec<(WriteId, Vec<(NodeId, Message)>)>>,
+}
+
+impl Cluster {
+    fn new(recovered: Vec<Recovered>) -> Self {
+        let size = recovered.len();
+        let voters: Vec<NodeId> = (1..=size as u64).map(NodeId).collect();
+        let replica = |(at, recovered): (usize, Recovered)| {
+            let options = Options::new(voters[at], voters.clone(), at as u64);
+            Raft::new(options, recovered, Index::START)
+        };
+        Self {
+            replicas: recovered.into_iter().enumerate().map(replica).collect(),
+            flying: Vec::new(),
+            applied: vec![Vec::new(); size],
+            reads: Vec::new(),
+            slow: Vec::new(),
+            unreported: vec![Vec::new(); size],
+        }
+    }
+
+    fn take(&mut self, at: usize) {
+        loop {
+            let effects: Effects = self.replicas[at].take();
+            let is_quiet = effects.persist.is_none() && effects.apply.is_empty();
+            let from = NodeId(at as u64 + 1);
+            self.flying.extend(effects.send_now.into_iter().map(|(to, message)| (from, to, message)));
+            self.reads.extend(effects.reads.into_iter().map(|(read, outcome)| (at, read, outcome)));
+            let mut after: Vec<(NodeId, Message)> =
+                effects.send_after.into_iter().map(|(_, to, message)| (to, message)).collect();
+            if let Some((write, _)) = effects.persist {
+                if self.slow.contains(&at) {
+                    self.unreported[at].push((write, std::mem::take(&mut after)));
+                } else {
+                    self.replicas[at].persisted(write);
+                }
+            }
+            if let Some(waiting) = self.unreported[at].last_mut() {
+                waiting.1.append(&mut after);
+            }
+            self.flying.extend(after.into_iter().map(|(to, message)| (from, to, message)));
+            if let Some(last) = effects.apply.last() {
+                self.replicas[at].applied(last.index);
+                self.applied[at].extend(effects.apply);
+            }
+            if is_quiet {
+                return;
+            }
+        }
+    }
+
+    /// The disk catches up.
+    fn report(&mut self, at: usize) {
+        let from = NodeId(at as u64 + 1);
+        for (write, after) in std::mem::take(&mut self.unreported[at]) {
+            self.replicas[at].persisted(write);
+            self.flying.extend(after.into_iter().map(|(to, message)| (from, to, message)));
+        }
+        self.take(at);
+    }
+
+    /// Delivers everything between these replicas, and loses the rest, until nothing moves.
+    fn deliver(&mut self, among: &[usize]) {
+        for at in among {
+            self.take(*at);
+        }
+        while !self.flying.is_empty() {
+            for (from, to, message) in std::mem::take(&mut self.flying) {
+                let (from_at, to_at) = (from.0 as usize - 1, to.0 as usize - 1);
+                if among.contains(&from_at) && among.contains(&to_at) {
+                    self.replicas[to_at].step(from, message);
+                    self.take(to_at);
+                }
+            }
+        }
+    }
+
+    /// Lets `at` lead with the votes of `among`, everybody else silent.
+    fn elect(&mut self, at: usize, among: &[usize]) {
+        for _ in 0..200 {
+            // Voters have not heard a leader for long, but do not stand themselves.
+            for other in among {
+                if *other != at {
+                    for _ in 0..25 {
+                        self.tick_only_waiting(*other);
+                    }
+                }
+            }
+            self.replicas[at].tick();
+            self.deliver(among);
+            if matches!(self.replicas[at].status().role, Role::Leader { .. }) {
+                return;
+            }
+        }
+        panic!("replica {at} was not elected among {among:?}: {:?}", self.replicas[at].status());
+    }
+
+    /// Time goes by for a voter; should it stand itself, nobody hears it.
+    fn tick_only_waiting(&mut self, at: usize) {
+        let before = self.flying.len();
+        self.replicas[at].tick();
+        self.take(at);
+        self.flying.truncate(before);
+    }
+
+    fn propose(&mut self, at: usize, text: &'static str) -> Position {
+        self.replicas[at].propose(EntryKind::Write, Bytes::from_static(text.as_bytes())).unwrap()
+    }
+}
+
+fn log(terms: &[u64]) -> Recovered {
+    let entries: Vec<Entry> = terms
+        .iter()
+        .enumerate()
+        .map(|(at, term)| Entry {
+            term: Term(*term),
+            index: Index(at as u64 + 1),
+            kind: EntryKind::Write,
+            data: Bytes::from(format!("{at} of term {term}")),
+        })
+        .collect();
+    let term = terms.last().map_or(Term(0), |term| Term(*term));
+    Recovered { hard_state: HardState { term, ..HardState::default() }, entries, ..Recovered::default() }
+}
+
+#[test]
+fn an_entry_of_an_earlier_term_is_not_committed_by_counting() {
+    // Figure 8 of the paper: S1 has an entry of term 2 that S2 has too; S5 has one of term 3 there. S1 leads
+    // again and brings its old entry to a third replica: a quorum holds it, and still it may be overwritten.
+    let mut cluster = Cluster::new(vec![log(&[1, 2]), log(&[1, 2]), log(&[1]), log(&[1]), log(&[1, 3])]);
+    // S1 leads with the votes of S2 and S3; nothing of its new term reaches anyone yet.
+    while !cluster.flying.iter().any(|(_, _, message)| matches!(message, Message::VoteRequest { .. })) {
+        cluster.replicas[0].tick();
+        cluster.take(0);
+    }
+    for pre in [true, false] {
+        let term = Term(cluster.replicas[0].status().term.0 + u64::from(pre));
+        for voter in [2, 3] {
+            cluster.replicas[0].step(NodeId(voter), Message::VoteResponse { term, granted: true, pre });
+        }
+        cluster.take(0);
+    }
+    let Role::Leader { fence } = cluster.replicas[0].status().role else { panic!("S1 does not lead") };
+    cluster.flying.clear();
+    // The followers get everything but the fence of the new term.
+    let term = cluster.replicas[0].status().term;
+    for follower in [1u64, 2] {
+        cluster.replicas[0].step(NodeId(follower + 1), Message::Appended { term, matched: Index(2) });
+    }
+    cluster.take(0);
+    let status = cluster.replicas[0].status();
+    assert!(fence.index > Index(2));
+    assert!(status.commit < Index(2), "an entry of term 2 was committed by counting: {status:?}");
+    // With its own fence on a quorum, everything before is committed as well.
+    for follower in [1u64, 2] {
+        cluster.replicas[0].step(NodeId(follower + 1), Message::Appended { term, matched: fence.index });
+    }
+    cluster.take(0);
+    assert_eq!(cluster.replicas[0].status().commit, fence.index);
+}
+
+#[test]
+fn a_lone_replica_commits_only_what_is_durable() {
+    let mut cluster = Cluster::new(vec![log(&[])]);
+    cluster.slow = vec![0];
+    cluster.replicas[0].tick();
+    cluster.take(0);
+    cluster.propose(0, "x");
+    cluster.take(0);
+    assert!(cluster.applied[0].is_empty(), "nothing is durable yet");
+    cluster.report(0);
+    assert_eq!(cluster.applied[0].len(), 2, "the fence and the write");
+}
+
+#[test]
+fn a_vote_leaves_only_after_it_is_durable() {
+    let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
+    cluster.slow = vec![1];
+    for _ in 0..60 {
+        cluster.tick_only_waiting(1);
+    }
+    cluster.unreported[1].clear();
+    let request =
+        Message::VoteRequest { term: Term(9), last: Position::default(), pre: false, transfer: false };
+    cluster.replicas[1].step(NodeId(1), request);
+    cluster.take(1);
+    assert!(cluster.flying.is_empty(), "promised before it was written: {:?}", cluster.flying);
+    cluster.report(1);
+    assert!(
+        matches!(cluster.flying[..], [(_, NodeId(1), Message::VoteResponse { granted: true, .. })]),
+        "{:?}",
+        cluster.flying
+    );
+}
+
+#[test]
+fn a_replica_votes_once_in_a_term() {
+    let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
+    for _ in 0..60 {
+        cluster.tick_only_waiting(1);
+    }
+    let request =
+        Message::VoteRequest { term: Term(9), last: Position::default(), pre: false, transfer: false };
+    let mut granted = Vec::new();
+    for candidate in [1, 3, 1] {
+        cluster.replicas[1].step(NodeId(candidate), request.clone());
+        cluster.take(1);
+        let answer = cluster.flying.pop().unwrap().2;
+        granted.push(matches!(answer, Message::VoteResponse { granted: true, .. }));
+    }
+    assert_eq!(granted, [true, false, true], "the same candidate may ask again, another may not");
+}
+
+#[test]
+fn an_acknowledgement_leaves_only_after_it_is_durable() {
+    let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
+    cluster.elect(0, &[0, 1, 2]);
+    cluster.slow = vec![0, 1];
+    let position = cluster.propose(0, "x");
+    cluster.deliver(&[0, 1]);
+    assert!(cluster.replicas[0].status().commit < position.index, "nobody holds it durably");
+    cluster.report(1);
+    cluster.deliver(&[0, 1]);
+    assert!(cluster.replicas[0].status().commit < position.index, "one of three holds it durably");
+    cluster.report(0);
+    assert_eq!(cluster.replicas[0].status().commit, position.index);
+}
+
+#[test]
+fn a_deposed_leader_answers_no_read_it_took_before() {
+    let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
+    cluster.elect(0, &[0, 1, 2]);
+    // Cut off with a read; the others elect another leader, who commits something.
+    cluster.replicas[0].read(ReadId(1));
+    cluster.take(0);
+    cluster.flying.clear();
+    cluster.elect(1, &[1, 2]);
+    cluster.propose(1, "newer");
+    cluster.deliver(&[1, 2]);
+    cluster.deliver(&[0, 1, 2]);
+    for _ in 0..100 {
+        cluster.replicas[0].tick();
+        cluster.replicas[1].tick();
+        cluster.deliver(&[0, 1, 2]);
+    }
+    assert_eq!(cluster.reads, [(0, ReadId(1), ReadOutcome::Failed)]);
+}
+
+#[test]
+fn an_old_answer_does_not_confirm_a_new_read() {
+    let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
+    cluster.elect(0, &[0, 1, 2]);
+    cluster.replicas[0].read(ReadId(1));
+    cluster.take(0);
+    let round = cluster.flying.iter().find_map(|(_, _, message)| match message {
+        Message::Heartbeat { round, .. } if *round > 0 => Some(*round),
+        _ => None,
+    });
+    let round = round.unwrap();
+    cluster.flying.clear();
+    let term = cluster.replicas[0].status().term;
+    let old = Message::HeartbeatResponse { term, round: round - 1, last: Index(1) };
+    cluster.replicas[0].step(NodeId(2), old);
+    cluster.take(0);
+    assert!(cluster.reads.is_empty(), "an answer to an earlier round proves nothing about now");
+    cluster.replicas[0].step(NodeId(2), Message::HeartbeatResponse { term, round, last: Index(1) });
+    cluster.take(0);
+    assert!(matches!(cluster.reads[..], [(0, ReadId(1), ReadOutcome::Ready(_))]));
+}
+
+#[test]
+fn a_leader_hands_over_when_asked() {
+    let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
+    cluster.elect(0, &[0, 1, 2]);
+    cluster.propose(0, "x");
+    cluster.replicas[0].transfer(Some(NodeId(3)));
+    assert!(cluster.replicas[0].propose(EntryKind::Write, Bytes::new()).is_err());
+    cluster.deliver(&[0, 1, 2]);
+    assert!(matches!(cluster.replicas[2].status().role, Role::Leader { .. }));
+    assert_eq!(cluster.replicas[0].status().leader, Some(NodeId(3)), "without waiting for any timeout");
+}
+
+#[test]
+fn a_broken_connection_starts_an_election_at_once_and_a_false_alarm_does_not() {
+    let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
+    cluster.elect(0, &[0, 1, 2]);
+    let term = cluster.replicas[0].status().term;
+    // Only one follower saw its connection break, and the leader lives: the other refuses.
+    cluster.replicas[1].peer_lost(NodeId(1));
+    for _ in 0..5 {
+        for at in 0..3 {
+            cluster.replicas[at].tick();
+        }
+        cluster.deliver(&[0, 1, 2]);
+    }
+    assert_eq!(cluster.replicas[0].status().term, term, "the leader was not disturbed");
+    // Now it is dead, and both saw it.
+    cluster.replicas[1].peer_lost(NodeId(1));
+    cluster.replicas[2].peer_lost(NodeId(1));
+    let mut ticks = 0;
+    while !(1..3).any(|at| matches!(cluster.replicas[at].status().role, Role::Leader { .. })) {
+        ticks += 1;
+        assert!(ticks <= 25, "no new leader within an ordinary election timeout");
+        for at in 1..3 {
+            cluster.replicas[at].tick();
+        }
+        cluster.deliver(&[1, 2]);
+    }
+}
+
+#[test]
+fn what_cannot_be_is_ignored() {
+    let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
+    cluster.elect(0, &[0, 1, 2]);
+    let before = cluster.replicas[1].status();
+    let entry = |index: u64, term: u64| Entry {
+        term: Term(term),
+        index: Index(index),
+        kind: EntryKind::Write,
+        data: Bytes::new(),
+    };
+    let at = |index: u64, term: u64| Position { term: Term(term), index: Index(index) };
+    let term = before.term;
+    let hostile = [
+        // A gap; an index at the end of all numbers; a term above the sender's; a committed entry replaced.
+        Message::Append { term, previous: at(1, 1), entries: vec![entry(7, 1)], commit: Index(9) },
+        Message::Append {
+            term,
+            previous: at(u64::MAX, 1),
+            entries: vec![entry(0, 1)],
+            commit: Index(u64::MAX),
+        },
+        Message::Append { term, previous: at(1, 1), entries: vec![entry(2, 99)], commit: Index(2) },
+        Message::Append { term, previous: at(0, 0), entries: vec![entry(1, 0)], commit: Index(1) },
+    ];
+    for message in hostile {
+        cluster.replicas[1].step(NodeId(1), message.clone());
+        cluster.replicas[1].step(NodeId(77), message);
+        cluster.take(1);
+        assert_eq!(cluster.replicas[1].status().last, before.last);
+    }
+    let leader = &mut cluster.replicas[0];
+    leader.step(NodeId(2), Message::Appended { term, matched: Index(u64::MAX) });
+    leader.step(NodeId(2), Message::AppendRejected { term, refused: Index(u64::MAX), hint: at(u64::MAX, 9) });
+    leader.step(NodeId(2), Message::HeartbeatResponse { term, round: u64::MAX, last: Index(u64::MAX) });
+    cluster.take(0);
+    assert!(cluster.replicas[0].status().commit <= cluster.replicas[0].status().last.index);
+}
