@@ -7,6 +7,9 @@ use quorate_consensus::{
 };
 use quorate_types::{Bytes, Entry, EntryKind, HardState, Index, NodeId, Position, Term};
 
+/// A write that the disk is still busy with, and the messages that wait for it.
+type Unreported = (WriteId, Vec<(NodeId, Message)>);
+
 /// Replicas whose messages are delivered by hand.
 struct Cluster {
     replicas: Vec<Raft>,
@@ -15,7 +18,7 @@ struct Cluster {
     reads: Vec<(usize, ReadId, ReadOutcome)>,
     /// Replicas whose disks take their time: writes are not reported until asked for.
     slow: Vec<usize>,
-    unreported: Vec<Vec<(WriteId, Vec<(NodeId, Message)>)>>,
+    unreported: Vec<Vec<Unreported>>,
 }
 
 impl Cluster {

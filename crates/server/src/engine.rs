@@ -161,7 +161,9 @@ impl Engine for FjallEngine {
     }
 
     fn disk_bytes(&self) -> u64 {
-        self.inner.tables.iter().map(Keyspace::disk_space).sum()
+        // Tables and journals; when it cannot be told, the tables alone.
+        let tables = || self.inner.tables.iter().map(Keyspace::disk_space).sum();
+        self.inner.database.disk_space().unwrap_or_else(|_| tables())
     }
 }
 
