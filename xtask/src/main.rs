@@ -10,6 +10,7 @@ cargo xtask COMMAND
 
   ci              the whole gate, as .ci/run calls it
   sim [ARGS]      the simulation; --seeds N, or --seed N for one with its trace
+  bench [ARGS]    builds for release and measures; --vs-etcd measures etcd beside us, --help lists the rest
   licences        sources, licences and banned crates among the dependencies
 ";
 
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
             command.extend(rest);
             run(&command).map(|_| ())
         }
+        Some("bench") => bench(&rest),
         Some("licences") => licences::check(),
         _ => {
             print!("{USAGE}");
@@ -44,6 +46,20 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Builds the server and the load generator for release and runs the latter on the former.
+fn bench(arguments: &[&str]) -> Result<(), String> {
+    run(&["cargo", "build", "--release", "--locked", "-p", "quorate", "-p", "quorate-bench"])?;
+    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
+    let program = format!("{target}/release/quorate-bench");
+    let server = format!("{target}/release/quorate");
+    let mut command = vec![program.as_str()];
+    if !arguments.iter().any(|argument| *argument == "--quorate" || argument.starts_with("--quorate=")) {
+        command.extend(["--quorate", &server]);
+    }
+    command.extend(arguments);
+    run(&command).map(|_| ())
 }
 
 fn ci() -> Result<(), String> {

@@ -1,0 +1,163 @@
+//! Servers on this machine, as child processes that end with the value that holds them.
+
+use crate::Failure;
+use quorate_api::pb::kv_client::KvClient;
+use quorate_api::pb::{PutRequest, StatusRequest, maintenance_client::MaintenanceClient};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tonic::transport::{Channel, Endpoint};
+
+/// Whose server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum System {
+    Quorate,
+    Etcd,
+}
+
+impl System {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            System::Quorate => "quorate",
+            System::Etcd => "etcd",
+        }
+    }
+}
+
+/// A running cluster. Dropping it kills its processes by id and removes their data.
+pub(crate) struct Cluster {
+    children: Vec<Child>,
+    endpoints: Vec<String>,
+    directory: PathBuf,
+}
+
+impl Cluster {
+    /// Starts the servers with empty directories and waits until each takes a write.
+    pub(crate) async fn start(
+        system: System,
+        program: &Path,
+        parent: &Path,
+        nodes: usize,
+    ) -> Result<Self, Failure> {
+        let directory = parent.join(format!("{}-{}-{nodes}", system.name(), std::process::id()));
+        std::fs::create_dir_all(&directory)
+            .map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
+        let ports = free_ports(nodes * 2)?;
+        let (clients, peers) = ports.split_at(nodes);
+        let scheme = if system == System::Etcd { "http://" } else { "" };
+        let url = |port: &u16| format!("{scheme}127.0.0.1:{port}");
+        let members: Vec<String> =
+            peers.iter().enumerate().map(|(node, port)| format!("n{node}={}", url(port))).collect();
+        let endpoints = clients.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
+        let mut cluster = Cluster { children: Vec::new(), endpoints, directory };
+        for node in 0..nodes {
+            let log = std::fs::File::create(cluster.directory.join(format!("n{node}.log")))?;
+            let (client, peer) = (url(&clients[node]), url(&peers[node]));
+            let mut command = Command::new(program);
+            match system {
+                System::Quorate => command.args(["serve", "--log-level", "error"]).args([
+                    "--listen-client",
+                    &client,
+                    "--listen-peer",
+                    &peer,
+                ]),
+                System::Etcd => command.args(["--log-level", "error"]).args([
+                    "--listen-client-urls",
+                    &client,
+                    "--advertise-client-urls",
+                    &client,
+                    "--listen-peer-urls",
+                    &peer,
+                    "--initial-advertise-peer-urls",
+                    &peer,
+                ]),
+            };
+            command
+                .args(["--name", &format!("n{node}"), "--initial-cluster", &members.join(",")])
+                .arg("--data-dir")
+                .arg(cluster.directory.join(format!("n{node}")))
+                .stdin(Stdio::null())
+                .stdout(log.try_clone()?)
+                .stderr(log);
+            let child =
+                command.spawn().map_err(|error| format!("cannot run {}: {error}", program.display()))?;
+            cluster.children.push(child);
+        }
+        for endpoint in &cluster.endpoints {
+            wait_for_write(system, endpoint).await?;
+        }
+        Ok(cluster)
+    }
+
+    /// Addresses for clients, a node each.
+    pub(crate) fn endpoints(&self) -> &[String] {
+        &self.endpoints
+    }
+
+    /// Process ids, a node each.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.children.iter().map(Child::id).collect()
+    }
+
+    /// Connections, spread over all nodes in turn.
+    pub(crate) async fn connect(&self, count: usize) -> Result<Vec<Channel>, Failure> {
+        let mut channels = Vec::with_capacity(count);
+        for endpoint in self.endpoints.iter().cycle().take(count) {
+            channels.push(Endpoint::from_shared(endpoint.clone())?.tcp_nodelay(true).connect().await?);
+        }
+        Ok(channels)
+    }
+
+    /// The node that says of itself that it leads.
+    pub(crate) async fn leader(&self) -> Result<usize, Failure> {
+        for (node, channel) in self.connect(self.endpoints.len()).await?.into_iter().enumerate() {
+            let status = MaintenanceClient::new(channel).status(StatusRequest {}).await?.into_inner();
+            if status.header.is_some_and(|header| header.member_id == status.leader) {
+                return Ok(node);
+            }
+        }
+        Err("no node says that it leads".into())
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self, node: usize) {
+        let _ = self.children[node].kill();
+        let _ = self.children[node].wait();
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in 0..self.children.len() {
+            self.kill(node);
+        }
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Ports that nobody listens on, all different because all are held until the last is known.
+fn free_ports(count: usize) -> Result<Vec<u16>, Failure> {
+    let listeners: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+    Ok(listeners
+        .iter()
+        .map(|listener| listener.local_addr().map(|address| address.port()))
+        .collect::<Result<_, _>>()?)
+}
+
+async fn wait_for_write(system: System, endpoint: &str) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let put = PutRequest { key: "ready".into(), value: "yes".into(), ..Default::default() };
+    while begun.elapsed() < Duration::from_secs(20) {
+        if let Ok(channel) = Endpoint::from_shared(endpoint.to_owned())?.connect().await {
+            let mut client = KvClient::new(channel);
+            let answer = client.put(put.clone());
+            if matches!(tokio::time::timeout(Duration::from_secs(1), answer).await, Ok(Ok(_))) {
+                return Ok(());
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Err(format!("{} at {endpoint} took no write within 20 s", system.name()).into())
+}

@@ -1,0 +1,132 @@
+//! Measures quorate, and etcd beside it: the same clients, the same machine, in turns.
+//!
+//! Every client is a closed loop: it sends its next request when the last one was answered.
+
+mod cluster;
+mod etcd;
+mod failover;
+mod load;
+mod point;
+mod process;
+mod report;
+mod watch;
+
+use clap::Parser;
+use cluster::{Cluster, System};
+use point::{Kind, Measured, Point};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// What may go wrong anywhere in a benchmark; it ends the run with its words.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// A closed-loop load generator for quorate and etcd
+#[derive(Parser)]
+struct Options {
+    /// Measure etcd too, in turns with quorate
+    #[arg(long)]
+    vs_etcd: bool,
+    /// How often everything is measured; medians are compared
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// How long a point is measured, after half a second of warming up
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Sizes of clusters
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 3])]
+    nodes: Vec<usize>,
+    /// Numbers of clients, or of watchers
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256])]
+    clients: Vec<usize>,
+    /// What is measured
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Kind::Put, Kind::Get, Kind::Watch, Kind::Failover])]
+    points: Vec<Kind>,
+    /// Write every measurement here
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// The quorate program
+    #[arg(long, value_name = "FILE", default_value = "target/release/quorate")]
+    quorate: PathBuf,
+    /// The etcd program; without it, one is installed under target/etcd
+    #[arg(long, value_name = "FILE", env = "QUORATE_BENCH_ETCD")]
+    etcd: Option<PathBuf>,
+    /// Where the servers keep their data; emptied as the run goes
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    directory: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    // Leaving the other branch drops the cluster, and a cluster that is dropped kills its servers.
+    let outcome = tokio::select! {
+        outcome = measure(&options) => outcome,
+        () = told_to_stop() => Err("stopped; the servers were killed".into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("quorate-bench: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Returns on Ctrl-C or SIGTERM.
+async fn told_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+    } else {
+        let _ = tokio::signal::ctrl_c().await;
+    }
+}
+
+async fn measure(options: &Options) -> Result<(), Failure> {
+    let mut systems = vec![(System::Quorate, options.quorate.clone())];
+    if options.vs_etcd {
+        let program = match &options.etcd {
+            Some(program) => program.clone(),
+            None => etcd::installed()?,
+        };
+        systems.push((System::Etcd, program));
+    }
+    let duration = Duration::from_secs(options.seconds);
+    let mut all: Vec<Measured> = Vec::new();
+    for round in 0..options.rounds {
+        for &nodes in &options.nodes {
+            // Who goes first changes from round to round.
+            for turn in 0..systems.len() {
+                let (system, program) = &systems[(turn + round as usize) % systems.len()];
+                let mut cluster = Cluster::start(*system, program, &options.directory, nodes).await?;
+                for &kind in options.points.iter().filter(|&&kind| kind != Kind::Failover) {
+                    for &clients in &options.clients {
+                        let point = Point { kind, nodes, clients };
+                        let result = match kind {
+                            Kind::Watch => watch::run(&cluster, clients, duration).await?,
+                            _ => load::run(&cluster, kind, clients, duration).await?,
+                        };
+                        all.push(Measured { system: *system, round, point, result });
+                        report::line(&all[all.len() - 1]);
+                    }
+                }
+                if options.points.contains(&Kind::Failover) && nodes >= 3 {
+                    let point = Point { kind: Kind::Failover, nodes, clients: nodes - 1 };
+                    let result = failover::run(&mut cluster).await?;
+                    all.push(Measured { system: *system, round, point, result });
+                    report::line(&all[all.len() - 1]);
+                }
+            }
+        }
+    }
+    report::table(&all);
+    if let Some(file) = &options.json {
+        std::fs::write(file, report::json(&all))
+            .map_err(|error| format!("cannot write {}: {error}", file.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! What is measured, and what comes out.
+
+use crate::cluster::System;
+
+/// A sort of load.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// Writes of 256 bytes to 10 000 keys
+    Put,
+    /// Linearizable reads of the same keys
+    Get,
+    /// One writer, and clients that watch what it writes; an operation is an event that arrived
+    Watch,
+    /// From killing the leader (SIGKILL) to the next write that succeeds
+    Failover,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Put => "put",
+            Kind::Get => "get",
+            Kind::Watch => "watch",
+            Kind::Failover => "failover",
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// A load on a cluster of some size.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Point {
+    pub(crate) kind: Kind,
+    pub(crate) nodes: usize,
+    pub(crate) clients: usize,
+}
+
+/// What one measurement found. Times are microseconds; for a failover, p50 and p99 are the gap.
+#[derive(Clone, Copy)]
+pub(crate) struct Outcome {
+    pub(crate) ops_per_second: f64,
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    /// Processor time of all servers, per operation.
+    pub(crate) cpu_per_op: f64,
+    /// Resident memory of all servers at the end, in bytes.
+    pub(crate) rss: u64,
+    pub(crate) errors: u64,
+}
+
+/// One measurement of one system.
+pub(crate) struct Measured {
+    pub(crate) system: System,
+    pub(crate) round: u32,
+    pub(crate) point: Point,
+    pub(crate) result: Outcome,
+}
