@@ -1,7 +1,9 @@
 //! The daily commands: `cargo xtask ci`, `cargo xtask sim --seeds N`, `cargo xtask licences`.
 
 mod licences;
+mod tour;
 
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -11,6 +13,7 @@ cargo xtask COMMAND
   ci              the whole gate, as .ci/run calls it
   sim [ARGS]      the simulation; --seeds N, or --seed N for one with its trace
   bench [ARGS]    builds for release and measures; --vs-etcd measures etcd beside us, --help lists the rest
+  tour            the same etcdctl session against etcd 3.5 and against quorate must print the same
   licences        sources, licences and banned crates among the dependencies
 ";
 
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
             run(&command).map(|_| ())
         }
         Some("bench") => bench(&rest),
+        Some("tour") => tour(),
         Some("licences") => licences::check(),
         _ => {
             print!("{USAGE}");
@@ -51,7 +55,7 @@ fn main() -> ExitCode {
 /// Builds the server and the load generator for release and runs the latter on the former.
 fn bench(arguments: &[&str]) -> Result<(), String> {
     run(&["cargo", "build", "--release", "--locked", "-p", "quorate", "-p", "quorate-bench"])?;
-    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
+    let target = target();
     let program = format!("{target}/release/quorate-bench");
     let server = format!("{target}/release/quorate");
     let mut command = vec![program.as_str()];
@@ -60,6 +64,25 @@ fn bench(arguments: &[&str]) -> Result<(), String> {
     }
     command.extend(arguments);
     run(&command).map(|_| ())
+}
+
+/// Builds the server and takes it, and etcd if it can be had, through the tour.
+fn tour() -> Result<(), String> {
+    run(&["cargo", "build", "--release", "--locked", "-p", "quorate"])?;
+    let server = format!("{}/release/quorate", target());
+    match tour::run(Path::new(&server))? {
+        tour::Tour::Equal => println!("etcdctl sees no difference between etcd and quorate"),
+        tour::Tour::Skipped(why) => println!(
+            "SKIPPED: the etcdctl tour needs etcd 3.5, and it cannot be had here: {why}\nname the programs in \
+             QUORATE_TOUR_ETCD and QUORATE_TOUR_ETCDCTL to run it"
+        ),
+    }
+    Ok(())
+}
+
+/// Where cargo builds to.
+fn target() -> String {
+    std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned())
 }
 
 fn ci() -> Result<(), String> {
@@ -74,6 +97,7 @@ fn ci() -> Result<(), String> {
         step("docs", &["cargo", "doc", "--workspace", "--no-deps", "--locked"]),
         step("tests", &["cargo", "test", "--workspace", "--locked"]),
         step("simulation", &["cargo", "xtask", "sim", "--seeds", CI_SEEDS]),
+        step("tour", &["cargo", "xtask", "tour"]),
         step("demo", &["cargo", "run", "--release", "--locked", "--", "demo", "--kills", "2"]),
     ];
     let mut times: Vec<(&str, Duration)> = Vec::new();
