@@ -1,0 +1,342 @@
+//! From a request to its answer: to the leader, through evaluation or a barrier, to whoever waits.
+//!
+//! Everything that waits has a deadline and is answered once, at the latest by [`Host::reject_late`].
+
+use super::Host;
+use crate::effects::{Grant, Ticket};
+use crate::group::{Origin, ReadWait, State, Then, Wait, Work, is_timer_call, may_change};
+use crate::peer::{Outcome, PeerMessage};
+use quorate_consensus::{Consensus, ProposeError, Raft, ReadId, ReadOutcome, Role};
+use quorate_mvcc::engine::Engine;
+use quorate_partition::{Evaluated, Partition, ReadError};
+use quorate_types::{
+    Answer, Fault, GroupId, Index, NodeId, Position, Rejection, Reply, Request, Revision, Tick,
+};
+
+impl<E: Engine> Host<E> {
+    /// Sends a request where it can be answered.
+    pub(super) fn dispatch(&mut self, id: GroupId, work: Work) -> Result<(), Fault> {
+        let Some(group) = self.groups.get_mut(&id) else {
+            self.reply(work.origin, Err(Rejection::Unavailable));
+            return Ok(());
+        };
+        if group.is_serving {
+            return self.serve(id, work);
+        }
+        let is_local = matches!(work.origin, Origin::Local(_));
+        match (group.role, group.leader, work.origin) {
+            (Role::Follower { .. }, Some(leader), Origin::Local(ticket)) => {
+                let message = PeerMessage::Request { ticket, group: id, request: work.request.clone() };
+                group.forwarded.insert(ticket, (leader, work));
+                self.out.send.push((leader, message));
+            }
+            (Role::Leader { .. }, _, _) | (_, None, _)
+                if is_local || matches!(group.role, Role::Leader { .. }) =>
+            {
+                if group.waiting.len() < self.options.waiting_max {
+                    group.waiting.push_back(work);
+                } else {
+                    self.reply(work.origin, Err(Rejection::Busy));
+                }
+            }
+            _ => self.reply(work.origin, Err(Rejection::LeaderChanged)),
+        }
+        Ok(())
+    }
+
+    /// Answers a request on the group's serving leader.
+    pub(super) fn serve(&mut self, id: GroupId, work: Work) -> Result<(), Fault> {
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+        if group.inflight() >= self.options.inflight_max {
+            self.reply(work.origin, Err(Rejection::Busy));
+            return Ok(());
+        }
+        if is_timer_call(&work.request) {
+            let (after, deadline) = (group.proposed, work.deadline);
+            return self.begin_barrier(id, after, deadline, Then::Lease(work.clone()), Some(work));
+        }
+        match group.raft.can_propose() {
+            Ok(()) => {}
+            Err(ProposeError::Full) => {
+                self.reply(work.origin, Err(Rejection::Busy));
+                return Ok(());
+            }
+            Err(_) => {
+                // Leadership is being handed over: wait for who takes it.
+                if group.waiting.len() < self.options.waiting_max && work.origin != Origin::Own {
+                    group.waiting.push_back(work);
+                } else {
+                    self.reply(work.origin, Err(Rejection::LeaderChanged));
+                }
+                return Ok(());
+            }
+        }
+        let index = group.raft.last().index.next();
+        let State::Ready(partition) = &mut group.state else {
+            panic!("group {id} serves while its state is being installed");
+        };
+        let evaluated = match &work.request {
+            Request::LeaseKeepAlive { lease } => partition.keep_alive(*lease, work.received, index),
+            request => partition.evaluate(request, index),
+        };
+        match evaluated {
+            Err(ReadError::Rejection(rejection)) => self.reply(work.origin, Err(rejection)),
+            Err(ReadError::Fault(fault)) => return Err(fault),
+            Ok(Evaluated::Unchanged { reply }) => {
+                let (after, deadline) = (group.proposed, work.deadline);
+                let then = Then::Reply(work.origin, reply);
+                return self.begin_barrier(id, after, deadline, then, Some(work));
+            }
+            Ok(Evaluated::Changes { kind, data, reply }) => {
+                let position = propose(&mut group.raft, kind, data, index);
+                group.proposed = position;
+                self.dirty.insert(id);
+                let then = match work.request {
+                    Request::Compact { revision, physical: true } => {
+                        let revision = Revision(u64::try_from(revision).unwrap_or(0));
+                        Then::ReplyPhysical(work.origin, reply, revision)
+                    }
+                    _ => Then::Reply(work.origin, reply),
+                };
+                let wait = Wait { term: Some(position.term), deadline: work.deadline, then };
+                group.waits.entry(index).or_default().push(wait);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn begin_barrier(
+        &mut self,
+        id: GroupId,
+        after: Position,
+        deadline: Tick,
+        then: Then,
+        again: Option<Work>,
+    ) -> Result<(), Fault> {
+        let Some(group) = self.groups.get_mut(&id) else {
+            self.reject(then, Rejection::Unavailable);
+            return Ok(());
+        };
+        if group.reads.len() >= self.options.inflight_max {
+            self.reject(then, Rejection::Busy);
+            return Ok(());
+        }
+        self.next_read += 1;
+        let read = ReadId(self.next_read);
+        group.reads.insert(read, ReadWait { after, deadline, then, again });
+        group.raft.read(read);
+        self.dirty.insert(id);
+        Ok(())
+    }
+
+    pub(super) fn on_read(&mut self, id: GroupId, read: ReadId, outcome: ReadOutcome) -> Result<(), Fault> {
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+        let Some(wait) = group.reads.remove(&read) else { return Ok(()) };
+        match outcome {
+            ReadOutcome::Ready(index) => {
+                let applied = group.applied();
+                // The entries it rests on are ours and of this term: once past them in the log, they are
+                // committed; if they are still to come, their term is checked when they are applied.
+                let (index, term) = if wait.after.index > index {
+                    (wait.after.index, Some(wait.after.term))
+                } else {
+                    (index, None)
+                };
+                if index <= applied && group.partition().is_some() {
+                    return self.finish(id, wait.then, wait.deadline);
+                }
+                let wait = Wait { term, deadline: wait.deadline, then: wait.then };
+                group.waits.entry(index).or_default().push(wait);
+            }
+            // Nothing has happened: ask again, after a tick so as not to spin while nobody leads.
+            ReadOutcome::Failed => match wait.again {
+                Some(work) if self.now < work.deadline => group.waiting.push_back(work),
+                None if self.now < wait.deadline => {
+                    self.next_read += 1;
+                    let again = ReadId(self.next_read);
+                    group.reads.insert(again, wait);
+                    self.retry_read(id, again);
+                }
+                _ => self.reject(wait.then, Rejection::NoLeader),
+            },
+        }
+        Ok(())
+    }
+
+    /// A barrier that failed is asked for again at the next scan, when a leader may be known.
+    pub(super) fn retry_read(&mut self, id: GroupId, read: ReadId) {
+        if let Some(group) = self.groups.get_mut(&id)
+            && group.leader.is_some()
+        {
+            group.raft.read(read);
+            self.dirty.insert(id);
+        }
+    }
+
+    pub(super) fn finish(&mut self, id: GroupId, then: Then, deadline: Tick) -> Result<(), Fault> {
+        let now = self.now;
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+        match then {
+            Then::Reply(origin, (revision, answer)) => {
+                let term = group.term;
+                self.reply(origin, Ok(Reply { revision, term, answer }));
+            }
+            Then::ReplyPhysical(origin, reply, revision) => {
+                group.physical.push((revision, origin, reply, deadline));
+            }
+            Then::Grant(ticket) => {
+                let grant = Grant { group: id, revision: group.reader.revision(), term: group.term };
+                self.out.grants.push((ticket, Ok(grant)));
+            }
+            Then::Lease(work) => {
+                let (State::Ready(partition), true) = (&group.state, group.is_serving) else {
+                    return self.dispatch(id, work);
+                };
+                let answer = match &work.request {
+                    Request::LeaseTimeToLive { lease, with_keys } => {
+                        Answer::LeaseTimeToLive(partition.time_to_live(*lease, now, *with_keys))
+                    }
+                    _ => Answer::Leases(partition.leases()),
+                };
+                let reply = Reply { revision: partition.revision(), term: group.term, answer };
+                self.reply(work.origin, Ok(reply));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn reject(&mut self, then: Then, rejection: Rejection) {
+        match then {
+            Then::Reply(origin, _) | Then::ReplyPhysical(origin, _, _) => self.reply(origin, Err(rejection)),
+            Then::Lease(work) => self.reply(work.origin, Err(rejection)),
+            Then::Grant(ticket) => self.out.grants.push((ticket, Err(rejection))),
+        }
+    }
+
+    pub(super) fn reply(&mut self, origin: Origin, outcome: Result<Reply, Rejection>) {
+        match origin {
+            Origin::Local(ticket) => self.out.replies.push((ticket, outcome)),
+            Origin::Remote(node, ticket) => {
+                self.out.send.push((node, PeerMessage::Reply { ticket, outcome: Outcome(outcome) }));
+            }
+            Origin::Own => {}
+        }
+    }
+
+    pub(super) fn on_reply(&mut self, from: NodeId, ticket: Ticket, outcome: Result<Reply, Rejection>) {
+        let found = self.groups.iter_mut().find_map(|(id, group)| {
+            let is_from = group.forwarded.get(&ticket).is_some_and(|(to, _)| *to == from);
+            is_from.then(|| group.forwarded.remove(&ticket)).flatten().map(|(_, work)| (*id, work))
+        });
+        let Some((id, work)) = found else { return };
+        match outcome {
+            // It did nothing there; somebody else may lead, or soon will.
+            Err(Rejection::LeaderChanged | Rejection::NoLeader) if self.now < work.deadline => {
+                if let Some(group) = self.groups.get_mut(&id) {
+                    group.waiting.push_back(work);
+                }
+            }
+            outcome => self.reply(work.origin, outcome),
+        }
+    }
+
+    /// The answer to a forwarded request will not come.
+    pub(super) fn forward_failed(&mut self, id: GroupId, ticket: Ticket) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let Some((_, work)) = group.forwarded.remove(&ticket) else { return };
+        if may_change(&work.request) {
+            self.reply(work.origin, Err(Rejection::Unknown));
+        } else {
+            group.waiting.push_back(work);
+        }
+    }
+
+    pub(super) fn answer_physical(&mut self, id: GroupId) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        if group.physical.is_empty() {
+            return;
+        }
+        let done = group.partition().and_then(Partition::physically_compacted);
+        let term = group.term;
+        let (ready, rest) = std::mem::take(&mut group.physical)
+            .into_iter()
+            .partition(|(revision, ..)| done.is_some_and(|done| done >= *revision));
+        group.physical = rest;
+        for (_, origin, (revision, answer), _) in Vec::from_iter::<Vec<_>>(ready) {
+            self.reply(origin, Ok(Reply { revision, term, answer }));
+        }
+    }
+
+    pub(super) fn reject_late(&mut self) {
+        let now = self.now;
+        let mut late: Vec<(Then, Rejection)> = Vec::new();
+        let mut retry = Vec::new();
+        for (id, group) in &mut self.groups {
+            group.waiting.retain(|work| {
+                let is_late = work.deadline <= now;
+                if is_late {
+                    let then = Then::Reply(work.origin, (Revision(0), Answer::Compact));
+                    late.push((then, Rejection::NoLeader));
+                }
+                !is_late
+            });
+            let expired = group.forwarded.iter().filter(|(_, (_, work))| work.deadline <= now);
+            for ticket in expired.map(|(ticket, _)| *ticket).collect::<Vec<_>>() {
+                if let Some((_, work)) = group.forwarded.remove(&ticket) {
+                    let rejection =
+                        if may_change(&work.request) { Rejection::Unknown } else { Rejection::Timeout };
+                    late.push((Then::Reply(work.origin, (Revision(0), Answer::Compact)), rejection));
+                }
+            }
+            let expired = group.reads.iter().filter(|(_, wait)| wait.deadline <= now);
+            for read in expired.map(|(read, _)| *read).collect::<Vec<_>>() {
+                if let Some(wait) = group.reads.remove(&read) {
+                    late.push((wait.then, Rejection::Timeout));
+                }
+            }
+            // Barriers that failed for want of a leader; asking twice for one that is under way is harmless.
+            retry.extend(group.reads.keys().map(|read| (*id, *read)));
+            for waits in group.waits.values_mut() {
+                waits.retain(|wait| {
+                    let is_late = wait.deadline <= now;
+                    if is_late {
+                        let rejection =
+                            if wait.term.is_some() { Rejection::Unknown } else { Rejection::Timeout };
+                        late.push((wait.then.clone(), rejection));
+                    }
+                    !is_late
+                });
+            }
+            group.waits.retain(|_, waits| !waits.is_empty());
+            group.physical.retain(|(_, origin, reply, deadline)| {
+                let is_late = *deadline <= now;
+                if is_late {
+                    late.push((Then::Reply(*origin, reply.clone()), Rejection::Timeout));
+                }
+                !is_late
+            });
+        }
+        for (then, rejection) in late {
+            self.reject(then, rejection);
+        }
+        for (id, read) in retry {
+            self.retry_read(id, read);
+        }
+    }
+}
+
+/// Proposes what was evaluated for `index`, where it must end up: the evaluation is part of the overlay already.
+pub(super) fn propose(
+    raft: &mut Raft,
+    kind: quorate_types::EntryKind,
+    data: quorate_types::Bytes,
+    index: Index,
+) -> Position {
+    match raft.propose(kind, data) {
+        Ok(position) => {
+            assert!(position.index == index, "proposed for {index}, appended at {position}");
+            position
+        }
+        Err(error) => panic!("a proposal that could be made was refused: {error:?}"),
+    }
+}

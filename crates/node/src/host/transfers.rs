@@ -1,0 +1,109 @@
+//! Snapshots as the groups see them: offered to followers, fetched, put in place of the state.
+
+use super::Host;
+use crate::effects::{Applied, Notice};
+use crate::group::State;
+use crate::snapshots::Fetching;
+use quorate_consensus::{Consensus, SnapshotFetch, SnapshotMeta};
+use quorate_mvcc::engine::Engine;
+use quorate_partition::Partition;
+use quorate_partition::snapshot::{InstallError, Installer};
+use quorate_types::{Fault, GroupId, NodeId, Rejection};
+
+impl<E: Engine> Host<E> {
+    pub(super) fn offer_snapshot(&mut self, id: GroupId, to: NodeId) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let voters = group.voters.clone();
+        let Some(source) = group.partition().map(Partition::snapshot) else { return };
+        let position = self.sources.keep(id, to, source, self.now);
+        group.raft.offer_snapshot(to, SnapshotMeta { position, voters });
+        self.dirty.insert(id);
+        self.out.notices.push(Notice::SnapshotOffered { group: id, to, position });
+    }
+
+    pub(super) fn begin_fetch(&mut self, id: GroupId, fetch: SnapshotFetch) -> Result<(), Fault> {
+        let (from, position) = (fetch.from, fetch.meta.position);
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+        // From here on there is no state to apply to, until the snapshot is whole.
+        group.raft.state_lost();
+        let unfinished = self.fetching.remove(&id).map(Fetching::into_installer);
+        let installer = match (std::mem::replace(&mut group.state, State::Installing(None)), unfinished) {
+            (State::Ready(partition), _) => partition.into_installer()?,
+            (State::Installing(Some(installer)), _) | (State::Installing(None), Some(installer)) => {
+                installer.restart()?
+            }
+            (State::Installing(None), None) => panic!("group {id} has lost its installer"),
+        };
+        let mut fetching = Fetching::new(fetch, installer, self.now);
+        let (to, pull) = fetching.pull(id, self.now);
+        self.out.send.push((to, pull));
+        self.fetching.insert(id, fetching);
+        self.out.notices.push(Notice::SnapshotFetching { group: id, from, position });
+        Ok(())
+    }
+
+    pub(super) fn repeat_pulls(&mut self) {
+        let now = self.now;
+        let mut failed = Vec::new();
+        for (id, fetching) in &mut self.fetching {
+            match fetching.is_overdue(now) {
+                Ok(false) => {}
+                Ok(true) => {
+                    let (to, pull) = fetching.pull(*id, now);
+                    self.out.send.push((to, pull));
+                }
+                Err(reason) => failed.push((*id, reason)),
+            }
+        }
+        for (id, reason) in failed {
+            self.fail_fetch(id, reason);
+        }
+    }
+
+    pub(super) fn fail_fetch(&mut self, id: GroupId, reason: String) {
+        let installer = self.fetching.remove(&id).map(Fetching::into_installer);
+        if let Some(group) = self.groups.get_mut(&id) {
+            if let State::Installing(kept @ None) = &mut group.state {
+                *kept = installer;
+            }
+            group.raft.fetch_failed();
+            self.dirty.insert(id);
+        }
+        self.out.notices.push(Notice::SnapshotFailed { group: id, reason });
+    }
+
+    pub(super) fn finish_fetch(&mut self, id: GroupId) -> Result<(), Fault> {
+        let Some(fetching) = self.fetching.remove(&id) else { return Ok(()) };
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+        let (meta, bytes) = (fetching.fetch.meta.clone(), fetching.bytes);
+        match fetching.into_installer().finish(meta.position) {
+            Ok(partition) => group.state = State::Ready(partition),
+            Err(InstallError::Fault(fault)) => return Err(fault),
+            Err(error @ InstallError::Mismatch(_)) => {
+                let installer = Installer::begin(self.engine.clone(), id, self.options.partition.clone())?;
+                group.reader = installer.reader();
+                group.state = State::Installing(Some(installer));
+                self.fail_fetch(id, error.to_string());
+                return Ok(());
+            }
+        }
+        let position = meta.position;
+        group.flushed = position.index;
+        group.flushing = None;
+        group.raft.restored(meta);
+        self.dirty.insert(id);
+        let revision = group.reader.revision();
+        self.out.applied.push((id, Applied { replaced: Some(revision), ..Applied::default() }));
+        self.out.notices.push(Notice::SnapshotInstalled { group: id, position, bytes });
+        let still_waiting = group.waits.split_off(&position.index.next());
+        let done = std::mem::replace(&mut group.waits, still_waiting);
+        for wait in done.into_values().flatten() {
+            match wait.term {
+                // Whether that entry is among what the snapshot holds cannot be told any more.
+                Some(_) => self.reject(wait.then, Rejection::Unknown),
+                None => self.finish(id, wait.then, wait.deadline)?,
+            }
+        }
+        Ok(())
+    }
+}
