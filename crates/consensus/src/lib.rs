@@ -18,7 +18,7 @@ pub use message::Message;
 pub use options::Options;
 pub use raft::Raft;
 
-use quorate_types::{Bytes, Entry, EntryKind, Index, LogWrite, NodeId, Position};
+use quorate_types::{Bytes, Entry, EntryKind, Index, LogWrite, NodeId, Position, Term};
 
 /// Names one write handed to the shell, ascending within a group. The shell reports it durable with
 /// [`Consensus::persisted`]; reporting one reports all before it.
@@ -103,6 +103,21 @@ pub trait Consensus {
     /// Until [`Consensus::restored`] nothing is applied, no votes are asked for, and appends are refused in a way
     /// that makes the leader offer a snapshot. The log stays: what was acknowledged is still held.
     fn state_lost(&mut self);
+
+    /// This replica may have made promises that it does not remember, because its disk was lost: until
+    /// [`Consensus::give_votes`] it neither votes nor asks for votes. What it acknowledges counts: that it holds.
+    fn withhold_votes(&mut self);
+
+    /// Ends what [`Consensus::withhold_votes`] began.
+    fn give_votes(&mut self);
+
+    /// Nothing that this replica promised and forgot can bind beyond `term`: goes there if it is behind, and votes for
+    /// nobody in it.
+    fn fence(&mut self, term: Term);
+
+    /// `node` has lost its disk: a vote of its former life does not elect us any more, and what that acknowledged it does not
+    /// hold any more.
+    fn peer_forgot(&mut self, node: NodeId);
 
     /// The end of the log.
     fn last(&self) -> Position;

@@ -33,6 +33,11 @@ number!(
     NodeId(u64), "{:x}"
 );
 number!(
+    /// One life of a node's data directory; drawn at random when the directory is made. A node that comes back with
+    /// another one has forgotten what it promised before.
+    Incarnation(u64), "{:x}"
+);
+number!(
     /// One revision domain, an etcd of its own. [`KeyspaceId::SYSTEM`] holds the cluster map.
     KeyspaceId(u32), "{}"
 );

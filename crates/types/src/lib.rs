@@ -35,7 +35,7 @@ pub use command::{Command, Effect};
 pub use entry::{Entry, EntryKind, HardState, LogWrite, Position};
 pub use event::{Changes, Event};
 pub use fault::Fault;
-pub use ids::{ClusterId, GroupId, Index, KeyspaceId, LeaseId, NodeId, PartitionId, Term, Tick};
+pub use ids::{ClusterId, GroupId, Incarnation, Index, KeyspaceId, LeaseId, NodeId, PartitionId, Term, Tick};
 pub use key::{Key, KeyRange};
 pub use record::{KeyValue, Record};
 pub use rejection::Rejection;

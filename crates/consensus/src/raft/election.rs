@@ -10,7 +10,7 @@
 //!   forgot its own vote could help to elect a second leader of the same term.
 
 use super::{Follower, Leader, Raft, State, Transfer};
-use crate::progress::{Mode, Progress};
+use crate::progress::Mode;
 use crate::raft::reads::Rounds;
 use crate::{Message, ReadId};
 use quorate_types::{Bytes, EntryKind, Index, NodeId, Position, Term};
@@ -93,7 +93,7 @@ impl Raft {
 
     pub(super) fn begin_election(&mut self) {
         // A leader that cannot serve would only be in the way of one that can.
-        if self.is_stateless {
+        if self.is_stateless || self.is_withholding {
             return self.draw_timeout();
         }
         if self.options.voters.len() == 1 {
@@ -150,6 +150,10 @@ impl Raft {
         pre: bool,
         transfer: bool,
     ) {
+        // Not even a refusal, which would be an answer of a voter.
+        if self.is_withholding {
+            return;
+        }
         let is_up_to_date = last >= self.log.last();
         let granted = if pre {
             term > self.term && is_up_to_date && !self.honours_a_leader()
@@ -190,15 +194,8 @@ impl Raft {
 
     fn become_leader(&mut self) {
         let last = self.log.last().index;
-        let follower = || Follower {
-            progress: Progress::new(last, self.options.inflight_messages_max),
-            is_active: true,
-            matched_before: Index::START,
-            commit_sent: Index::START,
-            round: 0,
-            offer: None,
-        };
-        let followers = self.others().map(|voter| (voter, follower())).collect();
+        let inflight_max = self.options.inflight_messages_max;
+        let followers = self.others().map(|voter| (voter, Follower::new(last, inflight_max))).collect();
         let uncommitted_bytes = (self.commit.0 + 1..=last.0)
             .filter_map(|index| self.log.get(Index(index)))
             .map(quorate_types::Entry::size)
@@ -313,7 +310,7 @@ impl Raft {
     }
 
     pub(super) fn on_timeout_now(&mut self) {
-        if matches!(self.state, State::Follower { .. }) && !self.is_stateless {
+        if matches!(self.state, State::Follower { .. }) && !self.is_stateless && !self.is_withholding {
             self.campaign(true);
         }
     }

@@ -7,6 +7,7 @@
 //! * [`election`]: votes, pre-votes (thesis 9.6), the quorum check, hand-over (thesis 3.10).
 //! * [`replication`]: appends, acknowledgements, commit, offers of snapshots.
 //! * [`reads`]: read barriers (thesis 6.4).
+//! * [`amnesia`]: a replica that lost its disk comes back.
 //!
 //! Invariants:
 //! * A vote, a request for votes and an acknowledgement leave only after the write that makes them true.
@@ -17,6 +18,7 @@
 //! Caveats: the set of voters is fixed for a group's life. The log since the last compaction is in memory;
 //! its owner bounds it by compacting.
 
+mod amnesia;
 mod election;
 mod reads;
 mod replication;
@@ -78,6 +80,8 @@ pub struct Raft {
     fetch_is_new: bool,
     /// The state machine waits for a snapshot.
     is_stateless: bool,
+    /// May have promised what it does not remember.
+    is_withholding: bool,
     reported: Option<(Term, Role)>,
 }
 
@@ -113,6 +117,20 @@ struct Follower {
     round: u64,
     /// The snapshot it is offered.
     offer: Option<SnapshotMeta>,
+}
+
+impl Follower {
+    /// Nothing is known of it.
+    fn new(last: Index, inflight_max: usize) -> Self {
+        Self {
+            progress: Progress::new(last, inflight_max),
+            is_active: true,
+            matched_before: Index::START,
+            commit_sent: Index::START,
+            round: 0,
+            offer: None,
+        }
+    }
 }
 
 struct Transfer {
@@ -167,6 +185,7 @@ impl Raft {
             fetch: None,
             fetch_is_new: false,
             is_stateless: false,
+            is_withholding: false,
             reported: None,
             options,
         };
@@ -380,6 +399,22 @@ impl Consensus for Raft {
 
     fn state_lost(&mut self) {
         self.is_stateless = true;
+    }
+
+    fn withhold_votes(&mut self) {
+        self.is_withholding = true;
+    }
+
+    fn give_votes(&mut self) {
+        self.is_withholding = false;
+    }
+
+    fn fence(&mut self, term: Term) {
+        self.raise_fence(term);
+    }
+
+    fn peer_forgot(&mut self, node: NodeId) {
+        self.on_peer_forgot(node);
     }
 
     fn last(&self) -> Position {
