@@ -113,7 +113,7 @@ pub trait Consensus {
 
     /// Nothing that this replica promised and forgot can bind beyond `term`: goes there if it is behind, and votes for
     /// nobody in it.
-    fn fence(&mut self, term: Term);
+    fn abstain(&mut self, term: Term);
 
     /// `node` has lost its disk: a vote of its former life does not elect us any more, and what that acknowledged it does not
     /// hold any more.

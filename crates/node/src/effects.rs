@@ -1,6 +1,7 @@
 //! All that a node can ask of its shell.
 
 use crate::PeerMessage;
+use crate::admission::Standing;
 use quorate_consensus::Role;
 use quorate_types::{Changes, GroupId, LogWrite, NodeId, Position, Rejection, Reply, Revision, Term};
 
@@ -42,6 +43,8 @@ pub struct Effects {
     pub applied: Vec<(GroupId, Applied)>,
     /// The ordered store should be flushed; report with [`crate::Host::flushed`].
     pub flush: bool,
+    /// Must become durable in the data directory; report with [`crate::Host::standing_recorded`].
+    pub standing: Option<Standing>,
     /// What an operator wants to know.
     pub notices: Vec<Notice>,
 }
@@ -109,6 +112,20 @@ pub enum Notice {
         group: GroupId,
         /// Why.
         reason: String,
+    },
+    /// This node's data directory is new; it asks these members before it takes part.
+    Asking {
+        /// Who has not answered.
+        unanswered: Vec<NodeId>,
+    },
+    /// The cluster remembers this node, so its directory is not its first; it catches up before it votes again.
+    CatchingUp,
+    /// This node takes part.
+    Admitted,
+    /// A peer came back with a new data directory.
+    Reborn {
+        /// Who.
+        node: NodeId,
     },
     /// A peer sent something that it should not have; it was ignored.
     Suspicious {

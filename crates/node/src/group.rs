@@ -48,6 +48,8 @@ pub(crate) enum Then {
     Lease(Work),
     /// A read barrier of this node's client.
     Grant(Ticket),
+    /// This node has caught up in this group, as far as its admission asks.
+    Admission(GroupId),
 }
 
 /// Something that waits for an index to be applied.

@@ -10,8 +10,10 @@
 //! * [`router`]: key → directory → slot → partition.
 //! * [`peer`]: what nodes say to each other.
 //! * [`snapshots`]: serving snapshots to followers that fell behind, and fetching them.
+//! * [`admission`]: how a node with a new data directory comes to take part.
 //! * [`retention`]: when the store is flushed and the log cut.
 
+pub mod admission;
 pub mod effects;
 pub mod group;
 pub mod host;
@@ -21,6 +23,7 @@ pub mod retention;
 pub mod router;
 pub mod snapshots;
 
+pub use admission::Standing;
 pub use effects::{Effects, Grant, Notice, Ticket, WriteId};
 pub use group::GroupStatus;
 pub use host::{GroupStart, Host};

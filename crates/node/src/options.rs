@@ -1,6 +1,6 @@
 //! The numbers a node runs by.
 
-use quorate_types::NodeId;
+use quorate_types::{Incarnation, NodeId};
 
 /// How a node counts time and what bounds it keeps. Times are in ticks; the shell says how long a tick
 /// is by how often it calls [`crate::Host::tick`].
@@ -8,6 +8,8 @@ use quorate_types::NodeId;
 pub struct Options {
     /// This node.
     pub id: NodeId,
+    /// This data directory.
+    pub incarnation: Incarnation,
     /// Seed of the random election timeouts; different on every node.
     pub seed: u64,
     /// Ticks in a second.
@@ -46,12 +48,13 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults of the server: ticks of 20 ms, heartbeats every 100 ms, elections after 500 to
+    /// The defaults of the server, with a directory named after the seed: ticks of 20 ms, heartbeats every 100 ms, elections after 500 to
     /// 800 ms of silence.
     pub fn new(id: NodeId, seed: u64) -> Self {
         let ticks_per_second = 50;
         Self {
             id,
+            incarnation: Incarnation(seed),
             seed,
             ticks_per_second,
             heartbeat_ticks: 5,

@@ -1,10 +1,11 @@
 //! What nodes say to each other, all groups together.
 
 use crate::Ticket;
+use crate::admission::AdmissionAnswer;
 use quorate_consensus::Message;
 use quorate_partition::snapshot::{Chunk, Cursor};
 use quorate_types::{
-    Decode, Encode, GroupId, Input, Malformed, Position, Rejection, Reply, Request, wire_enum,
+    Decode, Encode, GroupId, Incarnation, Input, Malformed, Position, Rejection, Reply, Request, wire_enum,
 };
 
 /// A message between two nodes. All may be lost. None is repeated by the transport; a repetition would do
@@ -56,6 +57,13 @@ pub enum PeerMessage {
         /// The rows.
         chunk: Chunk,
     },
+    /// A node with a new directory to every member: may I take part? Repeated until all have answered.
+    AdmissionAsk {
+        /// The directory.
+        incarnation: Incarnation,
+    },
+    /// The answer. Lost: asked for again. Late: it names the directory it was about.
+    AdmissionAnswer(AdmissionAnswer),
     /// Leader to follower: that snapshot is not kept any more.
     SnapshotGone {
         /// Of which group.
@@ -72,6 +80,8 @@ wire_enum!(PeerMessage {
     3 => SnapshotPull { group, position, cursor },
     4 => SnapshotChunk { group, position, after, chunk },
     5 => SnapshotGone { group, position },
+    6 => AdmissionAsk { incarnation },
+    7 => AdmissionAnswer(answer),
 });
 
 /// How a forwarded request ended.

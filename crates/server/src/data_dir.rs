@@ -3,12 +3,15 @@
 //! ```text
 //! DATA_DIR/
 //!   LOCK        held by the running process
-//!   IDENTITY    what follows, as text with a checksum
+//!   IDENTITY    format, cluster, node and this directory's incarnation, as text with a checksum
+//!   ADMITTED    that the node takes part, and the directories of those it began the cluster with; likewise
 //!   log/        the write-ahead log of all groups
 //!   store/      the ordered store
 //! ```
 
-use quorate_types::{ClusterId, NodeId};
+use quorate_node::Standing;
+use quorate_types::{ClusterId, Incarnation, NodeId};
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -55,8 +58,8 @@ pub enum DataDirError {
     },
     /// The identity file makes no sense.
     #[error(
-        "{0} is damaged: it does not say whose data this is. Restore the file: it holds format, cluster, node and a \
-         checksum. Do not start the node with an empty data directory: it would forget what it has promised"
+        "{0} is damaged, and with it what this data directory is. Restore the file, or move the whole directory away and start \
+         with an empty one: the node then fetches everything from the others"
     )]
     Damaged(String),
     /// There is data but no identity file.
@@ -68,6 +71,7 @@ pub enum DataDirError {
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
+    incarnation: Incarnation,
     /// Held for as long as it is open.
     _lock: File,
 }
@@ -94,8 +98,8 @@ impl DataDir {
         std::fs::create_dir_all(path).map_err(io("cannot make"))?;
         let lock = lock(path)?;
         let identity = path.join("IDENTITY");
-        if identity.exists() {
-            let found = read_identity(path)?;
+        let incarnation = if identity.exists() {
+            let (found, incarnation) = read_identity(path)?;
             if found != owner {
                 return Err(DataDirError::Foreign {
                     path: path.display().to_string(),
@@ -103,17 +107,30 @@ impl DataDir {
                     expected: owner.to_string(),
                 });
             }
+            incarnation
         } else {
             let mut others = std::fs::read_dir(path).map_err(io("cannot list"))?.flatten();
             if others.any(|entry| entry.file_name() != "LOCK") {
                 return Err(DataDirError::NotOurs(path.display().to_string()));
             }
-            write_identity(path, owner).map_err(io("cannot write IDENTITY in"))?;
-        }
+            let incarnation = draw_incarnation();
+            write_identity(path, owner, incarnation).map_err(io("cannot write IDENTITY in"))?;
+            incarnation
+        };
         for part in ["log", "store"] {
             std::fs::create_dir_all(path.join(part)).map_err(io("cannot make a folder in"))?;
         }
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), incarnation, _lock: lock })
+    }
+
+    /// Tells this directory from any other that the node had or will have.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Whether the node takes part, as last recorded.
+    pub fn standing(&self) -> Result<Standing, DataDirError> {
+        read_standing(&self.path)
     }
 
     /// Where the log is.
@@ -141,19 +158,34 @@ pub fn lock(path: &Path) -> Result<File, DataDirError> {
     }
 }
 
+/// Makes durable that the node takes part.
+pub fn record_standing(path: &Path, originals: &BTreeMap<NodeId, Incarnation>) -> std::io::Result<()> {
+    let lines = originals.iter().map(|(node, incarnation)| format!("original={node} {incarnation}\n"));
+    write_checked(path, "ADMITTED", &format!("admitted=yes\n{}", lines.collect::<String>()))
+}
+
+/// Reads whether the node takes part.
+pub fn read_standing(path: &Path) -> Result<Standing, DataDirError> {
+    let file = path.join("ADMITTED");
+    if !file.exists() {
+        return Ok(Standing::New);
+    }
+    let body = read_checked(&file)?;
+    let damaged = || DataDirError::Damaged(file.display().to_string());
+    let mut originals = BTreeMap::new();
+    for original in body.lines().filter_map(|line| line.strip_prefix("original=")) {
+        let (node, incarnation) = original.split_once(' ').ok_or_else(damaged)?;
+        let hex = |text: &str| u64::from_str_radix(text, 16).map_err(|_| damaged());
+        originals.insert(NodeId(hex(node)?), Incarnation(hex(incarnation)?));
+    }
+    Ok(Standing::Admitted { originals })
+}
+
 /// Reads whose the directory is.
-pub fn read_identity(path: &Path) -> Result<Owner, DataDirError> {
+pub fn read_identity(path: &Path) -> Result<(Owner, Incarnation), DataDirError> {
     let file = path.join("IDENTITY");
     let damaged = || DataDirError::Damaged(file.display().to_string());
-    let text = std::fs::read_to_string(&file).map_err(|cause| DataDirError::Io {
-        doing: "cannot read",
-        path: file.display().to_string(),
-        cause,
-    })?;
-    let (body, checksum) = text.trim_end().rsplit_once("checksum=").ok_or_else(damaged)?;
-    if u32::from_str_radix(checksum, 16).ok() != Some(crc32c::crc32c(body.as_bytes())) {
-        return Err(damaged());
-    }
+    let body = read_checked(&file)?;
     let field = |name: &str| {
         let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         line.ok_or_else(damaged)
@@ -163,18 +195,52 @@ pub fn read_identity(path: &Path) -> Result<Owner, DataDirError> {
         return Err(DataDirError::Newer { path: path.display().to_string(), found: format });
     }
     let hex = |text: &str| u64::from_str_radix(text, 16).map_err(|_| damaged());
-    Ok(Owner { cluster: ClusterId(hex(field("cluster")?)?), node: NodeId(hex(field("node")?)?) })
+    let owner = Owner { cluster: ClusterId(hex(field("cluster")?)?), node: NodeId(hex(field("node")?)?) };
+    Ok((owner, Incarnation(hex(field("incarnation")?)?)))
 }
 
-fn write_identity(path: &Path, owner: Owner) -> std::io::Result<()> {
-    let body = format!("format={FORMAT}\ncluster={}\nnode={}\n", owner.cluster, owner.node);
-    let text = format!("{body}checksum={:08x}\n", crc32c::crc32c(body.as_bytes()));
-    // Written beside and renamed, so that a crash leaves either nothing or the whole of it.
-    let draft = path.join("IDENTITY.new");
+fn write_identity(path: &Path, owner: Owner, incarnation: Incarnation) -> std::io::Result<()> {
+    let body = format!(
+        "format={FORMAT}\ncluster={}\nnode={}\nincarnation={incarnation}\n",
+        owner.cluster, owner.node
+    );
+    write_checked(path, "IDENTITY", &body)
+}
+
+/// Of the system's randomness, as far as the standard library hands it out.
+fn draw_incarnation() -> Incarnation {
+    use std::hash::{BuildHasher, Hasher};
+    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    hasher.write_u128(now.as_nanos());
+    hasher.write_u32(std::process::id());
+    Incarnation(hasher.finish())
+}
+
+/// The text of a small file, without the checksum that it ends with.
+fn read_checked(file: &Path) -> Result<String, DataDirError> {
+    let mut text = std::fs::read_to_string(file).map_err(|cause| DataDirError::Io {
+        doing: "cannot read",
+        path: file.display().to_string(),
+        cause,
+    })?;
+    let damaged = || DataDirError::Damaged(file.display().to_string());
+    let (body, checksum) = text.trim_end().rsplit_once("checksum=").ok_or_else(damaged)?;
+    if u32::from_str_radix(checksum, 16).ok() != Some(crc32c::crc32c(body.as_bytes())) {
+        return Err(damaged());
+    }
+    let length = body.len();
+    text.truncate(length);
+    Ok(text)
+}
+
+/// Written beside and renamed, so that a crash leaves either nothing or the whole of it.
+fn write_checked(path: &Path, name: &str, body: &str) -> std::io::Result<()> {
+    let draft = path.join(format!("{name}.new"));
     let mut file = File::create(&draft)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(format!("{body}checksum={:08x}\n", crc32c::crc32c(body.as_bytes())).as_bytes())?;
     file.sync_all()?;
-    std::fs::rename(&draft, path.join("IDENTITY"))?;
+    std::fs::rename(&draft, path.join(name))?;
     File::open(path)?.sync_all()
 }
 
@@ -199,10 +265,28 @@ mod tests {
         let text = std::fs::read_to_string(&file).unwrap();
         std::fs::write(&file, text.replace("node=1", "node=2")).unwrap();
         assert!(matches!(DataDir::open(&path, owner(2)), Err(DataDirError::Damaged(_))));
-        let body = "format=99\ncluster=7\nnode=1\n";
+        let body = "format=99\ncluster=7\nnode=1\nincarnation=5\n";
         let newer = format!("{body}checksum={:08x}\n", crc32c::crc32c(body.as_bytes()));
         std::fs::write(&file, newer).unwrap();
         assert!(matches!(DataDir::open(&path, owner(1)), Err(DataDirError::Newer { found: 99, .. })));
+    }
+
+    #[test]
+    fn a_directory_remembers_that_its_node_takes_part() {
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::open(dir.path(), owner(1)).unwrap();
+        assert_eq!(data_dir.standing().unwrap(), Standing::New);
+        let incarnation = data_dir.incarnation();
+        let originals = BTreeMap::from([(NodeId(1), incarnation), (NodeId(0xfe), Incarnation(u64::MAX))]);
+        record_standing(dir.path(), &originals).unwrap();
+        drop(data_dir);
+        let data_dir = DataDir::open(dir.path(), owner(1)).unwrap();
+        assert_eq!(data_dir.incarnation(), incarnation, "it is drawn once");
+        assert_eq!(data_dir.standing().unwrap(), Standing::Admitted { originals });
+        std::fs::write(dir.path().join("ADMITTED"), "admitted=yes\nchecksum=0\n").unwrap();
+        assert!(matches!(data_dir.standing(), Err(DataDirError::Damaged(_))));
+        let other = tempfile::tempdir().unwrap();
+        assert_ne!(DataDir::open(other.path(), owner(1)).unwrap().incarnation(), incarnation);
     }
 
     #[test]

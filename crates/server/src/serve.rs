@@ -96,7 +96,9 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         voters: voters.clone(),
         recovered: recovered.remove(&group).unwrap_or_default(),
     });
-    let host = Host::new(options(&config, owner), engine.clone(), starts.to_vec())?;
+    let mut options = options(&config, owner);
+    options.incarnation = data_dir.incarnation();
+    let host = Host::new(options, data_dir.standing()?, engine.clone(), starts.to_vec())?;
 
     let metrics = Arc::new(Metrics::default());
     let readers: BTreeMap<_, _> =
@@ -111,7 +113,8 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         .filter(|(name, _)| **name != config.name)
         .map(|(name, address)| (ids[name], address.clone()))
         .collect();
-    let identity = Identity { cluster: owner.cluster, node: owner.node, peers };
+    let incarnation = data_dir.incarnation();
+    let identity = Identity { cluster: owner.cluster, node: owner.node, incarnation, peers };
     let transport = Transport::start(&identity);
 
     // Bounded by what feeds them: clients by the gateway, peers by the transport, the disk by the worker.
@@ -127,6 +130,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         transport,
         metrics: metrics.clone(),
         terms: terms.clone(),
+        data_dir: config.data_dir.clone(),
     };
     let worker = Worker::new(host, worker_out, outlets, tick(&config));
     let (stopped_in, mut stopped) = tokio::sync::oneshot::channel();

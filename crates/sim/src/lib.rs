@@ -34,6 +34,8 @@ pub struct Summary {
     pub revisions: u64,
     /// Processes killed.
     pub crashes: u64,
+    /// Nodes that came back with an empty disk.
+    pub disks_lost: u64,
     /// Snapshots installed.
     pub snapshots: u64,
     /// Terms served.

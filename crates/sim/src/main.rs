@@ -58,6 +58,7 @@ fn many(arguments: &[String]) -> Result<(), String> {
         sum.rejected += summary.rejected;
         sum.revisions += summary.revisions;
         sum.crashes += summary.crashes;
+        sum.disks_lost += summary.disks_lost;
         sum.snapshots += summary.snapshots;
         sum.elections += summary.elections;
         sum.watched += summary.watched;
@@ -67,7 +68,7 @@ fn many(arguments: &[String]) -> Result<(), String> {
     }
     println!(
         "{count} seeds, {:.1} simulated minutes: {} calls answered, {} rejected, {} unknown; {} revisions, {} events \
-         watched; {} crashes, {} terms led, {} snapshots installed. Nothing wrong.",
+         watched; {} crashes, {} disks lost, {} terms led, {} snapshots installed. Nothing wrong.",
         sum.ticks as f64 / 50.0 / 60.0,
         sum.answered,
         sum.rejected,
@@ -75,6 +76,7 @@ fn many(arguments: &[String]) -> Result<(), String> {
         sum.revisions,
         sum.watched,
         sum.crashes,
+        sum.disks_lost,
         sum.elections,
         sum.snapshots
     );

@@ -4,13 +4,14 @@ use crate::Summary;
 use crate::checker::Violation;
 use crate::clients::{self, Ask, Call, Outcome};
 use crate::random::Random;
-use quorate_node::{Effects, GroupStart, Host, Notice, Options, PeerMessage, Ticket, WriteId};
+use quorate_node::{Effects, GroupStart, Host, Notice, Options, PeerMessage, Standing, Ticket, WriteId};
 use quorate_partition::watch::{self, StreamId, WatchResponseKind, Watches};
 use quorate_storage::disk::MemoryDisk;
 use quorate_storage::memory::MemoryEngine;
 use quorate_storage::wal::{Wal, WalOptions};
 use quorate_types::{
-    Encode, Event, GroupId, KeyRange, KeyspaceId, NodeId, Rejection, Revision, Term, WatchRequest,
+    Encode, Event, GroupId, Incarnation, KeyRange, KeyspaceId, NodeId, Rejection, Revision, Term,
+    WatchRequest,
 };
 use std::collections::BTreeMap;
 
@@ -28,6 +29,7 @@ struct Rates {
     delay_ticks_max: u64,
     cut: u64,
     crash: u64,
+    disk_loss: u64,
     sync_ticks_max: u64,
     calls: u64,
 }
@@ -36,6 +38,10 @@ struct Node {
     id: NodeId,
     disk: MemoryDisk,
     engine: MemoryEngine,
+    /// Of the disk; another one is made when it is lost.
+    incarnation: Incarnation,
+    /// What the disk says besides.
+    standing: Standing,
     running: Option<Running>,
     /// The tick at which it comes back.
     down_until: u64,
@@ -57,6 +63,8 @@ struct Running {
 struct Flying {
     due: u64,
     from: NodeId,
+    /// The disk that it was sent from.
+    incarnation: Incarnation,
     to: NodeId,
     message: PeerMessage,
 }
@@ -100,6 +108,7 @@ impl World {
             delay_ticks_max: 1 + rate(6),
             cut: rate(8),
             crash: rate(12),
+            disk_loss: rate(6),
             sync_ticks_max: rate(30),
             calls: 200 + rate(800),
         };
@@ -107,6 +116,8 @@ impl World {
             id: NodeId(number),
             disk: MemoryDisk::default(),
             engine: MemoryEngine::default(),
+            incarnation: Incarnation(number),
+            standing: Standing::New,
             running: None,
             down_until: 0,
             told: Revision::FIRST,
@@ -177,6 +188,7 @@ impl World {
             delay_ticks_max: 1,
             cut: 0,
             crash: 0,
+            disk_loss: 0,
             sync_ticks_max: 1,
             ..self.rates
         };
@@ -212,6 +224,9 @@ impl World {
             let Some(running) = &node.running else {
                 return Err(self.violation(format!("node {} did not come back", node.id)));
             };
+            if !running.host.is_admitted() {
+                return Err(self.violation(format!("node {} was never admitted", node.id)));
+            }
             for status in running.host.status() {
                 states.push((
                     status.group,
@@ -253,6 +268,9 @@ impl World {
                 }
             }
         }
+        if self.random.chance(self.rates.disk_loss) {
+            self.lose_disk();
+        }
         if self.random.chance(self.rates.cut) && self.nodes.len() > 1 {
             let until = self.now + 20 + self.random.below(200);
             let lonely = NodeId(1 + self.random.below(self.nodes.len() as u64));
@@ -268,6 +286,22 @@ impl World {
         }
         let now = self.now;
         self.cut.retain(|_, until| *until > now);
+    }
+
+    /// A node crashes and comes back with an empty disk; one at a time, because what a majority forgets is lost.
+    fn lose_disk(&mut self) {
+        let are_admitted = self.nodes.iter().all(|node| node.standing != Standing::New);
+        if !are_admitted || self.nodes.len() == 1 {
+            return;
+        }
+        let at = self.random.below(self.nodes.len() as u64) as usize;
+        self.crash(at);
+        let node = &mut self.nodes[at];
+        node.disk = MemoryDisk::default();
+        node.engine = MemoryEngine::default();
+        node.incarnation = Incarnation(node.incarnation.0 + 10);
+        node.standing = Standing::New;
+        self.counts.disks_lost += 1;
     }
 
     fn crash(&mut self, at: usize) {
@@ -301,6 +335,7 @@ impl World {
             Err(error) => return Err(self.violation(format!("a log that only crashed is refused: {error}"))),
         };
         let mut options = Options::new(node.id, salt);
+        options.incarnation = node.incarnation;
         options.log_bytes_target = 1 << 10;
         // Small in half of the runs, so that followers fall behind and need snapshots.
         options.log_bytes_max = if self.seed.is_multiple_of(2) { 2 << 10 } else { 16 << 10 };
@@ -313,7 +348,7 @@ impl World {
             voters: voters.clone(),
             recovered: recovered.remove(&group).unwrap_or_default(),
         });
-        let host = match Host::new(options, node.engine.clone(), starts.to_vec()) {
+        let host = match Host::new(options, node.standing.clone(), node.engine.clone(), starts.to_vec()) {
             Ok(host) => host,
             Err(fault) => {
                 return Err(self.violation(format!("a node that only crashed does not start: {fault}")));
@@ -406,14 +441,14 @@ impl World {
         }
         while !due.is_empty() {
             let next = self.random.below(due.len() as u64) as usize;
-            let Flying { from, to, message, .. } = due.swap_remove(next);
+            let Flying { from, incarnation, to, message, .. } = due.swap_remove(next);
             if self.cut.contains_key(&(from, to)) {
                 continue;
             }
             self.note(&message.encoded_vec());
             let at = to.0 as usize - 1;
             let Some(running) = &mut self.nodes[at].running else { continue };
-            let received = running.host.receive(from, message);
+            let received = running.host.receive(from, incarnation, message);
             self.settle(at, received)?;
         }
         Ok(())
@@ -451,8 +486,8 @@ impl World {
             Ok(effects) => effects,
             Err(fault) => return Err(self.violation(format!("a node with a healthy disk stopped: {fault}"))),
         };
-        let Effects { send, persist, replies, grants, applied, flush, notices } = effects;
-        let from = self.nodes[at].id;
+        let Effects { send, persist, replies, grants, applied, flush, standing, notices } = effects;
+        let (from, incarnation) = (self.nodes[at].id, self.nodes[at].incarnation);
         for (to, message) in send {
             if self.random.chance(self.rates.loss) {
                 continue;
@@ -462,7 +497,7 @@ impl World {
             let copies = 1 + u64::from(!is_call && self.random.chance(self.rates.repeat));
             for _ in 0..copies {
                 let due = self.now + self.random.below(self.rates.delay_ticks_max);
-                self.flying.push(Flying { due, from, to, message: message.clone() });
+                self.flying.push(Flying { due, from, incarnation, to, message: message.clone() });
             }
         }
         let sync_due = self.now + self.random.below(self.rates.sync_ticks_max + 1);
@@ -477,6 +512,11 @@ impl World {
         if flush {
             running.flush_due = Some(sync_due + 1);
         }
+        if let Some(standing) = standing {
+            running.host.standing_recorded();
+            self.nodes[at].standing = standing;
+        }
+        let Some(running) = &mut self.nodes[at].running else { return Ok(()) };
         for (group, applied) in applied {
             if group != GroupId::FIRST {
                 continue;

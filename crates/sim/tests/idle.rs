@@ -3,9 +3,9 @@
 
 #![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
 
-use quorate_node::{GroupStart, Host, Options, PeerMessage};
+use quorate_node::{GroupStart, Host, Options, PeerMessage, Standing};
 use quorate_storage::memory::MemoryEngine;
-use quorate_types::{GroupId, KeyspaceId, NodeId, PartitionId};
+use quorate_types::{GroupId, Incarnation, KeyspaceId, NodeId, PartitionId};
 use std::collections::VecDeque;
 
 const GROUPS: u32 = 256;
@@ -16,7 +16,7 @@ fn host(id: u64, size: u64) -> Host<MemoryEngine> {
         voters: (1..=size).map(NodeId).collect(),
         recovered: Default::default(),
     });
-    Host::new(Options::new(NodeId(id), id), MemoryEngine::default(), starts.collect()).unwrap()
+    Host::new(Options::new(NodeId(id), id), Standing::New, MemoryEngine::default(), starts.collect()).unwrap()
 }
 
 /// Counts of a stretch of time.
@@ -41,6 +41,9 @@ fn live(hosts: &mut [Host<MemoryEngine>], ticks: usize) -> Counts {
                 counts.flushes += usize::from(effects.flush);
                 let from = NodeId(at as u64 + 1);
                 flying.extend(effects.send.into_iter().map(|(to, message)| (from, to, message)));
+                if effects.standing.is_some() {
+                    host.standing_recorded();
+                }
                 if let Some((write, _)) = effects.persist {
                     counts.writes += 1;
                     host.persisted(write);
@@ -49,7 +52,7 @@ fn live(hosts: &mut [Host<MemoryEngine>], ticks: usize) -> Counts {
                 }
             }
             let Some((from, to, message)) = flying.pop_front() else { break };
-            hosts[to.0 as usize - 1].receive(from, message).unwrap();
+            hosts[to.0 as usize - 1].receive(from, Incarnation(from.0), message).unwrap();
         }
     }
     counts

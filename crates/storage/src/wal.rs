@@ -97,9 +97,9 @@ impl std::fmt::Display for OpenError {
             Self::Foreign { file } => write!(f, "{file} was written by another node"),
             Self::Corrupt { file, offset, what } => write!(
                 f,
-                "{file} is damaged at byte {offset}: {what}. What was durable there is lost on this node. Keep \
-                 it stopped: the others go on without it. Do not start it with an empty data directory, it would forget \
-                 what it has promised"
+                "{file} is damaged at byte {offset}: {what}. What was durable there is lost on this node. The others \
+                 go on without it. If there are others, move the data directory away and start the node with an empty one: it \
+                 is filled from them"
             ),
         }
     }

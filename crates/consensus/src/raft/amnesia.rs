@@ -5,7 +5,7 @@
 //!
 //! 1. Every other voter has been told ([`Raft::on_peer_forgot`]): no vote and no acknowledgement of the former life counts from then
 //!    on. Each says which term it is in.
-//! 2. The replica goes to the newest of these terms and votes for nobody in it ([`Raft::raise_fence`]). A candidate that could
+//! 2. The replica goes to the newest of these terms and votes for nobody in it ([`Raft::abstain_in`]). A candidate that could
 //!    still win with a forgotten vote is in that term or an earlier one.
 //! 3. A read barrier, begun after that and answered by a leader of that term or a later one, has been applied: now it holds again
 //!    whatever was committed with its help.
@@ -16,7 +16,7 @@ use super::{Follower, Raft, State};
 use quorate_types::{NodeId, Term};
 
 impl Raft {
-    pub(super) fn raise_fence(&mut self, term: Term) {
+    pub(super) fn abstain_in(&mut self, term: Term) {
         if term > self.term {
             self.become_follower(term, None);
         }

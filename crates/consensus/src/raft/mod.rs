@@ -409,8 +409,8 @@ impl Consensus for Raft {
         self.is_withholding = false;
     }
 
-    fn fence(&mut self, term: Term) {
-        self.raise_fence(term);
+    fn abstain(&mut self, term: Term) {
+        self.abstain_in(term);
     }
 
     fn peer_forgot(&mut self, node: NodeId) {

@@ -1,11 +1,14 @@
 //! The groups of one node and the gateway in front of them.
 //!
+//! * [`joining`]: this node's admission, and that of others.
 //! * [`requests`]: from a request to its answer.
 //! * [`transfers`]: snapshots as the groups see them.
 
+mod joining;
 mod requests;
 mod transfers;
 
+use crate::admission::{Admission, Standing};
 use crate::effects::{Applied, Effects, Notice, Ticket, WriteId};
 use crate::group::{Group, GroupStatus, Origin, State, Then, Work, may_change, revocation};
 use crate::peer::PeerMessage;
@@ -16,7 +19,8 @@ use quorate_mvcc::engine::Engine;
 use quorate_partition::snapshot::Installer;
 use quorate_partition::{Evaluated, Opened, Partition, ReadError, Reader};
 use quorate_types::{
-    Entry, Fault, GroupId, Index, KeyspaceId, LogWrite, NodeId, Position, Rejection, Request, Tick,
+    Entry, Fault, GroupId, Incarnation, Index, KeyspaceId, LogWrite, NodeId, Position, Rejection, Request,
+    Tick,
 };
 use requests::propose;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -54,13 +58,21 @@ pub struct Host<E: Engine> {
     no_space: bool,
     sources: Sources<E>,
     fetching: BTreeMap<GroupId, Fetching<E>>,
+    admission: Admission,
+    /// Barriers of the admission that failed and are to be begun again.
+    catch_up_again: Vec<GroupId>,
     out: Effects,
 }
 
 impl<E: Engine> Host<E> {
     /// A node with its groups as they were recovered. A store that lies behind the start of a group's log has
     /// lost what it had promised to keep, and is refused.
-    pub fn new(options: Options, engine: E, starts: Vec<GroupStart>) -> Result<Self, Fault> {
+    pub fn new(
+        options: Options,
+        standing: Standing,
+        engine: E,
+        starts: Vec<GroupStart>,
+    ) -> Result<Self, Fault> {
         let mut host = Self {
             router: Router::single(),
             now: Tick(0),
@@ -74,6 +86,8 @@ impl<E: Engine> Host<E> {
             no_space: false,
             sources: Sources::new(),
             fetching: BTreeMap::new(),
+            admission: Admission::new(options.incarnation, standing),
+            catch_up_again: Vec::new(),
             out: Effects::default(),
             options,
             engine,
@@ -81,6 +95,7 @@ impl<E: Engine> Host<E> {
         for start in starts {
             host.open_group(start)?;
         }
+        host.begin_admission()?;
         Ok(host)
     }
 
@@ -102,9 +117,9 @@ impl<E: Engine> Host<E> {
             return Err(Fault::new(
                 format!("opening group {id}"),
                 format!(
-                    "the store holds its state at {applied}, but the log begins after {}: the store lost \
-                     writes that it had confirmed. Keep this node stopped; the others go on without it. Do not start \
-                     it with an empty data directory: it would forget what it has promised",
+                    "the store holds its state at {applied}, but the log begins after {}: the store lost writes that it \
+                     had confirmed. The others go on without this node. If there are others, move the data directory away and start \
+                     with an empty one: it is filled from them",
                     recovered.start
                 ),
             ));
@@ -131,6 +146,9 @@ impl<E: Engine> Host<E> {
         let mut raft = Raft::new(options, recovered, applied.index);
         if let State::Installing(_) = state {
             raft.state_lost();
+        }
+        if !self.admission.is_admitted() {
+            raft.withhold_votes();
         }
         let group = Group {
             id,
@@ -205,7 +223,7 @@ impl<E: Engine> Host<E> {
             }
         }
         self.repeat_pulls();
-        Ok(())
+        self.tick_admission()
     }
 
     fn tick_group(&mut self, id: GroupId) -> Result<(), Fault> {
@@ -277,9 +295,20 @@ impl<E: Engine> Host<E> {
         Ok(())
     }
 
-    /// A peer's message came in.
-    pub fn receive(&mut self, from: NodeId, message: PeerMessage) -> Result<(), Fault> {
+    /// A peer's message came in; `incarnation` is the data directory it was sent from.
+    pub fn receive(
+        &mut self,
+        from: NodeId,
+        incarnation: Incarnation,
+        message: PeerMessage,
+    ) -> Result<(), Fault> {
+        if !self.admit_sender(from, incarnation, &message) {
+            return Ok(());
+        }
         match message {
+            PeerMessage::AdmissionAsk { incarnation } => self.on_admission_ask(from, incarnation),
+            PeerMessage::AdmissionAnswer(answer) => self.on_admission_answer(from, incarnation, answer)?,
+            PeerMessage::Group { .. } if self.admission.is_mute() => {}
             PeerMessage::Group { group: id, message } => {
                 if let Some(group) = self.groups.get_mut(&id) {
                     group.raft.step(from, message);

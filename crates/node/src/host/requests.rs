@@ -188,6 +188,7 @@ impl<E: Engine> Host<E> {
                 let grant = Grant { group: id, revision: group.reader.revision(), term: group.term };
                 self.out.grants.push((ticket, Ok(grant)));
             }
+            Then::Admission(group) => self.caught_up(group),
             Then::Lease(work) => {
                 let (State::Ready(partition), true) = (&group.state, group.is_serving) else {
                     return self.dispatch(id, work);
@@ -210,6 +211,7 @@ impl<E: Engine> Host<E> {
             Then::Reply(origin, _) | Then::ReplyPhysical(origin, _, _) => self.reply(origin, Err(rejection)),
             Then::Lease(work) => self.reply(work.origin, Err(rejection)),
             Then::Grant(ticket) => self.out.grants.push((ticket, Err(rejection))),
+            Then::Admission(group) => self.catch_up_again.push(group),
         }
     }
 

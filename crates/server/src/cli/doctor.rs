@@ -18,9 +18,13 @@ pub fn doctor(path: &Path, output: Output) -> Result<bool, String> {
         return Err(format!("{} is not a data directory: it has no IDENTITY file", path.display()));
     }
     let _lock = data_dir::lock(path).map_err(|error| error.to_string())?;
-    let owner = data_dir::read_identity(path).map_err(|error| error.to_string())?;
+    let (owner, incarnation) = data_dir::read_identity(path).map_err(|error| error.to_string())?;
+    let standing = data_dir::read_standing(path).map_err(|error| error.to_string())?;
     let mut findings = Vec::new();
-    let mut lines = vec![format!("data of {owner}")];
+    let mut lines = vec![format!("data of {owner}, directory {incarnation}")];
+    if standing == quorate_node::Standing::New {
+        lines.push("the node has not been admitted to the cluster yet: it has no vote".to_owned());
+    }
 
     let disk = FileDisk::open(&path.join("log")).map_err(|error| format!("the log's folder: {error}"))?;
     match wal::inspect(&disk, owner.cluster.0 ^ owner.node.0.rotate_left(32)) {
@@ -95,7 +99,7 @@ pub fn doctor(path: &Path, output: Output) -> Result<bool, String> {
             println!("nothing wrong");
         } else {
             println!(
-                "Keep this node stopped: the others go on without it. Do not start it with an empty data directory, it would\nforget what it has promised. Copy the directory before anything else is tried."
+                "Keep this node stopped: the others go on without it. If the cluster has other nodes, move this directory away and\nstart the node with an empty one: it is filled from them. Keep the old one until that is done."
             );
         }
     }

@@ -4,14 +4,14 @@
 //! frame is `length u32 LE, CRC32C u32 LE, payload`, the payload a list of [`PeerMessage`]s: whatever
 //! was waiting when the socket was ready. Messages may be lost (a queue that is full, a connection that
 //! breaks); the state machines repair that. A connection begins with a hello that names the protocol's
-//! version, the cluster and both nodes, so that a stranger is turned away with a reason.
+//! version, the cluster, both nodes and the sender's data directory, so that a stranger is turned away with a reason.
 //! The layout is drawn in `docs/peer.md`.
 
 use super::worker::Input;
 use bytes::{Bytes, BytesMut};
 use crossbeam_channel::Sender;
 use quorate_node::PeerMessage;
-use quorate_types::{ClusterId, Decode, Encode, NodeId};
+use quorate_types::{ClusterId, Decode, Encode, Incarnation, NodeId};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 
 const MAGIC: [u8; 8] = *b"QUORPEER";
 /// Of the wire protocol; two nodes with different ones do not talk.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// A longer frame is not believed.
 const FRAME_BYTES_MAX: usize = 256 << 20;
 /// Batches of messages waiting for one peer's socket; more are dropped, as a network would.
@@ -32,6 +32,8 @@ const QUEUE_BATCHES_MAX: usize = 4_096;
 const WORKER_QUEUE_MAX: usize = 65_536;
 /// Bytes written at once.
 const WRITE_BYTES_TARGET: usize = 1 << 20;
+/// Magic, version, cluster, sender, receiver, the sender's data directory.
+const HELLO_BYTES: usize = 44;
 const RECONNECT: Duration = Duration::from_millis(100);
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -42,6 +44,8 @@ pub struct Identity {
     pub cluster: ClusterId,
     /// This node.
     pub node: NodeId,
+    /// Its data directory.
+    pub incarnation: Incarnation,
     /// The other nodes and where they listen.
     pub peers: BTreeMap<NodeId, String>,
 }
@@ -121,12 +125,13 @@ async fn connect(identity: &Identity, peer: NodeId, address: &str) -> io::Result
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer to connect"))??;
     stream.set_nodelay(true)?;
-    let mut hello = Vec::with_capacity(36);
+    let mut hello = Vec::with_capacity(HELLO_BYTES);
     hello.extend_from_slice(&MAGIC);
     hello.extend_from_slice(&VERSION.to_le_bytes());
     hello.extend_from_slice(&identity.cluster.0.to_le_bytes());
     hello.extend_from_slice(&identity.node.0.to_le_bytes());
     hello.extend_from_slice(&peer.0.to_le_bytes());
+    hello.extend_from_slice(&identity.incarnation.0.to_le_bytes());
     stream.write_all(&hello).await?;
     let verdict = tokio::time::timeout(HELLO_TIMEOUT, async {
         let length = stream.read_u16_le().await? as usize;
@@ -200,13 +205,14 @@ pub async fn listen(listener: TcpListener, identity: Identity, worker: Sender<In
         let (identity, worker, newest, number) = (identity.clone(), worker.clone(), newest.clone(), number);
         tokio::spawn(async move {
             let mut stream = stream;
-            let from = match tokio::time::timeout(HELLO_TIMEOUT, welcome(&mut stream, &identity)).await {
-                Ok(Ok(from)) => from,
-                Ok(Err(error)) => return warn!(%address, %error, "turned a peer away"),
-                Err(_) => return warn!(%address, "turned a peer away: it said no hello"),
-            };
+            let (from, incarnation) =
+                match tokio::time::timeout(HELLO_TIMEOUT, welcome(&mut stream, &identity)).await {
+                    Ok(Ok(peer)) => peer,
+                    Ok(Err(error)) => return warn!(%address, %error, "turned a peer away"),
+                    Err(_) => return warn!(%address, "turned a peer away: it said no hello"),
+                };
             newest.lock().insert(from, number);
-            let error = match receive(&mut stream, from, &worker).await {
+            let error = match receive(&mut stream, (from, incarnation), &worker).await {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
@@ -219,9 +225,9 @@ pub async fn listen(listener: TcpListener, identity: Identity, worker: Sender<In
     }
 }
 
-async fn welcome(stream: &mut TcpStream, identity: &Identity) -> io::Result<NodeId> {
+async fn welcome(stream: &mut TcpStream, identity: &Identity) -> io::Result<(NodeId, Incarnation)> {
     stream.set_nodelay(true)?;
-    let mut hello = [0; 36];
+    let mut hello = [0; HELLO_BYTES];
     stream.read_exact(&mut hello).await?;
     let number = |at: usize| {
         let mut raw = [0; 8];
@@ -250,14 +256,18 @@ async fn welcome(stream: &mut TcpStream, identity: &Identity) -> io::Result<Node
     stream.write_u16_le(verdict.len() as u16).await?;
     stream.write_all(verdict.as_bytes()).await?;
     match objection {
-        None => Ok(from),
+        None => Ok((from, Incarnation(number(36)))),
         Some(objection) => Err(io::Error::other(objection)),
     }
 }
 
 enum Never {}
 
-async fn receive(stream: &mut TcpStream, from: NodeId, worker: &Sender<Input>) -> io::Result<Never> {
+async fn receive(
+    stream: &mut TcpStream,
+    (from, incarnation): (NodeId, Incarnation),
+    worker: &Sender<Input>,
+) -> io::Result<Never> {
     let mut buffer = BytesMut::with_capacity(64 << 10);
     loop {
         while let Some(payload) = next_frame(&mut buffer)? {
@@ -265,7 +275,7 @@ async fn receive(stream: &mut TcpStream, from: NodeId, worker: &Sender<Input>) -
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
             if worker.len() > WORKER_QUEUE_MAX {
                 debug!(%from, "messages of a peer are dropped: the worker is behind");
-            } else if worker.send(Input::Receive(from, messages)).is_err() {
+            } else if worker.send(Input::Receive(from, incarnation, messages)).is_err() {
                 return Err(io::ErrorKind::Interrupted.into());
             }
         }

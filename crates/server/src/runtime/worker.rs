@@ -3,9 +3,10 @@
 use super::transport::Transport;
 use crate::engine::FjallEngine;
 use crossbeam_channel::{Receiver, Sender};
-use quorate_node::{Effects, Grant, GroupStatus, Host, Notice, PeerMessage, Ticket, WriteId};
-use quorate_types::{Fault, GroupId, KeyspaceId, LogWrite, NodeId, Rejection, Reply, Request};
+use quorate_node::{Effects, Grant, GroupStatus, Host, Notice, PeerMessage, Standing, Ticket, WriteId};
+use quorate_types::{Fault, GroupId, Incarnation, KeyspaceId, LogWrite, NodeId, Rejection, Reply, Request};
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ const INPUTS_PER_ROUND_MAX: usize = 1_024;
 /// Everything that can wake the worker.
 pub enum Input {
     /// A peer's messages.
-    Receive(NodeId, Vec<PeerMessage>),
+    Receive(NodeId, Incarnation, Vec<PeerMessage>),
     /// A client's call.
     Request(KeyspaceId, Request, oneshot::Sender<Result<Reply, Rejection>>),
     /// A client wants to read here.
@@ -60,6 +61,8 @@ pub struct Outlets {
     pub metrics: Arc<crate::metrics::Metrics>,
     /// Told of every new term.
     pub terms: Terms,
+    /// Where the node's standing is recorded.
+    pub data_dir: PathBuf,
 }
 
 /// The worker thread's state.
@@ -121,7 +124,7 @@ impl Worker {
                 next_tick = (next_tick + self.tick).max(now);
             }
             let effects = self.host.take()?;
-            self.carry_out(effects);
+            self.carry_out(effects)?;
         }
     }
 
@@ -132,9 +135,9 @@ impl Worker {
 
     fn handle(&mut self, input: Input) -> Result<(), Fault> {
         match input {
-            Input::Receive(from, messages) => {
+            Input::Receive(from, incarnation, messages) => {
                 for message in messages {
-                    self.host.receive(from, message)?;
+                    self.host.receive(from, incarnation, message)?;
                 }
             }
             Input::Request(keyspace, request, reply) => {
@@ -168,7 +171,13 @@ impl Worker {
         Ok(())
     }
 
-    fn carry_out(&mut self, effects: Effects) {
+    fn carry_out(&mut self, effects: Effects) -> Result<(), Fault> {
+        // Rare enough to be done here: once in a directory's life.
+        if let Some(Standing::Admitted { originals }) = &effects.standing {
+            crate::data_dir::record_standing(&self.outlets.data_dir, originals)
+                .map_err(|error| Fault::new("recording that this node takes part", error))?;
+            self.host.standing_recorded();
+        }
         self.outlets.transport.send(effects.send);
         if let Some(write) = effects.persist {
             // The log thread ends only with this one, or after a fault that ends the process.
@@ -193,6 +202,7 @@ impl Worker {
         for notice in effects.notices {
             self.tell(notice);
         }
+        Ok(())
     }
 
     fn tell(&self, notice: Notice) {
@@ -226,6 +236,21 @@ impl Worker {
                 info!(%group, %position, bytes, "snapshot is in place");
             }
             Notice::SnapshotFailed { group, reason } => warn!(%group, reason, "snapshot could not be had"),
+            Notice::Asking { unanswered } => {
+                let nodes: Vec<String> = unanswered.iter().map(NodeId::to_string).collect();
+                info!(
+                    nodes = nodes.join(" "),
+                    "the data directory is new: waiting to hear from every other member before taking part"
+                );
+            }
+            Notice::CatchingUp => warn!(
+                "the cluster knows this node, but its data directory is empty: fetching everything from the others; until then it \
+                 does not vote"
+            ),
+            Notice::Admitted => info!("takes part in the cluster"),
+            Notice::Reborn { node } => {
+                info!(%node, "peer has a new data directory; nothing it promised before counts")
+            }
             Notice::Suspicious { from, what } => error!(%from, what, "ignored what a peer sent"),
         }
     }

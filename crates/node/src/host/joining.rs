@@ -1,0 +1,156 @@
+//! This node's admission, and that of others, as the groups feel them.
+
+use super::Host;
+use crate::admission::{AdmissionAnswer, Sender, Verdict};
+use crate::effects::Notice;
+use crate::group::Then;
+use crate::peer::PeerMessage;
+use quorate_consensus::Consensus;
+use quorate_mvcc::engine::Engine;
+use quorate_types::{Fault, GroupId, Incarnation, Index, NodeId, Position, Term};
+use std::collections::BTreeSet;
+
+/// How often members that have not answered are asked again, in ticks.
+const ASK_TICKS: u64 = 5;
+/// How often an operator is told that we still wait, in ticks.
+const TELL_TICKS: u64 = 500;
+
+impl<E: Engine> Host<E> {
+    /// Whether this node takes part: votes, and may lead.
+    pub fn is_admitted(&self) -> bool {
+        self.admission.is_admitted()
+    }
+
+    /// What [`crate::Effects::standing`] asked for is durable.
+    pub fn standing_recorded(&mut self) {
+        if !self.admission.recorded() {
+            return;
+        }
+        for (id, group) in &mut self.groups {
+            group.raft.give_votes();
+            self.dirty.insert(*id);
+        }
+        self.out.notices.push(Notice::Admitted);
+    }
+
+    /// Every other node that shares a group with this one.
+    fn members(&self) -> BTreeSet<NodeId> {
+        let voters = self.groups.values().flat_map(|group| group.voters.iter().copied());
+        voters.filter(|node| *node != self.options.id).collect()
+    }
+
+    pub(super) fn begin_admission(&mut self) -> Result<(), Fault> {
+        if self.admission.is_admitted() {
+            return Ok(());
+        }
+        let verdict = self.admission.verdict(&self.members());
+        self.carry_out(verdict)
+    }
+
+    pub(super) fn tick_admission(&mut self) -> Result<(), Fault> {
+        if self.admission.is_admitted() {
+            return Ok(());
+        }
+        if self.now.0 % ASK_TICKS == 1 {
+            let unanswered = self.admission.unanswered(&self.members());
+            for node in &unanswered {
+                let ask = PeerMessage::AdmissionAsk { incarnation: self.admission.own() };
+                self.out.send.push((*node, ask));
+            }
+            if !unanswered.is_empty() && self.now.0 % TELL_TICKS == 1 {
+                self.out.notices.push(Notice::Asking { unanswered });
+            }
+        }
+        for group in std::mem::take(&mut self.catch_up_again) {
+            self.catch_up(group)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a message of this life of its sender is to be taken.
+    pub(super) fn admit_sender(
+        &mut self,
+        from: NodeId,
+        incarnation: Incarnation,
+        message: &PeerMessage,
+    ) -> bool {
+        let asks = matches!(message, PeerMessage::AdmissionAsk { .. });
+        match self.admission.sender(from, incarnation, asks) {
+            Sender::Known => true,
+            Sender::Void => {
+                self.suspicious(
+                    from,
+                    format!("a message from the data directory {incarnation}, which is not its own any more"),
+                );
+                false
+            }
+            Sender::Reborn => {
+                for (id, group) in &mut self.groups {
+                    group.raft.peer_forgot(from);
+                    self.dirty.insert(*id);
+                }
+                self.out.notices.push(Notice::Reborn { node: from });
+                true
+            }
+        }
+    }
+
+    pub(super) fn on_admission_ask(&mut self, from: NodeId, incarnation: Incarnation) {
+        let status: Vec<(GroupId, Term, bool)> = self
+            .groups
+            .iter()
+            .map(|(id, group)| {
+                let status = group.raft.status();
+                (*id, status.term, status.term == Term(0) && status.last.index == Index::START)
+            })
+            .collect();
+        let is_empty = status.iter().all(|(.., is_empty)| *is_empty);
+        let answer = AdmissionAnswer {
+            incarnation,
+            is_original: self.admission.is_original(from, incarnation, is_empty),
+            terms: status.into_iter().map(|(id, term, _)| (id, term)).collect(),
+        };
+        self.out.send.push((from, PeerMessage::AdmissionAnswer(answer)));
+    }
+
+    pub(super) fn on_admission_answer(
+        &mut self,
+        from: NodeId,
+        incarnation: Incarnation,
+        answer: AdmissionAnswer,
+    ) -> Result<(), Fault> {
+        let verdict = self.admission.answered((from, incarnation), answer, &self.members());
+        self.carry_out(verdict)
+    }
+
+    fn carry_out(&mut self, verdict: Verdict) -> Result<(), Fault> {
+        match verdict {
+            Verdict::Wait => {}
+            Verdict::Begin => self.out.standing = Some(self.admission.begin(self.options.id)),
+            Verdict::CatchUp(terms) => {
+                self.out.notices.push(Notice::CatchingUp);
+                let groups: BTreeSet<GroupId> = self.groups.keys().copied().collect();
+                self.admission.catch_up(groups.clone());
+                for id in groups {
+                    if let (Some(group), Some(term)) = (self.groups.get_mut(&id), terms.get(&id)) {
+                        group.raft.abstain(*term);
+                    }
+                    self.catch_up(id)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins the barrier that shows that this node holds what was committed in the group.
+    fn catch_up(&mut self, id: GroupId) -> Result<(), Fault> {
+        let deadline = self.now.after(self.options.request_ticks_max);
+        self.begin_barrier(id, Position::default(), deadline, Then::Admission(id), None)
+    }
+
+    pub(super) fn caught_up(&mut self, id: GroupId) {
+        if let Some(standing) = self.admission.caught_up(id) {
+            self.out.standing = Some(standing);
+        }
+    }
+}
