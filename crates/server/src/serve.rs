@@ -6,6 +6,7 @@ use crate::disk::FileDisk;
 use crate::engine::FjallEngine;
 use crate::membership;
 use crate::metrics::Metrics;
+use crate::runtime::connections;
 use crate::runtime::gateway::{Gateway, Member};
 use crate::runtime::log_thread;
 use crate::runtime::transport::{self, Identity, Transport};
@@ -171,14 +172,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         stop: stop.clone(),
     };
     let router = services::router(context);
-    let mut draining = stop.clone();
-    let server = tokio::spawn(async move {
-        let shutdown = async move {
-            // An error means that the sender is gone, which is a stop as well.
-            let _ = draining.wait_for(|stop| *stop).await;
-        };
-        axum::serve(tcp_nodelay(clients), router).with_graceful_shutdown(shutdown).await
-    });
+    let server = tokio::spawn(connections::serve(clients, router, stop.clone()));
     info!(clients = config.listen_client, peers = config.listen_peer, "ready for clients");
 
     let outcome = tokio::select! {
@@ -241,16 +235,6 @@ async fn listen(address: &str, whom: &'static str) -> Result<TcpListener, ServeE
         address: address.to_owned(),
         whom,
         cause,
-    })
-}
-
-fn tcp_nodelay(listener: TcpListener) -> impl axum::serve::Listener<Addr = std::net::SocketAddr> {
-    use axum::serve::ListenerExt;
-    listener.tap_io(|stream| {
-        // Without it small answers wait for the acknowledgement of earlier ones.
-        if let Err(error) = stream.set_nodelay(true) {
-            warn!(%error, "cannot set TCP_NODELAY");
-        }
     })
 }
 

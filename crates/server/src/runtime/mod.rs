@@ -13,7 +13,9 @@
 //! * [`watch_thread`]: feeds the watch hub, so that a slow watcher's catching up never holds up the worker.
 //! * [`transport`]: one connection to each peer, one from each.
 //! * [`gateway`]: what gRPC services call.
+//! * [`connections`]: the client port, below gRPC: accepting, HTTP, bounds.
 
+pub mod connections;
 pub mod gateway;
 pub mod log_thread;
 pub mod transport;

@@ -1,0 +1,182 @@
+//! The client port: accepting connections and speaking HTTP on them.
+//!
+//! gRPC is HTTP/2, health and metrics are mostly asked for over HTTP/1.1; which of the two it is, the first bytes tell (or TLS,
+//! when it is on). Everything a stranger can make us hold has a bound: connections, streams on one, the time
+//! until the first byte, the TLS handshake and the headers of an HTTP/1 request. What is not bounded: how long a
+//! connection may stay without calls, as clients keep theirs open; a dead one is found by HTTP/2 pings.
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tracing::{debug, info, warn};
+
+/// Calls at a time on one connection; a client that wants more waits. etcd has no limit to speak of, and a
+/// Kubernetes API server puts all its watches on one connection.
+const STREAMS_MAX: u32 = 16_384;
+/// Connections at a time, if the system lets us have so many files; more are refused.
+const CONNECTIONS_MAX: usize = 16_384;
+/// A client that says nothing for so long after it has connected is let go.
+const FIRST_BYTE_MAX: Duration = Duration::from_secs(30);
+/// How long the headers of an HTTP/1 request may take.
+const HEADERS_MAX: Duration = Duration::from_secs(30);
+/// After so long without a frame from the client it is asked for a sign of life, as grpc-go's servers do,
+const PING_AFTER: Duration = Duration::from_secs(2 * 60 * 60);
+/// and has so long to give it.
+const PING_MAX: Duration = Duration::from_secs(20);
+/// Bytes of one call that may be on their way: a request of the default largest size fits.
+const STREAM_WINDOW: u32 = 2 << 20;
+/// Bytes of one connection that may be on their way.
+const CONNECTION_WINDOW: u32 = 8 << 20;
+/// Calls that a client takes back before we have looked at them; a client that does it to more is cut off (CVE-2023-44487).
+/// The usual 20 would hit one that gives up a thousand waiting calls at once.
+const TAKEN_BACK_MAX: usize = 1_024;
+/// Between attempts to accept when the system has no files left, and between lines about refusals.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Serves clients until told to stop; then accepts no more, tells those connected (GOAWAY) and returns when the
+/// last call is answered. Whoever waits for that sets the limit.
+pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
+    let connections_max = connections_max();
+    let slots = Arc::new(Semaphore::new(connections_max));
+    let server = Arc::new(Server { router: router.with_state(()), builder: builder() });
+    let mut refusals = Complaint::default();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stopping(&mut stop) => break,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if is_of_one_connection(&error) => continue,
+            Err(error) => {
+                warn!(%error, "cannot accept a client's connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(slot) = slots.clone().try_acquire_owned() else {
+            if let Some(refused) = refusals.due() {
+                warn!(
+                    %address, refused, connections_max,
+                    "clients' connections are refused: as many are open as this node takes; \
+                     do clients close theirs, and is the limit of open files (ulimit -n) high enough?"
+                );
+            }
+            continue;
+        };
+        let (server, stop) = (server.clone(), stop.clone());
+        tokio::spawn(async move {
+            if let Err(error) = server.connection(stream, stop).await {
+                debug!(%address, error, "a client's connection ended");
+            }
+            drop(slot);
+        });
+    }
+    drop(listener);
+    // All slots are free when all connections have ended. The semaphore is never closed.
+    let _ = slots.acquire_many(connections_max as u32).await;
+}
+
+struct Server {
+    router: Router,
+    builder: Builder<TokioExecutor>,
+}
+
+impl Server {
+    async fn connection(&self, stream: TcpStream, mut stop: watch::Receiver<bool>) -> Result<(), String> {
+        // Without it small answers wait for the acknowledgement of earlier ones.
+        stream.set_nodelay(true).map_err(|error| format!("setting TCP_NODELAY: {error}"))?;
+        tokio::select! {
+            readable = tokio::time::timeout(FIRST_BYTE_MAX, stream.readable()) => match readable {
+                Ok(readable) => readable.map_err(|error| error.to_string())?,
+                Err(_) => return Err("it said nothing".into()),
+            },
+            () = stopping(&mut stop) => return Ok(()),
+        }
+        self.http(stream, stop).await
+    }
+
+    async fn http<S>(&self, stream: S, mut stop: watch::Receiver<bool>) -> Result<(), String>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let service = TowerToHyperService::new(self.router.clone());
+        let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
+        let served = tokio::select! {
+            served = connection.as_mut() => served,
+            () = stopping(&mut stop) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        served.map_err(|error| error.to_string())
+    }
+}
+
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .keep_alive_interval(PING_AFTER)
+        .keep_alive_timeout(PING_MAX)
+        .max_pending_accept_reset_streams(TAKEN_BACK_MAX);
+    builder
+}
+
+/// Half of the files this process may have open: the log and the store must never be short of them.
+fn connections_max() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let files = limits.lines().find_map(|line| {
+        // "Max open files   SOFT   HARD   files" (proc(5)); not a number is no limit.
+        line.strip_prefix("Max open files")?.split_whitespace().next()?.parse::<usize>().ok()
+    });
+    let connections_max = files.map_or(CONNECTIONS_MAX, |files| CONNECTIONS_MAX.min(files / 2)).max(1);
+    if connections_max < CONNECTIONS_MAX {
+        info!(connections_max, "clients' connections are bounded by the limit of open files (ulimit -n)");
+    }
+    connections_max
+}
+
+/// Whether accepting failed because of the one who connected, not for lack of something here.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+async fn stopping(stop: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop as well.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Something that can happen thousands of times a second and is worth a line now and then.
+#[derive(Default)]
+struct Complaint {
+    last: Option<Instant>,
+    count: u64,
+}
+
+impl Complaint {
+    /// Counts one more; how many since the last line, when a line is due.
+    fn due(&mut self) -> Option<u64> {
+        self.count += 1;
+        if self.last.is_some_and(|last| last.elapsed() < COMPLAINT_INTERVAL) {
+            return None;
+        }
+        self.last = Some(Instant::now());
+        Some(std::mem::take(&mut self.count))
+    }
+}
