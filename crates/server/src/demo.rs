@@ -112,6 +112,7 @@ impl Demo {
             endpoints: nodes.iter().map(|node| node.client.clone()).collect(),
             output: crate::cli::Output::Table,
             timeout: 5,
+            tls: Default::default(),
         };
         let outcome = tokio::select! {
             outcome = self.drive(&mut nodes, &target, lines) => outcome,

@@ -8,8 +8,9 @@ pub mod watch;
 
 use clap::{Args, ValueEnum};
 use quorate_api::pb;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
 
 /// How long one endpoint may take to answer before the next is tried.
@@ -18,7 +19,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// Where the cluster is, and how answers are shown.
 #[derive(Args, Clone, Debug)]
 pub struct Target {
-    /// Client addresses of the nodes, comma-separated; the first that answers is used
+    /// Client addresses of the nodes, comma-separated; the first that answers is used. https:// is TLS
     #[arg(
         long,
         global = true,
@@ -33,6 +34,46 @@ pub struct Target {
     /// Seconds to wait for an answer
     #[arg(long, global = true, default_value_t = 7)]
     pub timeout: u64,
+    /// TLS.
+    #[command(flatten)]
+    pub tls: TargetTls,
+}
+
+/// How to trust the nodes, and how they shall trust us.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TargetTls {
+    /// The CA of the nodes' certificates; endpoints without http:// are then taken for https://
+    #[arg(long = "cacert", id = "tls_cacert", global = true, env = "QUORATE_CACERT", value_name = "FILE")]
+    pub cacert: Option<PathBuf>,
+    /// The certificate to show the nodes
+    #[arg(long = "cert", id = "tls_cert", global = true, env = "QUORATE_CERT", value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// The key of --cert
+    #[arg(long = "key", id = "tls_key", global = true, env = "QUORATE_KEY", value_name = "FILE")]
+    pub key: Option<PathBuf>,
+}
+
+impl TargetTls {
+    fn config(&self) -> Result<ClientTlsConfig, CliError> {
+        let read = |flag: &str, path: &Path| {
+            let unreadable = |error| CliError::Usage(format!("--{flag} {}: {error}", path.display()));
+            std::fs::read(path).map_err(unreadable)
+        };
+        let Some(cacert) = &self.cacert else {
+            let problem = "https:// needs --cacert, the CA of the nodes' certificates";
+            return Err(CliError::Usage(problem.into()));
+        };
+        let config = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(read("cacert", cacert)?))
+            .timeout(CONNECT_MAX);
+        match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => {
+                Ok(config.identity(Identity::from_pem(read("cert", cert)?, read("key", key)?)))
+            }
+            (None, None) => Ok(config),
+            _ => Err(CliError::Usage("--cert and --key go together".into())),
+        }
+    }
 }
 
 /// How answers are shown.
@@ -51,7 +92,7 @@ pub enum CliError {
     #[error("none of the endpoints answers: {0}; is the cluster running, and is --endpoints right?")]
     Unreachable(String),
     /// The cluster says no.
-    #[error("{}", .0.message())]
+    #[error("{}", said(.0))]
     Refused(#[from] Status),
     /// What was typed makes no sense.
     #[error("{0}")]
@@ -61,13 +102,24 @@ pub enum CliError {
 impl Target {
     /// Connects to one endpoint.
     pub async fn connect_to(&self, endpoint: &str) -> Result<Channel, CliError> {
-        let plain = endpoint.trim_start_matches("http://");
-        let endpoint = Endpoint::from_shared(format!("http://{plain}"))
-            .map_err(|error| CliError::Usage(format!("--endpoints: «{plain}»: {error}")))?
+        let (is_tls, plain) = match (endpoint.strip_prefix("http://"), endpoint.strip_prefix("https://")) {
+            (Some(plain), _) => (false, plain),
+            (_, Some(plain)) => (true, plain),
+            (None, None) => (self.tls.cacert.is_some(), endpoint),
+        };
+        let usage = |error| CliError::Usage(format!("--endpoints: «{endpoint}»: {}", whole(&error)));
+        let scheme = if is_tls { "https" } else { "http" };
+        let mut target = Endpoint::from_shared(format!("{scheme}://{plain}"))
+            .map_err(usage)?
             .connect_timeout(CONNECT_MAX)
             .timeout(Duration::from_secs(self.timeout.max(1)))
             .tcp_nodelay(true);
-        endpoint.connect().await.map_err(|error| CliError::Unreachable(format!("{plain} ({error})")))
+        if is_tls {
+            let tls = |error| CliError::Usage(format!("--cacert, --cert or --key: {}", whole(&error)));
+            target = target.tls_config(self.tls.config()?).map_err(tls)?;
+        }
+        let unreachable = |error| CliError::Unreachable(format!("{endpoint} ({})", whole(&error)));
+        target.connect().await.map_err(unreachable)
     }
 
     /// Connects to the first endpoint that answers.
@@ -91,6 +143,29 @@ impl Target {
     /// Connects without a limit on how long an answer takes, for watches.
     pub async fn connect_patiently(&self) -> Result<Channel, CliError> {
         Target { timeout: u64::from(u32::MAX), ..self.clone() }.connect().await
+    }
+}
+
+/// An error with its causes: those of the transport are in them.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        // Some repeat their cause themselves.
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// What a node said, or what became of the connection to it.
+fn said(status: &Status) -> String {
+    match std::error::Error::source(status) {
+        None => status.message().to_owned(),
+        Some(cause) => format!("the connection broke: {}", whole(cause)),
     }
 }
 

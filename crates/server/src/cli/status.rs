@@ -16,7 +16,8 @@ async fn ask(target: &Target, endpoint: &str) -> NodeStatus {
         let mut client = pb::maintenance_client::MaintenanceClient::new(channel);
         Ok::<_, CliError>(client.status(pb::StatusRequest {}).await?.into_inner())
     };
-    NodeStatus { endpoint: endpoint.to_owned(), answer: answer.await.map_err(|error| error.to_string()) }
+    let shown = endpoint.trim_start_matches("http://").to_owned();
+    NodeStatus { endpoint: shown, answer: answer.await.map_err(|error| error.to_string()) }
 }
 
 /// Everybody's client address, as the cluster knows them; what was typed when it cannot be asked.
@@ -31,7 +32,7 @@ async fn endpoints(target: &Target) -> Vec<(String, String)> {
         .into_iter()
         .map(|member| {
             let address = member.client_ur_ls.first().cloned().unwrap_or_default();
-            (member.name, address.trim_start_matches("http://").to_owned())
+            (member.name, address)
         })
         .collect();
     if known.is_empty() {
