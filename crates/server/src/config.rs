@@ -81,6 +81,34 @@ pub struct ServeArgs {
     #[arg(long, env = "QUORATE_WATCH_PROGRESS_INTERVAL", value_name = "SECONDS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watch_progress_interval: Option<u64>,
+    /// The certificate, with what leads to its CA, that clients are shown; with it the client port speaks TLS only
+    #[arg(long, env = "QUORATE_CERT_FILE", value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<PathBuf>,
+    /// The key of --cert-file
+    #[arg(long, env = "QUORATE_KEY_FILE", value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    /// The CA whose certificates clients must present; they are asked for one when it is set
+    #[arg(long, env = "QUORATE_TRUSTED_CA_FILE", value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trusted_ca_file: Option<PathBuf>,
+    /// Clients must present a certificate of --trusted-ca-file [default: true when that is set]
+    #[arg(long, env = "QUORATE_CLIENT_CERT_AUTH", num_args = 0..=1, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_cert_auth: Option<bool>,
+    /// This node's certificate for other nodes, good for both ends of a connection; with it nodes speak TLS only
+    #[arg(long, env = "QUORATE_PEER_CERT_FILE", value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_cert_file: Option<PathBuf>,
+    /// The key of --peer-cert-file
+    #[arg(long, env = "QUORATE_PEER_KEY_FILE", value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_key_file: Option<PathBuf>,
+    /// The CA of all nodes' certificates
+    #[arg(long, env = "QUORATE_PEER_TRUSTED_CA_FILE", value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_trusted_ca_file: Option<PathBuf>,
     /// How logs look [default: human] [possible values: human, json]
     #[arg(long, env = "QUORATE_LOG_FORMAT", value_name = "FORMAT")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,6 +128,28 @@ pub enum LogFormat {
     Human,
     /// A JSON object a line.
     Json,
+}
+
+/// The files of TLS for clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientTls {
+    /// The certificate and what leads to its CA.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The CA whose certificates clients must present; `None` is anyone.
+    pub ca: Option<PathBuf>,
+}
+
+/// The files of TLS between nodes, who verify each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerTls {
+    /// This node's certificate and what leads to its CA.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The CA of all nodes' certificates.
+    pub ca: PathBuf,
 }
 
 /// What is wrong with the settings.
@@ -164,6 +214,10 @@ pub struct Config {
     pub cache_bytes: u64,
     /// Between progress notifications.
     pub watch_progress_interval: Duration,
+    /// TLS for clients; `None` is plain TCP.
+    pub client_tls: Option<ClientTls>,
+    /// TLS between nodes; `None` is plain TCP.
+    pub peer_tls: Option<PeerTls>,
     /// How logs look.
     pub log_format: LogFormat,
     /// What is logged.
@@ -194,6 +248,13 @@ impl ServeArgs {
             quota_bytes,
             cache_bytes,
             watch_progress_interval,
+            cert_file,
+            key_file,
+            trusted_ca_file,
+            client_cert_auth,
+            peer_cert_file,
+            peer_key_file,
+            peer_trusted_ca_file,
             log_format,
             log_level,
         ))
@@ -202,16 +263,19 @@ impl ServeArgs {
     /// The settings in force, checked.
     pub fn resolve(self) -> Result<Config, ConfigError> {
         let senseless = |flag, problem: String| Err(ConfigError::Senseless { flag, problem });
+        let (client_tls, peer_tls) = (client_tls(&self)?, peer_tls(&self)?);
         let name = self.name.unwrap_or_else(|| "default".into());
         if name.is_empty() || name.contains(['=', ',', '/']) {
             return senseless("name", format!("«{name}» is empty or has one of = , / in it"));
         }
+        let (clients, peers) =
+            (Port::new(client_tls.is_some(), "cert-file"), Port::new(peer_tls.is_some(), "peer-cert-file"));
         let members = match &self.initial_cluster {
             None => {
                 let address = self.listen_peer.clone().unwrap_or_else(|| "127.0.0.1:2380".into());
-                BTreeMap::from([(name.clone(), plain_address("listen-peer", &address)?)])
+                BTreeMap::from([(name.clone(), peers.plain_address("listen-peer", &address)?)])
             }
-            Some(text) => parse_members(text)?,
+            Some(text) => parse_members(text, &peers)?,
         };
         let Some(own_address) = members.get(&name) else {
             let known: Vec<&str> = members.keys().map(String::as_str).collect();
@@ -219,13 +283,13 @@ impl ServeArgs {
             return senseless("initial-cluster", problem);
         };
         let listen_peer = match &self.listen_peer {
-            Some(address) => plain_address("listen-peer", address)?,
+            Some(address) => peers.plain_address("listen-peer", address)?,
             None => own_address.clone(),
         };
-        let listen_client =
-            plain_address("listen-client", self.listen_client.as_deref().unwrap_or("127.0.0.1:2379"))?;
+        let listen_client = clients
+            .plain_address("listen-client", self.listen_client.as_deref().unwrap_or("127.0.0.1:2379"))?;
         let advertise_client = match &self.advertise_client {
-            Some(address) => plain_address("advertise-client", address)?,
+            Some(address) => clients.plain_address("advertise-client", address)?,
             None => listen_client.clone(),
         };
         let heartbeat = self.heartbeat_interval.unwrap_or(100);
@@ -261,6 +325,8 @@ impl ServeArgs {
             quota_bytes: Some(self.quota_bytes.unwrap_or(8 << 30)).filter(|bytes| *bytes > 0),
             cache_bytes: self.cache_bytes.unwrap_or(64 << 20),
             watch_progress_interval: Duration::from_secs(self.watch_progress_interval.unwrap_or(600).max(1)),
+            client_tls,
+            peer_tls,
             log_format: self.log_format.unwrap_or_default(),
             log_level: self.log_level.unwrap_or_else(|| "info,fjall=warn,lsm_tree=warn".into()),
         })
@@ -290,6 +356,13 @@ impl Config {
             quota_bytes: Some(self.quota_bytes.unwrap_or(0)),
             cache_bytes: Some(self.cache_bytes),
             watch_progress_interval: Some(self.watch_progress_interval.as_secs()),
+            cert_file: self.client_tls.as_ref().map(|tls| tls.cert.clone()),
+            key_file: self.client_tls.as_ref().map(|tls| tls.key.clone()),
+            trusted_ca_file: self.client_tls.as_ref().and_then(|tls| tls.ca.clone()),
+            client_cert_auth: self.client_tls.as_ref().map(|tls| tls.ca.is_some()),
+            peer_cert_file: self.peer_tls.as_ref().map(|tls| tls.cert.clone()),
+            peer_key_file: self.peer_tls.as_ref().map(|tls| tls.key.clone()),
+            peer_trusted_ca_file: self.peer_tls.as_ref().map(|tls| tls.ca.clone()),
             log_format: Some(self.log_format),
             log_level: Some(self.log_level.clone()),
         };
@@ -329,20 +402,85 @@ fn read_file(path: &Path) -> Result<ServeArgs, ConfigError> {
     toml::from_str(&text).map_err(|cause| ConfigError::Malformed { path: shown, cause })
 }
 
-/// HOST:PORT, also when written as a URL as etcd's flags want it.
-fn plain_address(flag: &'static str, text: &str) -> Result<String, ConfigError> {
-    let plain = text.trim().trim_start_matches("http://").trim_end_matches('/');
-    let is_right = plain
-        .rsplit_once(':')
-        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok() && !host.contains('/'));
-    if is_right {
-        Ok(plain.to_owned())
-    } else {
-        Err(ConfigError::Senseless { flag, problem: format!("«{text}» is not HOST:PORT") })
+fn senseless<T>(flag: &'static str, problem: &str) -> Result<T, ConfigError> {
+    Err(ConfigError::Senseless { flag, problem: problem.into() })
+}
+
+fn client_tls(args: &ServeArgs) -> Result<Option<ClientTls>, ConfigError> {
+    let (cert, key) = match (&args.cert_file, &args.key_file) {
+        (Some(cert), Some(key)) => (cert.clone(), key.clone()),
+        (Some(_), None) => return senseless("cert-file", "needs --key-file, too"),
+        (None, Some(_)) => return senseless("key-file", "needs --cert-file, too"),
+        (None, None) if args.trusted_ca_file.is_some() => {
+            return senseless("trusted-ca-file", "needs --cert-file and --key-file, too");
+        }
+        (None, None) if args.client_cert_auth == Some(true) => {
+            return senseless("client-cert-auth", "needs --cert-file, --key-file and --trusted-ca-file, too");
+        }
+        (None, None) => return Ok(None),
+    };
+    match (args.client_cert_auth, &args.trusted_ca_file) {
+        (Some(true), None) => senseless("client-cert-auth", "needs --trusted-ca-file, too"),
+        // etcd demands certificates even so; to let everybody in would be worse.
+        (Some(false), Some(_)) => senseless(
+            "client-cert-auth",
+            "is false, but --trusted-ca-file is set, which demands certificates: leave one of them out",
+        ),
+        (_, ca) => Ok(Some(ClientTls { cert, key, ca: ca.clone() })),
     }
 }
 
-fn parse_members(text: &str) -> Result<BTreeMap<String, String>, ConfigError> {
+fn peer_tls(args: &ServeArgs) -> Result<Option<PeerTls>, ConfigError> {
+    match (&args.peer_cert_file, &args.peer_key_file, &args.peer_trusted_ca_file) {
+        (Some(cert), Some(key), Some(ca)) => {
+            Ok(Some(PeerTls { cert: cert.clone(), key: key.clone(), ca: ca.clone() }))
+        }
+        (None, None, None) => Ok(None),
+        _ => senseless(
+            "peer-cert-file",
+            "goes with --peer-key-file and --peer-trusted-ca-file, all three or none: nodes verify each other",
+        ),
+    }
+}
+
+/// How addresses of a port may be written.
+struct Port {
+    is_tls: bool,
+    flag: &'static str,
+}
+
+impl Port {
+    fn new(is_tls: bool, flag: &'static str) -> Self {
+        Self { is_tls, flag }
+    }
+
+    /// HOST:PORT, also when written as a URL as etcd's flags want it. A scheme that promises something else than
+    /// what is served is refused.
+    fn plain_address(&self, flag: &'static str, text: &str) -> Result<String, ConfigError> {
+        let trimmed = text.trim();
+        let (is_tls, plain) = match (trimmed.strip_prefix("http://"), trimmed.strip_prefix("https://")) {
+            (Some(plain), _) => (false, plain),
+            (_, Some(plain)) => (true, plain),
+            (None, None) => (self.is_tls, trimmed),
+        };
+        let plain = plain.trim_end_matches('/');
+        let is_right = plain.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty() && port.parse::<u16>().is_ok() && !host.contains('/')
+        });
+        let problem = if !is_right {
+            format!("«{text}» is not HOST:PORT")
+        } else if is_tls && !self.is_tls {
+            format!("«{text}» says TLS, which needs --{}", self.flag)
+        } else if self.is_tls && !is_tls {
+            format!("«{text}» says no TLS, but --{} is set: write https://, or HOST:PORT", self.flag)
+        } else {
+            return Ok(plain.to_owned());
+        };
+        Err(ConfigError::Senseless { flag, problem })
+    }
+}
+
+fn parse_members(text: &str, peers: &Port) -> Result<BTreeMap<String, String>, ConfigError> {
     let flag = "initial-cluster";
     let mut members = BTreeMap::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
@@ -350,7 +488,7 @@ fn parse_members(text: &str) -> Result<BTreeMap<String, String>, ConfigError> {
             let problem = format!("«{part}» is not NAME=HOST:PORT");
             return Err(ConfigError::Senseless { flag, problem });
         };
-        let address = plain_address(flag, address)?;
+        let address = peers.plain_address(flag, address)?;
         if members.values().any(|other| *other == address) {
             let problem = format!("the address {address} is there twice");
             return Err(ConfigError::Senseless { flag, problem });
@@ -396,6 +534,42 @@ mod tests {
         check(ServeArgs { initial_cluster: Some("default=h:1,b=h:1".into()), ..none() }, "twice");
         check(ServeArgs { election_timeout: Some(100), ..none() }, "election-timeout");
         check(ServeArgs { listen_client: Some("127.0.0.1".into()), ..none() }, "listen-client");
+        let file = || Some(PathBuf::from("file"));
+        check(ServeArgs { cert_file: file(), ..none() }, "key-file");
+        check(ServeArgs { trusted_ca_file: file(), ..none() }, "cert-file");
+        check(ServeArgs { peer_cert_file: file(), peer_key_file: file(), ..none() }, "peer-trusted-ca-file");
+        let tls = || ServeArgs { cert_file: file(), key_file: file(), ..none() };
+        check(ServeArgs { client_cert_auth: Some(true), ..tls() }, "trusted-ca-file");
+        check(ServeArgs { client_cert_auth: Some(false), trusted_ca_file: file(), ..tls() }, "leave one");
+        check(ServeArgs { listen_client: Some("https://127.0.0.1:1".into()), ..none() }, "needs --cert-file");
+        check(ServeArgs { listen_client: Some("http://127.0.0.1:1".into()), ..tls() }, "no TLS");
+        check(ServeArgs { initial_cluster: Some("default=https://h:1".into()), ..none() }, "peer-cert-file");
+    }
+
+    #[test]
+    fn tls_settings_come_back_and_change_no_ids() {
+        let file = |name: &str| Some(PathBuf::from(name));
+        let args = ServeArgs {
+            initial_cluster: Some("default=https://h:1".into()),
+            listen_client: Some("https://h:2".into()),
+            cert_file: file("cert"),
+            key_file: file("key"),
+            trusted_ca_file: file("ca"),
+            peer_cert_file: file("peer-cert"),
+            peer_key_file: file("peer-key"),
+            peer_trusted_ca_file: file("peer-ca"),
+            ..ServeArgs::default()
+        };
+        let config = args.resolve().unwrap();
+        let again: ServeArgs = toml::from_str(&config.to_toml()).unwrap();
+        let again = again.resolve().unwrap();
+        assert_eq!(again.to_toml(), config.to_toml());
+        assert_eq!((&again.client_tls, &again.peer_tls), (&config.client_tls, &config.peer_tls));
+        assert_eq!(again.client_tls.unwrap().ca, file("ca"));
+        let plain = ServeArgs { initial_cluster: Some("default=h:1".into()), ..ServeArgs::default() };
+        let plain = plain.resolve().unwrap();
+        assert_eq!(plain.cluster_id(), config.cluster_id());
+        assert_eq!(plain.node_id("default"), config.node_id("default"));
     }
 
     #[test]

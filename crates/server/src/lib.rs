@@ -4,6 +4,7 @@
 //! * [`runtime`]: the shell around the deciding code.
 //! * [`services`]: etcd's API over gRPC, health and metrics over HTTP.
 //! * [`engine`], [`disk`]: the real ordered store and the real files.
+//! * [`tls`]: certificates and keys, for clients and between nodes.
 //! * [`cli`], [`demo`]: the commands for people.
 
 pub mod cli;
@@ -17,3 +18,4 @@ pub mod metrics;
 pub mod runtime;
 pub mod serve;
 pub mod services;
+pub mod tls;

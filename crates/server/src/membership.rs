@@ -17,9 +17,9 @@ const RETRY: Duration = Duration::from_millis(500);
 pub struct NodeRecord {
     /// Its name; empty until it has started once.
     pub name: String,
-    /// Where peers reach it.
+    /// Where peers reach it; with TLS as a URL.
     pub peer: String,
-    /// Where clients reach it; empty until it has started once.
+    /// Where clients reach it; with TLS as a URL; empty until it has started once.
     pub client: String,
 }
 
@@ -27,12 +27,17 @@ fn key(node: NodeId) -> Bytes {
     Bytes::from(format!("{PREFIX}{:016x}", node.0))
 }
 
+/// How an address is told to others: plain ones as before there was TLS, so that records need no rewriting.
+fn told(address: &str, is_tls: bool) -> String {
+    if is_tls { format!("https://{address}") } else { address.to_owned() }
+}
+
 /// Tells the cluster this node's addresses, until it is told.
 pub async fn publish(gateway: Gateway, config: Config) {
     let record = NodeRecord {
         name: config.name.clone(),
-        peer: config.members[&config.name].clone(),
-        client: config.advertise_client.clone(),
+        peer: told(&config.members[&config.name], config.peer_tls.is_some()),
+        client: told(&config.advertise_client, config.client_tls.is_some()),
     };
     let node = config.node_id(&config.name);
     loop {
@@ -67,7 +72,8 @@ pub async fn members(
         .members
         .iter()
         .map(|(name, address)| {
-            let record = NodeRecord { name: String::new(), peer: address.clone(), client: String::new() };
+            let peer = told(address, config.peer_tls.is_some());
+            let record = NodeRecord { name: String::new(), peer, client: String::new() };
             (config.node_id(name), record)
         })
         .collect();

@@ -13,6 +13,7 @@ use crate::runtime::transport::{self, Identity, Transport};
 use crate::runtime::watch_thread::{self, WatchHub};
 use crate::runtime::worker::{Input, Outlets, Terms, Worker};
 use crate::services::{self, Context};
+use crate::tls::{self, TlsError};
 use quorate_mvcc::engine::Engine;
 use quorate_node::{GroupStart, Host, Options};
 use quorate_storage::wal::{OpenError, Wal, WalOptions};
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 /// How long leaderships may take to be handed over before the process stops anyway.
@@ -57,6 +59,9 @@ pub enum ServeError {
         /// What the system said.
         cause: std::io::Error,
     },
+    /// A certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Something of the system's failed.
     #[error("{doing}: {cause}")]
     System {
@@ -79,6 +84,8 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         data_dir = %config.data_dir.display(),
         "starting"
     );
+    let client_tls = config.client_tls.as_ref().map(tls::for_clients).transpose()?;
+    let peer_tls = config.peer_tls.as_ref().map(tls::for_peers).transpose()?;
     let clients = listen(&config.listen_client, "clients").await?;
     let peer_listener = listen(&config.listen_peer, "peers").await?;
     let data_dir = DataDir::open(&config.data_dir, owner)?;
@@ -116,7 +123,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         .collect();
     let incarnation = data_dir.incarnation();
     let identity = Identity { cluster: owner.cluster, node: owner.node, incarnation, peers };
-    let transport = Transport::start(&identity);
+    let transport = Transport::start(&identity, peer_tls.as_ref());
 
     // Bounded by what feeds them: clients by the gateway, peers by the transport, the disk by the worker.
     let (worker_in, worker_out) = crossbeam_channel::unbounded();
@@ -157,13 +164,13 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         let hubs = hubs.clone();
         thread("watch", move || watch_thread::run(hubs, applied_out))?;
     }
-    tokio::spawn(transport::listen(peer_listener, identity, worker_in.clone()));
+    tokio::spawn(transport::listen(peer_listener, identity, peer_tls, worker_in.clone()));
     let member = Member { cluster: owner.cluster, node: owner.node };
     let gateway = Gateway::new(worker_in.clone(), member, readers, hubs, terms);
     tokio::spawn(membership::publish(gateway.clone(), config.clone()));
     tokio::spawn(watch_space(engine.clone(), config.clone(), worker_in.clone()));
 
-    let (stop_in, stop) = tokio::sync::watch::channel(false);
+    let (stop_in, stop) = watch::channel(false);
     let context = Context {
         gateway: gateway.clone(),
         engine: engine.clone(),
@@ -172,8 +179,15 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         stop: stop.clone(),
     };
     let router = services::router(context);
-    let server = tokio::spawn(connections::serve(clients, router, stop.clone()));
-    info!(clients = config.listen_client, peers = config.listen_peer, "ready for clients");
+    let server = tokio::spawn(connections::serve(clients, client_tls, router, stop.clone()));
+    info!(
+        clients = config.listen_client,
+        client_tls = config.client_tls.is_some(),
+        client_cert_auth = config.client_tls.as_ref().is_some_and(|tls| tls.ca.is_some()),
+        peers = config.listen_peer,
+        peer_tls = config.peer_tls.is_some(),
+        "ready for clients"
+    );
 
     let outcome = tokio::select! {
         result = &mut stopped => Some(result),

@@ -5,6 +5,7 @@
 //! until the first byte, the TLS handshake and the headers of an HTTP/1 request. What is not bounded: how long a
 //! connection may stay without calls, as clients keep theirs open; a dead one is found by HTTP/2 pings.
 
+use crate::tls::{self, Current};
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 use tracing::{debug, info, warn};
 
 /// Calls at a time on one connection; a client that wants more waits. etcd has no limit to speak of, and a
@@ -44,10 +47,15 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Serves clients until told to stop; then accepts no more, tells those connected (GOAWAY) and returns when the
 /// last call is answered. Whoever waits for that sets the limit.
-pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<Current<ServerConfig>>>,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+) {
     let connections_max = connections_max();
     let slots = Arc::new(Semaphore::new(connections_max));
-    let server = Arc::new(Server { router: router.with_state(()), builder: builder() });
+    let server = Arc::new(Server { tls, router: router.with_state(()), builder: builder() });
     let mut refusals = Complaint::default();
     loop {
         let accepted = tokio::select! {
@@ -87,6 +95,7 @@ pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Recei
 }
 
 struct Server {
+    tls: Option<Arc<Current<ServerConfig>>>,
     router: Router,
     builder: Builder<TokioExecutor>,
 }
@@ -95,14 +104,32 @@ impl Server {
     async fn connection(&self, stream: TcpStream, mut stop: watch::Receiver<bool>) -> Result<(), String> {
         // Without it small answers wait for the acknowledgement of earlier ones.
         stream.set_nodelay(true).map_err(|error| format!("setting TCP_NODELAY: {error}"))?;
-        tokio::select! {
-            readable = tokio::time::timeout(FIRST_BYTE_MAX, stream.readable()) => match readable {
-                Ok(readable) => readable.map_err(|error| error.to_string())?,
+        let begins_as_tls = tokio::select! {
+            begun = tokio::time::timeout(FIRST_BYTE_MAX, tls::begins_as_tls(&stream)) => match begun {
+                Ok(begun) => begun.map_err(|error| error.to_string())?,
                 Err(_) => return Err("it said nothing".into()),
             },
             () = stopping(&mut stop) => return Ok(()),
-        }
-        self.http(stream, stop).await
+        };
+        let refusal = match (&self.tls, begins_as_tls) {
+            (None, false) => return self.http(stream, stop).await,
+            (None, true) => "it speaks TLS, which this node does not: --cert-file is not set",
+            (Some(_), false) => "it does not speak TLS: clients of this node need https:// and a CA",
+            (Some(tls), true) => {
+                let acceptor = TlsAcceptor::from(tls.get());
+                let handshake = acceptor.accept(stream).into_fallible();
+                return match tokio::time::timeout(tls::HANDSHAKE_MAX, handshake).await {
+                    Ok(Ok(stream)) => self.http(stream, stop).await,
+                    Ok(Err((error, stream))) => {
+                        tls::close_gently(stream).await;
+                        Err(format!("the TLS handshake failed: {error}"))
+                    }
+                    Err(_) => Err("it did not finish the TLS handshake in time".into()),
+                };
+            }
+        };
+        tls::close_gently(stream).await;
+        Err(refusal.into())
     }
 
     async fn http<S>(&self, stream: S, mut stop: watch::Receiver<bool>) -> Result<(), String>

@@ -4,21 +4,27 @@
 //! frame is `length u32 LE, CRC32C u32 LE, payload`, the payload a list of [`PeerMessage`]s: whatever
 //! was waiting when the socket was ready. Messages may be lost (a queue that is full, a connection that
 //! breaks); the state machines repair that. A connection begins with a hello that names the protocol's
-//! version, the cluster, both nodes and the sender's data directory, so that a stranger is turned away with a reason.
+//! version, the cluster, both nodes and the sender's data directory, so that a stranger is turned away with a reason. With TLS all of this
+//! goes through it, both sides present certificates, and the hello must come from a node that the dialler's
+//! certificate names. A node with TLS talks to no node without it.
 //! The layout is drawn in `docs/peer.md`.
 
 use super::worker::Input;
+use crate::tls::{self, Current, PeerConfig};
 use bytes::{Bytes, BytesMut};
 use crossbeam_channel::Sender;
 use quorate_node::PeerMessage;
 use quorate_types::{ClusterId, Decode, Encode, Incarnation, NodeId};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tracing::{debug, info, warn};
 
 const MAGIC: [u8; 8] = *b"QUORPEER";
@@ -35,7 +41,16 @@ const WRITE_BYTES_TARGET: usize = 1 << 20;
 /// Magic, version, cluster, sender, receiver, the sender's data directory.
 const HELLO_BYTES: usize = 44;
 const RECONNECT: Duration = Duration::from_millis(100);
+/// A peer that turns us away, or whom we do not trust, will hardly think better of it soon: each attempt waits
+/// twice as long as the one before, up to this.
+const RECONNECT_REFUSED_MAX: Duration = Duration::from_secs(5);
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections that have not said hello; more are closed.
+const STRANGERS_MAX: usize = 64;
+/// The same line about the same stranger is written once in this time,
+const REPEAT_INTERVAL: Duration = Duration::from_secs(30);
+/// and so many strangers are remembered.
+const REPEATS_MAX: usize = 256;
 
 /// Who we are and whom we know.
 #[derive(Clone, Debug)]
@@ -57,12 +72,12 @@ pub struct Transport {
 
 impl Transport {
     /// Begins dialling every peer, and keeps at it.
-    pub fn start(identity: &Identity) -> Arc<Self> {
+    pub fn start(identity: &Identity, tls: Option<&Arc<Current<PeerConfig>>>) -> Arc<Self> {
         let mut queues = HashMap::new();
         for (peer, address) in &identity.peers {
             let (sender, receiver) = mpsc::channel(QUEUE_BATCHES_MAX);
             queues.insert(*peer, sender);
-            tokio::spawn(dial(identity.clone(), *peer, address.clone(), receiver));
+            tokio::spawn(dial(identity.clone(), tls.cloned(), *peer, address.clone(), receiver));
         }
         Arc::new(Self { queues })
     }
@@ -86,18 +101,37 @@ impl Transport {
     }
 }
 
+/// Who has said hello, and from which data directory.
+type Peer = (NodeId, Incarnation);
+
+/// A connection to or from a peer, with TLS or without.
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
+type Stream = Box<dyn Duplex>;
+
+/// Why there is no connection.
+enum DialError {
+    /// Nobody is there, or not any more.
+    Unreachable(String),
+    /// Somebody is there, but one of us wants no connection. Mends by a change of settings or certificates only.
+    Refused(String),
+}
+
 async fn dial(
     identity: Identity,
+    tls: Option<Arc<Current<PeerConfig>>>,
     peer: NodeId,
     address: String,
     mut queue: mpsc::Receiver<Vec<PeerMessage>>,
 ) {
-    let mut was_told = false;
+    // What the log already says.
+    let mut told = None;
+    let mut pause = RECONNECT;
     loop {
-        match connect(&identity, peer, &address).await {
+        match connect(&identity, tls.as_deref(), peer, &address).await {
             Ok(stream) => {
-                info!(%peer, address, "connected to peer");
-                was_told = false;
+                info!(%peer, address, tls = tls.is_some(), "connected to peer");
+                (told, pause) = (None, RECONNECT);
                 // What queued up while nobody listened is old; the state machines will say it again.
                 while queue.try_recv().is_ok() {}
                 if let Err(error) = pump(stream, &mut queue).await {
@@ -106,25 +140,51 @@ async fn dial(
                     return;
                 }
             }
-            Err(error) => {
-                if !was_told {
-                    warn!(%peer, address, %error, "cannot reach peer; will keep trying");
-                    was_told = true;
+            Err(DialError::Unreachable(error)) => {
+                pause = RECONNECT;
+                if told.as_ref() != Some(&error) {
+                    warn!(%peer, address, error, "cannot reach peer; will keep trying");
+                    told = Some(error);
+                }
+            }
+            Err(DialError::Refused(error)) => {
+                pause = (2 * pause).min(RECONNECT_REFUSED_MAX);
+                if told.as_ref() != Some(&error) {
+                    warn!(%peer, address, error, "no connection to peer; will keep trying");
+                    told = Some(error);
                 }
             }
         }
-        tokio::time::sleep(RECONNECT).await;
+        tokio::time::sleep(pause).await;
         if queue.is_closed() {
             return;
         }
     }
 }
 
-async fn connect(identity: &Identity, peer: NodeId, address: &str) -> io::Result<TcpStream> {
-    let mut stream = tokio::time::timeout(HELLO_TIMEOUT, TcpStream::connect(address))
+async fn connect(
+    identity: &Identity,
+    tls: Option<&Current<PeerConfig>>,
+    peer: NodeId,
+    address: &str,
+) -> Result<Stream, DialError> {
+    let unreachable = |error: io::Error| DialError::Unreachable(error.to_string());
+    let no_answer = |to: &str| DialError::Unreachable(format!("no answer to {to}"));
+    let stream = tokio::time::timeout(HELLO_TIMEOUT, TcpStream::connect(address))
         .await
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer to connect"))??;
-    stream.set_nodelay(true)?;
+        .map_err(|_| no_answer("connect"))?
+        .map_err(unreachable)?;
+    stream.set_nodelay(true).map_err(unreachable)?;
+    let mut stream: Stream = match tls {
+        None => Box::new(stream),
+        Some(tls) => {
+            let host = tls::host_of(address).map_err(DialError::Refused)?;
+            let connector = TlsConnector::from(tls.get().client.clone());
+            let shaken = tokio::time::timeout(HELLO_TIMEOUT, connector.connect(host, stream)).await;
+            let shaken = shaken.map_err(|_| no_answer("the TLS handshake"))?;
+            Box::new(shaken.map_err(|error| DialError::Refused(tls::explain(&error)))?)
+        }
+    };
     let mut hello = Vec::with_capacity(HELLO_BYTES);
     hello.extend_from_slice(&MAGIC);
     hello.extend_from_slice(&VERSION.to_le_bytes());
@@ -132,24 +192,30 @@ async fn connect(identity: &Identity, peer: NodeId, address: &str) -> io::Result
     hello.extend_from_slice(&identity.node.0.to_le_bytes());
     hello.extend_from_slice(&peer.0.to_le_bytes());
     hello.extend_from_slice(&identity.incarnation.0.to_le_bytes());
-    stream.write_all(&hello).await?;
     let verdict = tokio::time::timeout(HELLO_TIMEOUT, async {
+        stream.write_all(&hello).await?;
+        stream.flush().await?;
         let length = stream.read_u16_le().await? as usize;
         let mut text = vec![0; length];
         stream.read_exact(&mut text).await?;
         io::Result::Ok(text)
     })
     .await
-    .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer to hello"))??;
+    .map_err(|_| no_answer("hello"))?
+    // What the peer thinks of our certificate comes in place of its verdict.
+    .map_err(|error| match tls {
+        None => unreachable(error),
+        Some(_) => DialError::Refused(tls::explain(&error)),
+    })?;
     if verdict.is_empty() {
         Ok(stream)
     } else {
-        Err(io::Error::other(format!("turned away: {}", String::from_utf8_lossy(&verdict))))
+        Err(DialError::Refused(format!("turned away: {}", String::from_utf8_lossy(&verdict))))
     }
 }
 
 /// Writes what is queued until the connection breaks (an error) or the node stops (none).
-async fn pump(mut stream: TcpStream, queue: &mut mpsc::Receiver<Vec<PeerMessage>>) -> io::Result<()> {
+async fn pump(mut stream: Stream, queue: &mut mpsc::Receiver<Vec<PeerMessage>>) -> io::Result<()> {
     let mut buffer = Vec::new();
     let mut nothing = [0u8; 1];
     loop {
@@ -172,6 +238,8 @@ async fn pump(mut stream: TcpStream, queue: &mut mpsc::Receiver<Vec<PeerMessage>
             frame(&batch, &mut buffer);
         }
         stream.write_all(&buffer).await?;
+        // TLS may keep the last record to itself.
+        stream.flush().await?;
         if buffer.capacity() > 4 * WRITE_BYTES_TARGET {
             buffer = Vec::new();
         }
@@ -189,8 +257,15 @@ fn frame(batch: &[PeerMessage], out: &mut Vec<u8>) {
 }
 
 /// Accepts peers for as long as the node runs.
-pub async fn listen(listener: TcpListener, identity: Identity, worker: Sender<Input>) {
+pub async fn listen(
+    listener: TcpListener,
+    identity: Identity,
+    tls: Option<Arc<Current<PeerConfig>>>,
+    worker: Sender<Input>,
+) {
     let newest: Arc<parking_lot::Mutex<HashMap<NodeId, u64>>> = Arc::default();
+    let turned_away: Arc<parking_lot::Mutex<TurnedAway>> = Arc::default();
+    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
     let mut number = 0;
     loop {
         let (stream, address) = match listener.accept().await {
@@ -201,18 +276,32 @@ pub async fn listen(listener: TcpListener, identity: Identity, worker: Sender<In
                 continue;
             }
         };
+        let Ok(stranger) = strangers.clone().try_acquire_owned() else {
+            let why = format!("{STRANGERS_MAX} others have not said hello yet");
+            if turned_away.lock().is_news(address.ip(), &why) {
+                warn!(%address, why, "turned a peer away");
+            }
+            continue;
+        };
         number += 1;
-        let (identity, worker, newest, number) = (identity.clone(), worker.clone(), newest.clone(), number);
+        let (identity, tls, worker, number) = (identity.clone(), tls.clone(), worker.clone(), number);
+        let (newest, turned_away) = (newest.clone(), turned_away.clone());
         tokio::spawn(async move {
-            let mut stream = stream;
-            let (from, incarnation) =
-                match tokio::time::timeout(HELLO_TIMEOUT, welcome(&mut stream, &identity)).await {
-                    Ok(Ok(peer)) => peer,
-                    Ok(Err(error)) => return warn!(%address, %error, "turned a peer away"),
-                    Err(_) => return warn!(%address, "turned a peer away: it said no hello"),
-                };
+            let admitted =
+                tokio::time::timeout(HELLO_TIMEOUT, admit(stream, &identity, tls.as_deref())).await;
+            drop(stranger);
+            let (peer, mut stream) = match admitted.unwrap_or_else(|_| Err("it said no hello".into())) {
+                Ok(admitted) => admitted,
+                Err(why) => {
+                    if turned_away.lock().is_news(address.ip(), &why) {
+                        warn!(%address, why, "turned a peer away");
+                    }
+                    return;
+                }
+            };
+            let (from, _) = peer;
             newest.lock().insert(from, number);
-            let error = match receive(&mut stream, (from, incarnation), &worker).await {
+            let error = match receive(&mut stream, peer, &worker).await {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
@@ -225,8 +314,81 @@ pub async fn listen(listener: TcpListener, identity: Identity, worker: Sender<In
     }
 }
 
-async fn welcome(stream: &mut TcpStream, identity: &Identity) -> io::Result<(NodeId, Incarnation)> {
-    stream.set_nodelay(true)?;
+/// Who was turned away lately and why: one who tries again and again is worth a line now and then.
+#[derive(Default)]
+struct TurnedAway(HashMap<IpAddr, (String, Instant)>);
+
+impl TurnedAway {
+    fn is_news(&mut self, from: IpAddr, why: &str) -> bool {
+        if self.0.get(&from).is_some_and(|(last, at)| last == why && at.elapsed() < REPEAT_INTERVAL) {
+            return false;
+        }
+        if self.0.len() >= REPEATS_MAX {
+            self.0.clear();
+        }
+        self.0.insert(from, (why.to_owned(), Instant::now()));
+        true
+    }
+}
+
+/// Makes sure of who dials.
+async fn admit(
+    mut stream: TcpStream,
+    identity: &Identity,
+    tls: Option<&Current<PeerConfig>>,
+) -> Result<(Peer, Stream), String> {
+    let said = |error: io::Error| error.to_string();
+    stream.set_nodelay(true).map_err(said)?;
+    let (verdict, why) = match (tls, tls::begins_as_tls(&stream).await.map_err(said)?) {
+        (None, false) => {
+            let peer = welcome(&mut stream, identity, None).await.map_err(said)?;
+            return Ok((peer, Box::new(stream)));
+        }
+        (Some(tls), true) => {
+            let acceptor = TlsAcceptor::from(tls.get().server.clone());
+            return match acceptor.accept(stream).into_fallible().await {
+                Ok(mut stream) => {
+                    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                    let certificate = chain.first().map(|first| first.clone().into_owned());
+                    let peer = welcome(&mut stream, identity, certificate.as_ref()).await.map_err(said)?;
+                    Ok((peer, Box::new(stream)))
+                }
+                Err((error, stream)) => {
+                    tls::close_gently(stream).await;
+                    Err(tls::explain(&error))
+                }
+            };
+        }
+        (None, true) => (
+            "this node's peer port does not speak TLS",
+            "it speaks TLS, which this node does not: set --peer-cert-file, --peer-key-file and \
+             --peer-trusted-ca-file here, too",
+        ),
+        (Some(_), false) => (
+            "this node's peer port speaks TLS only: set --peer-cert-file, --peer-key-file and \
+             --peer-trusted-ca-file there, too",
+            "it does not speak TLS: set --peer-cert-file, --peer-key-file and --peer-trusted-ca-file there, too",
+        ),
+    };
+    // It may be gone already; it is turned away all the same.
+    let _ = answer(&mut stream, verdict).await;
+    tls::close_gently(stream).await;
+    Err(why.into())
+}
+
+/// Says why not; no reason is a welcome.
+async fn answer(stream: &mut (impl AsyncWrite + Unpin), verdict: &str) -> io::Result<()> {
+    stream.write_u16_le(verdict.len() as u16).await?;
+    stream.write_all(verdict.as_bytes()).await?;
+    stream.flush().await
+}
+
+/// Hears the dialler's hello and answers it. With TLS its certificate must name the node it says it is.
+async fn welcome(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    identity: &Identity,
+    certificate: Option<&CertificateDer<'_>>,
+) -> io::Result<Peer> {
     let mut hello = [0; HELLO_BYTES];
     stream.read_exact(&mut hello).await?;
     let number = |at: usize| {
@@ -247,14 +409,17 @@ async fn welcome(stream: &mut TcpStream, identity: &Identity) -> io::Result<(Nod
         ))
     } else if to != identity.node {
         Some(format!("node {from} looks for node {to} here, but this is node {}", identity.node))
-    } else if !identity.peers.contains_key(&from) {
-        Some(format!("node {from} is not a member of the cluster"))
     } else {
-        None
+        match (identity.peers.get(&from), certificate) {
+            (None, _) => Some(format!("node {from} is not a member of the cluster")),
+            (Some(address), Some(certificate)) if !tls::is_for(certificate, address) => Some(format!(
+                "node {from} has the address {address} in --initial-cluster, but its certificate is for other \
+                 names: it needs that host as a SAN"
+            )),
+            (Some(_), _) => None,
+        }
     };
-    let verdict = objection.clone().unwrap_or_default();
-    stream.write_u16_le(verdict.len() as u16).await?;
-    stream.write_all(verdict.as_bytes()).await?;
+    answer(stream, objection.as_deref().unwrap_or_default()).await?;
     match objection {
         None => Ok((from, Incarnation(number(36)))),
         Some(objection) => Err(io::Error::other(objection)),
@@ -264,8 +429,8 @@ async fn welcome(stream: &mut TcpStream, identity: &Identity) -> io::Result<(Nod
 enum Never {}
 
 async fn receive(
-    stream: &mut TcpStream,
-    (from, incarnation): (NodeId, Incarnation),
+    stream: &mut Stream,
+    (from, incarnation): Peer,
     worker: &Sender<Input>,
 ) -> io::Result<Never> {
     let mut buffer = BytesMut::with_capacity(64 << 10);

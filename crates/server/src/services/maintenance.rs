@@ -96,8 +96,12 @@ impl pb::cluster_server::Cluster for Cluster {
         let is_linearizable = message.into_inner().linearizable;
         let members =
             membership::members(&self.0.gateway, &self.0.config, is_linearizable).await.map_err(unread)?;
-        let url =
-            |address: String| if address.is_empty() { Vec::new() } else { vec![format!("http://{address}")] };
+        let url = |address: String| match address {
+            address if address.is_empty() => Vec::new(),
+            // With TLS a record has the whole URL.
+            address if address.contains("://") => vec![address],
+            address => vec![format!("http://{address}")],
+        };
         let members = members.into_iter().map(|(id, record)| pb::Member {
             id: id.0,
             name: record.name,
