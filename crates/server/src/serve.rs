@@ -11,7 +11,7 @@ use crate::runtime::gateway::{Gateway, Member};
 use crate::runtime::log_thread;
 use crate::runtime::transport::{self, Identity, Transport};
 use crate::runtime::watch_thread::{self, WatchHub};
-use crate::runtime::worker::{Input, Outlets, Terms, Worker};
+use crate::runtime::worker::{Input, Leaderless, Outlets, Terms, Worker};
 use crate::services::{self, Context};
 use crate::tls::{self, TlsError};
 use quorate_mvcc::engine::Engine;
@@ -21,7 +21,7 @@ use quorate_types::{Fault, GroupId, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -131,6 +131,9 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let (flush_in, flush_out) = crossbeam_channel::unbounded();
     let (applied_in, applied_out) = crossbeam_channel::unbounded();
     let terms: Terms = Arc::new(GROUPS.iter().map(|group| (*group, AtomicU64::new(0))).collect());
+    let started = Instant::now();
+    let leaderless: Leaderless =
+        Arc::new(GROUPS.iter().map(|group| (*group, watch::Sender::new(Some(started)))).collect());
     let outlets = Outlets {
         log: log_in,
         flush: flush_in,
@@ -139,6 +142,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         metrics: metrics.clone(),
         terms: terms.clone(),
         data_dir: config.data_dir.clone(),
+        leaderless: leaderless.clone(),
     };
     let worker = Worker::new(host, worker_out, outlets, tick(&config));
     let (stopped_in, mut stopped) = tokio::sync::oneshot::channel();
@@ -166,7 +170,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     }
     tokio::spawn(transport::listen(peer_listener, identity, peer_tls, worker_in.clone()));
     let member = Member { cluster: owner.cluster, node: owner.node };
-    let gateway = Gateway::new(worker_in.clone(), member, readers, hubs, terms);
+    let gateway = Gateway::new(worker_in.clone(), member, readers, hubs, terms, leaderless);
     tokio::spawn(membership::publish(gateway.clone(), config.clone()));
     tokio::spawn(watch_space(engine.clone(), config.clone(), worker_in.clone()));
 

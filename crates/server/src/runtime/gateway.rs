@@ -1,7 +1,7 @@
 //! What the services call: every client request goes through here.
 
 use super::watch_thread::WatchHub;
-use super::worker::{Input, Terms};
+use super::worker::{Input, Leaderless, Terms};
 use crate::engine::FjallEngine;
 use crossbeam_channel::Sender;
 use quorate_node::{Grant, GroupStatus};
@@ -14,6 +14,7 @@ use quorate_types::{
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Calls waiting for the worker; more are refused as busy.
@@ -43,6 +44,7 @@ struct Inner {
     readers: BTreeMap<GroupId, Reader<FjallEngine>>,
     hubs: BTreeMap<GroupId, Arc<WatchHub>>,
     terms: Terms,
+    leaderless: Leaderless,
 }
 
 /// Counts a call for as long as it waits.
@@ -62,9 +64,10 @@ impl Gateway {
         readers: BTreeMap<GroupId, Reader<FjallEngine>>,
         hubs: BTreeMap<GroupId, Arc<WatchHub>>,
         terms: Terms,
+        leaderless: Leaderless,
     ) -> Self {
         let calls = AtomicUsize::new(0);
-        Self { inner: Arc::new(Inner { worker, identity, calls, readers, hubs, terms }) }
+        Self { inner: Arc::new(Inner { worker, identity, calls, readers, hubs, terms, leaderless }) }
     }
 
     /// Who answers.
@@ -128,6 +131,36 @@ impl Gateway {
     pub fn newest_term(&self, keyspace: KeyspaceId) -> Term {
         let group = GroupId { keyspace, partition: quorate_types::PartitionId(0) };
         Term(self.inner.terms.get(&group).map_or(0, |term| term.load(Ordering::Relaxed)))
+    }
+
+    /// Whether this node knows who leads a keyspace's group; it may be wrong about it for an election timeout.
+    pub fn has_leader(&self, keyspace: KeyspaceId) -> bool {
+        let group = GroupId { keyspace, partition: quorate_types::PartitionId(0) };
+        self.inner.leaderless.get(&group).is_some_and(|since| since.borrow().is_none())
+    }
+
+    /// Returns when this node has known no leader for so long, without a break.
+    pub async fn leaderless_for(&self, keyspace: KeyspaceId, limit: Duration) {
+        let group = GroupId { keyspace, partition: quorate_types::PartitionId(0) };
+        let Some(mut leaderless) = self.inner.leaderless.get(&group).map(|since| since.subscribe()) else {
+            return;
+        };
+        loop {
+            let since = *leaderless.borrow_and_update();
+            let changed = match since {
+                None => leaderless.changed().await,
+                Some(since) => {
+                    match tokio::time::timeout_at((since + limit).into(), leaderless.changed()).await {
+                        Ok(changed) => changed,
+                        Err(_) => return,
+                    }
+                }
+            };
+            // Cannot be: this handle holds the sender.
+            if changed.is_err() {
+                return;
+            }
+        }
     }
 
     async fn term(&self, keyspace: KeyspaceId, is_serializable: bool) -> Result<Term, ReadError> {

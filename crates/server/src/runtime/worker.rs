@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tracing::{error, info, warn};
 
 /// Inputs handled before the host is asked for effects: more make larger batches, fewer answer sooner.
@@ -47,6 +47,9 @@ pub enum Input {
 /// The newest term of each group: what headers say, which never goes back.
 pub type Terms = Arc<BTreeMap<GroupId, AtomicU64>>;
 
+/// Since when this node has known no leader of each group; `None` while it knows one.
+pub type Leaderless = Arc<BTreeMap<GroupId, watch::Sender<Option<Instant>>>>;
+
 /// Where the worker's effects go.
 pub struct Outlets {
     /// To the log thread.
@@ -63,6 +66,8 @@ pub struct Outlets {
     pub terms: Terms,
     /// Where the node's standing is recorded.
     pub data_dir: PathBuf,
+    /// Told when a leader is lost or found.
+    pub leaderless: Leaderless,
 }
 
 /// The worker thread's state.
@@ -211,6 +216,16 @@ impl Worker {
                 use quorate_consensus::Role;
                 if let Some(newest) = self.outlets.terms.get(&group) {
                     newest.fetch_max(term.0, Ordering::Relaxed);
+                }
+                if let Some(leaderless) = self.outlets.leaderless.get(&group) {
+                    let is_known = matches!(role, Role::Leader { .. } | Role::Follower { leader: Some(_) });
+                    leaderless.send_if_modified(|since| {
+                        let has_changed = is_known == since.is_some();
+                        if has_changed {
+                            *since = (!is_known).then(Instant::now);
+                        }
+                        has_changed
+                    });
                 }
                 match role {
                     Role::Leader { .. } => info!(%group, %term, "elected leader"),

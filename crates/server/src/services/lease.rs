@@ -1,10 +1,11 @@
 //! Leases.
 
 use super::kv::mismatch;
-use super::{Context, KEYSPACE, rejected, stopping};
+use super::{Context, KEYSPACE, leader_missed, rejected, requires_leader, stopping};
 use quorate_api::status::Invalid;
 use quorate_api::{pb, response};
-use quorate_types::{Answer, LeaseId, Reply, Request as Ask};
+use quorate_types::{Answer, LeaseId, Rejection, Reply, Request as Ask};
+use std::pin::pin;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -81,19 +82,28 @@ impl pb::lease_server::Lease for Lease {
         &self,
         message: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        let is_leader_required = requires_leader(message.metadata());
         let mut requests = message.into_inner();
         let (answers, stream) = tokio::sync::mpsc::channel(KEEP_ALIVE_ANSWERS_MAX);
         let service = self.clone();
         let mut stop = self.0.stop.clone();
         tokio::spawn(async move {
+            let mut leader_missed = pin!(leader_missed(&service.0, is_leader_required));
             loop {
                 let request = tokio::select! {
                     request = requests.message() => request,
                     () = stopping(&mut stop) => return,
+                    () = &mut leader_missed => {
+                        let _ = answers.send(Err(rejected(Rejection::NoLeader))).await;
+                        return;
+                    }
                 };
                 // One answer a request, in order; the stream ends with the client's.
                 let Ok(Some(request)) = request else { return };
-                let answer = service.keep_alive(request.id).await;
+                let answer = tokio::select! {
+                    answer = service.keep_alive(request.id) => answer,
+                    () = &mut leader_missed => Err(rejected(Rejection::NoLeader)),
+                };
                 let is_over = answer.is_err();
                 if answers.send(answer).await.is_err() || is_over {
                     return;

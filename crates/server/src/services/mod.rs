@@ -14,7 +14,9 @@ use quorate_api::{pb, response};
 use quorate_partition::ReadError;
 use quorate_types::{KeyspaceId, Rejection, Revision, Term};
 use std::sync::Arc;
-use tonic::Status;
+use tonic::metadata::MetadataMap;
+use tonic::service::interceptor::InterceptedService;
+use tonic::{Request, Status};
 
 /// What every service has at hand.
 #[derive(Clone)]
@@ -37,6 +39,11 @@ const KEYSPACE: KeyspaceId = KeyspaceId::DEFAULT;
 /// Room for what surrounds a request of the largest size: beyond it gRPC itself refuses the frame, as etcd's does.
 const FRAME_OVERHEAD: usize = 512 << 10;
 
+/// With this in its metadata, "true", a call wants no answer from a node that knows no leader.
+const REQUIRE_LEADER: &str = "hasleader";
+/// A stream of such a client ends when there has been no leader for so many election timeouts.
+const LEADERLESS_TIMEOUTS_MAX: u32 = 3;
+
 impl Context {
     fn header(&self, revision: Revision, term: Term) -> Option<pb::ResponseHeader> {
         let member = self.gateway.identity();
@@ -48,6 +55,20 @@ impl Context {
         let reader = self.gateway.reader(KEYSPACE).ok()?;
         self.header(reader.revision(), self.gateway.newest_term(KEYSPACE))
     }
+}
+
+/// Whether a call or stream is of a client that would rather go elsewhere than wait here for a leader.
+fn requires_leader(metadata: &MetadataMap) -> bool {
+    metadata.get(REQUIRE_LEADER).is_some_and(|value| value == "true")
+}
+
+/// Waits until a stream whose client requires a leader has to end for want of one; for ever, if it does not.
+async fn leader_missed(context: &Context, is_required: bool) {
+    if !is_required {
+        return std::future::pending().await;
+    }
+    let limit = LEADERLESS_TIMEOUTS_MAX * context.config.election_timeout;
+    context.gateway.leaderless_for(KEYSPACE, limit).await;
 }
 
 /// Waits until the node is about to stop.
@@ -73,22 +94,38 @@ fn unread(error: ReadError) -> Status {
 /// Everything that is served on the client port.
 pub fn router(context: Context) -> axum::Router {
     let message_bytes_max = context.config.request_bytes_max + FRAME_OVERHEAD;
+    let gateway = context.gateway.clone();
+    let check = move |request: Request<()>| {
+        if requires_leader(request.metadata()) && !gateway.has_leader(KEYSPACE) {
+            return Err(rejected(Rejection::NoLeader));
+        }
+        Ok(request)
+    };
     let mut routes = tonic::service::Routes::builder();
-    routes.add_service(
+    routes.add_service(InterceptedService::new(
         pb::kv_server::KvServer::new(kv::Kv(context.clone()))
             .max_decoding_message_size(message_bytes_max)
             .max_encoding_message_size(i32::MAX as usize),
-    );
-    routes.add_service(
+        check.clone(),
+    ));
+    routes.add_service(InterceptedService::new(
         pb::watch_server::WatchServer::new(watch::Watch(context.clone()))
             .max_decoding_message_size(message_bytes_max)
             .max_encoding_message_size(i32::MAX as usize),
-    );
-    routes.add_service(pb::lease_server::LeaseServer::new(lease::Lease(context.clone())));
-    routes.add_service(pb::cluster_server::ClusterServer::new(maintenance::Cluster(context.clone())));
-    routes.add_service(pb::maintenance_server::MaintenanceServer::new(maintenance::Maintenance(
-        context.clone(),
-    )));
+        check.clone(),
+    ));
+    routes.add_service(InterceptedService::new(
+        pb::lease_server::LeaseServer::new(lease::Lease(context.clone())),
+        check.clone(),
+    ));
+    routes.add_service(InterceptedService::new(
+        pb::cluster_server::ClusterServer::new(maintenance::Cluster(context.clone())),
+        check.clone(),
+    ));
+    routes.add_service(InterceptedService::new(
+        pb::maintenance_server::MaintenanceServer::new(maintenance::Maintenance(context.clone())),
+        check,
+    ));
     let (_, health) = tonic_health::server::health_reporter();
     routes.add_service(health);
     routes.routes().prepare().into_axum_router().merge(http::router(context))

@@ -1,10 +1,11 @@
 //! Watches: the shell between a gRPC stream and the watch hub.
 
-use super::{Context, KEYSPACE, rejected, stopping};
+use super::{Context, KEYSPACE, leader_missed, rejected, requires_leader, stopping};
 use crate::runtime::watch_thread::WatchStream;
 use quorate_api::{pb, request, response};
 use quorate_partition::watch::{NO_WATCH, Refusal, WatchResponse, WatchResponseKind};
-use quorate_types::Revision;
+use quorate_types::{Rejection, Revision};
+use std::pin::pin;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -26,7 +27,8 @@ impl pb::watch_server::Watch for Watch {
         let hub = self.0.gateway.hub(KEYSPACE).map_err(rejected)?;
         let stream = hub.open().map_err(refused)?;
         let (sender, receiver) = mpsc::channel(RESPONSES_MAX);
-        tokio::spawn(run(self.0.clone(), stream, message.into_inner(), sender));
+        let is_required = requires_leader(message.metadata());
+        tokio::spawn(run(self.0.clone(), stream, is_required, message.into_inner(), sender));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }
@@ -39,10 +41,12 @@ fn refused(refusal: Refusal) -> Status {
 async fn run(
     context: Context,
     stream: WatchStream,
+    is_leader_required: bool,
     mut requests: Streaming<pb::WatchRequest>,
     sender: mpsc::Sender<Result<pb::WatchResponse, Status>>,
 ) {
     let mut stop = context.stop.clone();
+    let mut leader_missed = pin!(leader_missed(&context, is_leader_required));
     let mut is_open = true;
     loop {
         let responses = match stream.poll() {
@@ -63,6 +67,10 @@ async fn run(
             () = sender.closed() => return,
             () = stopping(&mut stop) => {
                 let _ = sender.send(Err(Status::unavailable("etcdserver: server stopped"))).await;
+                return;
+            }
+            () = &mut leader_missed => {
+                let _ = sender.send(Err(rejected(Rejection::NoLeader))).await;
                 return;
             }
             message = requests.message(), if is_open && stream.accepts() => match message {
