@@ -363,6 +363,10 @@ async fn peers_of_another_ca_do_not_get_in() {
     let of = |node: &Node| target(&node.client, TargetTls::default());
     until("a put at a", async || put(&of(&a), "key", "value").await).await;
     until("a get at b", async || get(&of(&b), "key").await).await;
+    // Many TLS records in one frame.
+    let large = "x".repeat(1 << 20);
+    until("a large put at b", async || put(&of(&b), "large", &large).await).await;
+    assert!(until("a large get at a", async || get(&of(&a), "large").await).await == large);
     // Both sides say whose certificate is wrong.
     let problem = "its certificate is not of the CA in --peer-trusted-ca-file here";
     for node in [&a, &b] {

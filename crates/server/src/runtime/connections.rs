@@ -118,7 +118,11 @@ impl Server {
             (Some(tls), true) => {
                 let acceptor = TlsAcceptor::from(tls.get());
                 let handshake = acceptor.accept(stream).into_fallible();
-                return match tokio::time::timeout(tls::HANDSHAKE_MAX, handshake).await {
+                let shaken = tokio::select! {
+                    shaken = tokio::time::timeout(tls::HANDSHAKE_MAX, handshake) => shaken,
+                    () = stopping(&mut stop) => return Ok(()),
+                };
+                return match shaken {
                     Ok(Ok(stream)) => self.http(stream, stop).await,
                     Ok(Err((error, stream))) => {
                         tls::close_gently(stream).await;
