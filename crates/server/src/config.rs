@@ -73,6 +73,10 @@ pub struct ServeArgs {
     #[arg(long, env = "QUORATE_QUOTA_BYTES", value_name = "BYTES", alias = "quota-backend-bytes")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota_bytes: Option<u64>,
+    /// Bytes that must stay free on the data directory's file system; with less, writes are refused [default: 134217728]
+    #[arg(long, env = "QUORATE_DISK_RESERVE_BYTES", value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_reserve_bytes: Option<u64>,
     /// Bytes of memory for the store's cache [default: 67108864]
     #[arg(long, env = "QUORATE_CACHE_BYTES", value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -210,6 +214,8 @@ pub struct Config {
     pub txn_operations_max: usize,
     /// Bytes the store may take on disk; `None` is no limit.
     pub quota_bytes: Option<u64>,
+    /// Bytes that must stay free on the data directory's file system.
+    pub disk_reserve_bytes: u64,
     /// Memory for the store's cache.
     pub cache_bytes: u64,
     /// Between progress notifications.
@@ -246,6 +252,7 @@ impl ServeArgs {
             max_request_bytes,
             max_txn_ops,
             quota_bytes,
+            disk_reserve_bytes,
             cache_bytes,
             watch_progress_interval,
             cert_file,
@@ -323,6 +330,7 @@ impl ServeArgs {
             request_bytes_max,
             txn_operations_max,
             quota_bytes: Some(self.quota_bytes.unwrap_or(8 << 30)).filter(|bytes| *bytes > 0),
+            disk_reserve_bytes: self.disk_reserve_bytes.unwrap_or(128 << 20),
             cache_bytes: self.cache_bytes.unwrap_or(64 << 20),
             watch_progress_interval: Duration::from_secs(self.watch_progress_interval.unwrap_or(600).max(1)),
             client_tls,
@@ -354,6 +362,7 @@ impl Config {
             max_request_bytes: Some(self.request_bytes_max),
             max_txn_ops: Some(self.txn_operations_max),
             quota_bytes: Some(self.quota_bytes.unwrap_or(0)),
+            disk_reserve_bytes: Some(self.disk_reserve_bytes),
             cache_bytes: Some(self.cache_bytes),
             watch_progress_interval: Some(self.watch_progress_interval.as_secs()),
             cert_file: self.client_tls.as_ref().map(|tls| tls.cert.clone()),

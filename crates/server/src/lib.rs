@@ -4,6 +4,7 @@
 //! * [`runtime`]: the shell around the deciding code.
 //! * [`services`]: etcd's API over gRPC, health and metrics over HTTP.
 //! * [`engine`], [`disk`]: the real ordered store and the real files.
+//! * [`space`]: what happens when the disk is nearly full.
 //! * [`tls`]: certificates and keys, for clients and between nodes.
 //! * [`cli`], [`demo`]: the commands for people.
 
@@ -18,4 +19,5 @@ pub mod metrics;
 pub mod runtime;
 pub mod serve;
 pub mod services;
+pub mod space;
 pub mod tls;

@@ -13,6 +13,7 @@ use crate::runtime::transport::{self, Identity, Transport};
 use crate::runtime::watch_thread::{self, WatchHub};
 use crate::runtime::worker::{Input, Leaderless, Outlets, Terms, Worker};
 use crate::services::{self, Context};
+use crate::space::Space;
 use crate::tls::{self, TlsError};
 use quorate_mvcc::engine::Engine;
 use quorate_node::{GroupStart, Host, Options};
@@ -30,8 +31,6 @@ use tracing::{error, info, warn};
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 /// How long open calls may take to finish at the end.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
-/// How often disk space is looked at.
-const SPACE_INTERVAL: Duration = Duration::from_secs(1);
 /// The groups every node of a static cluster has.
 const GROUPS: [GroupId; 2] = [GroupId::META, GroupId::FIRST];
 
@@ -172,12 +171,15 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let member = Member { cluster: owner.cluster, node: owner.node };
     let gateway = Gateway::new(worker_in.clone(), member, readers, hubs, terms, leaderless);
     tokio::spawn(membership::publish(gateway.clone(), config.clone()));
-    tokio::spawn(watch_space(engine.clone(), config.clone(), worker_in.clone()));
+    let space = Space::default();
+    space.look(&engine, &config, &worker_in);
+    tokio::spawn(space.clone().watch(engine.clone(), config.clone(), worker_in.clone()));
 
     let (stop_in, stop) = watch::channel(false);
     let context = Context {
         gateway: gateway.clone(),
         engine: engine.clone(),
+        space,
         metrics,
         config: Arc::new(config.clone()),
         stop: stop.clone(),
@@ -273,26 +275,5 @@ async fn told_to_stop() {
         _ = terminate.recv() => {}
         // An error means that Ctrl-C cannot be had; SIGTERM still can.
         Ok(()) = tokio::signal::ctrl_c() => {}
-    }
-}
-
-/// Refuses writes while the quota is used up, takes them again when there is space.
-async fn watch_space(engine: FjallEngine, config: Config, worker: crossbeam_channel::Sender<Input>) {
-    let Some(quota) = config.quota_bytes else { return };
-    let mut is_full = false;
-    loop {
-        tokio::time::sleep(SPACE_INTERVAL).await;
-        let now_full = engine.disk_bytes() > quota;
-        if now_full != is_full {
-            is_full = now_full;
-            if is_full {
-                warn!(quota, "the space quota is used up: writes are refused until there is space");
-            } else {
-                info!("there is space again: writes are taken");
-            }
-            if worker.send(Input::NoSpace(is_full)).is_err() {
-                return;
-            }
-        }
     }
 }

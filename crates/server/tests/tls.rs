@@ -359,8 +359,12 @@ async fn peers_of_another_ca_do_not_get_in() {
     };
     let mut a = start("a", &ca_, &Files::issued(dir.path(), "a", &ca));
     let mut b = start("b", &cb, &Files::issued(dir.path(), "b", &ca));
-    let mut c = start("c", &cc, &wrong);
     let of = |node: &Node| target(&node.client, TargetTls::default());
+    // A cluster begins with all its members.
+    let mut c = start("c", &cc, &Files::issued(dir.path(), "c-right", &ca));
+    until("a put at c", async || put(&of(&c), "key", "first").await).await;
+    c.kill();
+    let mut c = start("c", &cc, &wrong);
     until("a put at a", async || put(&of(&a), "key", "value").await).await;
     until("a get at b", async || get(&of(&b), "key").await).await;
     // Many TLS records in one frame.

@@ -30,6 +30,7 @@ pub(super) fn router(context: Context) -> axum::Router {
 struct HealthQuery {
     #[serde(default)]
     serializable: bool,
+    exclude: Option<String>,
 }
 
 /// Why this node cannot serve, if it cannot.
@@ -57,6 +58,11 @@ fn json_of(status: StatusCode, body: &serde_json::Value) -> Response {
 }
 
 async fn health(State(context): State<Context>, Query(query): Query<HealthQuery>) -> Response {
+    // A node short of space still answers reads; who asks may leave that out, as with etcd.
+    if context.space.is_short() && query.exclude.as_deref() != Some("NOSPACE") {
+        let body = json!({"health": "false", "reason": "ALARM NOSPACE"});
+        return json_of(StatusCode::SERVICE_UNAVAILABLE, &body);
+    }
     match problem(&context, query.serializable).await {
         None => json_of(StatusCode::OK, &json!({"health": "true", "reason": ""})),
         Some(reason) => {

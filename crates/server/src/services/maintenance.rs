@@ -35,15 +35,23 @@ impl Maintenance {
 impl pb::maintenance_server::Maintenance for Maintenance {
     async fn alarm(&self, _: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
         // Space that runs out and comes back is noticed by itself; there is nothing to arm or disarm.
-        Ok(Response::new(pb::AlarmResponse { header: self.0.header_now(), alarms: Vec::new() }))
+        let member_id = self.0.gateway.identity().node.0;
+        let alarm = pb::AlarmMember { member_id, alarm: pb::AlarmType::Nospace.into() };
+        let alarms = if self.0.space.is_short() { vec![alarm] } else { Vec::new() };
+        Ok(Response::new(pb::AlarmResponse { header: self.0.header_now(), alarms }))
     }
 
     async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
         let group = self.group().await?;
         let consensus = group.consensus;
         let size = signed(self.0.engine.disk_bytes());
-        let errors =
-            if consensus.leader.is_none() { vec!["etcdserver: no leader".into()] } else { Vec::new() };
+        let mut errors: Vec<String> = Vec::new();
+        if consensus.leader.is_none() {
+            errors.push("etcdserver: no leader".into());
+        }
+        if self.0.space.is_short() {
+            errors.push(format!("memberID:{} alarm:NOSPACE ", self.0.gateway.identity().node.0));
+        }
         Ok(Response::new(pb::StatusResponse {
             header: self.0.header(group.revision, consensus.term),
             version: version::ETCD.into(),

@@ -25,6 +25,8 @@ pub struct Context {
     pub gateway: Gateway,
     /// The ordered store, for its size.
     pub engine: FjallEngine,
+    /// Whether there is space for writes.
+    pub space: crate::space::Space,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The settings in force.

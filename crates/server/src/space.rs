@@ -1,0 +1,86 @@
+//! Space for data: writes are refused before it runs out, and taken again when there is some.
+//!
+//! Two bounds, looked at every second: what the store may take (`--quota-bytes`), and what must stay free on the data
+//! directory's file system (`--disk-reserve-bytes`). Past either, this node as a leader refuses what needs space, as etcd does
+//! under its NOSPACE alarm; reads, deletes, compaction and keep-alives go on, and the reserve is what they write into. Nobody
+//! has to disarm anything.
+//!
+//! Caveat: a disk that others fill within a second runs out under us; the node then stops, and the other members go on.
+
+use crate::config::Config;
+use crate::engine::FjallEngine;
+use crate::runtime::worker::Input;
+use crossbeam_channel::Sender;
+use quorate_mvcc::engine::Engine;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tracing::{debug, info, warn};
+
+/// How often space is looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Whether there is space for writes.
+#[derive(Clone, Default)]
+pub struct Space {
+    is_short: Arc<AtomicBool>,
+}
+
+impl Space {
+    /// Whether writes are refused for want of space.
+    pub fn is_short(&self) -> bool {
+        self.is_short.load(Ordering::Relaxed)
+    }
+
+    /// Looks at once, so that a node that starts on a full disk refuses writes from the beginning.
+    pub fn look(&self, engine: &FjallEngine, config: &Config, worker: &Sender<Input>) -> bool {
+        let shortage = shortage(engine, config);
+        let is_short = shortage.is_some();
+        if self.is_short.swap(is_short, Ordering::Relaxed) != is_short {
+            match shortage {
+                Some(why) => warn!(why, "space is short: writes are refused until there is more"),
+                None => info!("there is space again: writes are taken"),
+            }
+            return worker.send(Input::NoSpace(is_short)).is_ok();
+        }
+        true
+    }
+
+    /// Looks every second until the worker is gone.
+    pub async fn watch(self, engine: FjallEngine, config: Config, worker: Sender<Input>) {
+        while self.look(&engine, &config, &worker) {
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+}
+
+/// What is short, if anything is.
+fn shortage(engine: &FjallEngine, config: &Config) -> Option<String> {
+    if let Some(quota) = config.quota_bytes {
+        let used = engine.disk_bytes();
+        if used > quota {
+            return Some(format!("the store takes {used} bytes, --quota-bytes is {quota}"));
+        }
+    }
+    let reserve = config.disk_reserve_bytes;
+    match free_bytes(&config.data_dir) {
+        Ok(free) if free < reserve => {
+            let dir = config.data_dir.display();
+            Some(format!(
+                "{free} bytes are free on the file system of {dir}, --disk-reserve-bytes is {reserve}"
+            ))
+        }
+        Ok(_) => None,
+        Err(error) => {
+            debug!(%error, "cannot tell how much space is free");
+            None
+        }
+    }
+}
+
+/// Bytes that this process may still write on the file system of `path`.
+fn free_bytes(path: &Path) -> std::io::Result<u64> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
