@@ -8,7 +8,7 @@ use crate::membership;
 use crate::metrics::Metrics;
 use crate::runtime::connections;
 use crate::runtime::gateway::{Gateway, Member};
-use crate::runtime::log_thread;
+use crate::runtime::log_thread::{self, LogWriter};
 use crate::runtime::transport::{self, Identity, Transport};
 use crate::runtime::watch_thread::{self, WatchHub};
 use crate::runtime::worker::{Input, Leaderless, Outlets, Terms, Worker};
@@ -133,10 +133,13 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let started = Instant::now();
     let leaderless: Leaderless =
         Arc::new(GROUPS.iter().map(|group| (*group, watch::Sender::new(Some(started)))).collect());
+    let log_writer = LogWriter::new(wal, metrics.clone());
     let outlets = Outlets {
         log: log_in,
+        log_writer: log_writer.clone(),
         flush: flush_in,
         applied: applied_in,
+        hubs: hubs.clone(),
         transport,
         metrics: metrics.clone(),
         terms: terms.clone(),
@@ -149,8 +152,8 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         let _ = stopped_in.send(worker.run());
     })?;
     let log_thread = {
-        let (worker, metrics) = (worker_in.clone(), metrics.clone());
-        thread("log", move || log_thread::run(wal, log_out, worker, metrics))?
+        let worker = worker_in.clone();
+        thread("log", move || log_thread::run(&log_writer, &log_out, &worker))?
     };
     {
         let (worker, engine) = (worker_in.clone(), engine.clone());

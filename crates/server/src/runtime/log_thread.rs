@@ -1,13 +1,15 @@
-//! The thread that makes the log durable: group commit.
+//! Making the log durable: group commit on a thread of its own, or at once where nobody would share the sync.
 
 use super::worker::Input;
 use crate::disk::FileDisk;
 use crate::metrics::Metrics;
 use crossbeam_channel::{Receiver, Sender};
+use parking_lot::Mutex;
 use quorate_node::WriteId;
 use quorate_storage::wal::Wal;
 use quorate_types::{Fault, GroupId, LogWrite};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tracing::warn;
 
@@ -15,43 +17,72 @@ use tracing::warn;
 const SLOW: Duration = Duration::from_millis(500);
 /// When the log is larger than this, groups that hold its oldest segments are asked to let go.
 const LOG_BYTES_MAX: u64 = 512 << 20;
+/// On a slower disk the worker never waits for a sync itself: everything else would wait with it.
+const FAST: Duration = Duration::from_millis(2);
+
+/// The log, for whoever has the next batch.
+pub struct LogWriter {
+    wal: Mutex<Wal<FileDisk>>,
+    metrics: Arc<Metrics>,
+    /// Running mean of what a write took, in microseconds.
+    usual_micros: AtomicU64,
+}
+
+impl LogWriter {
+    /// Over an open log.
+    pub fn new(wal: Wal<FileDisk>, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { wal: Mutex::new(wal), metrics, usual_micros: AtomicU64::new(0) })
+    }
+
+    /// Whether writes have been quick lately.
+    pub fn is_fast(&self) -> bool {
+        self.usual_micros.load(Ordering::Relaxed) < FAST.as_micros() as u64
+    }
+
+    /// Appends and syncs. The first error ends everything: after a failed sync nobody knows what reached the
+    /// disk (fsyncgate).
+    pub fn write(&self, writes: &[(GroupId, LogWrite)]) -> Result<(), Fault> {
+        let begun = Instant::now();
+        {
+            let mut wal = self.wal.lock();
+            wal.append(writes)?;
+            wal.sync()?;
+        }
+        let took = begun.elapsed();
+        self.metrics.log_sync_seconds.observe(took.as_secs_f64());
+        if took > SLOW {
+            warn!(milliseconds = took.as_millis() as u64, "slow disk: writing the log took long");
+        }
+        let usual = self.usual_micros.load(Ordering::Relaxed);
+        self.usual_micros.store((usual * 7 + took.as_micros() as u64) / 8, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Groups that hold old segments of a log that has grown large.
+    fn pinned(&self) -> Vec<GroupId> {
+        self.wal.lock().pinned(LOG_BYTES_MAX)
+    }
+}
 
 /// Writes batches until the worker is gone. Whatever queued up while the disk was busy goes into one
-/// append and shares one fdatasync. The first error ends everything: after a failed sync nobody
-/// knows what reached the disk (fsyncgate).
-pub fn run(
-    mut wal: Wal<FileDisk>,
-    batches: Receiver<(WriteId, Vec<(GroupId, LogWrite)>)>,
-    worker: Sender<Input>,
-    metrics: Arc<Metrics>,
-) {
+/// append and shares one fdatasync.
+pub fn run(log: &LogWriter, batches: &Receiver<(WriteId, Vec<(GroupId, LogWrite)>)>, worker: &Sender<Input>) {
     while let Ok((mut newest, mut writes)) = batches.recv() {
         while let Ok((id, more)) = batches.try_recv() {
             newest = id;
             writes.extend(more);
         }
-        let begun = Instant::now();
-        if let Err(fault) = append(&mut wal, &writes) {
+        if let Err(fault) = log.write(&writes) {
             // The worker may be gone already; then there is nobody left to stop.
             let _ = worker.send(Input::Fault(fault));
             return;
         }
-        let took = begun.elapsed();
-        metrics.log_sync_seconds.observe(took.as_secs_f64());
-        if took > SLOW {
-            warn!(milliseconds = took.as_millis() as u64, "slow disk: writing the log took long");
-        }
         if worker.send(Input::Persisted(newest)).is_err() {
             return;
         }
-        let pinned = wal.pinned(LOG_BYTES_MAX);
+        let pinned = log.pinned();
         if !pinned.is_empty() {
             let _ = worker.send(Input::ReleaseLog(pinned));
         }
     }
-}
-
-fn append(wal: &mut Wal<FileDisk>, writes: &[(GroupId, LogWrite)]) -> Result<(), Fault> {
-    wal.append(writes)?;
-    wal.sync()
 }

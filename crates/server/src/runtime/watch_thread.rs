@@ -9,6 +9,7 @@ use quorate_partition::watch::{Limits, Refusal, StreamId, WatchResponse, Watches
 use quorate_types::{Fault, GroupId, WatchRequest};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -20,6 +21,8 @@ const POLL_BYTES_MAX: usize = 2 << 20;
 /// All watches of one group on this node.
 pub struct WatchHub {
     inner: Mutex<Inner>,
+    /// Open streams. While there are none nothing is published, so that writes do not wake a thread for nobody.
+    open: AtomicUsize,
     reader: Reader<FjallEngine>,
 }
 
@@ -45,7 +48,7 @@ impl WatchHub {
         let ticks = (progress_interval.as_millis() / TICK.as_millis()).max(1) as u64;
         let watches = Watches::new(Limits { progress_ticks: ticks, ..Limits::default() }, reader.revision());
         let inner = Inner { watches, wakers: HashMap::new(), next: 0 };
-        Arc::new(Self { inner: Mutex::new(inner), reader })
+        Arc::new(Self { inner: Mutex::new(inner), open: AtomicUsize::new(0), reader })
     }
 
     /// Opens a stream; it closes when what is returned is dropped.
@@ -54,6 +57,12 @@ impl WatchHub {
         inner.next += 1;
         let id = StreamId(inner.next);
         inner.watches.open(id)?;
+        if self.open.fetch_add(1, Ordering::SeqCst) == 0 {
+            // Either the worker sees from now on that somebody watches, or what it did not publish is in the store already.
+            fence(Ordering::SeqCst);
+            let revision = self.reader.revision().max(inner.watches.revision());
+            inner.watches.restored(revision);
+        }
         let ready = Arc::new(Notify::new());
         inner.wakers.insert(id, ready.clone());
         Ok(WatchStream { hub: self.clone(), id, ready })
@@ -64,13 +73,23 @@ impl WatchHub {
         self.inner.lock().watches.counts()
     }
 
+    /// Whether somebody would see what is published. To be asked after it was applied to the store.
+    pub fn is_watched(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.open.load(Ordering::SeqCst) > 0
+    }
+
     fn publish(&self, applied: &Applied) {
         let mut inner = self.inner.lock();
-        if let Some(revision) = applied.replaced {
+        // The first stream to open finds the newest revision in the store, and is told of it once.
+        let known = inner.watches.revision();
+        if let Some(revision) = applied.replaced.filter(|revision| *revision > known) {
             inner.watches.restored(revision);
         }
-        if !applied.changes.is_empty() {
-            inner.watches.publish(&applied.changes);
+        let known = inner.watches.revision();
+        let first = applied.changes.partition_point(|changes| changes.revision <= known);
+        if let Some(news) = applied.changes.get(first..).filter(|news| !news.is_empty()) {
+            inner.watches.publish(news);
         }
         if let Some(compacted) = applied.compacted {
             inner.watches.compacted(compacted);
@@ -140,6 +159,7 @@ impl Drop for WatchStream {
         let mut inner = self.hub.inner.lock();
         inner.watches.close(self.id);
         inner.wakers.remove(&self.id);
+        self.hub.open.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

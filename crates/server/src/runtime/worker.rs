@@ -1,6 +1,8 @@
 //! The thread that owns the host.
 
+use super::log_thread::LogWriter;
 use super::transport::Transport;
+use super::watch_thread::WatchHub;
 use crate::engine::FjallEngine;
 use crossbeam_channel::{Receiver, Sender};
 use quorate_node::{Effects, Grant, GroupStatus, Host, Notice, PeerMessage, Standing, Ticket, WriteId};
@@ -54,10 +56,14 @@ pub type Leaderless = Arc<BTreeMap<GroupId, watch::Sender<Option<Instant>>>>;
 pub struct Outlets {
     /// To the log thread.
     pub log: Sender<(WriteId, Vec<(GroupId, LogWrite)>)>,
+    /// The log itself, for writes that nobody would share.
+    pub log_writer: Arc<LogWriter>,
     /// To the flush thread.
     pub flush: Sender<()>,
     /// To the watch thread.
     pub applied: Sender<(GroupId, quorate_node::effects::Applied)>,
+    /// Who watches what.
+    pub hubs: BTreeMap<GroupId, Arc<WatchHub>>,
     /// To the peers.
     pub transport: Arc<Transport>,
     /// Leader changes seen, for metrics.
@@ -77,6 +83,9 @@ pub struct Worker {
     outlets: Outlets,
     tick: Duration,
     next_ticket: u64,
+    /// The newest write given to the log thread, and the newest that is durable.
+    logged: WriteId,
+    persisted: WriteId,
     replies: HashMap<Ticket, oneshot::Sender<Result<Reply, Rejection>>>,
     grants: HashMap<Ticket, oneshot::Sender<Result<Grant, Rejection>>>,
     handing_over: Vec<oneshot::Sender<()>>,
@@ -93,6 +102,8 @@ impl Worker {
             outlets,
             tick,
             next_ticket: now.as_micros() as u64,
+            logged: WriteId(0),
+            persisted: WriteId(0),
             replies: HashMap::new(),
             grants: HashMap::new(),
             handing_over: Vec::new(),
@@ -128,8 +139,12 @@ impl Worker {
                 // Ticks missed in a pause are not made up for: leases then live longer, never shorter.
                 next_tick = (next_tick + self.tick).max(now);
             }
-            let effects = self.host.take()?;
-            self.carry_out(effects)?;
+            loop {
+                let effects = self.host.take()?;
+                if !self.carry_out(effects)? {
+                    break;
+                }
+            }
         }
     }
 
@@ -155,7 +170,10 @@ impl Worker {
                 self.grants.insert(ticket, grant);
                 self.host.barrier(ticket, keyspace)?;
             }
-            Input::Persisted(write) => self.host.persisted(write),
+            Input::Persisted(write) => {
+                self.persisted = write;
+                self.host.persisted(write);
+            }
             Input::Flushed => self.host.flushed(),
             Input::ReleaseLog(groups) => self.host.release_log(groups),
             Input::PeerLost(node) => self.host.peer_lost(node),
@@ -176,7 +194,8 @@ impl Worker {
         Ok(())
     }
 
-    fn carry_out(&mut self, effects: Effects) -> Result<(), Fault> {
+    /// Returns whether there is more to take: a write was made durable at once.
+    fn carry_out(&mut self, effects: Effects) -> Result<bool, Fault> {
         // Rare enough to be done here: once in a directory's life.
         if let Some(Standing::Admitted { originals }) = &effects.standing {
             crate::data_dir::record_standing(&self.outlets.data_dir, originals)
@@ -184,9 +203,19 @@ impl Worker {
             self.host.standing_recorded();
         }
         self.outlets.transport.send(effects.send);
-        if let Some(write) = effects.persist {
-            // The log thread ends only with this one, or after a fault that ends the process.
-            let _ = self.outlets.log.send(write);
+        let mut is_written = false;
+        if let Some((id, writes)) = effects.persist {
+            if self.is_worth_writing_here(&writes) {
+                self.outlets.log_writer.write(&writes)?;
+                self.persisted = id;
+                self.logged = id;
+                self.host.persisted(id);
+                is_written = true;
+            } else {
+                self.logged = id;
+                // The log thread ends only with this one, or after a fault that ends the process.
+                let _ = self.outlets.log.send((id, writes));
+            }
         }
         for (ticket, outcome) in effects.replies {
             if let Some(reply) = self.replies.remove(&ticket) {
@@ -199,7 +228,9 @@ impl Worker {
             }
         }
         for applied in effects.applied {
-            let _ = self.outlets.applied.send(applied);
+            if self.outlets.hubs.get(&applied.0).is_some_and(|hub| hub.is_watched()) {
+                let _ = self.outlets.applied.send(applied);
+            }
         }
         if effects.flush {
             let _ = self.outlets.flush.send(());
@@ -207,7 +238,18 @@ impl Worker {
         for notice in effects.notices {
             self.tell(notice);
         }
-        Ok(())
+        Ok(is_written)
+    }
+
+    /// Whether to sync the log on this thread: when one write waits and no other call that could share its sync, handing it
+    /// to the log thread and back costs more than it saves (two wake-ups of a thread). Never past what that thread has in hand, and
+    /// never on a slow disk.
+    fn is_worth_writing_here(&self, writes: &[(GroupId, LogWrite)]) -> bool {
+        self.persisted == self.logged
+            && writes.iter().map(|(_, write)| write.entries.len()).sum::<usize>() <= 1
+            && self.replies.len() + self.grants.len() <= 1
+            && self.inputs.is_empty()
+            && self.outlets.log_writer.is_fast()
     }
 
     fn tell(&self, notice: Notice) {
