@@ -22,6 +22,10 @@ impl Table {
     pub const ALL: [Self; 3] = [Self::Version, Self::Change, Self::State];
 }
 
+/// The longest key of a row that may be written: an engine need not take longer ones. Reading one that is longer
+/// finds nothing, and it may bound a range.
+pub const ROW_KEY_BYTES_MAX: usize = u16::MAX as usize;
+
 /// One row.
 pub type Row = (Bytes, Bytes);
 

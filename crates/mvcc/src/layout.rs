@@ -91,6 +91,12 @@ fn push_stamp(row: &mut Vec<u8>, stamp: Stamp) {
     row.extend_from_slice(&(!stamp.sub).to_be_bytes());
 }
 
+/// How long the row keys of versions of `key` are; over [`crate::engine::ROW_KEY_BYTES_MAX`] it cannot be written.
+pub fn version_row_bytes(key: &[u8]) -> usize {
+    let escapes = key.iter().filter(|byte| **byte == 0).count();
+    PREFIX_BYTES + key.len() + escapes + TERMINATOR.len() + STAMP_BYTES
+}
+
 /// The row of the version of `key` that `stamp` made.
 pub fn version_row(group: GroupId, key: &[u8], stamp: Stamp) -> Bytes {
     let mut row = named(group, key, TERMINATOR);

@@ -6,6 +6,8 @@
 
 use crate::error::ReadError;
 use crate::view::{PairIter, View, laid_over};
+use quorate_mvcc::engine::ROW_KEY_BYTES_MAX;
+use quorate_mvcc::layout;
 use quorate_types::reply::{DeleteAnswer, PutAnswer};
 use quorate_types::request::{DeleteRequest, PutLease, PutRequest};
 use quorate_types::revision::{LocalRevisions, RevisionSource};
@@ -45,6 +47,11 @@ impl<'a, V: View> Writer<'a, V> {
 
     /// Writes a key; its lease, if it names one, was checked.
     pub(crate) fn put(&mut self, request: &PutRequest) -> Result<PutAnswer, ReadError> {
+        let row_bytes = layout::version_row_bytes(&request.key);
+        if row_bytes > ROW_KEY_BYTES_MAX {
+            let (bytes, bytes_max) = (row_bytes as u64, ROW_KEY_BYTES_MAX as u64);
+            return Err(Rejection::TooLarge { bytes, bytes_max }.into());
+        }
         let previous = self.get(&request.key, self.revision())?;
         let keeps = request.value.is_none() || request.lease == PutLease::Keep;
         if keeps && previous.is_none() {

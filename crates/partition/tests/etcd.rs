@@ -473,3 +473,17 @@ fn a_command_over_the_limit_is_refused_and_leaves_nothing_behind() {
     assert_eq!(found(&mut pair, &range(KeyRange::all())), " more=false count=0");
     assert_eq!(revision_of(&mut pair, &put("a", "1")), 2);
 }
+
+#[test]
+fn a_key_whose_rows_the_store_cannot_hold_is_refused() {
+    let put_long = |byte: u8, bytes: usize| {
+        Request::Put(PutRequest { key: vec![byte; bytes].into(), ..put_op("", "v") })
+    };
+    let mut pair = Pair::new();
+    // 8 of the group, 2 behind the key, 12 of the stamp; a zero takes two.
+    for (byte, longest) in [(b'k', 65_535 - 22), (0, (65_535 - 22) / 2)] {
+        let refused = pair.evaluate(&put_long(byte, longest + 1));
+        assert!(matches!(refused, Err(Rejection::TooLarge { bytes_max: 65_535, .. })), "{byte} {refused:?}");
+        assert!(pair.evaluate(&put_long(byte, longest)).is_ok(), "{byte}");
+    }
+}

@@ -3,12 +3,13 @@
 //! Three fjall keyspaces hold the three tables of all groups. A batch is one atomic write over them; it is handed
 //! to the system at once and made durable by [`Engine::flush`]. Until then the replicated log can
 //! replay it, which is also why fjall may drop the tail of its journal after a crash. fjall verifies the checksum
-//! of every block it reads; rows carry one of their own besides.
+//! of every block it reads; rows carry one of their own besides. fjall panics on keys that are longer than its format can say,
+//! also when they are only looked for; what is asked for is cut to that length first.
 //!
 //! Caveat: a write waits while fjall's own flushing or compaction lags behind.
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
-use quorate_mvcc::engine::{Batch, Engine, Read, Row, RowRange, Rows, Table};
+use quorate_mvcc::engine::{Batch, Engine, ROW_KEY_BYTES_MAX, Read, Row, RowRange, Rows, Table};
 use quorate_types::{Bytes, Fault};
 use std::path::Path;
 use std::sync::Arc;
@@ -79,13 +80,25 @@ impl Inner {
     }
 }
 
-fn is_inverted((start, end): &RowRange) -> bool {
-    use std::ops::Bound::{Excluded, Included};
-    match (start, end) {
+/// The same range in bounds that fjall takes; `None` if nothing can be in it.
+fn bounded((start, end): RowRange) -> Option<RowRange> {
+    use std::ops::Bound::{Excluded, Included, Unbounded};
+    let is_long = |key: &Bytes| key.len() > ROW_KEY_BYTES_MAX;
+    // Of all rows that may be, the longest that begins a long bound stands right before it.
+    let start = match start {
+        Included(key) | Excluded(key) if is_long(&key) => Excluded(key.slice(..ROW_KEY_BYTES_MAX)),
+        start => start,
+    };
+    let end = match end {
+        Included(key) | Excluded(key) if is_long(&key) => Included(key.slice(..ROW_KEY_BYTES_MAX)),
+        end => end,
+    };
+    let is_empty = match (&start, &end) {
         (Included(a), Included(b)) => a > b,
         (Included(a), Excluded(b)) | (Excluded(a), Included(b)) | (Excluded(a), Excluded(b)) => a >= b,
-        _ => false,
-    }
+        (Unbounded, _) | (_, Unbounded) => false,
+    };
+    (!is_empty).then_some((start, end))
 }
 
 fn row(guard: fjall::Guard) -> Result<Row, Fault> {
@@ -95,42 +108,40 @@ fn row(guard: fjall::Guard) -> Result<Row, Fault> {
 
 impl Read for FjallEngine {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        if key.len() > ROW_KEY_BYTES_MAX {
+            return Ok(None);
+        }
         let found = self.inner.table(table).get(key).map_err(fault("reading the store"))?;
         Ok(found.map(Into::into))
     }
 
     fn scan(&self, table: Table, range: RowRange) -> Rows<'_> {
-        if is_inverted(&range) {
-            return Box::new(std::iter::empty());
-        }
+        let Some(range) = bounded(range) else { return Box::new(std::iter::empty()) };
         Box::new(self.inner.table(table).range(range).map(row))
     }
 
     fn scan_back(&self, table: Table, range: RowRange) -> Rows<'_> {
-        if is_inverted(&range) {
-            return Box::new(std::iter::empty());
-        }
+        let Some(range) = bounded(range) else { return Box::new(std::iter::empty()) };
         Box::new(self.inner.table(table).range(range).rev().map(row))
     }
 }
 
 impl Read for FjallSnapshot {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        if key.len() > ROW_KEY_BYTES_MAX {
+            return Ok(None);
+        }
         let found = self.snapshot.get(self.inner.table(table), key).map_err(fault("reading a snapshot"))?;
         Ok(found.map(Into::into))
     }
 
     fn scan(&self, table: Table, range: RowRange) -> Rows<'_> {
-        if is_inverted(&range) {
-            return Box::new(std::iter::empty());
-        }
+        let Some(range) = bounded(range) else { return Box::new(std::iter::empty()) };
         Box::new(self.snapshot.range(self.inner.table(table), range).map(row))
     }
 
     fn scan_back(&self, table: Table, range: RowRange) -> Rows<'_> {
-        if is_inverted(&range) {
-            return Box::new(std::iter::empty());
-        }
+        let Some(range) = bounded(range) else { return Box::new(std::iter::empty()) };
         Box::new(self.snapshot.range(self.inner.table(table), range).rev().map(row))
     }
 }

@@ -31,7 +31,7 @@ pub enum Rejection {
     LeaseExists(LeaseId),
     /// A time to live over the limit (9,000,000,000 s as in etcd).
     LeaseTtlTooLarge,
-    /// The command that the request turned into is larger than an entry may be.
+    /// The command that the request turned into is larger than an entry may be, or a key does not fit into the store.
     TooLarge {
         /// Its size.
         bytes: u64,
