@@ -118,7 +118,10 @@ impl DataDir {
             incarnation
         };
         for part in ["log", "store"] {
-            std::fs::create_dir_all(path.join(part)).map_err(io("cannot make a folder in"))?;
+            let part = path.join(part);
+            let io =
+                |cause| DataDirError::Io { doing: "cannot make", path: part.display().to_string(), cause };
+            std::fs::create_dir_all(&part).map_err(io)?;
         }
         Ok(Self { path: path.to_owned(), incarnation, _lock: lock })
     }
