@@ -68,6 +68,12 @@ impl Inner {
         &self.tables[table as usize]
     }
 
+    /// What scans read. A range of a fjall keyspace itself shows writes that come while it is read, and parts of a batch
+    /// that is being written.
+    fn now(&self) -> fjall::Snapshot {
+        self.database.snapshot()
+    }
+
     /// After a failed write nobody knows what reached the disk, so nothing more is written.
     fn guarded(&self, doing: &str, write: impl FnOnce() -> fjall::Result<()>) -> Result<(), Fault> {
         if self.is_poisoned.load(Ordering::Acquire) {
@@ -117,12 +123,12 @@ impl Read for FjallEngine {
 
     fn scan(&self, table: Table, range: RowRange) -> Rows<'_> {
         let Some(range) = bounded(range) else { return Box::new(std::iter::empty()) };
-        Box::new(self.inner.table(table).range(range).map(row))
+        Box::new(self.inner.now().range(self.inner.table(table), range).map(row))
     }
 
     fn scan_back(&self, table: Table, range: RowRange) -> Rows<'_> {
         let Some(range) = bounded(range) else { return Box::new(std::iter::empty()) };
-        Box::new(self.inner.table(table).range(range).rev().map(row))
+        Box::new(self.inner.now().range(self.inner.table(table), range).rev().map(row))
     }
 }
 
