@@ -8,6 +8,14 @@ mod support;
 use quorate::config::{Config, ServeArgs};
 use quorate_api::pb;
 use quorate_api::pb::request_op::Request as Op;
+use quorate_consensus::{Message, ReadId};
+use quorate_node::peer::Outcome;
+use quorate_node::{PeerMessage, Ticket};
+use quorate_types::request::{PutLease, PutRequest, RangeRequest};
+use quorate_types::{
+    Bytes, Encode, Entry, EntryKind, GroupId, Index, KeyRange, LeaseId, PartitionId, Position, Rejection,
+    Request, Term,
+};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use support::client::put_of;
@@ -517,4 +525,104 @@ async fn a_key_that_the_store_cannot_hold_is_refused() {
     node.ready().await;
     assert_eq!(client.get(&long(65_513, 'k')).await.as_deref(), Some("v"));
     assert!(!node.log().contains("panicked"), "{}", node.log());
+}
+
+/// A member that sends what no right one would: every kind of message for known and unknown groups, with absurd numbers.
+/// Terms are old ones, and the current one in what a follower says; a member that claims to lead the current term, or a
+/// later one, is believed, as Raft believes it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_a_member_says_stops_a_node() {
+    let mut cluster = Cluster::new(3);
+    cluster.nodes[0].start();
+    cluster.nodes[1].start();
+    cluster.nodes[0].ready().await;
+    cluster.nodes[1].ready().await;
+    cluster.client().put("before", "v").await;
+    let config = config(&cluster.nodes[0]);
+    let n3 = config.node_id("n3").0;
+    let now = Term(cluster.client().try_status().await.unwrap().raft_term);
+    for at in [0, 1] {
+        let to = &cluster.nodes[at];
+        let mut bytes = hello(1, config.cluster_id().0, n3, config.node_id(&to.name).0);
+        for message in absurd_messages(now) {
+            bytes.extend(frame(&vec![message].encoded_vec()));
+        }
+        assert_eq!(say(&to.peer, &bytes), [0, 0], "a member is welcome");
+    }
+    for at in [0, 1] {
+        cluster.nodes[at].only().put("after", "v").await;
+        assert!(cluster.nodes[at].is_running());
+        assert!(!cluster.nodes[at].log().contains("panicked"), "{}", cluster.nodes[at].log());
+    }
+    assert_eq!(cluster.client().get("before").await.as_deref(), Some("v"));
+}
+
+fn absurd_messages(now: Term) -> Vec<PeerMessage> {
+    let numbers = [0, 1, 3, u64::MAX / 2, u64::MAX];
+    let group = |partition| GroupId { partition: PartitionId(partition), ..GroupId::FIRST };
+    let mut messages = Vec::new();
+    for group in [GroupId::META, GroupId::FIRST, group(77)] {
+        for term in [Term(0), Term(now.0 - 1), now] {
+            for number in numbers {
+                let (index, read) = (Index(number), ReadId(number));
+                let position = Position { term, index };
+                let far = Position { term: Term(number), index };
+                let entry = Entry { index, term, kind: EntryKind::Write, data: vec![0xff; 9].into() };
+                let group_messages = [
+                    Message::VoteRequest { term, last: far, pre: false, transfer: true },
+                    Message::VoteRequest { term, last: far, pre: true, transfer: false },
+                    Message::VoteResponse { term, granted: true, pre: false },
+                    Message::VoteResponse { term, granted: true, pre: true },
+                    Message::Append { term, previous: position, entries: vec![entry.clone()], commit: index },
+                    Message::Append {
+                        term,
+                        previous: far,
+                        entries: vec![entry.clone(), entry],
+                        commit: index,
+                    },
+                    Message::Appended { term, matched: index },
+                    Message::AppendRejected { term, refused: index, hint: far },
+                    Message::Heartbeat { term, commit: index, round: number },
+                    Message::HeartbeatResponse { term, round: number, last: index },
+                    Message::ReadRequest { term, read },
+                    Message::ReadResponse { term, read, index: Some(index) },
+                    Message::TimeoutNow { term },
+                ];
+                let is_leaders = |message: &Message| {
+                    matches!(
+                        message,
+                        Message::Append { .. } | Message::Heartbeat { .. } | Message::TimeoutNow { .. }
+                    )
+                };
+                let said = group_messages.into_iter().filter(|message| term < now || !is_leaders(message));
+                messages.extend(said.map(|message| PeerMessage::Group { group, message }));
+                messages.push(PeerMessage::SnapshotPull { group, position, cursor: None });
+                messages.push(PeerMessage::SnapshotGone { group, position });
+                let outcome = Outcome(Err(Rejection::Unknown));
+                messages.push(PeerMessage::Reply { ticket: Ticket(number), outcome });
+                let lease = LeaseId::new(number as i64).unwrap_or(LeaseId::new(5).unwrap());
+                let long = PutRequest {
+                    key: vec![0; 70_000].into(),
+                    value: Some(vec![0; 70_000].into()),
+                    lease: PutLease::Attach(lease),
+                    previous: true,
+                };
+                let empty = PutRequest { key: Bytes::new(), lease: PutLease::Detach, ..long.clone() };
+                let requests = [
+                    Request::Put(long),
+                    Request::Put(empty),
+                    Request::Range(RangeRequest::new(KeyRange::From(Bytes::new()))),
+                    Request::LeaseKeepAlive { lease },
+                    Request::LeaseTimeToLive { lease, with_keys: true },
+                    Request::LeaseGrant { lease, ttl_seconds: number as i64 },
+                    Request::LeaseRevoke { lease },
+                    Request::Leases,
+                    Request::Compact { revision: number as i64, physical: false },
+                ];
+                let ticket = Ticket(number);
+                messages.extend(requests.map(|request| PeerMessage::Request { ticket, group, request }));
+            }
+        }
+    }
+    messages
 }
