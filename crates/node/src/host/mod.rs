@@ -535,6 +535,14 @@ impl<E: Engine> Host<E> {
                 .filter(|(_, (to, work))| *to == old && !may_change(&work.request))
                 .map(|(ticket, _)| *ticket)
                 .collect();
+            // What may have changed something waits for the old leader's word, which comes at once if it only lost its
+            // office. One that is paused or cut off must not keep the client for the whole of its time.
+            let deadline = self.now.after(self.options.election_ticks_max);
+            for (to, work) in group.forwarded.values_mut() {
+                if *to == old {
+                    work.deadline = work.deadline.min(deadline);
+                }
+            }
             for ticket in lost {
                 self.forward_failed(id, ticket);
             }
