@@ -40,6 +40,11 @@ async fn kills_and_pauses_lose_no_acknowledged_write_and_no_event() {
     let paused = cluster.leader(None).await;
     load.books.take_gap();
     cluster.nodes[paused].pause();
+    // Forwarded before anybody can know: whatever it comes to, the client should hear of it once there is a new leader.
+    let (asked, through) = (Instant::now(), cluster.nodes[(paused + 1) % 3].only());
+    let outcome =
+        through.try_put("through a follower", "v").await.map_err(|status| status.message().to_owned());
+    println!("the leader is paused: a write through a follower: {outcome:?} after {:?}", asked.elapsed());
     let next = cluster.leader(Some(paused)).await;
     assert_ne!(paused, next);
     load.goes_on(MANY).await;
