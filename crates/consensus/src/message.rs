@@ -81,7 +81,7 @@ pub enum Message {
     ReadRequest {
         /// The follower's.
         term: Term,
-        /// The follower's own name for it.
+        /// The follower's name for it, never one that an earlier life of the follower used.
         read: ReadId,
     },
     /// Leader to follower: the barrier stands at this index, or failed.

@@ -15,7 +15,8 @@ pub struct Options {
     pub election_ticks_min: u64,
     /// No election timeout is this long.
     pub election_ticks_max: u64,
-    /// Seed of the random election timeouts; different on every replica.
+    /// Seed of the random election timeouts, and of the names of forwarded reads; different on every replica
+    /// and at every start.
     pub seed: u64,
     /// Appends on their way to one follower; then it is paused.
     pub inflight_messages_max: usize,

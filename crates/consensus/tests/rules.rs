@@ -289,6 +289,39 @@ fn an_old_answer_does_not_confirm_a_new_read() {
 }
 
 #[test]
+fn an_answer_to_an_earlier_life_is_not_taken_for_one_to_this() {
+    // A follower forwards a read and crashes. Reads are named anew in its next life, and the answer to the
+    // old one comes late: by then more was committed than it tells of.
+    let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
+    cluster.elect(0, &[0, 1, 2]);
+    let forward = |cluster: &mut Cluster| {
+        cluster.replicas[1].read(ReadId(1));
+        cluster.take(1);
+        match cluster.flying.pop() {
+            Some((_, _, Message::ReadRequest { read, .. })) => read,
+            other => panic!("not forwarded: {other:?}"),
+        }
+    };
+    let old = forward(&mut cluster);
+    let status = cluster.replicas[1].status();
+    let mut recovered = log(&[1]);
+    recovered.hard_state.term = status.term;
+    let options = Options::new(NodeId(2), [1, 2, 3].map(NodeId).to_vec(), 99);
+    cluster.replicas[1] = Raft::new(options, recovered, Index::START);
+    let heartbeat = Message::Heartbeat { term: status.term, commit: Index(1), round: 1 };
+    cluster.replicas[1].step(NodeId(1), heartbeat);
+    cluster.take(1);
+    let new = forward(&mut cluster);
+    let answer = |read| Message::ReadResponse { term: status.term, read, index: Some(Index(1)) };
+    cluster.replicas[1].step(NodeId(1), answer(old));
+    cluster.take(1);
+    assert_eq!(cluster.reads, [], "an answer to the earlier life");
+    cluster.replicas[1].step(NodeId(1), answer(new));
+    cluster.take(1);
+    assert_eq!(cluster.reads, [(1, ReadId(1), ReadOutcome::Ready(Index(1)))]);
+}
+
+#[test]
 fn a_leader_hands_over_when_asked() {
     let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
     cluster.elect(0, &[0, 1, 2]);

@@ -318,7 +318,7 @@ impl Raft {
     /// Every read that waits for a leadership that is over fails.
     pub(super) fn fail_reads(&mut self) {
         let forwarded = std::mem::take(&mut self.forwarded);
-        for read in forwarded.into_keys() {
+        for (read, _) in forwarded.into_values() {
             self.fail_read(None, read);
         }
         if let State::Leader(leader) = &mut self.state {

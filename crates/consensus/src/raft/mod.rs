@@ -73,8 +73,11 @@ pub struct Raft {
     /// Given out for applying up to here.
     handed: Index,
     read_outcomes: Vec<(ReadId, ReadOutcome)>,
-    /// Reads forwarded to the leader, and when each fails.
-    forwarded: BTreeMap<ReadId, u64>,
+    /// Reads forwarded to the leader by the name given to them on the way, and when each fails.
+    forwarded: BTreeMap<ReadId, (ReadId, u64)>,
+    /// The newest such name. It begins at random, so that a late answer to an earlier life of this replica
+    /// is not taken for one to a read of this life.
+    forwarded_name: ReadId,
     snapshots_wanted: Vec<NodeId>,
     fetch: Option<SnapshotFetch>,
     fetch_is_new: bool,
@@ -154,8 +157,10 @@ impl Raft {
             recovered.start
         );
         let HardState { term, vote, commit } = recovered.hard_state;
+        let mut random = Random::new(options.seed);
         let mut raft = Self {
-            random: Random::new(options.seed),
+            forwarded_name: ReadId(random.draw()),
+            random,
             term: term.max(log.last().term),
             vote: if term >= log.last().term { vote } else { None },
             commit: commit.clamp(applied, last),

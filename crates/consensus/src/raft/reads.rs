@@ -3,6 +3,9 @@
 //! A read is confirmed by a round of heartbeats that began after it arrived; reads that arrive while a
 //! round is under way wait for the next. Rounds are numbered, and an answer to a later round proves an
 //! earlier one too, so regular heartbeats repair lost ones. An old answer never confirms a new read.
+//!
+//! A read forwarded to the leader travels under a name of ours, not its asker's: those are unique within
+//! a process only, and an answer can outlive the process that asked.
 
 use super::{Raft, State};
 use crate::{Message, ReadId, ReadOutcome};
@@ -60,8 +63,10 @@ impl Raft {
         match &mut self.state {
             State::Leader(_) => self.queue_read(None, read),
             State::Follower { leader: Some(leader) } if self.forwarded.len() < READS_MAX => {
-                self.send_now.push((*leader, Message::ReadRequest { term: self.term, read }));
-                self.forwarded.insert(read, self.now + self.options.election_ticks_min);
+                let name = ReadId(self.forwarded_name.0.wrapping_add(1));
+                self.forwarded_name = name;
+                self.send_now.push((*leader, Message::ReadRequest { term: self.term, read: name }));
+                self.forwarded.insert(name, (read, self.now + self.options.election_ticks_min));
             }
             _ => self.fail_read(None, read),
         }
@@ -84,8 +89,8 @@ impl Raft {
         }
     }
 
-    pub(super) fn on_read_response(&mut self, read: ReadId, index: Option<Index>) {
-        if self.forwarded.remove(&read).is_some() {
+    pub(super) fn on_read_response(&mut self, name: ReadId, index: Option<Index>) {
+        if let Some((read, _)) = self.forwarded.remove(&name) {
             let outcome = index.map_or(ReadOutcome::Failed, ReadOutcome::Ready);
             self.read_outcomes.push((read, outcome));
         }
@@ -96,10 +101,11 @@ impl Raft {
             return;
         }
         let now = self.now;
-        let late = self.forwarded.iter().filter(|(_, deadline)| **deadline <= now);
-        for read in late.map(|(read, _)| *read).collect::<Vec<_>>() {
-            self.forwarded.remove(&read);
-            self.fail_read(None, read);
+        let late = self.forwarded.iter().filter(|(_, (_, deadline))| *deadline <= now);
+        for name in late.map(|(name, _)| *name).collect::<Vec<_>>() {
+            if let Some((read, _)) = self.forwarded.remove(&name) {
+                self.fail_read(None, read);
+            }
         }
     }
 
