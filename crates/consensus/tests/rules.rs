@@ -23,10 +23,14 @@ struct Cluster {
 
 impl Cluster {
     fn new(recovered: Vec<Recovered>) -> Self {
+        Self::with(recovered, None)
+    }
+
+    fn with(recovered: Vec<Recovered>, lease_read: Option<u64>) -> Self {
         let size = recovered.len();
         let voters: Vec<NodeId> = (1..=size as u64).map(NodeId).collect();
         let replica = |(at, recovered): (usize, Recovered)| {
-            let options = Options::new(voters[at], voters.clone(), at as u64);
+            let options = Options { lease_read, ..Options::new(voters[at], voters.clone(), at as u64) };
             Raft::new(options, recovered, Index::START)
         };
         Self {
@@ -319,6 +323,30 @@ fn an_answer_to_an_earlier_life_is_not_taken_for_one_to_this() {
     cluster.replicas[1].step(NodeId(1), answer(new));
     cluster.take(1);
     assert_eq!(cluster.reads, [(1, ReadId(1), ReadOutcome::Ready(Index(1)))]);
+}
+
+#[test]
+fn a_leader_that_let_another_campaign_reads_by_lease_no_more() {
+    // The word to campaign is late. The leader gives the hand-over up, renews its lease and is cut off; then the
+    // word arrives, and its election counts in spite of the lease. Whoever reads by that lease reads the past.
+    let mut cluster = Cluster::with(vec![log(&[]), log(&[]), log(&[])], Some(22));
+    cluster.elect(0, &[0, 1, 2]);
+    cluster.replicas[0].transfer(Some(NodeId(3)));
+    cluster.take(0);
+    let is_word = |message: &Message| matches!(message, Message::TimeoutNow { .. });
+    let at = cluster.flying.iter().position(|(_, _, message)| is_word(message)).unwrap();
+    let (_, _, word) = cluster.flying.remove(at);
+    for _ in 0..30 {
+        cluster.replicas[0].tick();
+        cluster.deliver(&[0, 1, 2]);
+    }
+    assert!(cluster.replicas[0].can_propose().is_ok(), "the hand-over was given up");
+    cluster.replicas[2].step(NodeId(1), word);
+    cluster.deliver(&[1, 2]);
+    assert!(matches!(cluster.replicas[2].status().role, Role::Leader { .. }));
+    cluster.replicas[0].read(ReadId(1));
+    cluster.take(0);
+    assert_eq!(cluster.reads, [], "answered without asking anyone, though another leads");
 }
 
 #[test]

@@ -211,6 +211,7 @@ impl Raft {
             since_quorum_check: 0,
             rounds: Rounds::default(),
             transfer: None,
+            has_let_campaign: false,
         });
         let position = self.push(EntryKind::Fence, Bytes::new());
         if let State::Leader(leader) = &mut self.state {
@@ -305,6 +306,7 @@ impl Raft {
         let Some(follower) = leader.followers.get(&transfer.to) else { return };
         if !transfer.is_told && follower.progress.matched() == last {
             transfer.is_told = true;
+            leader.has_let_campaign = true;
             self.send_now.push((transfer.to, Message::TimeoutNow { term }));
         }
     }

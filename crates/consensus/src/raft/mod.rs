@@ -104,6 +104,9 @@ struct Leader {
     since_quorum_check: u64,
     rounds: reads::Rounds,
     transfer: Option<Transfer>,
+    /// Somebody was told to campaign in spite of our lease. The word may come late, so there is no lease any
+    /// more for the rest of the term, also when the hand-over was given up.
+    has_let_campaign: bool,
 }
 
 /// A follower, as its leader sees it.

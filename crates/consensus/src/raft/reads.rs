@@ -145,7 +145,7 @@ impl Raft {
         let round = self.quorum_round();
         let begun = leader.rounds.begun.iter().find(|(number, _)| *number == round);
         // It counts from when the round began: from then on a quorum refuses votes to others.
-        leader.transfer.is_none() && begun.is_some_and(|(_, tick)| self.now < tick + ticks)
+        !leader.has_let_campaign && begun.is_some_and(|(_, tick)| self.now < tick + ticks)
     }
 
     pub(super) fn confirm_reads(&mut self) {
