@@ -239,15 +239,64 @@ fn a_replica_votes_once_in_a_term() {
 fn an_acknowledgement_leaves_only_after_it_is_durable() {
     let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
     cluster.elect(0, &[0, 1, 2]);
-    cluster.slow = vec![0, 1];
+    cluster.slow = vec![1];
     let position = cluster.propose(0, "x");
     cluster.deliver(&[0, 1]);
-    assert!(cluster.replicas[0].status().commit < position.index, "nobody holds it durably");
+    assert!(cluster.replicas[0].status().commit < position.index, "only the leader holds it durably");
     cluster.report(1);
     cluster.deliver(&[0, 1]);
-    assert!(cluster.replicas[0].status().commit < position.index, "one of three holds it durably");
+    assert_eq!(cluster.replicas[0].status().commit, position.index);
+}
+
+#[test]
+fn a_leader_counts_itself_only_when_it_is_durable() {
+    let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
+    cluster.elect(0, &[0, 1, 2]);
+    cluster.slow = vec![0];
+    let position = cluster.propose(0, "x");
+    cluster.deliver(&[0, 1]);
+    assert!(cluster.replicas[0].status().commit < position.index, "only one follower holds it durably");
     cluster.report(0);
     assert_eq!(cluster.replicas[0].status().commit, position.index);
+}
+
+#[test]
+fn a_follower_commits_only_what_it_knows_to_be_equal() {
+    // Its second and third entry are of a leader that is gone. The new one commits three of its own, and its
+    // probe says so, but shows only the first to be the same.
+    let mut cluster = Cluster::new(vec![log(&[]), log(&[1, 1, 1]), log(&[])]);
+    let previous = Position { term: Term(1), index: Index(1) };
+    let probe = Message::Append { term: Term(2), previous, entries: Vec::new(), commit: Index(3) };
+    cluster.replicas[1].step(NodeId(1), probe);
+    cluster.take(1);
+    assert_eq!(cluster.replicas[1].status().commit, Index(1));
+}
+
+#[test]
+fn a_replica_that_starts_honours_the_lease_it_may_have_granted() {
+    // It may have answered its leader right before it crashed, and that leader reads by lease.
+    let mut cluster = Cluster::new(vec![log(&[1]), log(&[1]), log(&[1])]);
+    let last = Position { term: Term(1), index: Index(1) };
+    for pre in [true, false] {
+        let request = Message::VoteRequest { term: Term(2), last, pre, transfer: false };
+        cluster.replicas[1].step(NodeId(1), request);
+        cluster.take(1);
+    }
+    let granted = |message: &Message| matches!(message, Message::VoteResponse { granted: true, .. });
+    assert!(!cluster.flying.iter().any(|(_, _, message)| granted(message)), "{:?}", cluster.flying);
+}
+
+#[test]
+fn a_replica_without_state_does_not_campaign() {
+    let mut cluster = Cluster::new(vec![log(&[1]), log(&[1]), log(&[1])]);
+    cluster.replicas[1].state_lost();
+    for _ in 0..200 {
+        cluster.replicas[1].tick();
+        cluster.take(1);
+    }
+    cluster.replicas[1].step(NodeId(1), Message::TimeoutNow { term: Term(1) });
+    cluster.take(1);
+    assert!(cluster.flying.is_empty(), "{:?}", cluster.flying);
 }
 
 #[test]
