@@ -1,4 +1,4 @@
-//! The daily commands: `cargo xtask ci`, `cargo xtask sim --seeds N`, `cargo xtask licences`.
+//! The daily commands: `cargo xtask ci`, `cargo xtask sim --seeds N`, `cargo xtask scripts`, `cargo xtask licences`.
 
 mod licences;
 mod tour;
@@ -12,6 +12,7 @@ cargo xtask COMMAND
 
   ci              the whole gate, as .ci/run calls it
   sim [ARGS]      the simulation; --seeds N, or --seed N for one with its trace
+  scripts         the stories beside the tests; --update writes down what happens now
   bench [ARGS]    builds for release and measures; --vs-etcd measures etcd beside us, --help lists the rest
   tour            the same etcdctl session against etcd 3.5 and against quorate must print the same
   licences        sources, licences and banned crates among the dependencies
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
             command.extend(rest);
             run(&command).map(|_| ())
         }
+        Some("scripts") => scripts(&rest),
         Some("bench") => bench(&rest),
         Some("tour") => tour(),
         Some("licences") => licences::check(),
@@ -49,6 +51,25 @@ fn main() -> ExitCode {
             eprintln!("xtask: {problem}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Runs the stories, or records them anew for review.
+fn scripts(arguments: &[&str]) -> Result<(), String> {
+    let mut process = Command::new("cargo");
+    process.args(["test", "-q", "-p", "quorate-consensus", "--test", "scripts"]);
+    match arguments {
+        [] => {}
+        ["--update"] => {
+            process.env("QUORATE_UPDATE_SCRIPTS", "1");
+        }
+        other => return Err(format!("scripts takes --update or nothing, not {other:?}")),
+    }
+    let status = process.status().map_err(|error| format!("cannot run cargo: {error}"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{status}; if the change is meant: cargo xtask scripts --update"))
     }
 }
 
