@@ -192,6 +192,7 @@ fn a_lone_replica_commits_only_what_is_durable() {
     cluster.propose(0, "x");
     cluster.take(0);
     assert!(cluster.applied[0].is_empty(), "nothing is durable yet");
+    assert_eq!(cluster.replicas[0].status().commit, Index::START);
     cluster.report(0);
     assert_eq!(cluster.applied[0].len(), 2, "the fence and the write");
 }
@@ -215,6 +216,48 @@ fn a_vote_leaves_only_after_it_is_durable() {
         "{:?}",
         cluster.flying
     );
+}
+
+#[test]
+fn a_candidate_asks_only_after_its_own_vote_is_durable() {
+    let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
+    for _ in 0..60 {
+        cluster.tick_only_waiting(1);
+    }
+    cluster.slow = vec![1];
+    cluster.replicas[1].step(NodeId(1), Message::VoteResponse { term: Term(1), granted: true, pre: true });
+    cluster.take(1);
+    assert!(cluster.flying.is_empty(), "it could forget its vote and give another: {:?}", cluster.flying);
+    cluster.report(1);
+    let asks = |message: &Message| matches!(message, Message::VoteRequest { pre: false, .. });
+    assert!(cluster.flying.iter().filter(|(_, _, message)| asks(message)).count() == 2);
+}
+
+#[test]
+fn a_vote_is_remembered_over_a_crash() {
+    let options = |seed| Options::new(NodeId(2), [1, 2, 3].map(NodeId).to_vec(), seed);
+    let last = Position { term: Term(1), index: Index(1) };
+    let request = Message::VoteRequest { term: Term(1), last, pre: false, transfer: false };
+    let ask = |replica: &mut Raft, candidate| {
+        for _ in 0..60 {
+            replica.tick();
+        }
+        replica.take();
+        replica.step(NodeId(candidate), request.clone());
+        replica.take()
+    };
+    let granted = |effects: &Effects| {
+        let is_vote = |message: &Message| matches!(message, Message::VoteResponse { granted: true, .. });
+        effects.send_after.iter().any(|(_, _, message)| is_vote(message))
+    };
+    let mut replica = Raft::new(options(1), log(&[1]), Index::START);
+    let effects = ask(&mut replica, 3);
+    assert!(granted(&effects));
+    let (_, write) = effects.persist.unwrap();
+    let recovered = Recovered { hard_state: write.hard_state.unwrap(), ..log(&[1]) };
+    let mut replica = Raft::new(options(2), recovered, Index::START);
+    assert!(!granted(&ask(&mut replica, 1)), "a second vote in the term");
+    assert!(granted(&ask(&mut replica, 3)), "the same vote again");
 }
 
 #[test]
@@ -396,6 +439,21 @@ fn a_leader_that_let_another_campaign_reads_by_lease_no_more() {
     cluster.replicas[0].read(ReadId(1));
     cluster.take(0);
     assert_eq!(cluster.reads, [], "answered without asking anyone, though another leads");
+}
+
+#[test]
+fn a_broken_connection_is_no_reason_to_vote_where_reads_go_by_lease() {
+    let mut cluster = Cluster::with(vec![log(&[]), log(&[]), log(&[])], Some(22));
+    cluster.elect(0, &[0, 1, 2]);
+    let last = cluster.replicas[0].status().last;
+    cluster.replicas[1].peer_lost(NodeId(1));
+    for pre in [true, false] {
+        let request = Message::VoteRequest { term: Term(9), last, pre, transfer: false };
+        cluster.replicas[1].step(NodeId(3), request);
+    }
+    cluster.take(1);
+    let granted = |message: &Message| matches!(message, Message::VoteResponse { granted: true, .. });
+    assert!(!cluster.flying.iter().any(|(_, _, message)| granted(message)), "{:?}", cluster.flying);
 }
 
 #[test]
