@@ -189,10 +189,14 @@ fn a_lone_replica_commits_only_what_is_durable() {
     cluster.slow = vec![0];
     cluster.replicas[0].tick();
     cluster.take(0);
+    let fence = cluster.replicas[0].last().index;
     cluster.propose(0, "x");
     cluster.take(0);
-    assert!(cluster.applied[0].is_empty(), "nothing is durable yet");
-    assert_eq!(cluster.replicas[0].status().commit, Index::START);
+    assert_eq!(cluster.replicas[0].status().commit, Index::START, "nothing is durable yet");
+    let write = cluster.unreported[0][0].0;
+    cluster.replicas[0].persisted(write);
+    assert_eq!(cluster.replicas[0].status().commit, fence, "the fence is durable, the write is not");
+    assert!(cluster.applied[0].is_empty());
     cluster.report(0);
     assert_eq!(cluster.applied[0].len(), 2, "the fence and the write");
 }
@@ -527,6 +531,10 @@ fn what_cannot_be_is_ignored() {
         cluster.take(1);
         assert_eq!(cluster.replicas[1].status().last, before.last);
     }
+    // A stranger's newer term.
+    cluster.replicas[1].step(NodeId(77), Message::Heartbeat { term: Term(99), commit: Index(0), round: 1 });
+    cluster.take(1);
+    assert_eq!(cluster.replicas[1].status(), before);
     let leader = &mut cluster.replicas[0];
     leader.step(NodeId(2), Message::Appended { term, matched: Index(u64::MAX) });
     leader.step(NodeId(2), Message::AppendRejected { term, refused: Index(u64::MAX), hint: at(u64::MAX, 9) });
