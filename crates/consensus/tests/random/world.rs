@@ -633,6 +633,9 @@ impl World {
         }
         self.note(|_| format!("n{id} ends its fetch, failed {is_failed}"));
         self.drain(at);
+        if !self.is_healed && self.chance(200) {
+            self.crash(at); // Before the log is restarted after the snapshot.
+        }
         self.check_kept();
     }
 
