@@ -542,3 +542,20 @@ fn what_cannot_be_is_ignored() {
     cluster.take(0);
     assert!(cluster.replicas[0].status().commit <= cluster.replicas[0].status().last.index);
 }
+
+/// A made-up message with the last of all terms must not be taken: there would be no next one.
+#[test]
+fn a_term_beyond_all_reason_is_ignored() {
+    let mut cluster = Cluster::new(vec![Recovered::default(); 3]);
+    for message in [
+        Message::VoteRequest { term: Term(u64::MAX), last: Position::default(), pre: false, transfer: true },
+        Message::Heartbeat { term: Term(u64::MAX), commit: Index(u64::MAX), round: u64::MAX },
+    ] {
+        cluster.replicas[0].step(NodeId(2), message);
+        cluster.take(0);
+        assert_eq!(cluster.replicas[0].status().term, Term(0));
+    }
+    cluster.replicas[0]
+        .step(NodeId(2), Message::Heartbeat { term: Term(1 << 20), commit: Index(0), round: 1 });
+    assert_eq!(cluster.replicas[0].status().term, Term(1 << 20), "one that was away for long");
+}

@@ -46,6 +46,12 @@ pub enum ServeError {
     /// The disk cannot be trusted any more.
     #[error("this node stops, its disk cannot be trusted: {0}")]
     Fault(#[from] Fault),
+    /// The worker ended by a panic.
+    #[error(
+        "this node stops because of a mistake in quorate, told of in the lines above; please report it. What was acknowledged is \
+         on disk: the node can be started again"
+    )]
+    Mistake,
     /// An address cannot be listened on.
     #[error(
         "cannot listen on {address} for {whom}: {cause}; is another process using it? See --listen-client and --listen-peer"
@@ -208,7 +214,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
                 error!(%fault, "a disk error stops this node; nothing is acknowledged any more");
                 Err(fault.into())
             }
-            _ => Err(Fault::new("running the worker", "it ended unexpectedly").into()),
+            _ => Err(ServeError::Mistake),
         };
     }
     info!("stopping: handing over leaderships");

@@ -36,6 +36,9 @@ use std::collections::{BTreeMap, VecDeque};
 /// Bytes of entries given out for applying in one take; the rest comes in the next.
 const APPLY_BYTES_MAX: usize = 4 << 20;
 
+/// No group elects so often that a replica misses this many terms; a message that says so is made up.
+const TERMS_AHEAD_MAX: u64 = 1 << 32;
+
 /// One replica.
 pub struct Raft {
     options: Options,
@@ -316,6 +319,10 @@ impl Consensus for Raft {
 
     fn step(&mut self, from: NodeId, message: Message) {
         if from == self.options.id || !self.options.voters.contains(&from) {
+            return;
+        }
+        // Taken and written down, the last of all terms would leave no term to elect anybody in.
+        if message.term().0.saturating_sub(self.term.0) > TERMS_AHEAD_MAX {
             return;
         }
         if !self.admit_term(from, &message) {

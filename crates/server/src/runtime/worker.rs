@@ -17,6 +17,8 @@ use tracing::{error, info, warn};
 
 /// Inputs handled before the host is asked for effects: more make larger batches, fewer answer sooner.
 const INPUTS_PER_ROUND_MAX: usize = 1_024;
+/// Between two lines about senseless messages of peers.
+const SUSPICION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Everything that can wake the worker.
 pub enum Input {
@@ -89,6 +91,8 @@ pub struct Worker {
     replies: HashMap<Ticket, oneshot::Sender<Result<Reply, Rejection>>>,
     grants: HashMap<Ticket, oneshot::Sender<Result<Grant, Rejection>>>,
     handing_over: Vec<oneshot::Sender<()>>,
+    suspicion_told: Option<Instant>,
+    suspicions_untold: u64,
 }
 
 impl Worker {
@@ -107,6 +111,8 @@ impl Worker {
             replies: HashMap::new(),
             grants: HashMap::new(),
             handing_over: Vec::new(),
+            suspicion_told: None,
+            suspicions_untold: 0,
         }
     }
 
@@ -252,7 +258,19 @@ impl Worker {
             && self.outlets.log_writer.is_fast()
     }
 
-    fn tell(&self, notice: Notice) {
+    /// A peer that is confused may be so for each of its messages; one line in a while says it.
+    fn tell_suspicious(&mut self, from: NodeId, what: &str) {
+        let is_due = self.suspicion_told.is_none_or(|told| told.elapsed() >= SUSPICION_INTERVAL);
+        if is_due {
+            error!(%from, what, untold = self.suspicions_untold, "ignored what a peer sent");
+            self.suspicion_told = Some(Instant::now());
+            self.suspicions_untold = 0;
+        } else {
+            self.suspicions_untold += 1;
+        }
+    }
+
+    fn tell(&mut self, notice: Notice) {
         match notice {
             Notice::Role { group, term, role } => {
                 use quorate_consensus::Role;
@@ -308,7 +326,7 @@ impl Worker {
             Notice::Reborn { node } => {
                 info!(%node, "peer has a new data directory; nothing it promised before counts")
             }
-            Notice::Suspicious { from, what } => error!(%from, what, "ignored what a peer sent"),
+            Notice::Suspicious { from, what } => self.tell_suspicious(from, &what),
         }
     }
 }
