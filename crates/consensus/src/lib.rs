@@ -58,6 +58,10 @@ pub trait Consensus {
     /// Time goes on by one tick.
     fn tick(&mut self);
 
+    /// Time went by that ticks did not count, because the process was paused. A leader answers no read from its lease
+    /// until a quorum has answered it anew. To be called before anything that came in meanwhile is passed on.
+    fn slept(&mut self);
+
     /// A message came in. Messages may be lost, late, repeated and reordered; hostile or senseless
     /// ones are ignored, never a panic.
     fn step(&mut self, from: NodeId, message: Message);

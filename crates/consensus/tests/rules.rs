@@ -559,3 +559,23 @@ fn a_term_beyond_all_reason_is_ignored() {
         .step(NodeId(2), Message::Heartbeat { term: Term(1 << 20), commit: Index(0), round: 1 });
     assert_eq!(cluster.replicas[0].status().term, Term(1 << 20), "one that was away for long");
 }
+
+#[test]
+fn a_leader_that_slept_reads_by_lease_no_more() {
+    // Its ticks stood still while the others elected another; whoever reads by ticks alone reads the past.
+    let mut cluster = Cluster::with(vec![log(&[]), log(&[]), log(&[])], Some(22));
+    cluster.elect(0, &[0, 1, 2]);
+    for _ in 0..10 {
+        cluster.replicas[0].tick();
+        cluster.deliver(&[0, 1, 2]);
+    }
+    cluster.replicas[0].read(ReadId(1));
+    cluster.take(0);
+    assert_eq!(cluster.reads.len(), 1, "by lease, without asking anyone");
+    cluster.replicas[0].slept();
+    cluster.replicas[0].read(ReadId(2));
+    cluster.take(0);
+    assert_eq!(cluster.reads.len(), 1, "not by lease");
+    cluster.deliver(&[0, 1, 2]);
+    assert_eq!(cluster.reads.len(), 2, "a quorum has answered");
+}

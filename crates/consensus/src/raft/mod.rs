@@ -317,6 +317,12 @@ impl Consensus for Raft {
         }
     }
 
+    fn slept(&mut self) {
+        if let State::Leader(leader) = &mut self.state {
+            leader.rounds.forget_begun();
+        }
+    }
+
     fn step(&mut self, from: NodeId, message: Message) {
         if from == self.options.id || !self.options.voters.contains(&from) {
             return;

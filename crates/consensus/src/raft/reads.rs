@@ -43,6 +43,11 @@ impl Rounds {
         self.newest
     }
 
+    /// The ticks in which rounds began say nothing of how long ago that was.
+    pub(super) fn forget_begun(&mut self) {
+        self.begun.clear();
+    }
+
     pub(super) fn newest(&self) -> u64 {
         self.newest
     }

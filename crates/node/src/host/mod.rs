@@ -124,9 +124,11 @@ impl<E: Engine> Host<E> {
                 ),
             ));
         }
-        let last = recovered.entries.last().map_or(recovered.start, Entry::position);
-        if applied.index > last.index {
-            // A snapshot was put in place and the node stopped before the log restarted after it.
+        let mut positions =
+            std::iter::once(recovered.start).chain(recovered.entries.iter().map(Entry::position));
+        if !positions.any(|position| position == applied) {
+            // A snapshot was put in place and the node stopped before the log restarted after it. The log may be shorter, or hold
+            // entries that the snapshot's history has replaced.
             recovered.start = applied;
             recovered.entries.clear();
             self.extra_writes.push((id, LogWrite { restart: Some(applied), ..LogWrite::default() }));
@@ -421,6 +423,14 @@ impl<E: Engine> Host<E> {
             if let Some(group) = self.groups.get_mut(&id) {
                 group.is_pinning = true;
             }
+        }
+    }
+
+    /// Time went by that ticks did not count: the process was paused, or the machine slept. Leases of leaderships are given up.
+    pub fn slept(&mut self) {
+        for (id, group) in &mut self.groups {
+            group.raft.slept();
+            self.dirty.insert(*id);
         }
     }
 

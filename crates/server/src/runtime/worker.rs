@@ -128,12 +128,20 @@ impl Worker {
                     if let Input::Stop = input {
                         return Ok(());
                     }
+                    // Looked at after each input is taken: one that came while we were paused must find the lease gone.
+                    if Instant::now() > next_tick + self.tick {
+                        self.host.slept();
+                        next_tick = Instant::now();
+                    }
                     self.handle(input)?;
                     handled += 1;
                     next = if handled < INPUTS_PER_ROUND_MAX { self.inputs.try_recv().ok() } else { None };
                 }
             }
             let now = Instant::now();
+            if now > next_tick + self.tick {
+                self.host.slept();
+            }
             if now >= next_tick {
                 self.host.tick()?;
                 if !self.handing_over.is_empty() && self.host.hand_over() {

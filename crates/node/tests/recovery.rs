@@ -1,0 +1,69 @@
+//! What a node makes of a log and a store that a crash has left at different places.
+
+#![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
+
+use quorate_consensus::Recovered;
+use quorate_node::{GroupStart, Host, Options, Standing};
+use quorate_partition::{Limits, Opened, Partition};
+use quorate_storage::memory::MemoryEngine;
+use quorate_types::{
+    Bytes, Entry, EntryKind, GroupId, HardState, Index, LogWrite, NodeId, Position, Term, Tick,
+};
+use std::collections::BTreeMap;
+
+/// Fences with these terms, from index 1 on.
+fn entries(terms: &[u64]) -> Vec<Entry> {
+    let entry = |(index, term): (u64, &u64)| Entry {
+        term: Term(*term),
+        index: Index(index),
+        kind: EntryKind::Fence,
+        data: Bytes::new(),
+    };
+    (1..).zip(terms).map(entry).collect()
+}
+
+/// Starts node 1 of three with a store that has applied `applied`, and a log of `logged`; gives what it writes first.
+fn first_write(applied: &[u64], logged: &[u64]) -> Option<LogWrite> {
+    let engine = MemoryEngine::default();
+    let Opened::Ready(mut partition) =
+        Partition::open(engine.clone(), GroupId::FIRST, Limits::default()).unwrap()
+    else {
+        panic!("an empty store is whole")
+    };
+    partition.apply(&entries(applied), Tick(0)).unwrap();
+    drop(partition);
+    let recovered = Recovered {
+        hard_state: HardState { term: Term(9), vote: None, commit: Index(1) },
+        start: Position::default(),
+        entries: entries(logged),
+    };
+    let voters = [1, 2, 3].map(NodeId).to_vec();
+    let start = GroupStart { group: GroupId::FIRST, voters, recovered };
+    let standing = Standing::Admitted { originals: BTreeMap::new() };
+    let mut host = Host::new(Options::new(NodeId(1), 1), standing, engine, vec![start]).unwrap();
+    let status = host.status();
+    assert_eq!(status[0].consensus.applied, Index(applied.len() as u64));
+    let (_, writes) = host.take().unwrap().persist?;
+    let (_, write) = writes.into_iter().next().unwrap();
+    Some(write)
+}
+
+#[test]
+fn a_store_that_lies_within_the_log_leaves_it_alone() {
+    assert_eq!(first_write(&[1, 2], &[1, 2, 2, 3]), None);
+    assert_eq!(first_write(&[], &[1, 2]), None);
+}
+
+#[test]
+fn a_store_beyond_the_log_restarts_it() {
+    let at = Position { term: Term(2), index: Index(3) };
+    assert_eq!(first_write(&[1, 2, 2], &[1]).unwrap().restart, Some(at));
+}
+
+/// The crash came between a snapshot's last row and the log's restart, and the log was longer, with entries that another
+/// leader's have replaced: one of them would be taken for committed.
+#[test]
+fn a_store_that_contradicts_the_log_restarts_it() {
+    let at = Position { term: Term(4), index: Index(3) };
+    assert_eq!(first_write(&[1, 2, 4], &[1, 2, 2, 2, 2]).unwrap().restart, Some(at));
+}
