@@ -390,7 +390,12 @@ async fn welcome(
     certificate: Option<&CertificateDer<'_>>,
 ) -> io::Result<Peer> {
     let mut hello = [0; HELLO_BYTES];
-    stream.read_exact(&mut hello).await?;
+    // A stranger, or another version, may say less than we would wait for.
+    let (begin, rest) = hello.split_at_mut(MAGIC.len() + 4);
+    stream.read_exact(begin).await?;
+    if begin[..MAGIC.len()] == MAGIC && begin[MAGIC.len()..] == VERSION.to_le_bytes() {
+        stream.read_exact(rest).await?;
+    }
     let number = |at: usize| {
         let mut raw = [0; 8];
         raw.copy_from_slice(&hello[at..at + 8]);

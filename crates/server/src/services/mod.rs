@@ -130,5 +130,32 @@ pub fn router(context: Context) -> axum::Router {
     ));
     let (_, health) = tonic_health::server::health_reporter();
     routes.add_service(health);
-    routes.routes().prepare().into_axum_router().merge(http::router(context))
+    let grpc = routes.routes().prepare().into_axum_router();
+    let grpc = grpc.layer(axum::middleware::map_response(too_large_as_etcd));
+    grpc.merge(http::router(context))
+}
+
+/// How the gRPC library tells that a frame is over the limit, up to the two numbers.
+const TOO_LARGE: &str = "Error, decoded message length too large: found ";
+
+/// A frame over the limit is refused by the gRPC library itself, with "out of range"; clients of etcd know "resource exhausted".
+async fn too_large_as_etcd(response: axum::response::Response) -> axum::response::Response {
+    // Nearly every answer has its status behind it, in trailers.
+    if !response.headers().contains_key(Status::GRPC_STATUS) {
+        return response;
+    }
+    let refusal = Status::from_header_map(response.headers());
+    let Some(refusal) = refusal.filter(|status| status.code() == tonic::Code::OutOfRange) else {
+        return response;
+    };
+    let Some(sizes) = refusal.message().strip_prefix(TOO_LARGE) else { return response };
+    let mut numbers = sizes.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty());
+    let (found, limit) = (numbers.next().unwrap_or("?"), numbers.next().unwrap_or("?"));
+    let text = format!("grpc: received message larger than max ({found} vs. {limit})");
+    let (mut parts, body) = response.into_parts();
+    // The message is plain ASCII, so it can be said in a header.
+    if Status::resource_exhausted(text).add_header(&mut parts.headers).is_err() {
+        tracing::debug!("a refusal could not be put into words");
+    }
+    axum::response::Response::from_parts(parts, body)
 }

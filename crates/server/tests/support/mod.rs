@@ -203,6 +203,8 @@ impl Node {
         let mut segments: Vec<PathBuf> = std::fs::read_dir(self.data_dir.join("log"))
             .unwrap()
             .map(|entry| entry.unwrap().path())
+            // Beside them there may be one that is filled ahead.
+            .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
             .collect();
         segments.sort();
         segments
