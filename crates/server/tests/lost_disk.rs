@@ -1,0 +1,103 @@
+//! Disks that are lost, and disks that fill up, under the real binary.
+
+#![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
+
+mod support;
+
+use std::path::PathBuf;
+use std::process::Command;
+use support::load::{self, Load};
+use support::{Cluster, until};
+use tonic::Code;
+
+/// Acknowledged writes that show that the cluster goes on.
+const SOME: u64 = 100;
+
+/// Each node in turn loses its data directory while clients write. When it has been filled by the others it counts again: the
+/// cluster goes on with it and one other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_node_may_lose_its_disk_one_after_the_other() {
+    let mut cluster = Cluster::started(3).await;
+    let load = Load::start(&cluster.client());
+    for at in 0..3 {
+        load.goes_on(SOME).await;
+        cluster.nodes[at].kill();
+        std::fs::remove_dir_all(&cluster.nodes[at].data_dir).unwrap();
+        cluster.nodes[at].start();
+        cluster.nodes[at].ready().await;
+        let admissions = 2; // One in each life.
+        until("the node takes part again", async || {
+            let log = cluster.nodes[at].log();
+            (log.matches("takes part in the cluster").count() == admissions).then_some(())
+        })
+        .await;
+        assert!(cluster.nodes[at].log().contains("data directory is empty"), "{}", cluster.nodes[at].log());
+        // Without one of the others, it is needed.
+        let other = (at + 1) % 3;
+        cluster.nodes[other].kill();
+        load.goes_on(SOME).await;
+        cluster.nodes[other].start();
+        cluster.nodes[other].ready().await;
+    }
+    let acknowledged = load.finish().await;
+    load::check(&cluster, &acknowledged).await;
+}
+
+/// A small file system of its own, if this machine lets us make one.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(place: PathBuf, mebibytes: u32) -> Option<Self> {
+        std::fs::create_dir_all(&place).unwrap();
+        let size = format!("size={mebibytes}m");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "quorate-test"]).arg(&place).output();
+        mounted.ok().filter(|output| output.status.success()).map(|_| Self(place))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Lazily: a node that a failed test has left may still be there.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fills_up_refuses_writes_until_there_is_space() {
+    let mut cluster = Cluster::new(1);
+    let Some(mounted) = Mounted::new(cluster.folder.path().join("small"), 600) else {
+        println!("SKIPPED: a small file system cannot be mounted here (it takes root)");
+        return;
+    };
+    let node = &mut cluster.nodes[0];
+    node.data_dir = mounted.0.join("n1");
+    node.settings.insert("--data-dir", node.data_dir.display().to_string());
+    node.settings.insert("--disk-reserve-bytes", (300 << 20).to_string());
+    node.start();
+    node.ready().await;
+    let client = node.only();
+    client.put("before", "v").await;
+
+    let others = mounted.0.join("others-data");
+    let filled = Command::new("dd")
+        .args(["if=/dev/zero", "bs=1M", "count=320"])
+        .arg(format!("of={}", others.display()))
+        .output()
+        .unwrap();
+    assert!(filled.status.success(), "{filled:?}");
+    let refusal = until("a write is refused", async || client.try_put("k", "v").await.err()).await;
+    assert_eq!(
+        (refusal.code(), refusal.message()),
+        (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded")
+    );
+    assert_eq!(client.get("before").await.as_deref(), Some("v"), "reads go on");
+    let status = client.try_status().await.unwrap();
+    assert!(status.errors.iter().any(|error| error.contains("NOSPACE")), "{status:?}");
+
+    std::fs::remove_file(&others).unwrap();
+    until("writes are taken again", async || client.try_put("k", "v").await.ok()).await;
+    assert!(client.try_status().await.unwrap().errors.is_empty());
+    assert!(node.is_running());
+    node.kill();
+}
