@@ -12,6 +12,8 @@ use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
 const KEYS: u64 = 10_000;
+/// Clients that put the keys that gets ask for.
+const FILLERS: u64 = 64;
 const VALUE_BYTES: usize = 256;
 const CONNECTIONS_PER_NODE: usize = 4;
 /// What runs before a measurement, so that connections and caches are warm.
@@ -31,6 +33,9 @@ pub(crate) async fn run(
     duration: Duration,
 ) -> Result<Outcome, Failure> {
     let channels = cluster.connect(cluster.endpoints().len() * CONNECTIONS_PER_NODE).await?;
+    if kind == Kind::Get {
+        fill(&channels).await?;
+    }
     let pids = cluster.pids();
     let from = Instant::now() + WARM_UP;
     let until = from + duration;
@@ -52,6 +57,37 @@ pub(crate) async fn run(
         errors += times.errors;
     }
     Ok(outcome(&histogram, duration, cpu, rss, errors))
+}
+
+fn key_of(number: u64) -> Vec<u8> {
+    format!("bench/{number:010}").into_bytes()
+}
+
+/// Puts every key that a get may ask for, unless they are there.
+async fn fill(channels: &[Channel]) -> Result<(), Failure> {
+    let mut client = KvClient::new(channels[0].clone());
+    let all = RangeRequest { count_only: true, range_end: key_of(KEYS).into(), ..Default::default() };
+    let all = RangeRequest { key: key_of(0).into(), ..all };
+    if client.range(all).await?.into_inner().count >= KEYS as i64 {
+        return Ok(());
+    }
+    let mut tasks: JoinSet<Result<(), tonic::Status>> = JoinSet::new();
+    for filler in 0..FILLERS {
+        let mut client = KvClient::new(channels[filler as usize % channels.len()].clone());
+        tasks.spawn(async move {
+            for number in (filler..KEYS).step_by(FILLERS as usize) {
+                let value = vec![b'v'; VALUE_BYTES];
+                let put =
+                    PutRequest { key: key_of(number).into(), value: value.into(), ..Default::default() };
+                client.put(put).await?;
+            }
+            Ok(())
+        });
+    }
+    while let Some(filled) = tasks.join_next().await {
+        filled??;
+    }
+    Ok(())
 }
 
 /// Nanoseconds to three digits.
@@ -93,7 +129,7 @@ async fn closed_loop(
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        let key = format!("bench/{:010}", random % KEYS);
+        let key = key_of(random % KEYS);
         let begun = Instant::now();
         if begun >= until {
             return Ok(times);
