@@ -15,10 +15,13 @@
 //!
 //! Invariants:
 //! * A node that is not admitted votes for nobody.
-//! * It is admitted only when [`Standing::Admitted`] is durable: with it, whom it met at the beginning.
+//! * It is admitted only when [`Standing::Admitted`] is durable: with it, the lives of those that it met.
+//! * A new life is durable with who was asked before that answers. So a former directory that is started again, by mistake, is not
+//!   heard any more, also after the others have restarted.
 //!
 //! Caveats: a cluster begins when all its members have been up at once, and a node that lost its disk comes back when all others can
-//! be reached. What a lost majority had acknowledged is lost.
+//! be reached. What a lost majority had acknowledged is lost. A second process under a node's name with an empty directory takes
+//! its place.
 
 use quorate_types::{GroupId, Incarnation, NodeId, Term, wire_struct};
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,11 +34,20 @@ const FORMER_MAX: usize = 64;
 pub enum Standing {
     /// It is new, or its node is not done with asking.
     New,
-    /// Its node takes part.
-    Admitted {
-        /// The directories of all members when the cluster began; empty for a node that came back later.
-        originals: BTreeMap<NodeId, Incarnation>,
-    },
+    /// Its node takes part, with the others in these lives.
+    Admitted(Lives),
+}
+
+/// The data directory of each member, as a node that takes part knows them.
+pub type Lives = BTreeMap<NodeId, Life>;
+
+/// One life of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// Its data directory.
+    pub incarnation: Incarnation,
+    /// It is the one that the cluster began with: its node cannot have forgotten anything.
+    pub is_original: bool,
 }
 
 /// What a member answers to a node with a new directory.
@@ -59,8 +71,11 @@ enum Phase {
     /// Follows, and waits for a barrier in each of these groups.
     CatchingUp(BTreeSet<GroupId>),
     /// The shell is making this durable.
-    Recording(BTreeMap<NodeId, Incarnation>),
-    Admitted(BTreeMap<NodeId, Incarnation>),
+    Recording {
+        lives: Lives,
+        is_beginning: bool,
+    },
+    Admitted(Lives),
 }
 
 /// What is to be done when every member has answered.
@@ -89,18 +104,22 @@ pub(crate) enum Sender {
 pub(crate) struct Admission {
     own: Incarnation,
     phase: Phase,
-    /// The lives of every node that asked us: the current one, and former ones, oldest first. Only in memory: what this process
-    /// counts, votes and acknowledgements, it has counted since it began, and none of a term that a former life knew.
-    asked: BTreeMap<NodeId, (Incarnation, Vec<Incarnation>)>,
+    /// Of nodes that asked while this one was not admitted itself: their newest life. Later, lives are recorded.
+    asked: BTreeMap<NodeId, Incarnation>,
+    /// Lives of each node that are over, oldest first; a question of theirs that is late must not bring them back. Only in memory:
+    /// a connection ends with either of its processes.
+    former: BTreeMap<NodeId, Vec<Incarnation>>,
+    /// In which lives the others answered; while catching up.
+    lives: Lives,
 }
 
 impl Admission {
     pub(crate) fn new(own: Incarnation, standing: Standing) -> Self {
         let phase = match standing {
             Standing::New => Phase::Asking(BTreeMap::new()),
-            Standing::Admitted { originals } => Phase::Admitted(originals),
+            Standing::Admitted(lives) => Phase::Admitted(lives),
         };
-        Self { own, phase, asked: BTreeMap::new() }
+        Self { own, phase, asked: BTreeMap::new(), former: BTreeMap::new(), lives: Lives::new() }
     }
 
     pub(crate) fn own(&self) -> Incarnation {
@@ -115,8 +134,8 @@ impl Admission {
     pub(crate) fn is_mute(&self) -> bool {
         match &self.phase {
             Phase::Asking(_) => true,
-            // Recording a beginning; who has caught up goes on following.
-            Phase::Recording(originals) => !originals.is_empty(),
+            // Who has caught up goes on following.
+            Phase::Recording { is_beginning, .. } => *is_beginning,
             Phase::CatchingUp(_) | Phase::Admitted(_) => false,
         }
     }
@@ -131,34 +150,56 @@ impl Admission {
         }
     }
 
-    /// Looks at who sends; `asks` when the message is a node's question for admission.
+    /// Looks at who sends; `asks` when the message is a node's question for admission. After [`Sender::Reborn`] what
+    /// [`Admission::standing`] says has to be recorded before anything is answered.
     pub(crate) fn sender(&mut self, from: NodeId, incarnation: Incarnation, asks: bool) -> Sender {
-        let Some((current, former)) = self.asked.get_mut(&from) else {
-            if asks {
-                self.asked.insert(from, (incarnation, Vec::new()));
+        let known = match &self.phase {
+            Phase::Recording { lives, .. } | Phase::Admitted(lives) => {
+                lives.get(&from).map(|life| life.incarnation)
             }
-            return if asks { Sender::Reborn } else { Sender::Known };
+            Phase::Asking(_) | Phase::CatchingUp(_) => self.asked.get(&from).copied(),
         };
-        if *current == incarnation {
-            return Sender::Known;
+        match known {
+            Some(known) if known == incarnation => return Sender::Known,
+            None if !asks => return Sender::Known,
+            Some(_) if !asks => return Sender::Void,
+            _ => {}
         }
-        if !asks || former.contains(&incarnation) {
+        let former = self.former.entry(from).or_default();
+        if former.contains(&incarnation) {
             return Sender::Void;
         }
         if former.len() == FORMER_MAX {
             former.remove(0);
         }
-        former.push(std::mem::replace(current, incarnation));
+        former.extend(known);
+        match &mut self.phase {
+            Phase::Recording { lives, .. } | Phase::Admitted(lives) => {
+                lives.insert(from, Life { incarnation, is_original: false });
+            }
+            Phase::Asking(_) | Phase::CatchingUp(_) => {
+                self.asked.insert(from, incarnation);
+            }
+        }
         Sender::Reborn
     }
 
-    /// What we know of a node that asks; `is_empty` when none of our groups has ever held anything.
-    pub(crate) fn is_original(&self, from: NodeId, incarnation: Incarnation, is_empty: bool) -> bool {
+    /// What is to be on disk by now.
+    pub(crate) fn standing(&self) -> Standing {
         match &self.phase {
-            Phase::Recording(originals) | Phase::Admitted(originals) => {
-                originals.get(&from) == Some(&incarnation)
+            Phase::Asking(_) | Phase::CatchingUp(_) => Standing::New,
+            Phase::Recording { lives, .. } | Phase::Admitted(lives) => Standing::Admitted(lives.clone()),
+        }
+    }
+
+    /// What we know of a node that asks. One that is not admitted itself knows nothing against anybody: whoever promised something to
+    /// others is remembered by those.
+    pub(crate) fn is_original(&self, from: NodeId, incarnation: Incarnation) -> bool {
+        match &self.phase {
+            Phase::Recording { lives, .. } | Phase::Admitted(lives) => {
+                lives.get(&from) == Some(&Life { incarnation, is_original: true })
             }
-            Phase::Asking(_) | Phase::CatchingUp(_) => is_empty,
+            Phase::Asking(_) | Phase::CatchingUp(_) => true,
         }
     }
 
@@ -196,37 +237,46 @@ impl Admission {
         Verdict::CatchUp(terms)
     }
 
-    /// The cluster begins with `me` and whoever answered: to be recorded.
-    pub(crate) fn begin(&mut self, me: NodeId) -> Standing {
-        let mut originals: BTreeMap<NodeId, Incarnation> = match &self.phase {
-            Phase::Asking(answers) => answers.iter().map(|(node, (life, _))| (*node, *life)).collect(),
-            _ => BTreeMap::new(),
-        };
-        originals.insert(me, self.own);
-        self.phase = Phase::Recording(originals.clone());
-        Standing::Admitted { originals }
+    /// The cluster begins with whoever answered: [`Admission::standing`] is to be recorded.
+    pub(crate) fn begin(&mut self) {
+        self.phase = Phase::Recording { lives: self.answered_lives(true), is_beginning: true };
     }
 
     /// The groups abstain; each has to pass a barrier.
     pub(crate) fn catch_up(&mut self, groups: BTreeSet<GroupId>) {
+        self.lives = self.answered_lives(false);
         self.phase = Phase::CatchingUp(groups);
     }
 
-    /// A group has passed its barrier. Once all have: what is to be recorded.
-    pub(crate) fn caught_up(&mut self, group: GroupId) -> Option<Standing> {
-        let Phase::CatchingUp(groups) = &mut self.phase else { return None };
-        groups.remove(&group);
-        if !groups.is_empty() {
-            return None;
-        }
-        self.phase = Phase::Recording(BTreeMap::new());
-        Some(Standing::Admitted { originals: BTreeMap::new() })
+    /// The lives in which the others have answered, or have asked since.
+    fn answered_lives(&self, is_beginning: bool) -> Lives {
+        let Phase::Asking(answers) = &self.phase else { return Lives::new() };
+        let life = |(node, (answered, _)): (&NodeId, &(Incarnation, AdmissionAnswer))| {
+            let incarnation = self.asked.get(node).copied().unwrap_or(*answered);
+            (*node, Life { incarnation, is_original: is_beginning && incarnation == *answered })
+        };
+        answers.iter().map(life).collect()
     }
 
-    /// What was to be recorded is durable. Returns whether that is news.
+    /// A group has passed its barrier. Returns whether all have: then [`Admission::standing`] is to be recorded.
+    pub(crate) fn caught_up(&mut self, group: GroupId) -> bool {
+        let Phase::CatchingUp(groups) = &mut self.phase else { return false };
+        groups.remove(&group);
+        if !groups.is_empty() {
+            return false;
+        }
+        let mut lives = std::mem::take(&mut self.lives);
+        for (node, incarnation) in &self.asked {
+            lives.insert(*node, Life { incarnation: *incarnation, is_original: false });
+        }
+        self.phase = Phase::Recording { lives, is_beginning: false };
+        true
+    }
+
+    /// What was to be recorded is durable. Returns whether this node takes part from now on.
     pub(crate) fn recorded(&mut self) -> bool {
-        let Phase::Recording(originals) = &mut self.phase else { return false };
-        self.phase = Phase::Admitted(std::mem::take(originals));
+        let Phase::Recording { lives, .. } = &mut self.phase else { return false };
+        self.phase = Phase::Admitted(std::mem::take(lives));
         true
     }
 }
@@ -234,8 +284,6 @@ impl Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const ME: NodeId = NodeId(1);
 
     fn others() -> BTreeSet<NodeId> {
         BTreeSet::from([NodeId(2), NodeId(3)])
@@ -251,6 +299,10 @@ mod tests {
 
     fn asking() -> Admission {
         Admission::new(Incarnation(10), Standing::New)
+    }
+
+    fn life(incarnation: u64, is_original: bool) -> Life {
+        Life { incarnation: Incarnation(incarnation), is_original }
     }
 
     #[test]
@@ -269,15 +321,16 @@ mod tests {
             admission.answered((NodeId(3), Incarnation(30)), answer(true, 0), &others()),
             Verdict::Begin
         );
-        let Standing::Admitted { originals } = admission.begin(ME) else { panic!("not admitted") };
-        let expected = [(1, 10), (2, 20), (3, 30)].map(|(node, life)| (NodeId(node), Incarnation(life)));
-        assert_eq!(originals, BTreeMap::from(expected));
+        assert_eq!(admission.standing(), Standing::New);
+        admission.begin();
+        let lives = Lives::from([(NodeId(2), life(20, true)), (NodeId(3), life(30, true))]);
+        assert_eq!(admission.standing(), Standing::Admitted(lives));
         assert!(admission.is_mute() && !admission.is_admitted());
         assert!(admission.recorded() && admission.is_admitted() && !admission.is_mute());
         assert!(!admission.recorded());
         // A member that is still asking, and one that lost that directory.
-        assert!(admission.is_original(NodeId(2), Incarnation(20), false));
-        assert!(!admission.is_original(NodeId(2), Incarnation(21), true));
+        assert!(admission.is_original(NodeId(2), Incarnation(20)));
+        assert!(!admission.is_original(NodeId(2), Incarnation(21)));
     }
 
     #[test]
@@ -288,17 +341,26 @@ mod tests {
             Verdict::Wait
         );
         let terms = BTreeMap::from([(GroupId::FIRST, Term(7))]);
-        assert_eq!(
-            admission.answered((NodeId(3), Incarnation(30)), answer(false, 5), &others()),
-            Verdict::CatchUp(terms)
-        );
+        let verdict = admission.answered((NodeId(3), Incarnation(30)), answer(false, 5), &others());
+        assert_eq!(verdict, Verdict::CatchUp(terms));
         admission.catch_up(BTreeSet::from([GroupId::META, GroupId::FIRST]));
         assert!(!admission.is_mute());
-        assert_eq!(admission.caught_up(GroupId::FIRST), None);
-        assert_eq!(admission.caught_up(GroupId::FIRST), None);
-        let standing = admission.caught_up(GroupId::META);
-        assert_eq!(standing, Some(Standing::Admitted { originals: BTreeMap::new() }));
-        assert!(admission.recorded());
+        assert!(!admission.caught_up(GroupId::FIRST));
+        assert!(!admission.caught_up(GroupId::FIRST));
+        assert!(admission.caught_up(GroupId::META));
+        let lives = Lives::from([(NodeId(2), life(20, false)), (NodeId(3), life(30, false))]);
+        assert_eq!(admission.standing(), Standing::Admitted(lives));
+        assert!(!admission.is_mute() && admission.recorded());
+    }
+
+    #[test]
+    fn one_that_is_not_admitted_objects_to_nobody() {
+        let mut admission = asking();
+        assert!(admission.is_original(NodeId(2), Incarnation(20)));
+        admission.answered((NodeId(2), Incarnation(20)), answer(false, 1), &others());
+        admission.answered((NodeId(3), Incarnation(30)), answer(true, 1), &others());
+        admission.catch_up(BTreeSet::from([GroupId::FIRST]));
+        assert!(admission.is_original(NodeId(3), Incarnation(30)), "also when it has something itself");
     }
 
     #[test]
@@ -311,15 +373,23 @@ mod tests {
 
     #[test]
     fn messages_of_former_lives_are_void() {
-        let mut admission = asking();
-        assert_eq!(admission.sender(NodeId(2), Incarnation(20), false), Sender::Known);
-        assert_eq!(admission.sender(NodeId(2), Incarnation(20), true), Sender::Reborn, "it may have been");
-        assert_eq!(admission.sender(NodeId(2), Incarnation(20), false), Sender::Known);
-        assert_eq!(admission.sender(NodeId(2), Incarnation(21), false), Sender::Void, "it has not asked");
-        assert_eq!(admission.sender(NodeId(2), Incarnation(21), true), Sender::Reborn);
-        assert_eq!(admission.sender(NodeId(2), Incarnation(21), true), Sender::Known);
-        assert_eq!(admission.sender(NodeId(2), Incarnation(20), true), Sender::Void, "late from before");
-        assert_eq!(admission.sender(NodeId(2), Incarnation(20), false), Sender::Void);
+        let lives = Lives::from([(NodeId(2), life(20, true))]);
+        for (standing, is_admitted) in [(Standing::New, false), (Standing::Admitted(lives), true)] {
+            let mut admission = Admission::new(Incarnation(10), standing);
+            let first = admission.sender(NodeId(2), Incarnation(20), true);
+            assert_eq!(first, if is_admitted { Sender::Known } else { Sender::Reborn });
+            assert_eq!(admission.sender(NodeId(2), Incarnation(20), false), Sender::Known);
+            assert_eq!(admission.sender(NodeId(2), Incarnation(21), false), Sender::Void, "it has not asked");
+            assert_eq!(admission.sender(NodeId(2), Incarnation(21), true), Sender::Reborn);
+            assert_eq!(admission.sender(NodeId(2), Incarnation(21), true), Sender::Known);
+            assert_eq!(admission.sender(NodeId(2), Incarnation(20), true), Sender::Void, "late from before");
+            assert_eq!(admission.sender(NodeId(2), Incarnation(20), false), Sender::Void);
+            // Also after a restart.
+            let mut admission = Admission::new(Incarnation(10), admission.standing());
+            let old = admission.sender(NodeId(2), Incarnation(20), false);
+            assert_eq!(old, if is_admitted { Sender::Void } else { Sender::Known });
+            assert!(!is_admitted || !admission.is_original(NodeId(2), Incarnation(21)));
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub mod retention;
 pub mod router;
 pub mod snapshots;
 
-pub use admission::Standing;
+pub use admission::{Life, Lives, Standing};
 pub use effects::{Effects, Grant, Notice, Ticket, WriteId};
 pub use group::GroupStatus;
 pub use host::{GroupStart, Host};

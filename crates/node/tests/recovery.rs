@@ -39,7 +39,7 @@ fn first_write(applied: &[u64], logged: &[u64]) -> Option<LogWrite> {
     };
     let voters = [1, 2, 3].map(NodeId).to_vec();
     let start = GroupStart { group: GroupId::FIRST, voters, recovered };
-    let standing = Standing::Admitted { originals: BTreeMap::new() };
+    let standing = Standing::Admitted(BTreeMap::new());
     let mut host = Host::new(Options::new(NodeId(1), 1), standing, engine, vec![start]).unwrap();
     let status = host.status();
     assert_eq!(status[0].consensus.applied, Index(applied.len() as u64));

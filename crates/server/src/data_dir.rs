@@ -4,17 +4,20 @@
 //! DATA_DIR/
 //!   LOCK        held by the running process
 //!   IDENTITY    format, cluster, node and this directory's incarnation, as text with a checksum
-//!   ADMITTED    that the node takes part, and the directories of those it began the cluster with; likewise
+//!   ADMITTED    that the node takes part, and the directories of the others as it knows them; likewise
 //!   log/        the write-ahead log of all groups
 //!   store/      the ordered store
 //! ```
 
-use quorate_node::Standing;
+use quorate_node::{Life, Lives, Standing};
 use quorate_types::{ClusterId, Incarnation, NodeId};
-use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+
+/// In `ADMITTED`: a member in the directory that the cluster began with, or in a later one.
+const ORIGINAL: &str = "original";
+const LATER: &str = "later";
 
 /// Of the layout of everything below the data directory.
 pub const FORMAT: u32 = 1;
@@ -58,8 +61,8 @@ pub enum DataDirError {
     },
     /// The identity file makes no sense.
     #[error(
-        "{0} is damaged, and with it what this data directory is. Restore the file, or move the whole directory away and start \
-         with an empty one: the node then fetches everything from the others"
+        "{0} is damaged, and with it what this data directory is. If the cluster has other nodes, move the whole directory away and \
+         start with an empty one: it is filled from them"
     )]
     Damaged(String),
     /// There is data but no identity file.
@@ -110,7 +113,10 @@ impl DataDir {
             incarnation
         } else {
             let mut others = std::fs::read_dir(path).map_err(io("cannot list"))?.flatten();
-            if others.any(|entry| entry.file_name() != "LOCK") {
+            // A start that was cut short has left the draft; a file system of its own has the other.
+            if others.any(|entry| {
+                !["LOCK", "IDENTITY.new", "lost+found"].iter().any(|name| entry.file_name() == *name)
+            }) {
                 return Err(DataDirError::NotOurs(path.display().to_string()));
             }
             let incarnation = draw_incarnation();
@@ -162,8 +168,11 @@ pub fn lock(path: &Path) -> Result<File, DataDirError> {
 }
 
 /// Makes durable that the node takes part.
-pub fn record_standing(path: &Path, originals: &BTreeMap<NodeId, Incarnation>) -> std::io::Result<()> {
-    let lines = originals.iter().map(|(node, incarnation)| format!("original={node} {incarnation}\n"));
+pub fn record_standing(path: &Path, lives: &Lives) -> std::io::Result<()> {
+    let line = |(node, life): (&NodeId, &Life)| {
+        format!("{}={node} {}\n", if life.is_original { ORIGINAL } else { LATER }, life.incarnation)
+    };
+    let lines = lives.iter().map(line);
     write_checked(path, "ADMITTED", &format!("admitted=yes\n{}", lines.collect::<String>()))
 }
 
@@ -175,13 +184,17 @@ pub fn read_standing(path: &Path) -> Result<Standing, DataDirError> {
     }
     let body = read_checked(&file)?;
     let damaged = || DataDirError::Damaged(file.display().to_string());
-    let mut originals = BTreeMap::new();
-    for original in body.lines().filter_map(|line| line.strip_prefix("original=")) {
-        let (node, incarnation) = original.split_once(' ').ok_or_else(damaged)?;
+    let mut lives = Lives::new();
+    for (kind, life) in body.lines().filter_map(|line| line.split_once('=')) {
+        if kind != ORIGINAL && kind != LATER {
+            continue;
+        }
+        let (node, incarnation) = life.split_once(' ').ok_or_else(damaged)?;
         let hex = |text: &str| u64::from_str_radix(text, 16).map_err(|_| damaged());
-        originals.insert(NodeId(hex(node)?), Incarnation(hex(incarnation)?));
+        let life = Life { incarnation: Incarnation(hex(incarnation)?), is_original: kind == ORIGINAL };
+        lives.insert(NodeId(hex(node)?), life);
     }
-    Ok(Standing::Admitted { originals })
+    Ok(Standing::Admitted(lives))
 }
 
 /// Reads whose the directory is.
@@ -280,12 +293,16 @@ mod tests {
         let data_dir = DataDir::open(dir.path(), owner(1)).unwrap();
         assert_eq!(data_dir.standing().unwrap(), Standing::New);
         let incarnation = data_dir.incarnation();
-        let originals = BTreeMap::from([(NodeId(1), incarnation), (NodeId(0xfe), Incarnation(u64::MAX))]);
-        record_standing(dir.path(), &originals).unwrap();
+        let life = |incarnation, is_original| Life { incarnation, is_original };
+        let lives = Lives::from([
+            (NodeId(1), life(incarnation, true)),
+            (NodeId(0xfe), life(Incarnation(u64::MAX), false)),
+        ]);
+        record_standing(dir.path(), &lives).unwrap();
         drop(data_dir);
         let data_dir = DataDir::open(dir.path(), owner(1)).unwrap();
         assert_eq!(data_dir.incarnation(), incarnation, "it is drawn once");
-        assert_eq!(data_dir.standing().unwrap(), Standing::Admitted { originals });
+        assert_eq!(data_dir.standing().unwrap(), Standing::Admitted(lives));
         std::fs::write(dir.path().join("ADMITTED"), "admitted=yes\nchecksum=0\n").unwrap();
         assert!(matches!(data_dir.standing(), Err(DataDirError::Damaged(_))));
         let other = tempfile::tempdir().unwrap();

@@ -16,7 +16,7 @@ use crate::services::{self, Context};
 use crate::space::Space;
 use crate::tls::{self, TlsError};
 use quorate_mvcc::engine::Engine;
-use quorate_node::{GroupStart, Host, Options};
+use quorate_node::{GroupStart, Host, Options, Standing};
 use quorate_storage::wal::{OpenError, Wal, WalOptions};
 use quorate_types::{Fault, GroupId, NodeId};
 use std::collections::BTreeMap;
@@ -43,6 +43,15 @@ pub enum ServeError {
     /// The log cannot be used.
     #[error("cannot open the log: {0}")]
     Log(#[from] OpenError),
+    /// The node took part, so it has had a log.
+    #[error(
+        "the log in {path} is gone, and with it what this node has promised. If the cluster has other nodes, move the whole data \
+         directory away and start with an empty one: it is filled from them"
+    )]
+    LogLost {
+        /// Where it was.
+        path: String,
+    },
     /// The disk cannot be trusted any more.
     #[error("this node stops, its disk cannot be trusted: {0}")]
     Fault(#[from] Fault),
@@ -99,7 +108,11 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         .map_err(|cause| ServeError::System { doing: "opening the log's folder", cause })?;
     let salt = owner.cluster.0 ^ owner.node.0.rotate_left(32);
     let (wal, mut recovered, report) = Wal::open(disk, salt, WalOptions::default())?;
-    info!(?report, "log is open");
+    info!(segments = report.segments.len(), "log is open");
+    let standing = data_dir.standing()?;
+    if standing != Standing::New && report.segments.is_empty() {
+        return Err(ServeError::LogLost { path: data_dir.log().display().to_string() });
+    }
 
     let ids: BTreeMap<String, NodeId> =
         config.members.keys().map(|name| (name.clone(), config.node_id(name))).collect();
@@ -111,7 +124,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     });
     let mut options = options(&config, owner);
     options.incarnation = data_dir.incarnation();
-    let host = Host::new(options, data_dir.standing()?, engine.clone(), starts.to_vec())?;
+    let host = Host::new(options, standing, engine.clone(), starts.to_vec())?;
 
     let metrics = Arc::new(Metrics::default());
     let readers: BTreeMap<_, _> =

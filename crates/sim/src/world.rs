@@ -42,6 +42,8 @@ struct Node {
     incarnation: Incarnation,
     /// What the disk says besides.
     standing: Standing,
+    /// It has lost a disk and has not been admitted since.
+    is_forgetful: bool,
     running: Option<Running>,
     /// The tick at which it comes back.
     down_until: u64,
@@ -118,6 +120,7 @@ impl World {
             engine: MemoryEngine::default(),
             incarnation: Incarnation(number),
             standing: Standing::New,
+            is_forgetful: false,
             running: None,
             down_until: 0,
             told: Revision::FIRST,
@@ -290,8 +293,7 @@ impl World {
 
     /// A node crashes and comes back with an empty disk; one at a time, because what a majority forgets is lost.
     fn lose_disk(&mut self) {
-        let are_admitted = self.nodes.iter().all(|node| node.standing != Standing::New);
-        if !are_admitted || self.nodes.len() == 1 {
+        if self.nodes.iter().any(|node| node.is_forgetful) || self.nodes.len() == 1 {
             return;
         }
         let at = self.random.below(self.nodes.len() as u64) as usize;
@@ -301,6 +303,7 @@ impl World {
         node.engine = MemoryEngine::default();
         node.incarnation = Incarnation(node.incarnation.0 + 10);
         node.standing = Standing::New;
+        node.is_forgetful = true;
         self.counts.disks_lost += 1;
     }
 
@@ -515,6 +518,7 @@ impl World {
         if let Some(standing) = standing {
             running.host.standing_recorded();
             self.nodes[at].standing = standing;
+            self.nodes[at].is_forgetful = false;
         }
         let Some(running) = &mut self.nodes[at].running else { return Ok(()) };
         for (group, applied) in applied {

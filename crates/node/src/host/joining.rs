@@ -1,13 +1,13 @@
 //! This node's admission, and that of others, as the groups feel them.
 
 use super::Host;
-use crate::admission::{AdmissionAnswer, Sender, Verdict};
+use crate::admission::{AdmissionAnswer, Sender, Standing, Verdict};
 use crate::effects::Notice;
-use crate::group::Then;
+use crate::group::{Group, Then};
 use crate::peer::PeerMessage;
-use quorate_consensus::Consensus;
+use quorate_consensus::{Consensus, WriteId};
 use quorate_mvcc::engine::Engine;
-use quorate_types::{Fault, GroupId, Incarnation, Index, NodeId, Position, Term};
+use quorate_types::{Fault, GroupId, Incarnation, NodeId, Position};
 use std::collections::BTreeSet;
 
 /// How often members that have not answered are asked again, in ticks.
@@ -89,6 +89,9 @@ impl<E: Engine> Host<E> {
                     group.raft.peer_forgot(from);
                     self.dirty.insert(*id);
                 }
+                // The shell records it before it sends anything.
+                self.out.standing =
+                    Some(self.admission.standing()).filter(|standing| *standing != Standing::New);
                 self.out.notices.push(Notice::Reborn { node: from });
                 true
             }
@@ -96,19 +99,11 @@ impl<E: Engine> Host<E> {
     }
 
     pub(super) fn on_admission_ask(&mut self, from: NodeId, incarnation: Incarnation) {
-        let status: Vec<(GroupId, Term, bool)> = self
-            .groups
-            .iter()
-            .map(|(id, group)| {
-                let status = group.raft.status();
-                (*id, status.term, status.term == Term(0) && status.last.index == Index::START)
-            })
-            .collect();
-        let is_empty = status.iter().all(|(.., is_empty)| *is_empty);
+        let term = |(id, group): (&GroupId, &Group<E>)| (*id, group.raft.status().term);
         let answer = AdmissionAnswer {
             incarnation,
-            is_original: self.admission.is_original(from, incarnation, is_empty),
-            terms: status.into_iter().map(|(id, term, _)| (id, term)).collect(),
+            is_original: self.admission.is_original(from, incarnation),
+            terms: self.groups.iter().map(term).collect(),
         };
         self.out.send.push((from, PeerMessage::AdmissionAnswer(answer)));
     }
@@ -126,7 +121,10 @@ impl<E: Engine> Host<E> {
     fn carry_out(&mut self, verdict: Verdict) -> Result<(), Fault> {
         match verdict {
             Verdict::Wait => {}
-            Verdict::Begin => self.out.standing = Some(self.admission.begin(self.options.id)),
+            Verdict::Begin => {
+                self.admission.begin();
+                self.out.standing = Some(self.admission.standing());
+            }
             Verdict::CatchUp(terms) => {
                 self.out.notices.push(Notice::CatchingUp);
                 let groups: BTreeSet<GroupId> = self.groups.keys().copied().collect();
@@ -148,9 +146,25 @@ impl<E: Engine> Host<E> {
         self.begin_barrier(id, Position::default(), deadline, Then::Admission(id), None)
     }
 
+    /// A group has passed its barrier. It counts only once what was written down until now is durable, the abstention with it.
     pub(super) fn caught_up(&mut self, id: GroupId) {
-        if let Some(standing) = self.admission.caught_up(id) {
-            self.out.standing = Some(standing);
+        let parts = self.writing.iter().rev().flat_map(|(_, parts)| parts.iter().rev());
+        let newest = parts.filter(|(group, _)| *group == id).map(|(_, part)| *part).next();
+        self.caught_up.insert(id, newest.unwrap_or_default());
+        self.count_caught_up();
+    }
+
+    pub(super) fn count_caught_up(&mut self) {
+        if self.caught_up.is_empty() {
+            return;
+        }
+        let groups = &self.groups;
+        let is_durable =
+            |id: &GroupId, part: &mut WriteId| groups.get(id).is_some_and(|group| group.persisted >= *part);
+        for (id, _) in self.caught_up.extract_if(.., is_durable) {
+            if self.admission.caught_up(id) {
+                self.out.standing = Some(self.admission.standing());
+            }
         }
     }
 }

@@ -61,6 +61,8 @@ pub struct Host<E: Engine> {
     admission: Admission,
     /// Barriers of the admission that failed and are to be begun again.
     catch_up_again: Vec<GroupId>,
+    /// Groups that have passed their barrier of the admission, and the write that has to be durable before it counts.
+    caught_up: BTreeMap<GroupId, quorate_consensus::WriteId>,
     out: Effects,
 }
 
@@ -88,6 +90,7 @@ impl<E: Engine> Host<E> {
             fetching: BTreeMap::new(),
             admission: Admission::new(options.incarnation, standing),
             catch_up_again: Vec::new(),
+            caught_up: BTreeMap::new(),
             out: Effects::default(),
             options,
             engine,
@@ -402,6 +405,7 @@ impl<E: Engine> Host<E> {
                 self.dirty.insert(id);
             }
         }
+        self.count_caught_up();
     }
 
     /// The flush that [`Effects::flush`] asked for is done.

@@ -210,9 +210,9 @@ impl Worker {
 
     /// Returns whether there is more to take: a write was made durable at once.
     fn carry_out(&mut self, effects: Effects) -> Result<bool, Fault> {
-        // Rare enough to be done here: once in a directory's life.
-        if let Some(Standing::Admitted { originals }) = &effects.standing {
-            crate::data_dir::record_standing(&self.outlets.data_dir, originals)
+        // Before anything is sent. Rare enough to be done here: once in a directory's life, and when a peer has lost its.
+        if let Some(Standing::Admitted(lives)) = &effects.standing {
+            crate::data_dir::record_standing(&self.outlets.data_dir, lives)
                 .map_err(|error| Fault::new("recording that this node takes part", error))?;
             self.host.standing_recorded();
         }
