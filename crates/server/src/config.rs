@@ -69,7 +69,7 @@ pub struct ServeArgs {
     #[arg(long, env = "QUORATE_MAX_TXN_OPS", value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_txn_ops: Option<usize>,
-    /// Bytes the store may take on disk before writes are refused; 0 is no limit [default: 8589934592]
+    /// Bytes the store's tables may take on disk before writes are refused; 0 is no limit [default: 8589934592]
     #[arg(long, env = "QUORATE_QUOTA_BYTES", value_name = "BYTES", alias = "quota-backend-bytes")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota_bytes: Option<u64>,

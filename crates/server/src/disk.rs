@@ -76,6 +76,8 @@ impl FileDisk {
             *spare.lock() = match done {
                 Ok(file) => Spare::Ready(file, length),
                 Err(error) => {
+                    // Space may be what is missing.
+                    let _ = std::fs::remove_file(&path);
                     tracing::debug!(%error, "cannot fill the next log file ahead");
                     Spare::None
                 }

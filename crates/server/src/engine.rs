@@ -13,7 +13,7 @@ use quorate_mvcc::engine::{Batch, Engine, ROW_KEY_BYTES_MAX, Read, Row, RowRange
 use quorate_types::{Bytes, Fault};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What is written to memory before a table's part is written to disk.
 const MEMTABLE_BYTES: u64 = 16 << 20;
@@ -31,6 +31,8 @@ struct Inner {
     database: Database,
     tables: [Keyspace; 3],
     is_poisoned: AtomicBool,
+    /// Rows removed so far: what a reclaim may give back.
+    removed: AtomicU64,
 }
 
 /// A view of one moment.
@@ -59,7 +61,38 @@ impl FjallEngine {
                 .map_err(fault(&doing))
         };
         let tables = [table("version")?, table("change")?, table("state")?];
-        Ok(Self { inner: Arc::new(Inner { database, tables, is_poisoned: AtomicBool::new(false) }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                database,
+                tables,
+                is_poisoned: AtomicBool::new(false),
+                removed: AtomicU64::new(0),
+            }),
+        })
+    }
+}
+
+impl FjallEngine {
+    /// Bytes of the tables on disk: what data takes, without the journals, which have a size of their own.
+    pub fn table_bytes(&self) -> u64 {
+        self.inner.tables.iter().map(Keyspace::disk_space).sum()
+    }
+
+    /// Rows removed since the process started. Their space comes back when tables are merged.
+    pub fn removed(&self) -> u64 {
+        self.inner.removed.load(Ordering::Relaxed)
+    }
+
+    /// Merges every table with whatever is in memory, so that removed rows give their space back now rather than in time. Takes
+    /// as long as reading and writing all data; reads and writes go on.
+    pub fn reclaim(&self) -> Result<(), Fault> {
+        for table in &self.inner.tables {
+            table.rotate_memtable_and_wait().map_err(fault("writing a table"))?;
+        }
+        for table in &self.inner.tables {
+            table.major_compact().map_err(fault("merging a table"))?;
+        }
+        Ok(())
     }
 }
 
@@ -165,8 +198,13 @@ impl Engine for FjallEngine {
             for (table, key, value) in batch.changes {
                 let table = self.inner.table(table);
                 match value {
-                    Some(value) => write.insert(table, key, value),
-                    None => write.remove(table, key),
+                    Some(value) => {
+                        write.insert(table, key, value);
+                    }
+                    None => {
+                        self.inner.removed.fetch_add(1, Ordering::Relaxed);
+                        write.remove(table, key);
+                    }
                 }
             }
             write.commit()

@@ -2,24 +2,28 @@
 //!
 //! Two bounds, looked at every second: what the store may take (`--quota-bytes`), and what must stay free on the data
 //! directory's file system (`--disk-reserve-bytes`). Past either, this node as a leader refuses what needs space, as etcd does
-//! under its NOSPACE alarm; reads, deletes, compaction and keep-alives go on, and the reserve is what they write into. Nobody
-//! has to disarm anything.
+//! under its NOSPACE alarm; reads, deletes, compaction and keep-alives go on, and the reserve is what they write into. While space is
+//! short and rows have been removed, the tables are merged, so that deleting and compacting ends the shortage. Nobody has to defragment or
+//! disarm anything.
 //!
-//! Caveat: a disk that others fill within a second runs out under us; the node then stops, and the other members go on.
+//! Caveats: only a leader refuses; a follower that is short goes on until its reserve is used up, and then stops. A disk that others
+//! fill within a second runs out under us likewise. The other members go on.
 
 use crate::config::Config;
 use crate::engine::FjallEngine;
 use crate::runtime::worker::Input;
 use crossbeam_channel::Sender;
-use quorate_mvcc::engine::Engine;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
 /// How often space is looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Between two merges of all tables.
+const RECLAIM_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Whether there is space for writes.
 #[derive(Clone, Default)]
@@ -49,16 +53,35 @@ impl Space {
 
     /// Looks every second until the worker is gone.
     pub async fn watch(self, engine: FjallEngine, config: Config, worker: Sender<Input>) {
+        let (mut removed, mut reclaimed) = (0, None::<Instant>);
         while self.look(&engine, &config, &worker) {
             tokio::time::sleep(INTERVAL).await;
+            let is_due = reclaimed.is_none_or(|at| at.elapsed() >= RECLAIM_INTERVAL);
+            if self.is_short() && is_due && engine.removed() > removed {
+                removed = engine.removed();
+                reclaim(engine.clone()).await;
+                reclaimed = Some(Instant::now());
+            }
         }
+    }
+}
+
+/// Gives the space of removed rows back. An error of the disk will meet the next write as well, which is where it counts.
+pub async fn reclaim(engine: FjallEngine) {
+    let before = engine.table_bytes();
+    info!(bytes = before, "merging tables to give space back");
+    let merged = engine.clone();
+    match tokio::task::spawn_blocking(move || merged.reclaim()).await {
+        Ok(Ok(())) => info!(before, after = engine.table_bytes(), "tables are merged"),
+        Ok(Err(fault)) => warn!(%fault, "tables could not be merged"),
+        Err(error) => warn!(%error, "tables could not be merged"),
     }
 }
 
 /// What is short, if anything is.
 fn shortage(engine: &FjallEngine, config: &Config) -> Option<String> {
     if let Some(quota) = config.quota_bytes {
-        let used = engine.disk_bytes();
+        let used = engine.table_bytes();
         if used > quota {
             return Some(format!("the store takes {used} bytes, --quota-bytes is {quota}"));
         }

@@ -4,10 +4,11 @@
 
 mod support;
 
+use quorate_api::pb;
 use std::path::PathBuf;
 use std::process::Command;
 use support::load::{self, Load};
-use support::{Cluster, until};
+use support::{Cluster, run, until};
 use tonic::Code;
 
 /// Acknowledged writes that show that the cluster goes on.
@@ -41,6 +42,47 @@ async fn every_node_may_lose_its_disk_one_after_the_other() {
     }
     let acknowledged = load.finish().await;
     load::check(&cluster, &acknowledged).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_took_part_does_not_start_without_its_log() {
+    let mut cluster = Cluster::started(1).await;
+    let node = &mut cluster.nodes[0];
+    node.kill();
+    std::fs::remove_dir_all(node.data_dir.join("log")).unwrap();
+    let (code, said) = run(&node.arguments());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("is gone") && said.contains("move the whole data directory away"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_that_is_used_up_ends_with_deleting_and_compacting() {
+    let mut cluster = Cluster::new(1);
+    let node = &mut cluster.nodes[0];
+    node.settings.insert("--quota-bytes", (24 << 20).to_string());
+    node.start();
+    node.ready().await;
+    let client = node.only();
+    // Hardly compressible, so that it takes what it says.
+    let mut number = 1u64;
+    let mut noise = || {
+        number ^= number << 13;
+        number ^= number >> 7;
+        number ^= number << 17;
+        format!("{number:016x}")
+    };
+    let refusal = until("a write is refused", async || {
+        let value: String = (0..32_000).map(|_| noise()).collect();
+        client.try_put(&format!("big/{}", noise()), &value).await.err()
+    })
+    .await;
+    assert_eq!(refusal.message(), "etcdserver: mvcc: database space exceeded");
+    let all = pb::DeleteRangeRequest { key: "big/".into(), range_end: "big0".into(), ..Default::default() };
+    let deleted = client.kv().delete_range(all).await.unwrap().into_inner();
+    let revision = deleted.header.unwrap().revision;
+    client.kv().compact(pb::CompactionRequest { revision, physical: true }).await.unwrap();
+    until("writes are taken again", async || client.try_put("small", "v").await.ok()).await;
+    node.kill();
 }
 
 /// A small file system of its own, if this machine lets us make one.

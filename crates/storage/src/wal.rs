@@ -258,6 +258,12 @@ impl<D: Disk> Wal<D> {
         self.needing(oldest).collect()
     }
 
+    /// Bytes that the newest segment still takes.
+    pub fn room(&self) -> u64 {
+        let bytes = self.segments.last_key_value().map_or(0, |(_, segment)| segment.bytes);
+        bytes.saturating_sub(self.offset)
+    }
+
     /// Bytes of all segments.
     pub fn bytes(&self) -> u64 {
         self.segments.values().map(|segment| segment.bytes).sum()

@@ -18,6 +18,8 @@ const SLOW: Duration = Duration::from_millis(500);
 /// When the log is larger than this, groups that hold its oldest segments are asked to let go.
 const LOG_BYTES_MAX: u64 = 512 << 20;
 /// On a slower disk the worker never waits for a sync itself: everything else would wait with it.
+/// What a frame takes besides its entries, generously.
+const ROOM: u64 = 64 << 10;
 const FAST: Duration = Duration::from_millis(2);
 
 /// The log, for whoever has the next batch.
@@ -26,17 +28,25 @@ pub struct LogWriter {
     metrics: Arc<Metrics>,
     /// Running mean of what a write took, in microseconds.
     usual_micros: AtomicU64,
+    /// Bytes left in the newest segment.
+    room: AtomicU64,
 }
 
 impl LogWriter {
     /// Over an open log.
     pub fn new(wal: Wal<FileDisk>, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { wal: Mutex::new(wal), metrics, usual_micros: AtomicU64::new(0) })
+        Arc::new(Self {
+            wal: Mutex::new(wal),
+            metrics,
+            usual_micros: AtomicU64::new(0),
+            room: AtomicU64::new(0),
+        })
     }
 
-    /// Whether writes have been quick lately.
-    pub fn is_fast(&self) -> bool {
+    /// Whether so many bytes would be written quickly: as writes lately were, and without beginning a segment.
+    pub fn is_fast(&self, bytes: usize) -> bool {
         self.usual_micros.load(Ordering::Relaxed) < FAST.as_micros() as u64
+            && self.room.load(Ordering::Relaxed) > 2 * bytes as u64 + ROOM
     }
 
     /// Appends and syncs. The first error ends everything: after a failed sync nobody knows what reached the
@@ -47,6 +57,7 @@ impl LogWriter {
             let mut wal = self.wal.lock();
             wal.append(writes)?;
             wal.sync()?;
+            self.room.store(wal.room(), Ordering::Relaxed);
         }
         let took = begun.elapsed();
         self.metrics.log_sync_seconds.observe(took.as_secs_f64());
@@ -59,7 +70,7 @@ impl LogWriter {
     }
 
     /// Groups that hold old segments of a log that has grown large.
-    fn pinned(&self) -> Vec<GroupId> {
+    pub fn pinned(&self) -> Vec<GroupId> {
         self.wal.lock().pinned(LOG_BYTES_MAX)
     }
 }

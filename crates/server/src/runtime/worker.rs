@@ -6,7 +6,9 @@ use super::watch_thread::WatchHub;
 use crate::engine::FjallEngine;
 use crossbeam_channel::{Receiver, Sender};
 use quorate_node::{Effects, Grant, GroupStatus, Host, Notice, PeerMessage, Standing, Ticket, WriteId};
-use quorate_types::{Fault, GroupId, Incarnation, KeyspaceId, LogWrite, NodeId, Rejection, Reply, Request};
+use quorate_types::{
+    Entry, Fault, GroupId, Incarnation, KeyspaceId, LogWrite, NodeId, Rejection, Reply, Request,
+};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -224,6 +226,7 @@ impl Worker {
                 self.persisted = id;
                 self.logged = id;
                 self.host.persisted(id);
+                self.host.release_log(self.outlets.log_writer.pinned());
                 is_written = true;
             } else {
                 self.logged = id;
@@ -259,11 +262,12 @@ impl Worker {
     /// to the log thread and back costs more than it saves (two wake-ups of a thread). Never past what that thread has in hand, and
     /// never on a slow disk.
     fn is_worth_writing_here(&self, writes: &[(GroupId, LogWrite)]) -> bool {
+        let entries = || writes.iter().flat_map(|(_, write)| &write.entries);
         self.persisted == self.logged
-            && writes.iter().map(|(_, write)| write.entries.len()).sum::<usize>() <= 1
+            && entries().count() <= 1
             && self.replies.len() + self.grants.len() <= 1
             && self.inputs.is_empty()
-            && self.outlets.log_writer.is_fast()
+            && self.outlets.log_writer.is_fast(entries().map(Entry::size).sum())
     }
 
     /// A peer that is confused may be so for each of its messages; one line in a while says it.
