@@ -5,7 +5,7 @@
 //!   partition holds everything that earlier leaders committed.
 //! * A reply to a write leaves only when an entry with the very position that the proposal was given has
 //!   been applied here. Another entry at that index means that the write never happened.
-//! * An answer that rests on entries not yet committed (a failed compare, say) waits for those entries and
+//! * An answer that rests on entries not yet committed (a failed compare, or a refusal: no such key, lease or revision) waits for those entries and
 //!   for a read barrier begun after the evaluation.
 
 use crate::effects::Ticket;
@@ -13,7 +13,9 @@ use quorate_consensus::{Raft, ReadId, Role};
 use quorate_mvcc::engine::Engine;
 use quorate_partition::snapshot::Installer;
 use quorate_partition::{Partition, Reader};
-use quorate_types::{Answer, GroupId, Index, LeaseId, NodeId, Position, Request, Revision, Term, Tick};
+use quorate_types::{
+    Answer, GroupId, Index, LeaseId, NodeId, Position, Rejection, Request, Revision, Term, Tick,
+};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Who waits for an answer.
@@ -42,6 +44,8 @@ pub(crate) struct Work {
 pub(crate) enum Then {
     /// This was the answer.
     Reply(Origin, (Revision, Answer)),
+    /// This is why not.
+    Refuse(Origin, Rejection),
     /// As [`Then::Reply`], but only when the space has been given back up to this revision.
     ReplyPhysical(Origin, (Revision, Answer), Revision),
     /// A call for leases' remaining times, answered from the leader's timers.
@@ -183,6 +187,19 @@ pub(crate) fn is_timer_call(request: &Request) -> bool {
 /// Whether asking a second time could do harm, because the first may have been carried out.
 pub(crate) fn may_change(request: &Request) -> bool {
     !(request.is_read_only() || is_timer_call(request) || matches!(request, Request::LeaseKeepAlive { .. }))
+}
+
+/// Whether a refusal says something about the state, so that it must be as fresh as any other answer. A leader that was deposed
+/// without noticing may miss keys and leases that others have acknowledged, or see some that will never be.
+pub(crate) fn rests_on_state(rejection: &Rejection) -> bool {
+    matches!(
+        rejection,
+        Rejection::KeyNotFound
+            | Rejection::Compacted { .. }
+            | Rejection::FutureRevision { .. }
+            | Rejection::LeaseNotFound(_)
+            | Rejection::LeaseExists(_)
+    )
 }
 
 /// A lease that ran out, as the request that ends it.

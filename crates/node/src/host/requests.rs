@@ -4,7 +4,7 @@
 
 use super::Host;
 use crate::effects::{Grant, Ticket};
-use crate::group::{Origin, ReadWait, State, Then, Wait, Work, is_timer_call, may_change};
+use crate::group::{Origin, ReadWait, State, Then, Wait, Work, is_timer_call, may_change, rests_on_state};
 use crate::peer::{Outcome, PeerMessage};
 use quorate_consensus::{Consensus, ProposeError, Raft, ReadId, ReadOutcome, Role};
 use quorate_mvcc::engine::Engine;
@@ -80,6 +80,11 @@ impl<E: Engine> Host<E> {
             request => partition.evaluate(request, index),
         };
         match evaluated {
+            Err(ReadError::Rejection(rejection)) if rests_on_state(&rejection) => {
+                let (after, deadline) = (group.proposed, work.deadline);
+                let then = Then::Refuse(work.origin, rejection);
+                return self.begin_barrier(id, after, deadline, then, Some(work));
+            }
             Err(ReadError::Rejection(rejection)) => self.reply(work.origin, Err(rejection)),
             Err(ReadError::Fault(fault)) => return Err(fault),
             Ok(Evaluated::Unchanged { reply }) => {
@@ -181,6 +186,7 @@ impl<E: Engine> Host<E> {
                 let term = group.term;
                 self.reply(origin, Ok(Reply { revision, term, answer }));
             }
+            Then::Refuse(origin, rejection) => self.reply(origin, Err(rejection)),
             Then::ReplyPhysical(origin, reply, revision) => {
                 group.physical.push((revision, origin, reply, deadline));
             }
@@ -208,7 +214,9 @@ impl<E: Engine> Host<E> {
 
     pub(super) fn reject(&mut self, then: Then, rejection: Rejection) {
         match then {
-            Then::Reply(origin, _) | Then::ReplyPhysical(origin, _, _) => self.reply(origin, Err(rejection)),
+            Then::Reply(origin, _) | Then::Refuse(origin, _) | Then::ReplyPhysical(origin, _, _) => {
+                self.reply(origin, Err(rejection));
+            }
             Then::Lease(work) => self.reply(work.origin, Err(rejection)),
             Then::Grant(ticket) => self.out.grants.push((ticket, Err(rejection))),
             Then::Admission(group) => self.catch_up_again.push(group),
