@@ -263,16 +263,22 @@ impl<E: Engine> History for Reader<E> {
         match Reader::changes(self, from, bytes_max) {
             Ok(page) => Ok(page.changes),
             Err(ReadError::Fault(fault)) => Err(HistoryError::Fault(fault)),
-            // A state that is being replaced has no history to show, and afterwards begins with the snapshot: for
-            // whoever is behind it is as if all were compacted.
-            Err(ReadError::Rejection(_)) => {
-                Err(HistoryError::Compacted(Reader::compacted(self).unwrap_or(Reader::revision(self))))
+            Err(ReadError::Rejection(Rejection::Compacted { oldest, .. })) => {
+                Err(HistoryError::Compacted(oldest))
             }
+            // A snapshot holds the history that its source holds: whoever is behind reads on when it is whole.
+            Err(ReadError::Rejection(_)) => Err(HistoryError::Unavailable),
         }
     }
 
-    fn previous(&self, key: &Key, before: Revision) -> Result<Option<KeyValue>, Fault> {
-        Reader::previous(self, key, before)
+    fn previous(&self, key: &Key, before: Revision) -> Result<Option<KeyValue>, HistoryError> {
+        let Ok(generation) = self.generation() else { return Err(HistoryError::Unavailable) };
+        let pair = Reader::previous(self, key, before);
+        // What a state half replaced says means nothing.
+        if self.check_generation(generation).is_err() {
+            return Err(HistoryError::Unavailable);
+        }
+        Ok(pair?)
     }
 }
 

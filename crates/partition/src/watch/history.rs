@@ -18,7 +18,7 @@ pub trait History {
 
     /// The pair as it was right before revision `before`; `None` when there was none or when the version
     /// has been compacted away.
-    fn previous(&self, key: &Key, before: Revision) -> Result<Option<KeyValue>, Fault>;
+    fn previous(&self, key: &Key, before: Revision) -> Result<Option<KeyValue>, HistoryError>;
 }
 
 /// Why history could not be read.
@@ -26,6 +26,9 @@ pub trait History {
 pub enum HistoryError {
     /// `from` lies before the last compaction, which is named.
     Compacted(Revision),
+    /// A snapshot is taking the state's place. It will be there again when that is said to the watches
+    /// ([`super::Watches::restored`]).
+    Unavailable,
     /// The store failed.
     Fault(Fault),
 }

@@ -251,12 +251,15 @@ impl Watches {
         let Some(opened) = self.streams.get_mut(&stream) else { return Ok(Vec::new()) };
         opened.is_notified = false;
         self.ready.remove(&stream);
-        let (responses, ended) = opened.poll(self.revision, history, bytes_max, &self.limits);
-        for (number, range) in ended {
+        let polled = opened.poll(self.revision, history, bytes_max, &self.limits);
+        for (number, range) in polled.ended {
             self.index.remove(&range, WatchRef { stream, number });
         }
-        notify(&mut self.ready, stream, opened);
-        responses
+        // While a snapshot is installed a poll finds nothing; the stream is woken when it is whole.
+        if !polled.is_unavailable {
+            notify(&mut self.ready, stream, opened);
+        }
+        polled.responses
     }
 
     /// Streams that have something to poll and were not returned since their last poll.

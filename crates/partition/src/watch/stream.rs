@@ -84,8 +84,17 @@ impl Outbox {
     }
 }
 
+/// What a poll came to.
+pub(super) struct Polled {
+    pub(super) responses: Result<Vec<WatchResponse>, Fault>,
+    /// Watches that compaction ended.
+    pub(super) ended: Vec<Ended>,
+    /// It stopped because history cannot be read now.
+    pub(super) is_unavailable: bool,
+}
+
 /// A watch that leaves the index: its number and range.
-type Ended = (u64, KeyRange);
+pub(super) type Ended = (u64, KeyRange);
 
 /// A piece of history that watches at about the same place share during a poll.
 struct Batch {
@@ -334,14 +343,16 @@ impl Stream {
     /// The next responses, of about `bytes_max` bytes read and written, and the watches that ended.
     /// First answers, then in turn a piece of the queue and a piece of history for one lagging watch.
     ///
-    /// After a fault everything that was not returned is still to come.
+    /// After a fault everything that was not returned is still to come; likewise while history is unavailable, and then it is
+    /// of no use to poll again before [`Stream::skip`].
     pub(super) fn poll(
         &mut self,
         current: Revision,
         history: &dyn History,
         bytes_max: usize,
         limits: &Limits,
-    ) -> (Result<Vec<WatchResponse>, Fault>, Vec<Ended>) {
+    ) -> Polled {
+        let mut is_unavailable = false;
         let mut out = Outbox { responses: Vec::new(), bytes: 0, ended: Vec::new() };
         let mut batch = None;
         let mut fault = None;
@@ -356,17 +367,23 @@ impl Stream {
             match step {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(met) => {
+                Err(HistoryError::Fault(met)) => {
                     fault = Some(met);
+                    break;
+                }
+                // Compaction was answered where it was met.
+                Err(HistoryError::Unavailable | HistoryError::Compacted(_)) => {
+                    is_unavailable = true;
                     break;
                 }
             }
         }
-        match fault {
+        let responses = match fault {
             // What was taken must reach the client; the fault will be met again.
-            Some(fault) if out.responses.is_empty() => (Err(fault), out.ended),
-            _ => (Ok(out.responses), out.ended),
-        }
+            Some(fault) if out.responses.is_empty() => Err(fault),
+            _ => Ok(out.responses),
+        };
+        Polled { responses, ended: out.ended, is_unavailable }
     }
 
     /// Gives the client what the queue's first item has for one watch. Returns whether there was anything.
@@ -376,7 +393,7 @@ impl Stream {
         history: &dyn History,
         limits: &Limits,
         out: &mut Outbox,
-    ) -> Result<bool, Fault> {
+    ) -> Result<bool, HistoryError> {
         match self.queue.front_mut() {
             None => return Ok(false),
             Some(Item::Changes { changes, matches, done, bytes }) => {
@@ -431,7 +448,7 @@ impl Stream {
         limits: &Limits,
         batch: &mut Option<Batch>,
         out: &mut Outbox,
-    ) -> Result<bool, Fault> {
+    ) -> Result<bool, HistoryError> {
         let after = self.lagging.range((Bound::Excluded(self.served), Bound::Unbounded)).next();
         let Some(&number) = after.or(self.lagging.first()) else { return Ok(false) };
         let watch = self.watches.get_mut(&number).expect("a lagging watch exists");
@@ -459,7 +476,7 @@ impl Stream {
                     out.push(WatchResponse::new(watch.id, kind, None));
                     return Ok(true);
                 }
-                Err(HistoryError::Fault(fault)) => return Err(fault),
+                Err(error) => return Err(error),
             }
         }
         let batch = batch.as_ref().expect("it was just read");

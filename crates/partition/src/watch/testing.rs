@@ -54,6 +54,8 @@ pub(super) struct Store {
     latest: BTreeMap<Key, KeyValue>,
     /// Reads fail while it is set.
     pub(super) is_broken: bool,
+    /// A snapshot is taking its place while it is set.
+    pub(super) is_unavailable: bool,
     /// Calls of [`History::changes`].
     pub(super) reads: std::cell::Cell<usize>,
 }
@@ -99,8 +101,14 @@ impl Store {
         self.write(&[(key.as_bytes(), None)])
     }
 
-    fn fault(&self) -> Result<(), Fault> {
-        if self.is_broken { Err(Fault::new("reading the test's history", "it is broken")) } else { Ok(()) }
+    fn check(&self) -> Result<(), HistoryError> {
+        if self.is_unavailable {
+            return Err(HistoryError::Unavailable);
+        }
+        if self.is_broken {
+            return Err(Fault::new("reading the test's history", "it is broken").into());
+        }
+        Ok(())
     }
 }
 
@@ -114,7 +122,7 @@ impl History for Store {
     }
 
     fn changes(&self, from: Revision, bytes_max: usize) -> Result<Vec<Changes>, HistoryError> {
-        self.fault()?;
+        self.check()?;
         self.reads.set(self.reads.get() + 1);
         if let Some(compacted) = self.compacted.filter(|compacted| from < *compacted) {
             return Err(HistoryError::Compacted(compacted));
@@ -129,8 +137,8 @@ impl History for Store {
         Ok(fitting.cloned().collect())
     }
 
-    fn previous(&self, key: &Key, before: Revision) -> Result<Option<KeyValue>, Fault> {
-        self.fault()?;
+    fn previous(&self, key: &Key, before: Revision) -> Result<Option<KeyValue>, HistoryError> {
+        self.check()?;
         if self.compacted.is_some_and(|compacted| before <= compacted) {
             return Ok(None);
         }

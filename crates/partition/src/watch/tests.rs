@@ -671,3 +671,22 @@ fn modified(event: &Event) -> Revision {
         Event::Delete { modified, .. } => *modified,
     }
 }
+
+/// While a snapshot takes the state's place there is nothing to read. A watch that is behind, or that wants
+/// previous pairs, was told then that all was compacted, or that there was none before. Nothing was
+/// forgotten; it waits, and goes on when the state is there again.
+#[test]
+fn a_watch_waits_while_a_snapshot_is_installed_and_misses_nothing() {
+    let mut world = World::new(Limits::default());
+    world.put("k", "1");
+    world.create(WatchRequest { previous: true, ..WatchRequest::new(KeyRange::all()) });
+    world.create(WatchRequest { start_revision: Some(1), ..WatchRequest::new(KeyRange::all()) });
+    world.put("k", "2");
+    world.store.is_unavailable = true;
+    world.expect(&["0 @2 created", "1 @2 created"]);
+    assert_eq!(world.watches.take_ready(), [], "polling again would find nothing");
+    world.store.put("k", "3");
+    world.store.is_unavailable = false;
+    world.watches.restored(Revision(4));
+    world.expect(&["0 @4 +k=2(1) +k=3(2)", "1 @4 +k=1 +k=2 +k=3"]);
+}

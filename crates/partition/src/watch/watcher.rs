@@ -1,8 +1,8 @@
 //! One watch.
 
-use super::History;
 use super::response::Told;
-use quorate_types::{Event, Fault, Revision, WatchRequest};
+use super::{History, HistoryError};
+use quorate_types::{Event, Revision, WatchRequest};
 
 /// Names a watch for as long as the process runs; a client may use an id again after a cancel. Ordered
 /// by stream, so that sorted matches of a change lie together by stream.
@@ -75,7 +75,7 @@ impl Watcher {
         &self,
         events: impl Iterator<Item = (Revision, &'a Event)>,
         history: &dyn History,
-    ) -> Result<Vec<Told>, Fault> {
+    ) -> Result<Vec<Told>, HistoryError> {
         events
             .map(|(revision, event)| {
                 let is_creation = matches!(event, Event::Put(pair) if pair.version == 1);

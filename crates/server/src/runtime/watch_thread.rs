@@ -83,7 +83,7 @@ impl WatchHub {
         let mut inner = self.inner.lock();
         // The first stream to open finds the newest revision in the store, and is told of it once.
         let known = inner.watches.revision();
-        if let Some(revision) = applied.replaced.filter(|revision| *revision > known) {
+        if let Some(revision) = applied.replaced.filter(|revision| *revision >= known) {
             inner.watches.restored(revision);
         }
         let known = inner.watches.revision();
