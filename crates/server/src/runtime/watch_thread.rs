@@ -2,7 +2,7 @@
 
 use crate::engine::FjallEngine;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use quorate_node::effects::Applied;
 use quorate_partition::Reader;
 use quorate_partition::watch::{Limits, Refusal, StreamId, WatchResponse, Watches};
@@ -15,6 +15,8 @@ use tokio::sync::Notify;
 
 /// How often the hub is told that time goes on, for progress notifications.
 const TICK: Duration = Duration::from_millis(100);
+/// With more streams the worker leaves finding their watches to the watch thread.
+const STREAMS_AT_ONCE_MAX: usize = 32;
 /// Bytes of events handed to a stream in one go.
 const POLL_BYTES_MAX: usize = 2 << 20;
 
@@ -23,6 +25,8 @@ pub struct WatchHub {
     inner: Mutex<Inner>,
     /// Open streams. While there are none nothing is published, so that writes do not wake a thread for nobody.
     open: AtomicUsize,
+    /// What the watch thread has been given and not published yet.
+    queued: AtomicUsize,
     reader: Reader<FjallEngine>,
 }
 
@@ -48,7 +52,12 @@ impl WatchHub {
         let ticks = (progress_interval.as_millis() / TICK.as_millis()).max(1) as u64;
         let watches = Watches::new(Limits { progress_ticks: ticks, ..Limits::default() }, reader.revision());
         let inner = Inner { watches, wakers: HashMap::new(), next: 0 };
-        Arc::new(Self { inner: Mutex::new(inner), open: AtomicUsize::new(0), reader })
+        Arc::new(Self {
+            inner: Mutex::new(inner),
+            open: AtomicUsize::new(0),
+            queued: AtomicUsize::new(0),
+            reader,
+        })
     }
 
     /// Opens a stream; it closes when what is returned is dropped.
@@ -79,8 +88,26 @@ impl WatchHub {
         self.open.load(Ordering::SeqCst) > 0
     }
 
-    fn publish(&self, applied: &Applied) {
-        let mut inner = self.inner.lock();
+    /// Publishes at once, on the worker's thread, where that is quick: nothing is queued before it, few streams are open, and none of them is
+    /// reading history just now. Otherwise returns false, and the watch thread has to; that is said to the hub right here.
+    pub fn publish_now(&self, applied: &Applied) -> bool {
+        if self.queued.load(Ordering::Acquire) == 0
+            && self.open.load(Ordering::Relaxed) <= STREAMS_AT_ONCE_MAX
+            && let Some(inner) = self.inner.try_lock()
+        {
+            Self::publish(inner, applied);
+            return true;
+        }
+        self.queued.fetch_add(1, Ordering::AcqRel);
+        false
+    }
+
+    fn publish_queued(&self, applied: &Applied) {
+        Self::publish(self.inner.lock(), applied);
+        self.queued.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    fn publish(mut inner: MutexGuard<'_, Inner>, applied: &Applied) {
         // The first stream to open finds the newest revision in the store, and is told of it once.
         let known = inner.watches.revision();
         if let Some(revision) = applied.replaced.filter(|revision| *revision >= known) {
@@ -170,7 +197,7 @@ pub fn run(hubs: BTreeMap<GroupId, Arc<WatchHub>>, applied: Receiver<(GroupId, A
         match applied.recv_deadline(next_tick) {
             Ok((group, applied)) => {
                 if let Some(hub) = hubs.get(&group) {
-                    hub.publish(&applied);
+                    hub.publish_queued(&applied);
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}

@@ -245,7 +245,8 @@ impl Worker {
             }
         }
         for applied in effects.applied {
-            if self.outlets.hubs.get(&applied.0).is_some_and(|hub| hub.is_watched()) {
+            let hub = self.outlets.hubs.get(&applied.0);
+            if hub.is_some_and(|hub| hub.is_watched() && !hub.publish_now(&applied.1)) {
                 let _ = self.outlets.applied.send(applied);
             }
         }

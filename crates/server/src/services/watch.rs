@@ -2,23 +2,22 @@
 
 use super::{Context, KEYSPACE, leader_missed, rejected, requires_leader, stopping};
 use crate::runtime::watch_thread::WatchStream;
+use futures_core::Stream;
 use quorate_api::{pb, request, response};
 use quorate_partition::watch::{NO_WATCH, Refusal, WatchResponse, WatchResponseKind};
 use quorate_types::{Rejection, Revision};
-use std::pin::pin;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use std::collections::VecDeque;
+use std::pin::Pin;
 use tonic::{Request, Response, Status, Streaming};
-
-/// Responses that the client has not taken; what is not sent stays in the hub, whose queues are bounded.
-const RESPONSES_MAX: usize = 16;
 
 /// The service.
 pub(super) struct Watch(pub(super) Context);
 
+type Responses = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
+
 #[tonic::async_trait]
 impl pb::watch_server::Watch for Watch {
-    type WatchStream = ReceiverStream<Result<pb::WatchResponse, Status>>;
+    type WatchStream = Responses;
 
     async fn watch(
         &self,
@@ -26,10 +25,22 @@ impl pb::watch_server::Watch for Watch {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let hub = self.0.gateway.hub(KEYSPACE).map_err(rejected)?;
         let stream = hub.open().map_err(refused)?;
-        let (sender, receiver) = mpsc::channel(RESPONSES_MAX);
-        let is_required = requires_leader(message.metadata());
-        tokio::spawn(run(self.0.clone(), stream, is_required, message.into_inner(), sender));
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        let is_leader_required = requires_leader(message.metadata());
+        let context = self.0.clone();
+        let session = Session {
+            stream,
+            requests: message.into_inner(),
+            has_requests: true,
+            polled: VecDeque::new(),
+            is_over: false,
+            ending: Box::pin(async move { ending(&context, is_leader_required).await }),
+            context: self.0.clone(),
+        };
+        let responses = futures_util::stream::unfold(session, |mut session| async move {
+            let next = session.next().await?;
+            Some((next, session))
+        });
+        Ok(Response::new(Box::pin(responses)))
     }
 }
 
@@ -37,54 +48,70 @@ fn refused(refusal: Refusal) -> Status {
     Status::resource_exhausted(format!("etcdserver: {refusal}"))
 }
 
-/// Serves one stream until the client is gone or the node stops. That the client sends nothing more does not end it.
-async fn run(
+/// Why a stream has to end though its client is there.
+async fn ending(context: &Context, is_leader_required: bool) -> Status {
+    let mut stop = context.stop.clone();
+    tokio::select! {
+        () = stopping(&mut stop) => Status::unavailable("etcdserver: server stopped"),
+        () = leader_missed(context, is_leader_required) => rejected(Rejection::NoLeader),
+    }
+}
+
+/// One client's stream. It is driven by the connection that carries its responses, whenever that takes another: there is no queue in
+/// between, and what the client does not take stays in the hub, whose queues are bounded. It ends when it is dropped.
+struct Session {
     context: Context,
     stream: WatchStream,
-    is_leader_required: bool,
-    mut requests: Streaming<pb::WatchRequest>,
-    sender: mpsc::Sender<Result<pb::WatchResponse, Status>>,
-) {
-    let mut stop = context.stop.clone();
-    let mut leader_missed = pin!(leader_missed(&context, is_leader_required));
-    let mut is_open = true;
-    loop {
-        let responses = match stream.poll() {
-            Ok(responses) => responses,
-            Err(fault) => {
-                tracing::error!(%fault, "reading history for a watch failed");
-                let _ = sender.send(Err(Status::data_loss("etcdserver: corrupt cluster"))).await;
-                return;
+    requests: Streaming<pb::WatchRequest>,
+    /// The client may send more. That it does not ends nothing.
+    has_requests: bool,
+    /// Taken from the hub, not from us.
+    polled: VecDeque<WatchResponse>,
+    is_over: bool,
+    ending: Pin<Box<dyn Future<Output = Status> + Send>>,
+}
+
+impl Session {
+    /// What the client gets next.
+    async fn next(&mut self) -> Option<Result<pb::WatchResponse, Status>> {
+        loop {
+            if self.is_over {
+                return None;
             }
-        };
-        for response in responses {
-            if sender.send(Ok(convert(&context, response))).await.is_err() {
-                return;
+            if let Some(response) = self.polled.pop_front() {
+                return Some(Ok(convert(&self.context, response)));
             }
-        }
-        tokio::select! {
-            () = stream.ready() => {}
-            () = sender.closed() => return,
-            () = stopping(&mut stop) => {
-                let _ = sender.send(Err(Status::unavailable("etcdserver: server stopped"))).await;
-                return;
-            }
-            () = &mut leader_missed => {
-                let _ = sender.send(Err(rejected(Rejection::NoLeader))).await;
-                return;
-            }
-            message = requests.message(), if is_open && stream.accepts() => match message {
-                Ok(Some(message)) => {
-                    if let Err(refusal) = handle(&stream, message) {
-                        let _ = sender.send(Err(refused(refusal))).await;
-                        return;
-                    }
+            match self.stream.poll() {
+                Ok(responses) if responses.is_empty() => {}
+                Ok(responses) => {
+                    self.polled = responses.into();
+                    continue;
                 }
-                Ok(None) => is_open = false,
-                // The client went away.
-                Err(_) => return,
-            },
+                Err(fault) => {
+                    tracing::error!(%fault, "reading history for a watch failed");
+                    return self.end(Status::data_loss("etcdserver: corrupt cluster"));
+                }
+            }
+            tokio::select! {
+                () = self.stream.ready() => {}
+                status = &mut self.ending => return self.end(status),
+                message = self.requests.message(), if self.has_requests && self.stream.accepts() => match message {
+                    Ok(Some(message)) => {
+                        if let Err(refusal) = handle(&self.stream, message) {
+                            return self.end(refused(refusal));
+                        }
+                    }
+                    Ok(None) => self.has_requests = false,
+                    // The client went away.
+                    Err(_) => return None,
+                },
+            }
         }
+    }
+
+    fn end(&mut self, status: Status) -> Option<Result<pb::WatchResponse, Status>> {
+        self.is_over = true;
+        Some(Err(status))
     }
 }
 
