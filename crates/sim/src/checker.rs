@@ -1,14 +1,18 @@
 //! What must hold of a run: linearizability, in the order of revisions.
 //!
 //! Revisions give the order in which writes took effect, so no search for one is needed: the history is
-//! replayed in that order, and each answer is compared with the state at its revision (strict
-//! serializability: Papadimitriou 1979; the real-time part as in Herlihy and Wing 1990).
+//! replayed in that order, and each answer is compared with what a model of the key space says at its revision (strict
+//! serializability: Papadimitriou 1979; the real-time part as in Herlihy and Wing 1990). What has no revision of
+//! its own, leases and refusals, must have been right at some moment between the question and the answer.
 
-use crate::clients::{Ask, Outcome};
+use crate::applied::{Moment, Replayed};
+use crate::clients::{Ask, Call, Outcome};
+use crate::leases;
+use crate::model::{Model, State, range_of, says_changed};
 use crate::world::World;
-use quorate_types::reply::{Answer, OperationAnswer, RangeAnswer};
-use quorate_types::request::{Compare, CompareResult, CompareTarget, Operation, RangeRequest, TxnRequest};
-use quorate_types::{Event, Key, KeyValue, Rejection, Request, Revision};
+use quorate_types::reply::{Answer, RangeAnswer};
+use quorate_types::request::{Operation, RangeRequest, TxnRequest};
+use quorate_types::{Bytes, Event, LeaseId, Rejection, Request, Revision};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -33,33 +37,47 @@ impl fmt::Display for Violation {
     }
 }
 
-type State = BTreeMap<Key, KeyValue>;
+/// What calls are compared with.
+struct Truth<'a> {
+    world: &'a World,
+    states: BTreeMap<Revision, State>,
+    replayed: Replayed,
+}
 
-/// Ticks in a second of the simulated nodes.
-const TICKS_PER_SECOND: u64 = 50;
-
-/// Checks everything that was answered.
-pub fn check(world: &World) -> Result<(), Violation> {
+/// Checks everything that was answered; how many leases ended.
+pub fn check(world: &World) -> Result<u64, Violation> {
     let states = replay(world)?;
+    let replayed = world.applied.replay().map_err(|what| world.violation(what))?;
     check_order(world)?;
+    let truth = Truth { world, states, replayed };
+    let mut makers: BTreeMap<Revision, &Call> = BTreeMap::new();
     for call in &world.calls {
         let Some(outcome) = &call.outcome else { continue };
         let problem = match (&call.ask, outcome) {
             (_, Outcome::Rejected(Rejection::Unknown)) => None,
-            (Ask::Request(request), Outcome::Rejected(_)) => check_absent(world, request),
-            (Ask::Read(request), Outcome::Read(revision, answer)) => {
-                check_range(&states, *revision, request, answer)
+            (Ask::Request(request), Outcome::Rejected(rejection)) => {
+                check_absent(world, request).or_else(|| truth.refusal(call, request, rejection))
             }
+            (Ask::Read(_), Outcome::Rejected(rejection)) => truth.read_refusal(call, rejection),
+            (Ask::Read(request), Outcome::Read(revision, answer)) => truth.range(*revision, request, answer),
             (Ask::Request(request), Outcome::Reply(reply)) => {
-                check_reply(world, &states, request, reply.revision, &reply.answer)
+                if says_changed(&reply.answer)
+                    && let Some(other) = makers.insert(reply.revision, call)
+                {
+                    return Err(world.violation(format!("two calls made a revision: {other:?} and {call:?}")));
+                }
+                truth.reply(call, request, reply.revision, &reply.answer)
             }
-            _ => None,
+            (Ask::Read(_), Outcome::Reply(_)) | (Ask::Request(_), Outcome::Read(..)) => {
+                Some("it is the answer to something else".into())
+            }
         };
         if let Some(problem) = problem {
             return Err(world.violation(format!("{problem}: {call:?}")));
         }
     }
-    check_leases(world)
+    leases::check(world, &truth.replayed)?;
+    Ok(truth.replayed.lives.iter().filter(|life| life.ended.is_some()).count() as u64)
 }
 
 /// The state after each revision. Revisions must be contiguous.
@@ -67,7 +85,7 @@ fn replay(world: &World) -> Result<BTreeMap<Revision, State>, Violation> {
     let mut states = BTreeMap::from([(Revision::FIRST, State::new())]);
     let mut state = State::new();
     let mut last = Revision::FIRST;
-    for (revision, (events, _)) in &world.history {
+    for (revision, (events, _)) in &world.history.revisions {
         if *revision != last.next() {
             return Err(world.violation(format!("revision {revision} came after {last}")));
         }
@@ -116,7 +134,7 @@ fn check_order(world: &World) -> Result<(), Violation> {
         let Some(revision) = call.outcome.as_ref().and_then(seen) else { continue };
         let before = newest.partition_point(|(step, _)| *step < call.asked);
         let Some((_, floor)) = before.checked_sub(1).map(|at| newest[at]) else { continue };
-        let is_write = changed(world, call.outcome.as_ref(), revision);
+        let is_write = matches!(&call.outcome, Some(Outcome::Reply(reply)) if says_changed(&reply.answer));
         if revision < floor || (is_write && revision == floor) {
             return Err(world.violation(format!("{call:?} saw {revision} after {floor} had been answered")));
         }
@@ -132,190 +150,156 @@ fn seen(outcome: &Outcome) -> Option<Revision> {
     }
 }
 
-/// Whether the answer is of a call that made its revision.
-fn changed(world: &World, outcome: Option<&Outcome>, revision: Revision) -> bool {
-    match outcome {
-        Some(Outcome::Reply(reply)) => match &reply.answer {
-            Answer::Put(_) => true,
-            Answer::DeleteRange(delete) => delete.deleted > 0,
-            Answer::Txn(txn) => txn.succeeded && world.history.contains_key(&revision),
-            _ => false,
-        },
-        _ => false,
-    }
-}
-
 /// Values are unique, so a call that was refused must have left none.
 fn check_absent(world: &World, request: &Request) -> Option<String> {
-    let value = match request {
-        Request::Put(put) => put.value.as_ref()?,
-        Request::Txn(txn) => match txn.success.first()? {
-            Operation::Put(put) => put.value.as_ref()?,
-            _ => return None,
-        },
-        _ => return None,
-    };
-    let found = world.history.iter().find(|(_, (events, _))| {
-        events.iter().any(|event| matches!(event, Event::Put(pair) if pair.value == *value))
+    let mut values = Vec::new();
+    match request {
+        Request::Put(put) => values.extend(&put.value),
+        Request::Txn(txn) => values_of(txn, &mut values),
+        _ => {}
+    }
+    let found = world.history.revisions.iter().find(|(_, (events, _))| {
+        events.iter().any(|event| {
+            // A later put may keep the value, so only the first with it counts, and there must be none.
+            matches!(event, Event::Put(pair) if values.contains(&&pair.value))
+        })
     });
     found.map(|(revision, _)| format!("refused, but carried out at {revision}"))
 }
 
-fn check_range(
-    states: &BTreeMap<Revision, State>,
-    revision: Revision,
-    request: &RangeRequest,
-    answer: &RangeAnswer,
-) -> Option<String> {
-    let Some(state) = states.get(&revision) else {
-        return Some(format!("answered at {revision}, which does not exist"));
-    };
-    let all: Vec<KeyValue> =
-        state.values().filter(|pair| request.range.contains(&pair.key)).cloned().collect();
-    let limit = request.limit.map_or(all.len(), |limit| limit as usize).min(all.len());
-    let expected =
-        RangeAnswer { more: limit < all.len(), count: all.len() as u64, pairs: all[..limit].to_vec() };
-    (*answer != expected).then(|| format!("at {revision} it should have been {expected:?}"))
+fn values_of<'a>(txn: &'a TxnRequest, values: &mut Vec<&'a Bytes>) {
+    for operation in txn.success.iter().chain(&txn.failure) {
+        match operation {
+            Operation::Put(put) => values.extend(&put.value),
+            Operation::Txn(inner) => values_of(inner, values),
+            _ => {}
+        }
+    }
 }
 
-fn check_reply(
-    world: &World,
-    states: &BTreeMap<Revision, State>,
-    request: &Request,
-    revision: Revision,
-    answer: &Answer,
-) -> Option<String> {
-    match (request, answer) {
-        (Request::Put(put), Answer::Put(answered)) => {
-            let events = &world.history.get(&revision)?.0;
-            let is_ours = matches!(&events[..], [Event::Put(pair)]
-                if pair.key == put.key && Some(&pair.value) == put.value.as_ref());
-            if !is_ours {
-                return Some(format!("acknowledged at {revision}, which is {events:?}"));
+impl Truth<'_> {
+    /// The moments between a call and its answer: one of them must fit.
+    fn moments(&self, call: &Call) -> &[Moment] {
+        let moments = &self.replayed.moments;
+        // What somebody had applied when it was asked was committed, so the answer cannot be from before.
+        let first = moments.partition_point(|moment| moment.tick < call.asked_tick).saturating_sub(1);
+        let end = moments.partition_point(|moment| call.answered_tick.is_none_or(|tick| moment.tick <= tick));
+        &moments[first..end.max(first + 1)]
+    }
+
+    fn once(&self, call: &Call, what: &str, fits: impl Fn(&Moment) -> bool) -> Option<String> {
+        (!self.moments(call).iter().any(fits)).then(|| format!("at no time {what}"))
+    }
+
+    fn refusal(&self, call: &Call, request: &Request, rejection: &Rejection) -> Option<String> {
+        match rejection {
+            Rejection::KeyNotFound => self.once(call, "was a key missing", |moment| {
+                let state = self.states.get(&moment.revision);
+                state.is_some_and(|state| Model::new(state, moment.revision).answer(request).is_none())
+            }),
+            Rejection::LeaseNotFound(lease) => {
+                self.once(call, "was the lease missing", |moment| !moment.leases.contains_key(lease))
             }
-            let before = states.get(&revision.previous()).and_then(|state| state.get(&put.key));
-            (put.previous && answered.previous.as_ref() != before)
-                .then(|| format!("before it was {before:?}"))
-        }
-        (Request::DeleteRange(delete), Answer::DeleteRange(answered)) => {
-            let at = if answered.deleted > 0 { revision.previous() } else { revision };
-            let state = states.get(&at)?;
-            let gone: Vec<_> =
-                state.values().filter(|pair| delete.range.contains(&pair.key)).cloned().collect();
-            let is_right =
-                answered.deleted == gone.len() as u64 && (!delete.previous || answered.previous == gone);
-            (!is_right).then(|| format!("it should have deleted {gone:?}"))
-        }
-        (Request::Txn(txn), Answer::Txn(answered)) => {
-            let at = if answered.succeeded { revision.previous() } else { revision };
-            let holds = txn.compares.iter().all(|compare| holds(states.get(&at), compare));
-            if holds != answered.succeeded {
-                return Some(format!("on the state of {at} its compares give {holds}"));
+            Rejection::LeaseExists(lease) => {
+                self.once(call, "was there such a lease", |moment| moment.leases.contains_key(lease))
             }
-            check_txn_reads(states, txn, revision, answered.succeeded, &answered.responses)
+            _ => self.read_refusal(call, rejection),
         }
-        _ => None,
     }
-}
 
-fn check_txn_reads(
-    states: &BTreeMap<Revision, State>,
-    txn: &TxnRequest,
-    revision: Revision,
-    succeeded: bool,
-    responses: &[OperationAnswer],
-) -> Option<String> {
-    let branch = if succeeded { &txn.success } else { &txn.failure };
-    if branch.len() != responses.len() {
-        return Some("it has not an answer for each operation".into());
-    }
-    // Reads come after the writes of their transaction in this load, so they see its own revision.
-    branch.iter().zip(responses).find_map(|pair| match pair {
-        (Operation::Range(request), OperationAnswer::Range(_, answer)) => {
-            check_range(states, revision, request, answer)
+    fn read_refusal(&self, call: &Call, rejection: &Rejection) -> Option<String> {
+        match rejection {
+            Rejection::Compacted { asked, oldest } => self.once(call, "was it compacted", |moment| {
+                moment.compacted.unwrap_or(Revision::FIRST) == *oldest && *asked <= oldest.0 as i64
+            }),
+            Rejection::FutureRevision { asked, newest } => {
+                self.once(call, "was that the newest revision", |moment| {
+                    moment.revision == *newest && *asked > newest.0 as i64
+                })
+            }
+            _ => None,
         }
-        _ => None,
-    })
-}
-
-fn holds(state: Option<&State>, compare: &Compare) -> bool {
-    let pair = state.and_then(|state| state.get(compare.range.start()));
-    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    let order = match &compare.target {
-        CompareTarget::Version(given) => pair.map_or(0, |pair| signed(pair.version)).cmp(given),
-        CompareTarget::Create(given) => pair.map_or(0, |pair| signed(pair.create.0)).cmp(given),
-        CompareTarget::Modified(given) => pair.map_or(0, |pair| signed(pair.modified.0)).cmp(given),
-        CompareTarget::Value(given) => match pair {
-            Some(pair) => pair.value.cmp(given),
-            None => return false,
-        },
-        CompareTarget::Lease(given) => {
-            pair.and_then(|pair| pair.lease).map_or(0, |lease| lease.get()).cmp(given)
-        }
-    };
-    match compare.result {
-        CompareResult::Equal => order.is_eq(),
-        CompareResult::Greater => order.is_gt(),
-        CompareResult::Less => order.is_lt(),
-        CompareResult::NotEqual => order.is_ne(),
     }
-}
 
-/// A key that went because its lease ran out went no earlier than its holder was promised.
-fn check_leases(world: &World) -> Result<(), Violation> {
-    let mut state: BTreeMap<Key, KeyValue> = BTreeMap::new();
-    for (revision, (events, tick)) in &world.history {
-        for event in events {
-            match event {
-                Event::Put(pair) => {
-                    state.insert(pair.key.clone(), pair.clone());
+    fn range(&self, revision: Revision, request: &RangeRequest, answer: &RangeAnswer) -> Option<String> {
+        let at = request.revision.map_or(revision, |asked| Revision(asked as u64));
+        let Some(state) = self.states.get(&at).filter(|_| at <= revision) else {
+            return Some(format!("answered at {at}, which does not exist"));
+        };
+        let expected = range_of(state, request);
+        (*answer != expected).then(|| format!("at {revision} it should have been {expected:?}"))
+    }
+
+    fn reply(&self, call: &Call, request: &Request, revision: Revision, answer: &Answer) -> Option<String> {
+        let has = |lease: &LeaseId, ttl: u64| {
+            let lease = *lease;
+            move |moment: &Moment| moment.leases.get(&lease) == Some(&ttl)
+        };
+        match (request, answer) {
+            (Request::Put(_) | Request::DeleteRange(_) | Request::Txn(_) | Request::Range(_), _) => {
+                self.evaluated(request, revision, answer)
+            }
+            (Request::Compact { revision, .. }, Answer::Compact) => {
+                self.once(call, "was it compacted", |moment| {
+                    moment.compacted.is_some_and(|compacted| compacted.0 as i64 >= *revision)
+                })
+            }
+            (
+                Request::LeaseGrant { lease, ttl_seconds },
+                Answer::LeaseGrant { lease: granted, ttl_seconds: ttl },
+            ) => {
+                if lease != granted || *ttl_seconds != *ttl as i64 {
+                    return Some("another lease was granted".into());
                 }
-                Event::Delete { key, .. } => {
-                    let Some(lease) = state.remove(key).and_then(|pair| pair.lease) else { continue };
-                    let was_asked_for = world.calls.iter().any(|call| {
-                        call.asked_tick <= *tick
-                            && match &call.ask {
-                                Ask::Request(Request::DeleteRange(delete)) => delete.range.contains(key),
-                                Ask::Request(Request::LeaseRevoke { lease: revoked }) => *revoked == lease,
-                                _ => false,
-                            }
-                            && match &call.outcome {
-                                Some(Outcome::Reply(reply)) => reply.revision == *revision,
-                                Some(Outcome::Rejected(rejection)) => *rejection == Rejection::Unknown,
-                                Some(Outcome::Read(..)) => false,
-                                None => true,
-                            }
-                    });
-                    if was_asked_for {
-                        continue;
-                    }
-                    let promised = world.calls.iter().filter_map(|call| match (&call.ask, &call.outcome) {
-                        (
-                            Ask::Request(Request::LeaseKeepAlive { lease: kept }),
-                            Some(Outcome::Reply(reply)),
-                        ) if *kept == lease && reply.revision < *revision => match reply.answer {
-                            Answer::LeaseKeepAlive { ttl_seconds: Some(ttl) } => {
-                                Some(call.asked_tick + ttl * TICKS_PER_SECOND)
-                            }
-                            _ => None,
-                        },
-                        _ => None,
-                    });
-                    // A lease may have been revoked and granted anew since; then an old promise does not count.
-                    let was_granted_anew = world.calls.iter().any(|call| {
-                        matches!(&call.ask, Ask::Request(Request::LeaseRevoke { lease: revoked }) if *revoked == lease)
-                    });
-                    if let Some(promised) = promised.max()
-                        && *tick + 1 < promised
-                        && !was_granted_anew
-                    {
-                        let problem =
-                            format!("lease {lease} ended at tick {tick}, promised until {promised}");
-                        return Err(world.violation(problem));
-                    }
-                }
+                self.once(call, "was it there", has(lease, *ttl))
             }
+            (Request::LeaseRevoke { lease }, Answer::LeaseRevoke) => {
+                self.once(call, "was it gone", |moment| !moment.leases.contains_key(lease))
+            }
+            (Request::LeaseKeepAlive { lease }, Answer::LeaseKeepAlive { ttl_seconds: Some(ttl) }) => {
+                self.once(call, "was it there", has(lease, *ttl))
+            }
+            (Request::LeaseKeepAlive { lease }, Answer::LeaseKeepAlive { ttl_seconds: None })
+            | (Request::LeaseTimeToLive { lease, .. }, Answer::LeaseTimeToLive(None)) => {
+                self.once(call, "was it gone", |moment| !moment.leases.contains_key(lease))
+            }
+            (Request::LeaseTimeToLive { lease, .. }, Answer::LeaseTimeToLive(Some(time))) => {
+                let state = self.states.get(&revision)?;
+                let keys: Vec<_> =
+                    state.values().filter(|pair| pair.lease == Some(*lease)).map(|pair| &pair.key).collect();
+                if time.keys.iter().ne(keys.iter().copied()) {
+                    return Some(format!("at {revision} its keys are {keys:?}"));
+                }
+                if time.remaining_seconds > time.granted_seconds {
+                    return Some("it has more left than it was granted".into());
+                }
+                self.once(call, "was it there", has(lease, time.granted_seconds))
+            }
+            (Request::Leases, Answer::Leases(leases)) => {
+                let mut leases = leases.clone();
+                leases.sort_unstable();
+                self.once(call, "were these all", |moment| moment.leases.keys().eq(&leases))
+            }
+            _ => Some("it is the answer to something else".into()),
         }
     }
-    Ok(())
+
+    /// The model, on the state before, must give the same answer and the same events.
+    fn evaluated(&self, request: &Request, revision: Revision, answer: &Answer) -> Option<String> {
+        let is_changed = says_changed(answer);
+        let base = if is_changed { revision.previous() } else { revision };
+        let Some(state) = self.states.get(&base) else {
+            return Some(format!("answered at {revision}, which does not exist"));
+        };
+        let mut model = Model::new(state, base);
+        let expected = model.answer(request);
+        if expected.as_ref() != Some(answer) {
+            return Some(format!("on the state of {base} the answer is {expected:?}"));
+        }
+        let events = self.world.history.revisions.get(&revision).map(|(events, _)| events);
+        if is_changed && events != Some(&model.events) {
+            return Some(format!("it should have changed {:?}, {revision} is {events:?}", model.events));
+        }
+        None
+    }
 }

@@ -5,15 +5,21 @@
 //! forget what was not synced; processes that die and come back. First everything may fail and nothing may be
 //! wrong; then faults stop and everything must finish.
 //!
-//! * [`world`]: nodes, network, disks, time.
-//! * [`clients`]: random calls, and what was answered.
-//! * [`checker`]: what must hold of it.
+//! * [`world`]: nodes, network, disks, time, pauses.
+//! * [`clients`]: random calls, and what was answered; [`watchers`]: random watches, and what each promise means for them.
+//! * [`history`] and [`applied`]: what happened, by revision and by entry.
+//! * [`checker`]: what must hold of it, with a [`model`] of the key space and what is promised of [`leases`].
 //!
 //! A seed gives the same run, to the bit, every time; a failure names its seed.
 
+pub mod applied;
 pub mod checker;
 pub mod clients;
+pub mod history;
+mod leases;
+pub mod model;
 pub mod random;
+mod watchers;
 pub mod world;
 
 use checker::Violation;
@@ -34,6 +40,8 @@ pub struct Summary {
     pub revisions: u64,
     /// Processes killed.
     pub crashes: u64,
+    /// Processes stopped for a while.
+    pub pauses: u64,
     /// Nodes that came back with an empty disk.
     pub disks_lost: u64,
     /// Snapshots installed.
@@ -53,6 +61,6 @@ pub fn run(seed: u64) -> Result<Summary, Violation> {
     let mut world = World::new(seed);
     world.run_with_faults()?;
     world.heal_and_finish()?;
-    checker::check(&world)?;
-    Ok(world.summary())
+    let expired = checker::check(&world)?;
+    Ok(Summary { expired, ..world.summary() })
 }

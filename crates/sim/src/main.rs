@@ -62,13 +62,15 @@ fn many(arguments: &[String]) -> Result<(), String> {
         sum.snapshots += summary.snapshots;
         sum.elections += summary.elections;
         sum.watched += summary.watched;
+        sum.pauses += summary.pauses;
+        sum.expired += summary.expired;
         if (seed + 1 - from).is_multiple_of(100) {
             println!("{} seeds", seed + 1 - from);
         }
     }
     println!(
         "{count} seeds, {:.1} simulated minutes: {} calls answered, {} rejected, {} unknown; {} revisions, {} events \
-         watched; {} crashes, {} disks lost, {} terms led, {} snapshots installed. Nothing wrong.",
+         watched; {} crashes, {} pauses, {} disks lost, {} terms led, {} snapshots installed, {} leases ended. Nothing wrong.",
         sum.ticks as f64 / 50.0 / 60.0,
         sum.answered,
         sum.rejected,
@@ -76,9 +78,11 @@ fn many(arguments: &[String]) -> Result<(), String> {
         sum.revisions,
         sum.watched,
         sum.crashes,
+        sum.pauses,
         sum.disks_lost,
         sum.elections,
-        sum.snapshots
+        sum.snapshots,
+        sum.expired
     );
     Ok(())
 }

@@ -1,22 +1,29 @@
 //! Nodes, network, disks and time.
 
 use crate::Summary;
+use crate::applied::{AppliedLog, Shadow};
 use crate::checker::Violation;
 use crate::clients::{self, Ask, Call, Outcome};
+use crate::history::History;
+use crate::leases::{RATE_MAX, RATE_MIN};
 use crate::random::Random;
+use crate::watchers::{self, Known};
 use quorate_node::{Effects, GroupStart, Host, Notice, Options, PeerMessage, Standing, Ticket, WriteId};
-use quorate_partition::watch::{self, StreamId, WatchResponseKind, Watches};
+use quorate_partition::watch::Watches;
 use quorate_storage::disk::MemoryDisk;
 use quorate_storage::memory::MemoryEngine;
 use quorate_storage::wal::{Wal, WalOptions};
 use quorate_types::{
-    Encode, Event, GroupId, Incarnation, KeyRange, KeyspaceId, NodeId, Rejection, Revision, Term,
-    WatchRequest,
+    Encode, Event, GroupId, Incarnation, KeyspaceId, NodeId, Rejection, Revision, Term, WatchRequest,
 };
 use std::collections::BTreeMap;
 
 const GROUPS: [GroupId; 2] = [GroupId::META, GroupId::FIRST];
 const FAULTY_TICKS: u64 = 1_500;
+/// Where nodes pause for long: until some have come back, to everybody's surprise.
+const FAULTY_TICKS_LONG: u64 = 4_500;
+/// After healing calls go on until so long before the end; then nothing is asked, and every lease runs out.
+const QUIET_TICKS: u64 = 700;
 /// Quiet time in which everything must finish: some elections, and the timeout of every call.
 const HEALED_TICKS: u64 = 1_500;
 const CALLS_OPEN_MAX: usize = 8;
@@ -31,6 +38,8 @@ struct Rates {
     crash: u64,
     disk_loss: u64,
     sync_ticks_max: u64,
+    pause: u64,
+    pause_ticks_max: u64,
     calls: u64,
 }
 
@@ -47,8 +56,16 @@ struct Node {
     running: Option<Running>,
     /// The tick at which it comes back.
     down_until: u64,
-    /// The newest revision its watcher was told of, over all its lives.
-    told: Revision,
+    /// It stands still until then, as under SIGSTOP: what it is sent waits for it, what is on its disk stays.
+    paused_until: Option<u64>,
+    /// Ticks of its clock in a thousand of ours.
+    rate: u64,
+    /// How much of its next tick has passed, in thousandths.
+    time: u64,
+    /// Watches that its clients had when it died.
+    resuming: Vec<WatchRequest>,
+    /// What it may still apply.
+    shadow: Shadow,
 }
 
 struct Running {
@@ -58,6 +75,11 @@ struct Running {
     syncing: Option<(WriteId, u64)>,
     flush_due: Option<u64>,
     watches: Watches,
+    watchers: watchers::Clients,
+    /// Messages that came while it stood still.
+    mail: Vec<Flying>,
+    /// Calls likewise.
+    inbox: Vec<usize>,
     /// Calls that this process owes an answer.
     open: BTreeMap<Ticket, usize>,
 }
@@ -85,18 +107,21 @@ pub struct World {
     step: u64,
     /// Every call ever made.
     pub calls: Vec<Call>,
-    /// What each revision changed, as the first replica that applied it said, and when that was.
-    pub history: BTreeMap<Revision, (Vec<Event>, u64)>,
+    /// What happened to the keys.
+    pub history: History,
+    /// What was applied, entry by entry.
+    pub applied: AppliedLog,
+    /// When faults ended.
+    pub healed_tick: u64,
     /// Who led which term of which group.
     leaders: BTreeMap<(GroupId, Term), NodeId>,
-    newest: Revision,
     trace: u64,
     counts: Summary,
     is_faulty: bool,
+    faulty_ticks: u64,
+    /// Whether leaders read by lease. What that rests on does not hold for processes that pause.
+    is_reading_by_lease: bool,
 }
-
-/// The stream of a node's one watcher.
-const WATCHER: StreamId = StreamId(1);
 
 impl World {
     /// The beginning.
@@ -112,9 +137,17 @@ impl World {
             crash: rate(12),
             disk_loss: rate(6),
             sync_ticks_max: rate(30),
+            pause: rate(6),
+            pause_ticks_max: 0,
             calls: 200 + rate(800),
         };
-        let node = |number: u64| Node {
+        // Long pauses are rare, and such runs are longer.
+        let pause_ticks_max = [60, 250, 250, 3_000][random.below(4) as usize];
+        let rates = Rates { pause_ticks_max, ..rates };
+        let is_long = rates.pause > 0 && pause_ticks_max > FAULTY_TICKS;
+        let are_skewed = random.chance(600);
+        let mut clock = || if are_skewed { RATE_MIN + random.below(RATE_MAX - RATE_MIN + 1) } else { 1_000 };
+        let mut node = |number: u64| Node {
             id: NodeId(number),
             disk: MemoryDisk::default(),
             engine: MemoryEngine::default(),
@@ -123,25 +156,38 @@ impl World {
             is_forgetful: false,
             running: None,
             down_until: 0,
-            told: Revision::FIRST,
+            paused_until: None,
+            rate: clock(),
+            time: 0,
+            resuming: Vec::new(),
+            shadow: Shadow::default(),
         };
+        let nodes = (1..=size).map(&mut node).collect();
         Self {
             seed,
             random,
             rates,
-            nodes: (1..=size).map(node).collect(),
+            nodes,
             flying: Vec::new(),
             cut: BTreeMap::new(),
             now: 0,
             step: 0,
             calls: Vec::new(),
-            history: BTreeMap::new(),
+            history: History::default(),
+            applied: AppliedLog::default(),
+            healed_tick: 0,
             leaders: BTreeMap::new(),
-            newest: Revision::FIRST,
             trace: 0,
             counts: Summary::default(),
             is_faulty: true,
+            faulty_ticks: if is_long { FAULTY_TICKS_LONG } else { FAULTY_TICKS },
+            is_reading_by_lease: rates.pause == 0 && seed.is_multiple_of(3),
         }
+    }
+
+    /// Ticks of simulated time so far.
+    pub fn now(&self) -> u64 {
+        self.now
     }
 
     /// A violation found now.
@@ -165,7 +211,7 @@ impl World {
             answered: ended(|outcome| !matches!(outcome, Outcome::Rejected(_))),
             unknown: unknown + open,
             rejected: ended(|outcome| matches!(outcome, Outcome::Rejected(_))) - unknown,
-            revisions: self.history.len() as u64,
+            revisions: self.history.revisions.len() as u64,
             elections: self.leaders.len() as u64,
             trace: self.trace,
             ..self.counts.clone()
@@ -174,7 +220,7 @@ impl World {
 
     /// Everything may fail.
     pub fn run_with_faults(&mut self) -> Result<(), Violation> {
-        while self.now < FAULTY_TICKS {
+        while self.now < self.faulty_ticks {
             self.fail_something();
             self.live_a_tick()?;
         }
@@ -193,24 +239,38 @@ impl World {
             crash: 0,
             disk_loss: 0,
             sync_ticks_max: 1,
+            pause: 0,
             ..self.rates
         };
+        self.healed_tick = self.now;
         for node in &mut self.nodes {
             node.down_until = 0;
+            node.paused_until = node.paused_until.map(|_| self.now);
         }
         let until = self.now + HEALED_TICKS;
         while self.now < until {
-            if self.now + 700 > until {
+            if self.now + QUIET_TICKS > until {
                 self.rates.calls = 0;
             }
             self.live_a_tick()?;
+        }
+        for node in &mut self.nodes {
+            if let Some(running) = &mut node.running {
+                running.watchers.ask_progress(&mut running.watches);
+            }
+        }
+        for at in 0..self.nodes.len() {
+            // One poll may end with history that had nothing for a stream.
+            for _ in 0..3 {
+                self.watch(at)?;
+            }
         }
         let open =
             self.nodes.iter().filter_map(|node| node.running.as_ref()).map(|running| running.open.len());
         if open.sum::<usize>() > 0 {
             return Err(self.violation("calls were never answered though nothing failed any more"));
         }
-        let healed = |call: &&Call| call.asked_tick > FAULTY_TICKS + 200;
+        let healed = |call: &&Call| call.asked_tick > self.healed_tick + 200;
         let refused = self.calls.iter().filter(healed).find(|call| {
             matches!(
                 call.outcome,
@@ -239,10 +299,9 @@ impl World {
                     node.id,
                 ));
             }
-            if node.told != self.newest && self.newest > Revision::FIRST {
-                let problem =
-                    format!("the watcher at {} was told up to {} of {}", node.id, node.told, self.newest);
-                return Err(self.violation(problem));
+            let known = Known { history: &self.history, compacted: None, now: self.now };
+            if let Err(problem) = running.watchers.finish(&known) {
+                return Err(self.violation(format!("at {}: {problem}", node.id)));
             }
         }
         for group in GROUPS {
@@ -271,6 +330,9 @@ impl World {
                 }
             }
         }
+        if self.random.chance(self.rates.pause) {
+            self.pause();
+        }
         if self.random.chance(self.rates.disk_loss) {
             self.lose_disk();
         }
@@ -289,6 +351,29 @@ impl World {
         }
         let now = self.now;
         self.cut.retain(|_, until| *until > now);
+    }
+
+    /// A node stands still; half of the time one that leads.
+    fn pause(&mut self) {
+        let mut at = self.random.below(self.nodes.len() as u64) as usize;
+        if self.random.chance(500) {
+            let leads = |node: &Node| {
+                node.running.as_ref().is_some_and(|running| {
+                    running
+                        .host
+                        .status()
+                        .iter()
+                        .any(|status| status.group == GroupId::FIRST && status.is_serving)
+                })
+            };
+            at = self.nodes.iter().position(leads).unwrap_or(at);
+        }
+        let ticks = 5 + self.random.below(self.rates.pause_ticks_max);
+        let node = &mut self.nodes[at];
+        if node.running.is_some() && node.paused_until.is_none() {
+            node.paused_until = Some(self.now + ticks);
+            self.counts.pauses += 1;
+        }
     }
 
     /// A node crashes and comes back with an empty disk; one at a time, because what a majority forgets is lost.
@@ -310,6 +395,8 @@ impl World {
     fn crash(&mut self, at: usize) {
         let Some(running) = self.nodes[at].running.take() else { return };
         self.counts.crashes += 1;
+        self.nodes[at].paused_until = None;
+        self.nodes[at].resuming = running.watchers.resume();
         drop(running);
         let random = &mut self.random;
         let survives = random.below(1001);
@@ -321,6 +408,7 @@ impl World {
         // Peers see the connection break, unless the network ate that too.
         for other in 0..self.nodes.len() {
             if self.random.chance(700)
+                && self.nodes[other].paused_until.is_none()
                 && let Some(running) = &mut self.nodes[other].running
             {
                 running.host.peer_lost(lost);
@@ -346,6 +434,11 @@ impl World {
         options.snapshot_bytes_per_tick = 2_048;
         options.snapshot_idle_ticks = 100;
         options.compaction_rows_per_tick = 5;
+        options.lease_read = self.is_reading_by_lease;
+        if !self.seed.is_multiple_of(4) {
+            options.partition.lease_checkpoint_seconds = 1;
+        }
+        let recovered_first = recovered.get(&GroupId::FIRST).cloned().unwrap_or_default();
         let starts = GROUPS.map(|group| GroupStart {
             group,
             voters: voters.clone(),
@@ -358,26 +451,32 @@ impl World {
             }
         };
         let revision = host.reader(GroupId::FIRST).map_or(Revision::FIRST, |reader| reader.revision());
-        let watches =
-            Watches::new(watch::Limits { stream_queue_bytes_max: 400, ..watch::Limits::default() }, revision);
-        let mut running =
-            Running { host, wal, syncing: None, flush_due: None, watches, open: BTreeMap::new() };
-        let from = node.told.next();
-        Self::begin_watch(&mut running, from);
-        node.running = Some(running);
-        Ok(())
-    }
-
-    fn begin_watch(running: &mut Running, from: Revision) {
-        let mut request = WatchRequest::new(KeyRange::all());
-        request.start_revision = Some(from.0 as i64);
-        running.watches.close(WATCHER);
-        let opened = running.watches.open(WATCHER);
-        assert!(opened.is_ok(), "one stream is within the limit: {opened:?}");
-        if let Some(reader) = running.host.reader(GroupId::FIRST) {
-            let created = running.watches.create(WATCHER, request, &reader);
-            assert!(created.is_ok(), "one watch is within the limit: {created:?}");
+        let first = host.status().into_iter().find(|status| status.group == GroupId::FIRST);
+        let applied = first.map(|status| status.consensus.applied).unwrap_or_default();
+        node.shadow = Shadow::new(&recovered_first, applied);
+        let mut running = Running {
+            host,
+            wal,
+            syncing: None,
+            flush_due: None,
+            watches: Watches::new(watchers::limits(&mut self.random), revision),
+            watchers: watchers::Clients::default(),
+            mail: Vec::new(),
+            inbox: Vec::new(),
+            open: BTreeMap::new(),
+        };
+        let resuming = std::mem::take(&mut node.resuming);
+        if !resuming.is_empty() && self.random.chance(800) {
+            let id = running.watchers.open(&mut self.random, &mut running.watches);
+            if let (Ok(id), Some(reader)) = (id, running.host.reader(GroupId::FIRST)) {
+                for request in resuming {
+                    let created = running.watchers.create(id, request, &mut running.watches, &reader);
+                    assert!(created.is_ok(), "a few watches are within the limits: {created:?}");
+                }
+            }
         }
+        self.nodes[at].running = Some(running);
+        Ok(())
     }
 
     fn live_a_tick(&mut self) -> Result<(), Violation> {
@@ -388,10 +487,15 @@ impl World {
             }
         }
         for at in 0..self.nodes.len() {
-            let Some(running) = &mut self.nodes[at].running else { continue };
-            let ticked = running.host.tick();
-            running.watches.tick();
-            self.settle(at, ticked)?;
+            self.wake(at);
+            self.nodes[at].time += self.nodes[at].rate;
+            while self.nodes[at].time >= 1_000 {
+                self.nodes[at].time -= 1_000;
+                let Some(running) = self.awake(at) else { continue };
+                let ticked = running.host.tick();
+                running.watches.tick();
+                self.settle(at, ticked)?;
+            }
         }
         // Several rounds a tick: a message without delay arrives in the same tick.
         for _ in 0..4 {
@@ -405,7 +509,53 @@ impl World {
         Ok(())
     }
 
+    /// A node whose pause is over goes on. The shell gives it one tick, however many were missed, and everything that
+    /// waited for it, in any order.
+    fn wake(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        if node.paused_until.take_if(|until| *until <= self.now).is_none() {
+            return;
+        }
+        // Its messages may come before the tick, or after it.
+        node.time = if self.random.chance(500) { 1_000 - node.rate } else { 0 };
+        if let Some(running) = &mut node.running {
+            self.flying.append(&mut running.mail);
+        }
+    }
+
+    /// The process, unless it is dead or stands still.
+    fn awake(&mut self, at: usize) -> Option<&mut Running> {
+        let node = &mut self.nodes[at];
+        if node.paused_until.is_some() { None } else { node.running.as_mut() }
+    }
+
+    /// Gives a node that woke up the calls that waited for it, now or a little later.
+    fn read_inboxes(&mut self) -> Result<(), Violation> {
+        for at in 0..self.nodes.len() {
+            let is_waiting = self.awake(at).is_some_and(|running| !running.inbox.is_empty());
+            if is_waiting && self.random.chance(500) {
+                let Some(running) = self.awake(at) else { continue };
+                for number in std::mem::take(&mut running.inbox) {
+                    self.begin_call(at, number)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_call(&mut self, at: usize, number: usize) -> Result<(), Violation> {
+        let ask = self.calls[number].ask.clone();
+        let Some(running) = self.awake(at) else { return Ok(()) };
+        let ticket = Ticket(number as u64);
+        let asked = match ask {
+            Ask::Request(request) => running.host.request(ticket, KeyspaceId::DEFAULT, request),
+            Ask::Read(_) => running.host.barrier(ticket, KeyspaceId::DEFAULT),
+        };
+        self.settle(at, asked)
+    }
+
     fn make_calls(&mut self) -> Result<(), Violation> {
+        self.read_inboxes()?;
         let at = self.random.below(self.nodes.len() as u64) as usize;
         let is_free =
             self.nodes[at].running.as_ref().is_some_and(|running| running.open.len() < CALLS_OPEN_MAX);
@@ -413,23 +563,24 @@ impl World {
             return Ok(());
         }
         let number = self.calls.len();
-        let ask = clients::draw(&mut self.random, number as u64, self.newest);
+        let ask = clients::draw(&mut self.random, number as u64, self.history.newest());
         self.step += 1;
         self.calls.push(Call {
-            ask: ask.clone(),
+            ask,
             asked: self.step,
             asked_tick: self.now,
             answered: None,
+            answered_tick: None,
             outcome: None,
         });
-        let Some(running) = &mut self.nodes[at].running else { return Ok(()) };
-        let ticket = Ticket(number as u64);
-        running.open.insert(ticket, number);
-        let asked = match ask {
-            Ask::Request(request) => running.host.request(ticket, KeyspaceId::DEFAULT, request),
-            Ask::Read(_) => running.host.barrier(ticket, KeyspaceId::DEFAULT),
-        };
-        self.settle(at, asked)
+        let node = &mut self.nodes[at];
+        let Some(running) = &mut node.running else { return Ok(()) };
+        running.open.insert(Ticket(number as u64), number);
+        if node.paused_until.is_some() {
+            running.inbox.push(number);
+            return Ok(());
+        }
+        self.begin_call(at, number)
     }
 
     fn deliver(&mut self) -> Result<(), Violation> {
@@ -444,12 +595,18 @@ impl World {
         }
         while !due.is_empty() {
             let next = self.random.below(due.len() as u64) as usize;
-            let Flying { from, incarnation, to, message, .. } = due.swap_remove(next);
-            if self.cut.contains_key(&(from, to)) {
+            let flying = due.swap_remove(next);
+            if self.cut.contains_key(&(flying.from, flying.to)) {
                 continue;
             }
+            let at = flying.to.0 as usize - 1;
+            let is_paused = self.nodes[at].paused_until.is_some();
+            if let Some(running) = self.nodes[at].running.as_mut().filter(|_| is_paused) {
+                running.mail.push(flying);
+                continue;
+            }
+            let Flying { from, incarnation, message, .. } = flying;
             self.note(&message.encoded_vec());
-            let at = to.0 as usize - 1;
             let Some(running) = &mut self.nodes[at].running else { continue };
             let received = running.host.receive(from, incarnation, message);
             self.settle(at, received)?;
@@ -458,9 +615,10 @@ impl World {
     }
 
     fn finish_writes(&mut self) -> Result<(), Violation> {
+        let now = self.now;
         for at in 0..self.nodes.len() {
-            let Some(running) = &mut self.nodes[at].running else { continue };
-            if let Some((write, _)) = running.syncing.take_if(|(_, due)| *due <= self.now) {
+            let Some(running) = self.awake(at) else { continue };
+            if let Some((write, _)) = running.syncing.take_if(|(_, due)| *due <= now) {
                 if let Err(fault) = running.wal.sync() {
                     return Err(self.violation(format!("a healthy disk failed: {fault}")));
                 }
@@ -469,8 +627,8 @@ impl World {
                 running.host.release_log(pinned);
                 self.settle(at, Ok(()))?;
             }
-            let Some(running) = &mut self.nodes[at].running else { continue };
-            if running.flush_due.take_if(|due| *due <= self.now).is_some() {
+            let Some(running) = self.awake(at) else { continue };
+            if running.flush_due.take_if(|due| *due <= now).is_some() {
                 if let Err(fault) = quorate_mvcc::engine::Engine::flush(&self.nodes[at].engine) {
                     return Err(self.violation(format!("a healthy store failed: {fault}")));
                 }
@@ -505,12 +663,14 @@ impl World {
         }
         let sync_due = self.now + self.random.below(self.rates.sync_ticks_max + 1);
         let Some(running) = &mut self.nodes[at].running else { return Ok(()) };
+        let mut written = Vec::new();
         if let Some((write, parts)) = persist {
             if let Err(fault) = running.wal.append(&parts) {
                 return Err(self.violation(format!("a healthy disk failed: {fault}")));
             }
             let due = running.syncing.map_or(sync_due, |(_, due)| due);
             running.syncing = Some((write, due));
+            written.extend(parts.into_iter().filter(|(group, _)| *group == GroupId::FIRST));
         }
         if flush {
             running.flush_due = Some(sync_due + 1);
@@ -520,6 +680,7 @@ impl World {
             self.nodes[at].standing = standing;
             self.nodes[at].is_forgetful = false;
         }
+        self.note_applied(at, &written)?;
         let Some(running) = &mut self.nodes[at].running else { return Ok(()) };
         for (group, applied) in applied {
             if group != GroupId::FIRST {
@@ -534,14 +695,9 @@ impl World {
                 running.watches.compacted(compacted);
             }
             for changes in applied.changes {
-                let events: Vec<Event> = changes.events.to_vec();
-                let (known, _) =
-                    self.history.entry(changes.revision).or_insert_with(|| (events.clone(), self.now));
-                if *known != events {
-                    let what = format!("revision {} is {known:?} and {events:?}", changes.revision);
+                if let Err(what) = self.history.add(&changes, self.now) {
                     return Err(Violation { seed: self.seed, tick: self.now, what });
                 }
-                self.newest = self.newest.max(changes.revision);
             }
         }
         for notice in notices {
@@ -568,6 +724,24 @@ impl World {
         Ok(())
     }
 
+    /// What the node wrote to its log and what it has applied, as far as that can be seen.
+    fn note_applied(
+        &mut self,
+        at: usize,
+        written: &[(GroupId, quorate_types::LogWrite)],
+    ) -> Result<(), Violation> {
+        let node = &mut self.nodes[at];
+        let Some(running) = &node.running else { return Ok(()) };
+        for (_, write) in written {
+            node.shadow.write(write);
+        }
+        let status = running.host.status().into_iter().find(|status| status.group == GroupId::FIRST);
+        let Some(status) = status else { return Ok(()) };
+        let noted = self.applied.advance(&mut node.shadow, status.consensus.applied, status.digest, self.now);
+        let id = node.id;
+        noted.map_err(|what| self.violation(format!("at {id}: {what}")))
+    }
+
     fn read(&self, at: usize, ticket: Ticket) -> Result<Outcome, Violation> {
         let Some(Call { ask: Ask::Read(request), .. }) = self.calls.get(ticket.0 as usize) else {
             return Err(self.violation(format!("{ticket:?} was granted a read that nobody asked for")));
@@ -591,51 +765,33 @@ impl World {
         self.step += 1;
         self.note(format!("{number} {outcome:?}").as_bytes());
         self.calls[number].answered = Some(self.step);
+        self.calls[number].answered_tick = Some(self.now);
         self.calls[number].outcome = Some(outcome);
         Ok(())
     }
 
-    /// Takes what the node's watcher is told, and compares it with what happened.
+    /// Lets the clients that watch at a node do something, and take what they are told.
     fn watch(&mut self, at: usize) -> Result<(), Violation> {
-        if self.is_faulty && !self.random.chance(300) {
+        let node = &mut self.nodes[at];
+        if node.paused_until.is_some() {
             return Ok(());
         }
-        let node = &mut self.nodes[at];
         let Some(running) = &mut node.running else { return Ok(()) };
         let Some(reader) = running.host.reader(GroupId::FIRST) else { return Ok(()) };
-        let polled = match running.watches.poll(WATCHER, &reader, 1_000) {
-            Ok(polled) => polled,
-            Err(fault) => return Err(self.violation(format!("history of a healthy store failed: {fault}"))),
-        };
-        for response in polled {
-            match response.kind {
-                WatchResponseKind::Events => {
-                    let mut events = response.events.into_iter().map(|(event, _)| event).peekable();
-                    while let Some(first) = events.peek() {
-                        let revision = modified(first);
-                        let expected = self.history.range(node.told.next()..).next();
-                        let Some((next, (all, _))) = expected.filter(|(next, _)| **next == revision) else {
-                            let what = format!("told of revision {revision} after {}", node.told);
-                            return Err(Violation { seed: self.seed, tick: self.now, what });
-                        };
-                        for event in all {
-                            if events.next().as_ref() != Some(event) {
-                                let what = format!("revision {next} was told otherwise than it happened");
-                                return Err(Violation { seed: self.seed, tick: self.now, what });
-                            }
-                            self.counts.watched += 1;
-                        }
-                        node.told = revision;
-                    }
-                }
-                WatchResponseKind::Canceled { compacted: Some(compacted), .. } => {
-                    node.told = node.told.max(compacted.previous());
-                    let from = node.told.next();
-                    Self::begin_watch(running, from);
-                }
-                WatchResponseKind::Created | WatchResponseKind::Progress => {}
-                other => return Err(self.violation(format!("the watcher was told {other:?}"))),
-            }
+        let (random, watches) = (&mut self.random, &mut running.watches);
+        let newest = self.history.newest();
+        let mut outcome = Ok(0);
+        if self.rates.calls > 0 && random.chance(50) {
+            outcome = running.watchers.act(random, watches, &reader, newest).map(|()| 0);
+        }
+        if outcome.is_ok() {
+            let known = Known { history: &self.history, compacted: reader.compacted(), now: self.now };
+            outcome = running.watchers.take(random, watches, &reader, &known, !self.is_faulty);
+        }
+        let id = node.id;
+        match outcome {
+            Ok(told) => self.counts.watched += told,
+            Err(problem) => return Err(self.violation(format!("a watcher at {id}: {problem}"))),
         }
         Ok(())
     }

@@ -1,0 +1,230 @@
+//! What the replicas of the group of user keys applied, entry by entry.
+//!
+//! Of a node only writes to its log and its applied index are seen from outside. So a copy of each node's log is kept; when the
+//! applied index grows, what lies in between was applied. All replicas must have applied the same entry at an index, and
+//! have the same digest after it (State Machine Safety; Raft paper, figure 3). What follows for leases and keys is
+//! replayed from here: the only record of a lease without keys is its entries.
+
+use quorate_types::{Command, Decode, Effect, Entry, EntryKind, Index, LeaseId, LogWrite, Revision};
+use std::collections::BTreeMap;
+
+/// The copy of one node's log, of the entries that it may still apply.
+#[derive(Debug, Default)]
+pub(crate) struct Shadow {
+    start: Index,
+    entries: BTreeMap<Index, Entry>,
+    applied: Index,
+}
+
+impl Shadow {
+    /// A node starts with what its log held.
+    pub(crate) fn new(recovered: &quorate_consensus::Recovered, applied: Index) -> Self {
+        let entries = recovered.entries.iter().map(|entry| (entry.index, entry.clone())).collect();
+        Self { start: recovered.start.index, entries, applied }
+    }
+
+    /// The node writes to its log.
+    pub(crate) fn write(&mut self, write: &LogWrite) {
+        if let Some(position) = write.restart {
+            self.entries.clear();
+            self.start = position.index;
+        }
+        if let Some(first) = write.entries.first() {
+            self.entries.split_off(&first.index);
+        }
+        self.entries.extend(write.entries.iter().map(|entry| (entry.index, entry.clone())));
+    }
+}
+
+/// An entry and when it was first applied anywhere.
+#[derive(Debug)]
+struct First {
+    entry: Entry,
+    tick: u64,
+}
+
+/// What was applied.
+#[derive(Debug, Default)]
+pub struct AppliedLog {
+    entries: BTreeMap<Index, First>,
+    digests: BTreeMap<Index, u64>,
+}
+
+/// The state after an entry that is not about keys alone: what is known of leases and compaction.
+#[derive(Clone, Debug)]
+pub struct Moment {
+    /// When the entry was first applied.
+    pub tick: u64,
+    /// The newest revision after it.
+    pub revision: Revision,
+    /// Leases and the times to live they were granted.
+    pub leases: BTreeMap<LeaseId, u64>,
+    /// The last compaction.
+    pub compacted: Option<Revision>,
+}
+
+/// One lease from its grant to its end.
+#[derive(Clone, Debug)]
+pub struct LeaseLife {
+    /// Which.
+    pub lease: LeaseId,
+    /// Granted.
+    pub ttl_seconds: u64,
+    /// When the grant was first applied.
+    pub begun: u64,
+    /// When its removal was first applied; `None` if it lives.
+    pub ended: Option<u64>,
+}
+
+/// What the entries say when they are replayed.
+#[derive(Debug)]
+pub struct Replayed {
+    /// Of the beginning, then one for each entry.
+    pub moments: Vec<Moment>,
+    /// All leases that ever were, by grant.
+    pub lives: Vec<LeaseLife>,
+}
+
+impl AppliedLog {
+    /// A node has applied up to `applied` and then has this digest.
+    pub(crate) fn advance(
+        &mut self,
+        shadow: &mut Shadow,
+        applied: Index,
+        digest: Option<u64>,
+        tick: u64,
+    ) -> Result<(), String> {
+        // While a snapshot is being installed nothing is applied, and the index is said to be at the start.
+        let Some(digest) = digest else { return Ok(()) };
+        if *self.digests.entry(applied).or_insert(digest) != digest {
+            return Err(format!("replicas that have applied up to {applied} differ"));
+        }
+        for index in shadow.applied.0 + 1..=applied.0 {
+            let index = Index(index);
+            let Some(entry) = shadow.entries.get(&index) else {
+                if index <= shadow.start {
+                    continue;
+                }
+                return Err(format!("entry {index} was applied and never written"));
+            };
+            let first = self.entries.entry(index).or_insert_with(|| First { entry: entry.clone(), tick });
+            if first.entry != *entry {
+                return Err(format!("two entries were applied at {index}: {:?} and {entry:?}", first.entry));
+            }
+        }
+        shadow.applied = applied;
+        shadow.entries = shadow.entries.split_off(&applied.next());
+        Ok(())
+    }
+
+    /// Replays everything against a model of leases and their keys.
+    pub fn replay(&self) -> Result<Replayed, String> {
+        let mut moment =
+            Moment { tick: 0, revision: Revision::FIRST, leases: BTreeMap::new(), compacted: None };
+        let mut moments = vec![moment.clone()];
+        let mut lives: Vec<LeaseLife> = Vec::new();
+        let mut keys: BTreeMap<quorate_types::Key, Option<LeaseId>> = BTreeMap::new();
+        for (index, First { entry, tick }) in &self.entries {
+            moment.tick = *tick;
+            if matches!(entry.kind, EntryKind::Write | EntryKind::Lease) {
+                let command = Command::from_bytes(entry.data.clone())
+                    .map_err(|error| format!("entry {index} does not decode: {error}"))?;
+                check_command(&command, &keys, &moment).map_err(|what| format!("entry {index}: {what}"))?;
+                for effect in &command.effects {
+                    if let Some(stamp) = effect.stamp() {
+                        moment.revision = stamp.revision;
+                    }
+                    match effect {
+                        Effect::Put { key, lease, .. } => {
+                            keys.insert(key.clone(), *lease);
+                        }
+                        Effect::Delete { key, .. } => {
+                            keys.remove(key);
+                        }
+                        Effect::LeaseGrant { lease, ttl_seconds } => {
+                            moment.leases.insert(*lease, *ttl_seconds);
+                            lives.push(LeaseLife {
+                                lease: *lease,
+                                ttl_seconds: *ttl_seconds,
+                                begun: *tick,
+                                ended: None,
+                            });
+                        }
+                        Effect::LeaseRemove { lease } => {
+                            moment.leases.remove(lease);
+                            let life = lives.iter_mut().rev().find(|life| life.lease == *lease);
+                            if let Some(life) = life {
+                                life.ended = Some(*tick);
+                            }
+                        }
+                        Effect::Compact { revision } => {
+                            moment.compacted = moment.compacted.max(Some(*revision));
+                        }
+                        Effect::LeaseCheckpoint { .. } => {}
+                    }
+                }
+            }
+            moments.push(moment.clone());
+        }
+        Ok(Replayed { moments, lives })
+    }
+}
+
+/// A command must fit the state before it.
+fn check_command(
+    command: &Command,
+    keys: &BTreeMap<quorate_types::Key, Option<LeaseId>>,
+    before: &Moment,
+) -> Result<(), String> {
+    let mut now = keys.clone();
+    for effect in &command.effects {
+        match effect {
+            Effect::Put { key, lease, previous_lease, .. } => {
+                let was = now.insert(key.clone(), *lease).flatten();
+                if was != *previous_lease {
+                    return Err(format!("{key:?} belonged to {was:?}, not {previous_lease:?}"));
+                }
+                if lease.is_some_and(|lease| !before.leases.contains_key(&lease)) {
+                    return Err(format!("{key:?} was put under {lease:?}, which does not exist"));
+                }
+            }
+            Effect::Delete { key, previous_lease, .. } => match now.remove(key) {
+                Some(was) if was == *previous_lease => {}
+                was => return Err(format!("{key:?} was {was:?} and not {previous_lease:?} when deleted")),
+            },
+            Effect::LeaseGrant { lease, .. } => {
+                if before.leases.contains_key(lease) {
+                    return Err(format!("lease {lease} was granted and exists"));
+                }
+            }
+            Effect::LeaseRemove { lease } => {
+                if !before.leases.contains_key(lease) {
+                    return Err(format!("lease {lease} was removed and is not there"));
+                }
+                if let Some((key, _)) = now.iter().find(|(_, of)| **of == Some(*lease)) {
+                    return Err(format!("lease {lease} went and left {key:?}"));
+                }
+                let others = command.effects.iter().filter_map(|effect| match effect {
+                    Effect::Delete { key, previous_lease, .. } if *previous_lease != Some(*lease) => {
+                        Some(key)
+                    }
+                    _ => None,
+                });
+                if let Some(key) = others.into_iter().next() {
+                    return Err(format!("lease {lease} took {key:?} along, which is not its own"));
+                }
+            }
+            Effect::LeaseCheckpoint { lease, remaining_seconds } => match before.leases.get(lease) {
+                // A new leader has added an election timeout.
+                Some(ttl) if *remaining_seconds <= ttl + 1 => {}
+                ttl => return Err(format!("lease {lease} of {ttl:?} s has {remaining_seconds} s left")),
+            },
+            Effect::Compact { revision } => {
+                if *revision > before.revision || before.compacted.is_some_and(|last| *revision <= last) {
+                    return Err(format!("compacted to {revision} at {before:?}"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
