@@ -46,7 +46,7 @@ pub struct Summary {
     pub disks_lost: u64,
     /// Snapshots installed.
     pub snapshots: u64,
-    /// Terms served.
+    /// Terms that had a leader.
     pub elections: u64,
     /// Events that watchers were told.
     pub watched: u64,

@@ -8,6 +8,7 @@ use crate::history::History;
 use crate::leases::{RATE_MAX, RATE_MIN};
 use crate::random::Random;
 use crate::watchers::{self, Known};
+use quorate_consensus::Role;
 use quorate_node::{Effects, GroupStart, Host, Notice, Options, PeerMessage, Standing, Ticket, WriteId};
 use quorate_partition::watch::Watches;
 use quorate_storage::disk::MemoryDisk;
@@ -40,6 +41,8 @@ struct Rates {
     sync_ticks_max: u64,
     pause: u64,
     pause_ticks_max: u64,
+    breaks: u64,
+    hand_over: u64,
     calls: u64,
 }
 
@@ -139,6 +142,8 @@ impl World {
             sync_ticks_max: rate(30),
             pause: rate(6),
             pause_ticks_max: 0,
+            breaks: rate(30),
+            hand_over: rate(6),
             calls: 200 + rate(800),
         };
         // Long pauses are rare, and such runs are longer.
@@ -221,7 +226,7 @@ impl World {
     /// Everything may fail.
     pub fn run_with_faults(&mut self) -> Result<(), Violation> {
         while self.now < self.faulty_ticks {
-            self.fail_something();
+            self.fail_something()?;
             self.live_a_tick()?;
         }
         Ok(())
@@ -240,6 +245,8 @@ impl World {
             disk_loss: 0,
             sync_ticks_max: 1,
             pause: 0,
+            breaks: 0,
+            hand_over: 0,
             ..self.rates
         };
         self.healed_tick = self.now;
@@ -316,9 +323,15 @@ impl World {
         Ok(())
     }
 
-    fn fail_something(&mut self) {
+    fn fail_something(&mut self) -> Result<(), Violation> {
         if self.random.chance(self.rates.crash) {
-            let at = self.random.below(self.nodes.len() as u64) as usize;
+            let mut at = self.random.below(self.nodes.len() as u64) as usize;
+            // What has left a node before its disk had it is best caught right then.
+            let is_writing =
+                |node: &Node| node.running.as_ref().is_some_and(|running| running.syncing.is_some());
+            if self.random.chance(600) {
+                at = self.nodes.iter().position(is_writing).unwrap_or(at);
+            }
             self.crash(at);
             // Now and then the power fails for some or all: what only memory held is gone everywhere.
             if self.random.chance(250) {
@@ -332,6 +345,16 @@ impl World {
         }
         if self.random.chance(self.rates.pause) {
             self.pause();
+        }
+        if self.random.chance(self.rates.breaks) {
+            self.break_connections();
+        }
+        if self.random.chance(self.rates.hand_over) {
+            let at = self.leader_or_any();
+            if let Some(running) = self.awake(at) {
+                running.host.hand_over();
+                self.settle(at, Ok(()))?;
+            }
         }
         if self.random.chance(self.rates.disk_loss) {
             self.lose_disk();
@@ -351,23 +374,47 @@ impl World {
         }
         let now = self.now;
         self.cut.retain(|_, until| *until > now);
+        Ok(())
     }
 
-    /// A node stands still; half of the time one that leads.
-    fn pause(&mut self) {
-        let mut at = self.random.below(self.nodes.len() as u64) as usize;
-        if self.random.chance(500) {
-            let leads = |node: &Node| {
-                node.running.as_ref().is_some_and(|running| {
-                    running
-                        .host
-                        .status()
-                        .iter()
-                        .any(|status| status.group == GroupId::FIRST && status.is_serving)
-                })
-            };
-            at = self.nodes.iter().position(leads).unwrap_or(at);
+    /// Half of the time a node that leads: most of what can go wrong goes wrong with that.
+    fn leader_or_any(&mut self) -> usize {
+        let at = self.random.below(self.nodes.len() as u64) as usize;
+        if !self.random.chance(500) {
+            return at;
         }
+        let leads = |node: &Node| {
+            node.running.as_ref().is_some_and(|running| {
+                running.host.status().iter().any(|status| status.group == GroupId::FIRST && status.is_serving)
+            })
+        };
+        self.nodes.iter().position(leads).unwrap_or(at)
+    }
+
+    /// The connections of a node break, though it lives: who heard of a leader by them looks for another.
+    fn break_connections(&mut self) {
+        let at = self.leader_or_any();
+        let lost = self.nodes[at].id;
+        for other in 0..self.nodes.len() {
+            if other == at || self.random.chance(200) {
+                continue;
+            }
+            let id = self.nodes[other].id;
+            if let Some(running) = self.awake(other) {
+                running.host.peer_lost(lost);
+            }
+            if let Some(running) = self.awake(at) {
+                running.host.peer_lost(id);
+            }
+            if self.random.chance(500) {
+                self.flying.retain(|flying| (flying.from, flying.to) != (lost, id));
+            }
+        }
+    }
+
+    /// A node stands still.
+    fn pause(&mut self) {
+        let at = self.leader_or_any();
         let ticks = 5 + self.random.below(self.rates.pause_ticks_max);
         let node = &mut self.nodes[at];
         if node.running.is_some() && node.paused_until.is_none() {
@@ -403,7 +450,9 @@ impl World {
         self.nodes[at].disk.crash(|| random.chance(survives));
         let kept = random.below(self.nodes[at].engine.unflushed() as u64 + 1) as usize;
         self.nodes[at].engine.crash(kept);
-        self.nodes[at].down_until = self.now + 5 + self.random.below(150);
+        // Some come back at once: before others have noticed.
+        let down_ticks_max = if self.random.chance(300) { 10 } else { 150 };
+        self.nodes[at].down_until = self.now + 1 + self.random.below(down_ticks_max);
         let lost = self.nodes[at].id;
         // Peers see the connection break, unless the network ate that too.
         for other in 0..self.nodes.len() {
@@ -701,7 +750,8 @@ impl World {
             }
         }
         for notice in notices {
-            if let Notice::Serving { group, term } = notice
+            // Whoever leads, served or not: at most one in a term (Election Safety; Raft paper, figure 3).
+            if let Notice::Role { group, term, role: Role::Leader { .. } } = notice
                 && *self.leaders.entry((group, term)).or_insert(from) != from
             {
                 return Err(self.violation(format!("two leaders of term {term} of group {group}")));
