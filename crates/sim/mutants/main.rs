@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 const TABLE: &str = include_str!("table.txt");
 const USAGE: &str =
-    "cargo run --release -p quorate-sim --bin mutants [--only NAME] [--seeds N] [--seconds N]";
+    "cargo run --release -p quorate-sim --bin mutants [--only NAME,NAME...] [--seeds N] [--seconds N]";
 
 #[derive(Default)]
 struct Mutant {
@@ -130,8 +130,9 @@ fn main() -> ExitCode {
     copy(&root, &work);
     let mut missed = Vec::new();
     let mutants = table();
-    for mutant in mutants.iter().filter(|mutant| only.as_ref().is_none_or(|only| mutant.name.contains(only)))
-    {
+    let is_meant =
+        |mutant: &&Mutant| only.as_ref().is_none_or(|only| only.split(',').any(|only| mutant.name == only));
+    for mutant in mutants.iter().filter(is_meant) {
         let file = work.join(&mutant.file);
         let text = fs::read_to_string(&file).unwrap();
         let outcome = match text.matches(&mutant.old).count() {

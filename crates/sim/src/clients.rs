@@ -179,7 +179,8 @@ pub fn draw(random: &mut Random, number: u64, newest: Revision) -> Ask {
         }
         60..78 => Ask::Request(Request::Txn(txn(random, number, newest))),
         78..84 => {
-            let ttl_seconds = 2 + random.below(4) as i64;
+            // Some long enough to live through a snapshot and the next change of leader.
+            let ttl_seconds = if random.chance(200) { 10 } else { 2 + random.below(4) as i64 };
             Ask::Request(Request::LeaseGrant { lease: lease(random), ttl_seconds })
         }
         84..93 => Ask::Request(Request::LeaseKeepAlive { lease: lease(random) }),

@@ -79,6 +79,8 @@ pub(crate) struct Known<'a> {
     pub(crate) history: &'a History,
     /// What the node that told it has forgotten.
     pub(crate) compacted: Option<Revision>,
+    /// What the node can show at least: nothing while a snapshot is being installed.
+    pub(crate) published: Option<Revision>,
     pub(crate) now: u64,
 }
 
@@ -155,6 +157,14 @@ impl Watched {
 }
 
 impl Client {
+    /// What it has not been told, if anything, of what the node could tell.
+    fn missing(&self, known: &Known<'_>) -> Option<Revision> {
+        let published = known.published?;
+        let living = self.watches.values().filter(|watched| !watched.is_over && !watched.is_cancelling);
+        let first = living.filter_map(|watched| watched.following(known.history)).map(|(first, _)| first);
+        first.min().filter(|first| *first <= published)
+    }
+
     fn on_response(&mut self, response: WatchResponse, known: &Known<'_>) -> Result<u64, String> {
         let size = response.size();
         let WatchResponse { id, kind, header_revision, events, fragment } = response;
@@ -374,7 +384,16 @@ impl Clients {
             }
         }
         for (id, client) in &mut self.streams {
-            if !client.is_ready || (!is_hurried && !random.chance(client.eagerness)) {
+            if !client.is_ready {
+                // Looking is slow, so only now and then.
+                if random.chance(20)
+                    && let Some(missing) = client.missing(known)
+                {
+                    return Err(format!("{id:?} has something to take and is not told so: {missing}"));
+                }
+                continue;
+            }
+            if !is_hurried && !random.chance(client.eagerness) {
                 continue;
             }
             client.is_ready = false;

@@ -28,6 +28,8 @@ const QUIET_TICKS: u64 = 700;
 /// Quiet time in which everything must finish: some elections, and the timeout of every call.
 const HEALED_TICKS: u64 = 1_500;
 const CALLS_OPEN_MAX: usize = 8;
+/// More messages on their way than any load of ours explains: they answer each other without end.
+const FLYING_MAX: usize = 50_000;
 
 /// How bad this run's world is; drawn from the seed, in thousandths.
 #[derive(Clone, Copy, Debug)]
@@ -306,7 +308,7 @@ impl World {
                     node.id,
                 ));
             }
-            let known = Known { history: &self.history, compacted: None, now: self.now };
+            let known = Known { history: &self.history, compacted: None, published: None, now: self.now };
             if let Err(problem) = running.watchers.finish(&known) {
                 return Err(self.violation(format!("at {}: {problem}", node.id)));
             }
@@ -333,6 +335,11 @@ impl World {
                 at = self.nodes.iter().position(is_writing).unwrap_or(at);
             }
             self.crash(at);
+            // Whoever has just counted on what is lost must not be able to tell the others.
+            if self.random.chance(300) && self.nodes.len() > 1 {
+                let lonely = self.leader_or_any();
+                self.cut_off(self.nodes[lonely].id, true, true);
+            }
             // Now and then the power fails for some or all: what only memory held is gone everywhere.
             if self.random.chance(250) {
                 for at in 0..self.nodes.len() {
@@ -360,21 +367,25 @@ impl World {
             self.lose_disk();
         }
         if self.random.chance(self.rates.cut) && self.nodes.len() > 1 {
-            let until = self.now + 20 + self.random.below(200);
             let lonely = NodeId(1 + self.random.below(self.nodes.len() as u64));
             let (is_out, is_in) = (self.random.chance(800), self.random.chance(800));
-            for other in self.nodes.iter().map(|node| node.id).filter(|id| *id != lonely) {
-                if is_out {
-                    self.cut.insert((lonely, other), until);
-                }
-                if is_in {
-                    self.cut.insert((other, lonely), until);
-                }
-            }
+            self.cut_off(lonely, is_out, is_in);
         }
         let now = self.now;
         self.cut.retain(|_, until| *until > now);
         Ok(())
+    }
+
+    fn cut_off(&mut self, lonely: NodeId, is_out: bool, is_in: bool) {
+        let until = self.now + 20 + self.random.below(200);
+        for other in self.nodes.iter().map(|node| node.id).filter(|id| *id != lonely) {
+            if is_out {
+                self.cut.insert((lonely, other), until);
+            }
+            if is_in {
+                self.cut.insert((other, lonely), until);
+            }
+        }
     }
 
     /// Half of the time a node that leads: most of what can go wrong goes wrong with that.
@@ -383,12 +394,13 @@ impl World {
         if !self.random.chance(500) {
             return at;
         }
-        let leads = |node: &Node| {
-            node.running.as_ref().is_some_and(|running| {
-                running.host.status().iter().any(|status| status.group == GroupId::FIRST && status.is_serving)
-            })
+        let term = |node: &Node| {
+            let statuses = node.running.as_ref()?.host.status();
+            let first = statuses.into_iter().find(|status| status.group == GroupId::FIRST)?;
+            matches!(first.consensus.role, Role::Leader { .. }).then_some(first.consensus.term)
         };
-        self.nodes.iter().position(leads).unwrap_or(at)
+        let leaders = self.nodes.iter().enumerate().filter_map(|(at, node)| Some((term(node)?, at)));
+        leaders.max().map_or(at, |(_, at)| at)
     }
 
     /// The connections of a node break, though it lives: who heard of a leader by them looks for another.
@@ -642,6 +654,9 @@ impl World {
                 at += 1;
             }
         }
+        if due.len() > FLYING_MAX {
+            return Err(self.violation("messages multiply"));
+        }
         while !due.is_empty() {
             let next = self.random.below(due.len() as u64) as usize;
             let flying = due.swap_remove(next);
@@ -835,7 +850,9 @@ impl World {
             outcome = running.watchers.act(random, watches, &reader, newest).map(|()| 0);
         }
         if outcome.is_ok() {
-            let known = Known { history: &self.history, compacted: reader.compacted(), now: self.now };
+            let published = reader.is_available().then(|| watches.revision());
+            let compacted = reader.compacted();
+            let known = Known { history: &self.history, compacted, published, now: self.now };
             outcome = running.watchers.take(random, watches, &reader, &known, !self.is_faulty);
         }
         let id = node.id;
