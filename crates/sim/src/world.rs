@@ -78,7 +78,8 @@ struct Running {
     wal: Wal<MemoryDisk>,
     /// Appended and not yet synced: the newest write, and when the sync is done.
     syncing: Option<(WriteId, u64)>,
-    flush_due: Option<u64>,
+    /// When the flush under way will be reported, and whether what was there when it began is all that it took.
+    flush_due: Option<(u64, bool)>,
     watches: Watches,
     watchers: watchers::Clients,
     /// Messages that came while it stood still.
@@ -188,7 +189,7 @@ impl World {
             counts: Summary::default(),
             is_faulty: true,
             faulty_ticks: if is_long { FAULTY_TICKS_LONG } else { FAULTY_TICKS },
-            is_reading_by_lease: rates.pause == 0 && seed.is_multiple_of(3),
+            is_reading_by_lease: rates.pause == 0 && !seed.is_multiple_of(3),
         }
     }
 
@@ -692,8 +693,8 @@ impl World {
                 self.settle(at, Ok(()))?;
             }
             let Some(running) = self.awake(at) else { continue };
-            if running.flush_due.take_if(|due| *due <= now).is_some() {
-                if let Err(fault) = quorate_mvcc::engine::Engine::flush(&self.nodes[at].engine) {
+            if let Some((_, is_taken)) = running.flush_due.take_if(|(due, _)| *due <= now) {
+                if !is_taken && let Err(fault) = quorate_mvcc::engine::Engine::flush(&self.nodes[at].engine) {
                     return Err(self.violation(format!("a healthy store failed: {fault}")));
                 }
                 let Some(running) = &mut self.nodes[at].running else { continue };
@@ -737,8 +738,14 @@ impl World {
             written.extend(parts.into_iter().filter(|(group, _)| *group == GroupId::FIRST));
         }
         if flush {
-            running.flush_due = Some(sync_due + 1);
+            // What is written while a flush goes on is in it, or not.
+            let is_taken = self.random.chance(500);
+            running.flush_due = Some((sync_due + 1, is_taken));
+            if is_taken && let Err(fault) = quorate_mvcc::engine::Engine::flush(&self.nodes[at].engine) {
+                return Err(self.violation(format!("a healthy store failed: {fault}")));
+            }
         }
+        let Some(running) = &mut self.nodes[at].running else { return Ok(()) };
         if let Some(standing) = standing {
             running.host.standing_recorded();
             self.nodes[at].standing = standing;
