@@ -125,7 +125,7 @@ pub struct World {
     counts: Summary,
     is_faulty: bool,
     faulty_ticks: u64,
-    /// Whether leaders read by lease. What that rests on does not hold for processes that pause.
+    /// Whether leaders read by lease.
     is_reading_by_lease: bool,
 }
 
@@ -189,7 +189,7 @@ impl World {
             counts: Summary::default(),
             is_faulty: true,
             faulty_ticks: if is_long { FAULTY_TICKS_LONG } else { FAULTY_TICKS },
-            is_reading_by_lease: rates.pause == 0 && !seed.is_multiple_of(3),
+            is_reading_by_lease: !seed.is_multiple_of(3),
         }
     }
 
@@ -571,7 +571,7 @@ impl World {
         Ok(())
     }
 
-    /// A node whose pause is over goes on. The shell gives it one tick, however many were missed, and everything that
+    /// A node whose pause is over goes on. The shell notices, gives it one tick, however many were missed, and everything that
     /// waited for it, in any order.
     fn wake(&mut self, at: usize) {
         let node = &mut self.nodes[at];
@@ -581,6 +581,7 @@ impl World {
         // Its messages may come before the tick, or after it.
         node.time = if self.random.chance(500) { 1_000 - node.rate } else { 0 };
         if let Some(running) = &mut node.running {
+            running.host.slept();
             self.flying.append(&mut running.mail);
         }
     }
