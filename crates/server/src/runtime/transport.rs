@@ -15,14 +15,14 @@ use bytes::{Bytes, BytesMut};
 use crossbeam_channel::Sender;
 use quorate_node::PeerMessage;
 use quorate_types::{ClusterId, Decode, Encode, Incarnation, NodeId};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{mpsc, oneshot};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tracing::{debug, info, warn};
@@ -45,7 +45,8 @@ const RECONNECT: Duration = Duration::from_millis(100);
 /// twice as long as the one before, up to this.
 const RECONNECT_REFUSED_MAX: Duration = Duration::from_secs(5);
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections that have not said hello; more are closed.
+/// Connections that have not said hello; with more, the oldest is closed. A member says it within milliseconds, so those that
+/// only keep connections open do not keep it out.
 const STRANGERS_MAX: usize = 64;
 /// The same line about the same stranger is written once in this time,
 const REPEAT_INTERVAL: Duration = Duration::from_secs(30);
@@ -265,7 +266,8 @@ pub async fn listen(
 ) {
     let newest: Arc<parking_lot::Mutex<HashMap<NodeId, u64>>> = Arc::default();
     let turned_away: Arc<parking_lot::Mutex<TurnedAway>> = Arc::default();
-    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
+    // To tell each to go; closed when it has said hello, or has gone.
+    let mut strangers: VecDeque<oneshot::Sender<()>> = VecDeque::new();
     let mut number = 0;
     loop {
         let (stream, address) = match listener.accept().await {
@@ -276,21 +278,25 @@ pub async fn listen(
                 continue;
             }
         };
-        let Ok(stranger) = strangers.clone().try_acquire_owned() else {
-            let why = format!("{STRANGERS_MAX} others have not said hello yet");
-            if turned_away.lock().is_news(address.ip(), &why) {
-                warn!(%address, why, "turned a peer away");
-            }
-            continue;
-        };
+        strangers.retain(|stranger| !stranger.is_closed());
+        if strangers.len() >= STRANGERS_MAX
+            && let Some(oldest) = strangers.pop_front()
+        {
+            // It may have said hello just now.
+            let _ = oldest.send(());
+        }
+        let (go, told_to_go) = oneshot::channel();
+        strangers.push_back(go);
         number += 1;
         let (identity, tls, worker, number) = (identity.clone(), tls.clone(), worker.clone(), number);
         let (newest, turned_away) = (newest.clone(), turned_away.clone());
         tokio::spawn(async move {
-            let admitted =
-                tokio::time::timeout(HELLO_TIMEOUT, admit(stream, &identity, tls.as_deref())).await;
-            drop(stranger);
-            let (peer, mut stream) = match admitted.unwrap_or_else(|_| Err("it said no hello".into())) {
+            let hello = tokio::time::timeout(HELLO_TIMEOUT, admit(stream, &identity, tls.as_deref()));
+            let admitted = tokio::select! {
+                admitted = hello => admitted.unwrap_or_else(|_| Err("it said no hello".into())),
+                Ok(()) = told_to_go => Err(format!("it said no hello, and {STRANGERS_MAX} others came after it")),
+            };
+            let (peer, mut stream) = match admitted {
                 Ok(admitted) => admitted,
                 Err(why) => {
                     if turned_away.lock().is_news(address.ip(), &why) {
