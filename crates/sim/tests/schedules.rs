@@ -161,10 +161,15 @@ impl Net {
     }
 
     fn put(&mut self, at: u64, key: &'static str, value: &'static str) -> u64 {
+        self.put_or_keep(at, key, Some(value))
+    }
+
+    /// Without a value, the stored one is kept, and there must be one.
+    fn put_or_keep(&mut self, at: u64, key: &'static str, value: Option<&'static str>) -> u64 {
         self.ticket += 1;
         let request = Request::Put(PutRequest {
             key: Bytes::from_static(key.as_bytes()),
-            value: Some(Bytes::from_static(value.as_bytes())),
+            value: value.map(|value| Bytes::from_static(value.as_bytes())),
             lease: PutLease::Detach,
             previous: false,
         });
@@ -177,6 +182,14 @@ impl Net {
         self.settle(at);
         self.deliver();
         self.ticket
+    }
+
+    /// Cuts a node off, both ways; its connections stay.
+    fn isolate(&mut self, id: u64) {
+        for other in 1..=self.size {
+            self.cut.insert((id, other));
+            self.cut.insert((other, id));
+        }
     }
 
     fn is_acked(&self, ticket: u64) -> bool {
@@ -354,4 +367,63 @@ fn the_old_directory_comes_back() {
         now.is_none_or(|now| now >= newest),
         "an acknowledged write is gone: revision {now:?} after {newest}"
     );
+}
+
+/// A leader that was deposed without noticing must not say that a key is missing which its successor has acknowledged.
+#[test]
+fn a_deposed_leader_refuses_nothing_by_what_it_believes() {
+    let mut net = Net::new(3);
+    for id in 1..=3 {
+        net.start(id);
+    }
+    net.ticks(200);
+    let old = net.leader().unwrap();
+    net.isolate(old);
+    // Until the others have a leader; the old one has not missed its quorum yet, or has just.
+    let new = loop {
+        for id in (1..=3).filter(|id| *id != old) {
+            net.up.get_mut(&id).unwrap().host.peer_lost(NodeId(old));
+            net.settle(id);
+        }
+        net.ticks(1);
+        let serving = |(id, running): (&u64, &Running)| {
+            let leads = running.host.status().iter().any(|of| of.group == GroupId::FIRST && of.is_serving);
+            (*id != old && leads).then_some(*id)
+        };
+        if let Some(new) = net.up.iter().find_map(serving) {
+            break new;
+        }
+    };
+    let put = net.put(new, "a", "1");
+    assert!(net.is_acked(put));
+    assert!(
+        net.up[&old].host.status().iter().any(|of| of.group == GroupId::FIRST && of.is_serving),
+        "it believes"
+    );
+    let keep = net.put_or_keep(old, "a", None);
+    net.ticks(1);
+    assert_eq!(net.replies.get(&keep), None, "«no such key», of a key that is there");
+    net.cut.clear();
+    net.ticks(300);
+    assert!(net.is_acked(keep), "carried out by whoever leads");
+}
+
+/// A write on its way to a leader that is paused is answered when another leads, not when the client's time is up.
+#[test]
+fn a_write_forwarded_to_a_paused_leader_is_answered_when_another_leads() {
+    let mut net = Net::new(3);
+    for id in 1..=3 {
+        net.start(id);
+    }
+    net.ticks(200);
+    let leader = net.leader().unwrap();
+    let gateway = if leader == 1 { 2 } else { 1 };
+    net.frozen.insert(leader);
+    let put = net.put(gateway, "a", "1");
+    // Two election timeouts and a little, of six seconds that it may take.
+    net.ticks(100);
+    assert_eq!(net.replies.get(&put), Some(&false), "its outcome is unknown");
+    let put = net.put(gateway, "a", "1");
+    net.ticks(20);
+    assert!(net.is_acked(put));
 }
