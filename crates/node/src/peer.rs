@@ -64,6 +64,8 @@ pub enum PeerMessage {
     },
     /// The answer. Lost: asked for again. Late: it names the directory it was about.
     AdmissionAnswer(AdmissionAnswer),
+    /// To every member, each second while it lasts: my disk runs full. Lost: the next one says it.
+    SpaceShort,
     /// Leader to follower: that snapshot is not kept any more.
     SnapshotGone {
         /// Of which group.
@@ -82,6 +84,7 @@ wire_enum!(PeerMessage {
     5 => SnapshotGone { group, position },
     6 => AdmissionAsk { incarnation },
     7 => AdmissionAnswer(answer),
+    8 => SpaceShort,
 });
 
 /// How a forwarded request ended.

@@ -6,8 +6,8 @@
 //! short and rows have been removed, the tables are merged, so that deleting and compacting ends the shortage. Nobody has to defragment or
 //! disarm anything.
 //!
-//! Caveats: only a leader refuses; a follower that is short goes on until its reserve is used up, and then stops. A disk that others
-//! fill within a second runs out under us likewise. The other members go on.
+//! Caveats: while a majority has space, a follower that has none goes on until its reserve is used up, and then stops (`host/space.rs` in
+//! `quorate-node`). A disk that others fill within a second runs out under us likewise. The other members go on.
 
 use crate::config::Config;
 use crate::engine::FjallEngine;

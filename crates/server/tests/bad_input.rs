@@ -133,7 +133,7 @@ async fn only_its_own_node_starts_on_a_data_directory() {
     does_not_start(node, &[&data_dir, "format 2", "use a newer quorate"]);
     refused_command(&["doctor", &data_dir], 1, &["format 2", "use a newer quorate"]);
     std::fs::write(&identity, right.replace("node=", "node=f")).unwrap();
-    does_not_start(node, &["IDENTITY", "damaged", "Restore the file"]);
+    does_not_start(node, &["IDENTITY", "damaged", "move the whole directory away"]);
     std::fs::remove_file(&identity).unwrap();
     does_not_start(node, &[&data_dir, "not a quorate data directory", "--data-dir"]);
     refused_command(&["doctor", &data_dir], 1, &[&data_dir, "IDENTITY"]);

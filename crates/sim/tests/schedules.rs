@@ -427,3 +427,28 @@ fn a_write_forwarded_to_a_paused_leader_is_answered_when_another_leads() {
     net.ticks(20);
     assert!(net.is_acked(put));
 }
+
+/// Followers whose disks run full are not written to death: the leader refuses while they are a majority with whoever else is.
+#[test]
+fn writes_are_refused_while_no_quorum_has_space() {
+    let mut net = Net::new(3);
+    for id in 1..=3 {
+        net.start(id);
+    }
+    net.ticks(200);
+    let leader = net.leader().unwrap();
+    let followers: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    net.up.get_mut(&followers[0]).unwrap().host.set_no_space(true);
+    net.ticks(60);
+    let put = net.put(leader, "a", "1");
+    assert!(net.is_acked(put), "a majority has space");
+    net.up.get_mut(&followers[1]).unwrap().host.set_no_space(true);
+    net.ticks(60);
+    let put = net.put(leader, "a", "2");
+    assert_eq!(net.replies.get(&put), Some(&false), "no majority has");
+    net.up.get_mut(&followers[0]).unwrap().host.set_no_space(false);
+    net.ticks(250);
+    let put = net.put(leader, "a", "3");
+    net.ticks(5);
+    assert!(net.is_acked(put), "a majority has again");
+}

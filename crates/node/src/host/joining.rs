@@ -34,7 +34,7 @@ impl<E: Engine> Host<E> {
     }
 
     /// Every other node that shares a group with this one.
-    fn members(&self) -> BTreeSet<NodeId> {
+    pub(super) fn members(&self) -> BTreeSet<NodeId> {
         let voters = self.groups.values().flat_map(|group| group.voters.iter().copied());
         voters.filter(|node| *node != self.options.id).collect()
     }

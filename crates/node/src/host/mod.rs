@@ -2,10 +2,12 @@
 //!
 //! * [`joining`]: this node's admission, and that of others.
 //! * [`requests`]: from a request to its answer.
+//! * [`space`]: whose disks run full.
 //! * [`transfers`]: snapshots as the groups see them.
 
 mod joining;
 mod requests;
+mod space;
 mod transfers;
 
 use crate::admission::{Admission, Standing};
@@ -23,6 +25,7 @@ use quorate_types::{
     Tick,
 };
 use requests::propose;
+use space::Space;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How often everything that waits is looked through for what came too late, in ticks.
@@ -55,7 +58,7 @@ pub struct Host<E: Engine> {
     /// Parts of the next write that did not come from consensus.
     extra_writes: Vec<(GroupId, LogWrite)>,
     is_flushing: bool,
-    no_space: bool,
+    space: Space,
     sources: Sources<E>,
     fetching: BTreeMap<GroupId, Fetching<E>>,
     admission: Admission,
@@ -85,7 +88,7 @@ impl<E: Engine> Host<E> {
             writing: VecDeque::new(),
             extra_writes: Vec::new(),
             is_flushing: false,
-            no_space: false,
+            space: Space::default(),
             sources: Sources::new(),
             fetching: BTreeMap::new(),
             admission: Admission::new(options.incarnation, standing),
@@ -197,19 +200,6 @@ impl<E: Engine> Host<E> {
         self.now
     }
 
-    /// Whether writes that need space are refused: the shell has seen the disk, or the quota, run full, or
-    /// space come back.
-    pub fn set_no_space(&mut self, no_space: bool) {
-        if self.no_space != no_space {
-            self.no_space = no_space;
-            for group in self.groups.values_mut() {
-                if let Some(partition) = group.partition_mut() {
-                    partition.set_no_space(no_space);
-                }
-            }
-        }
-    }
-
     /// Time goes on by one tick. After a pause of the whole process the shell gives one tick, not as many
     /// as were missed: leases then live longer, never shorter.
     pub fn tick(&mut self) -> Result<(), Fault> {
@@ -228,6 +218,7 @@ impl<E: Engine> Host<E> {
             }
         }
         self.repeat_pulls();
+        self.tick_space();
         self.tick_admission()
     }
 
@@ -311,6 +302,7 @@ impl<E: Engine> Host<E> {
             return Ok(());
         }
         match message {
+            PeerMessage::SpaceShort => self.on_space_short(from),
             PeerMessage::AdmissionAsk { incarnation } => self.on_admission_ask(from, incarnation),
             PeerMessage::AdmissionAnswer(answer) => self.on_admission_answer(from, incarnation, answer)?,
             PeerMessage::Group { .. } if self.admission.is_mute() => {}
@@ -593,7 +585,7 @@ impl<E: Engine> Host<E> {
         {
             group.is_serving = true;
             partition.lead(now);
-            partition.set_no_space(self.no_space);
+            partition.set_no_space(self.space.is_refusing);
             self.out.notices.push(Notice::Serving { group: id, term: group.term });
             let waiting = std::mem::take(&mut group.waiting);
             for work in waiting {
