@@ -92,7 +92,10 @@ impl<E: Engine> Host<E> {
                 // The shell records it before it sends anything.
                 self.out.standing =
                     Some(self.admission.standing()).filter(|standing| *standing != Standing::New);
-                self.out.notices.push(Notice::Reborn { node: from });
+                // At a cluster's beginning everybody's directory is new, which is no news.
+                if self.admission.is_admitted() {
+                    self.out.notices.push(Notice::Reborn { node: from });
+                }
                 true
             }
         }
