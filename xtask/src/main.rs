@@ -1,5 +1,6 @@
 //! The daily commands: `cargo xtask ci`, `cargo xtask sim --seeds N`, `cargo xtask scripts`, `cargo xtask licences`.
 
+mod etcd;
 mod licences;
 mod tour;
 
@@ -83,6 +84,15 @@ fn bench(arguments: &[&str]) -> Result<(), String> {
     if !arguments.iter().any(|argument| *argument == "--quorate" || argument.starts_with("--quorate=")) {
         command.extend(["--quorate", &server]);
     }
+    let is_named = arguments.iter().any(|argument| argument.starts_with("--etcd"));
+    let etcd = if arguments.contains(&"--vs-etcd") && !is_named {
+        Some(etcd::tools()?.0.display().to_string())
+    } else {
+        None
+    };
+    if let Some(etcd) = &etcd {
+        command.extend(["--etcd", etcd]);
+    }
     command.extend(arguments);
     run(&command).map(|_| ())
 }
@@ -95,7 +105,7 @@ fn tour() -> Result<(), String> {
         tour::Tour::Equal => println!("etcdctl sees no difference between etcd and quorate"),
         tour::Tour::Skipped(why) => println!(
             "SKIPPED: the etcdctl tour needs etcd 3.5, and it cannot be had here: {why}\nname the programs in \
-             QUORATE_TOUR_ETCD and QUORATE_TOUR_ETCDCTL to run it"
+             QUORATE_ETCD and QUORATE_ETCDCTL to run it"
         ),
     }
     Ok(())

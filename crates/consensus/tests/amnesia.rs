@@ -73,6 +73,15 @@ fn it_votes_for_nobody_in_a_term_that_it_may_have_voted_in() {
     assert!(taken(&mut raft).iter().any(|(_, message)| is_grant(message)), "a first vote in term 6");
 }
 
+/// An answer that was made up must not use up the terms.
+#[test]
+fn an_absurd_term_leaves_terms_to_elect_in() {
+    let mut raft = replica(1, 0);
+    raft.withhold_votes();
+    raft.abstain(Term(u64::MAX));
+    assert!(raft.status().term < Term(u64::MAX / 2));
+}
+
 /// The abstention outlives a crash.
 #[test]
 fn abstaining_is_written_down() {

@@ -27,7 +27,7 @@ pub struct Grant {
     pub term: Term,
 }
 
-/// What to do, in any order: messages that promise something are held back by the host itself until
+/// What to do: [`Effects::standing`] before anything else, the rest in any order. Messages that promise something are held back by the host itself until
 /// [`crate::Host::persisted`] says that the write they wait for is durable.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -43,7 +43,7 @@ pub struct Effects {
     pub applied: Vec<(GroupId, Applied)>,
     /// The ordered store should be flushed; report with [`crate::Host::flushed`].
     pub flush: bool,
-    /// Must become durable in the data directory; report with [`crate::Host::standing_recorded`].
+    /// Must become durable in the data directory before anything here is sent; report with [`crate::Host::standing_recorded`].
     pub standing: Option<Standing>,
     /// What an operator wants to know.
     pub notices: Vec<Notice>,

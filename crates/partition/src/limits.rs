@@ -22,9 +22,6 @@ pub struct Limits {
     pub entry_bytes_max: usize,
     /// Bytes of newest versions kept in memory at the leader, so that a put reads nothing.
     pub cache_bytes_max: usize,
-    /// Bytes on disk above which writes that need space are refused; `None` is no limit. The host compares
-    /// and tells the partition ([`crate::Partition::set_no_space`]).
-    pub quota_bytes: Option<u64>,
 }
 
 impl Default for Limits {
@@ -38,7 +35,6 @@ impl Default for Limits {
             lease_checkpoints_max: 1_000,
             entry_bytes_max: 64 << 20,
             cache_bytes_max: 32 << 20,
-            quota_bytes: None,
         }
     }
 }

@@ -153,11 +153,6 @@ impl<E: Engine> Partition<E> {
         self.no_space = no_space;
     }
 
-    /// Whether the store is larger than the quota allows.
-    pub fn is_over_quota(&self) -> bool {
-        self.limits.quota_bytes.is_some_and(|quota| self.engine.disk_bytes() > quota)
-    }
-
     /// Leases whose time is over and whose end is not proposed yet, at most `max`. The owner turns each into a
     /// [`quorate_types::Request::LeaseRevoke`]. Nothing while following.
     pub fn expired(&self, now: Tick, max: usize) -> Vec<LeaseId> {

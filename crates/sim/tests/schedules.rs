@@ -65,6 +65,22 @@ impl Net {
         }
     }
 
+    /// All nodes up for long enough that one leads.
+    fn started(size: u64, lease_read: bool) -> Self {
+        let mut net = Self { lease_read, ..Self::new(size) };
+        for id in 1..=size {
+            net.start(id);
+        }
+        net.ticks(200);
+        net
+    }
+
+    /// Whether it leads, as it believes.
+    fn serves(&self, id: u64) -> bool {
+        let status = self.up[&id].host.status();
+        status.iter().any(|status| status.group == GroupId::FIRST && status.is_serving)
+    }
+
     fn start(&mut self, id: u64) {
         let disk = &self.disks[&id];
         let (wal, mut recovered, _) =
@@ -201,12 +217,7 @@ impl Net {
     }
 
     fn leader(&self) -> Option<u64> {
-        self.up
-            .iter()
-            .find(|(_, running)| {
-                running.host.status().iter().any(|status| status.group == GroupId::FIRST && status.is_serving)
-            })
-            .map(|(id, _)| *id)
+        self.up.keys().copied().find(|id| self.serves(*id))
     }
 
     fn revision(&self, id: u64) -> u64 {
@@ -264,18 +275,9 @@ fn a_disk_is_lost_while_a_founder_was_never_admitted() {
                 net.up.get_mut(&id).unwrap().host.tick().unwrap();
                 net.settle(id);
             }
-            let held: Vec<_> = net
-                .flying
-                .iter()
-                .filter(|(from, _, _, message)| {
-                    late.contains(from) && matches!(message, PeerMessage::AdmissionAsk { .. })
-                })
-                .cloned()
-                .collect();
             net.flying.retain(|(from, _, _, message)| {
                 !(late.contains(from) && matches!(message, PeerMessage::AdmissionAsk { .. }))
             });
-            drop(held);
             net.deliver();
         }
         net.ticks(20_000);
@@ -290,26 +292,14 @@ fn a_disk_is_lost_while_a_founder_was_never_admitted() {
 /// The process of a leader is paused: its ticks stop, and one tick makes up for all of them.
 #[test]
 fn lease_read_after_a_pause() {
-    let mut net = Net::new(3);
-    net.lease_read = true;
-    for id in 1..=3 {
-        net.start(id);
-    }
-    net.ticks(200);
+    let mut net = Net::started(3, true);
     let old = net.leader().unwrap();
     let put = net.put(old, "a", "1");
     net.ticks(6);
     assert!(net.is_acked(put));
     net.frozen.insert(old);
     net.ticks(200);
-    let new = net
-        .up
-        .iter()
-        .find(|(id, running)| {
-            **id != old && running.host.status().iter().any(|s| s.group == GroupId::FIRST && s.is_serving)
-        })
-        .map(|(id, _)| *id)
-        .unwrap();
+    let new = (1..=3).find(|id| *id != old && net.serves(*id)).unwrap();
     let put = net.put(new, "a", "2");
     net.ticks(5);
     assert!(net.is_acked(put));
@@ -331,11 +321,7 @@ fn lease_read_after_a_pause() {
 /// The old directory of a node is started again after its new one had taken part, and the peers have restarted since.
 #[test]
 fn the_old_directory_comes_back() {
-    let mut net = Net::new(3);
-    for id in 1..=3 {
-        net.start(id);
-    }
-    net.ticks(200);
+    let mut net = Net::started(3, false);
     let leader = net.leader().unwrap();
     let put = net.put(leader, "a", "1");
     net.ticks(20);
@@ -372,11 +358,7 @@ fn the_old_directory_comes_back() {
 /// A leader that was deposed without noticing must not say that a key is missing which its successor has acknowledged.
 #[test]
 fn a_deposed_leader_refuses_nothing_by_what_it_believes() {
-    let mut net = Net::new(3);
-    for id in 1..=3 {
-        net.start(id);
-    }
-    net.ticks(200);
+    let mut net = Net::started(3, false);
     let old = net.leader().unwrap();
     net.isolate(old);
     // Until the others have a leader; the old one has not missed its quorum yet, or has just.
@@ -386,20 +368,13 @@ fn a_deposed_leader_refuses_nothing_by_what_it_believes() {
             net.settle(id);
         }
         net.ticks(1);
-        let serving = |(id, running): (&u64, &Running)| {
-            let leads = running.host.status().iter().any(|of| of.group == GroupId::FIRST && of.is_serving);
-            (*id != old && leads).then_some(*id)
-        };
-        if let Some(new) = net.up.iter().find_map(serving) {
+        if let Some(new) = (1..=3).find(|id| *id != old && net.serves(*id)) {
             break new;
         }
     };
     let put = net.put(new, "a", "1");
     assert!(net.is_acked(put));
-    assert!(
-        net.up[&old].host.status().iter().any(|of| of.group == GroupId::FIRST && of.is_serving),
-        "it believes"
-    );
+    assert!(net.serves(old), "as it believes");
     let keep = net.put_or_keep(old, "a", None);
     net.ticks(1);
     assert_eq!(net.replies.get(&keep), None, "«no such key», of a key that is there");
@@ -411,11 +386,7 @@ fn a_deposed_leader_refuses_nothing_by_what_it_believes() {
 /// A write on its way to a leader that is paused is answered when another leads, not when the client's time is up.
 #[test]
 fn a_write_forwarded_to_a_paused_leader_is_answered_when_another_leads() {
-    let mut net = Net::new(3);
-    for id in 1..=3 {
-        net.start(id);
-    }
-    net.ticks(200);
+    let mut net = Net::started(3, false);
     let leader = net.leader().unwrap();
     let gateway = if leader == 1 { 2 } else { 1 };
     net.frozen.insert(leader);
@@ -431,11 +402,7 @@ fn a_write_forwarded_to_a_paused_leader_is_answered_when_another_leads() {
 /// Followers whose disks run full are not written to death: the leader refuses while they are a majority with whoever else is.
 #[test]
 fn writes_are_refused_while_no_quorum_has_space() {
-    let mut net = Net::new(3);
-    for id in 1..=3 {
-        net.start(id);
-    }
-    net.ticks(200);
+    let mut net = Net::started(3, false);
     let leader = net.leader().unwrap();
     let followers: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
     net.up.get_mut(&followers[0]).unwrap().host.set_no_space(true);

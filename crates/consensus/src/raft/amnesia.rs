@@ -12,11 +12,13 @@
 //!
 //! Caveat: until all others have answered it stays without a vote; a second loss in that time is two losses.
 
-use super::{Follower, Raft, State};
+use super::{Follower, Raft, State, TERMS_AHEAD_MAX};
 use quorate_types::{NodeId, Term};
 
 impl Raft {
     pub(super) fn abstain_in(&mut self, term: Term) {
+        // What others say is bounded as their messages' terms are.
+        let term = term.min(Term(self.term.0.saturating_add(TERMS_AHEAD_MAX)));
         if term > self.term {
             self.become_follower(term, None);
         }

@@ -33,17 +33,11 @@ impl<E: Engine> Host<E> {
         self.out.notices.push(Notice::Admitted);
     }
 
-    /// Every other node that shares a group with this one.
-    pub(super) fn members(&self) -> BTreeSet<NodeId> {
-        let voters = self.groups.values().flat_map(|group| group.voters.iter().copied());
-        voters.filter(|node| *node != self.options.id).collect()
-    }
-
     pub(super) fn begin_admission(&mut self) -> Result<(), Fault> {
         if self.admission.is_admitted() {
             return Ok(());
         }
-        let verdict = self.admission.verdict(&self.members());
+        let verdict = self.admission.verdict(&self.members);
         self.carry_out(verdict)
     }
 
@@ -52,7 +46,7 @@ impl<E: Engine> Host<E> {
             return Ok(());
         }
         if self.now.0 % ASK_TICKS == 1 {
-            let unanswered = self.admission.unanswered(&self.members());
+            let unanswered = self.admission.unanswered(&self.members);
             for node in &unanswered {
                 let ask = PeerMessage::AdmissionAsk { incarnation: self.admission.own() };
                 self.out.send.push((*node, ask));
@@ -117,7 +111,7 @@ impl<E: Engine> Host<E> {
         incarnation: Incarnation,
         answer: AdmissionAnswer,
     ) -> Result<(), Fault> {
-        let verdict = self.admission.answered((from, incarnation), answer, &self.members());
+        let verdict = self.admission.answered((from, incarnation), answer, &self.members);
         self.carry_out(verdict)
     }
 

@@ -49,6 +49,8 @@ pub struct Host<E: Engine> {
     router: Router,
     now: Tick,
     groups: BTreeMap<GroupId, Group<E>>,
+    /// Every other node that shares a group with this one.
+    members: BTreeSet<NodeId>,
     /// Groups that may have effects to collect.
     dirty: BTreeSet<GroupId>,
     next_read: u64,
@@ -82,6 +84,7 @@ impl<E: Engine> Host<E> {
             router: Router::single(),
             now: Tick(0),
             groups: BTreeMap::new(),
+            members: BTreeSet::new(),
             dirty: BTreeSet::new(),
             next_read: 0,
             write: WriteId(0),
@@ -107,6 +110,7 @@ impl<E: Engine> Host<E> {
 
     fn open_group(&mut self, start: GroupStart) -> Result<(), Fault> {
         let GroupStart { group: id, voters, mut recovered } = start;
+        self.members.extend(voters.iter().filter(|voter| **voter != self.options.id));
         let limits = self.options.partition.clone();
         let (state, reader, applied) = match Partition::open(self.engine.clone(), id, limits.clone())? {
             Opened::Ready(partition) => {

@@ -41,9 +41,8 @@ impl<E: Engine> Host<E> {
             return;
         }
         if self.space.is_short {
-            for member in self.members() {
-                self.out.send.push((member, PeerMessage::SpaceShort));
-            }
+            let told = self.members.iter().map(|member| (*member, PeerMessage::SpaceShort));
+            self.out.send.extend(told);
         }
         let now = self.now;
         self.space.peers.retain(|_, told| now.since(*told) <= SECONDS_TOLD * second);
@@ -51,9 +50,8 @@ impl<E: Engine> Host<E> {
     }
 
     fn judge_space(&mut self) {
-        let members = self.members();
-        let short = self.space.peers.keys().filter(|peer| members.contains(peer)).count();
-        let size = members.len() + 1;
+        let short = self.space.peers.keys().filter(|peer| self.members.contains(peer)).count();
+        let size = self.members.len() + 1;
         let has_quorum = size - short > size / 2;
         let is_refusing = self.space.is_short || !has_quorum;
         if is_refusing != self.space.is_refusing {

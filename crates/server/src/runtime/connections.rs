@@ -5,6 +5,7 @@
 //! until the first byte, the TLS handshake and the headers of an HTTP/1 request. What is not bounded: how long a
 //! connection may stay without calls, as clients keep theirs open; a dead one is found by HTTP/2 pings.
 
+use super::complaint::Complaint;
 use crate::tls::{self, Current};
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -13,7 +14,7 @@ use hyper_util::service::TowerToHyperService;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -56,7 +57,8 @@ pub async fn serve(
     let connections_max = connections_max();
     let slots = Arc::new(Semaphore::new(connections_max));
     let server = Arc::new(Server { tls, router: router.with_state(()), builder: builder() });
-    let mut refusals = Complaint::default();
+    let mut refusals = Complaint::every(COMPLAINT_INTERVAL);
+    let mut failures = Complaint::every(COMPLAINT_INTERVAL);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -66,7 +68,9 @@ pub async fn serve(
             Ok(accepted) => accepted,
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
-                warn!(%error, "cannot accept a client's connection");
+                if let Some(times) = failures.due() {
+                    warn!(%error, times, "cannot accept a client's connection");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -188,26 +192,8 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-async fn stopping(stop: &mut watch::Receiver<bool>) {
+/// Waits until the node is about to stop.
+pub async fn stopping(stop: &mut watch::Receiver<bool>) {
     // An error means that the sender is gone, which is a stop as well.
     let _ = stop.wait_for(|stop| *stop).await;
-}
-
-/// Something that can happen thousands of times a second and is worth a line now and then.
-#[derive(Default)]
-struct Complaint {
-    last: Option<Instant>,
-    count: u64,
-}
-
-impl Complaint {
-    /// Counts one more; how many since the last line, when a line is due.
-    fn due(&mut self) -> Option<u64> {
-        self.count += 1;
-        if self.last.is_some_and(|last| last.elapsed() < COMPLAINT_INTERVAL) {
-            return None;
-        }
-        self.last = Some(Instant::now());
-        Some(std::mem::take(&mut self.count))
-    }
 }

@@ -13,8 +13,10 @@
 //! * [`watch_thread`]: feeds the watch hub, so that a slow watcher's catching up never holds up the worker.
 //! * [`transport`]: one connection to each peer, one from each.
 //! * [`gateway`]: what gRPC services call.
+//! * [`complaint`]: lines of the log that would be too many.
 //! * [`connections`]: the client port, below gRPC: accepting, HTTP, bounds.
 
+pub mod complaint;
 pub mod connections;
 pub mod gateway;
 pub mod log_thread;

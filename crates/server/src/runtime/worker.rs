@@ -1,5 +1,6 @@
 //! The thread that owns the host.
 
+use super::complaint::Complaint;
 use super::log_thread::LogWriter;
 use super::transport::Transport;
 use super::watch_thread::WatchHub;
@@ -19,7 +20,7 @@ use tracing::{error, info, warn};
 
 /// Inputs handled before the host is asked for effects: more make larger batches, fewer answer sooner.
 const INPUTS_PER_ROUND_MAX: usize = 1_024;
-/// Between two lines about senseless messages of peers.
+/// Between two lines about senseless messages: a peer that is confused may be so for each of its messages.
 const SUSPICION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Everything that can wake the worker.
@@ -93,8 +94,7 @@ pub struct Worker {
     replies: HashMap<Ticket, oneshot::Sender<Result<Reply, Rejection>>>,
     grants: HashMap<Ticket, oneshot::Sender<Result<Grant, Rejection>>>,
     handing_over: Vec<oneshot::Sender<()>>,
-    suspicion_told: Option<Instant>,
-    suspicions_untold: u64,
+    suspicions: Complaint,
 }
 
 impl Worker {
@@ -113,8 +113,7 @@ impl Worker {
             replies: HashMap::new(),
             grants: HashMap::new(),
             handing_over: Vec::new(),
-            suspicion_told: None,
-            suspicions_untold: 0,
+            suspicions: Complaint::every(SUSPICION_INTERVAL),
         }
     }
 
@@ -265,22 +264,10 @@ impl Worker {
     fn is_worth_writing_here(&self, writes: &[(GroupId, LogWrite)]) -> bool {
         let entries = || writes.iter().flat_map(|(_, write)| &write.entries);
         self.persisted == self.logged
-            && entries().count() <= 1
+            && entries().nth(1).is_none()
             && self.replies.len() + self.grants.len() <= 1
             && self.inputs.is_empty()
             && self.outlets.log_writer.is_fast(entries().map(Entry::size).sum())
-    }
-
-    /// A peer that is confused may be so for each of its messages; one line in a while says it.
-    fn tell_suspicious(&mut self, from: NodeId, what: &str) {
-        let is_due = self.suspicion_told.is_none_or(|told| told.elapsed() >= SUSPICION_INTERVAL);
-        if is_due {
-            error!(%from, what, untold = self.suspicions_untold, "ignored what a peer sent");
-            self.suspicion_told = Some(Instant::now());
-            self.suspicions_untold = 0;
-        } else {
-            self.suspicions_untold += 1;
-        }
     }
 
     fn tell(&mut self, notice: Notice) {
@@ -339,7 +326,11 @@ impl Worker {
             Notice::Reborn { node } => {
                 info!(%node, "peer has a new data directory; nothing it promised before counts")
             }
-            Notice::Suspicious { from, what } => self.tell_suspicious(from, &what),
+            Notice::Suspicious { from, what } => {
+                if let Some(times) = self.suspicions.due() {
+                    error!(%from, what, times, "ignored what a peer sent");
+                }
+            }
         }
     }
 }

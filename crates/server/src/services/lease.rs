@@ -1,7 +1,8 @@
 //! Leases.
 
 use super::kv::mismatch;
-use super::{Context, KEYSPACE, leader_missed, rejected, requires_leader, stopping};
+use super::{Context, KEYSPACE, leader_missed, rejected, requires_leader};
+use crate::runtime::connections::stopping;
 use quorate_api::status::Invalid;
 use quorate_api::{pb, response};
 use quorate_types::{Answer, LeaseId, Rejection, Reply, Request as Ask};

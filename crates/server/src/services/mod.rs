@@ -73,12 +73,6 @@ async fn leader_missed(context: &Context, is_required: bool) {
     context.gateway.leaderless_for(KEYSPACE, limit).await;
 }
 
-/// Waits until the node is about to stop.
-async fn stopping(stop: &mut tokio::sync::watch::Receiver<bool>) {
-    // An error means that the sender is gone, which is a stop as well.
-    let _ = stop.wait_for(|stop| *stop).await;
-}
-
 fn rejected(rejection: Rejection) -> Status {
     quorate_api::status::status(&rejection)
 }

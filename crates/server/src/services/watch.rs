@@ -1,6 +1,7 @@
 //! Watches: the shell between a gRPC stream and the watch hub.
 
-use super::{Context, KEYSPACE, leader_missed, rejected, requires_leader, stopping};
+use super::{Context, KEYSPACE, leader_missed, rejected, requires_leader};
+use crate::runtime::connections::stopping;
 use crate::runtime::watch_thread::WatchStream;
 use futures_core::Stream;
 use quorate_api::{pb, request, response};
