@@ -11,8 +11,8 @@ use quorate_mvcc::engine::{Batch, Engine, Table};
 use quorate_mvcc::layout::{self, ChangeKind};
 use quorate_types::record::Stored;
 use quorate_types::{
-    Bytes, Changes, Command, Decode, Effect, Encode, Entry, EntryKind, Event, Fault, Key, KeyValue, LeaseId,
-    Malformed, Record, Revision, Stamp, Tick,
+    Bytes, Changes, Command, Committed, Decide, Decode, Effect, Encode, Entry, EntryKind, Event, Fault, Key,
+    KeyValue, LeaseId, Malformed, Prepared, Record, Revision, Stamp, Tick, TxnId,
 };
 use twox_hash::XxHash3_64;
 
@@ -23,6 +23,8 @@ pub struct Applied {
     pub changes: Vec<Changes>,
     /// History before this revision is gone.
     pub compacted: Option<Revision>,
+    /// Of the revisions among the changes, those that other partitions have parts of.
+    pub shared: Vec<Revision>,
 }
 
 impl<E: Engine> Partition<E> {
@@ -41,13 +43,54 @@ impl<E: Engine> Partition<E> {
             if entry.index != head.position.index.next() {
                 return Err(bad(entry, Malformed("an entry that does not follow what is applied")));
             }
-            let is_command = matches!(entry.kind, EntryKind::Write | EntryKind::Lease);
-            if is_command {
-                let command = Command::from_bytes(entry.data.clone()).map_err(|cause| bad(entry, cause))?;
-                if command.group != self.group {
-                    return Err(bad(entry, Malformed("a command of another group")));
+            match entry.kind {
+                EntryKind::Write | EntryKind::Lease => {
+                    let command: Command = decode(entry)?;
+                    if command.group != self.group {
+                        return Err(bad(entry, Malformed("a command of another group")));
+                    }
+                    let mut tail = Tail { now, head: &mut head, batch: &mut batch, applied: &mut applied };
+                    self.apply_effects(entry, command.effects, false, &mut tail)?;
                 }
-                self.apply_command(entry, command, now, &mut head, &mut batch, &mut applied)?;
+                EntryKind::Prepare => {
+                    let prepared: Prepared = decode(entry)?;
+                    let row = state::prepared_row(self.group, prepared.id);
+                    batch.put(Table::State, row.clone(), layout::encode(Table::State, &row, &prepared));
+                    self.prepared.insert(prepared.id, prepared);
+                }
+                EntryKind::Commit => {
+                    let committed: Committed = decode(entry)?;
+                    // A leader appends the end of what its log has prepared and not ended, so there is always something to end.
+                    if self.end_prepared(committed.id, &mut batch) {
+                        let mut tail =
+                            Tail { now, head: &mut head, batch: &mut batch, applied: &mut applied };
+                        self.apply_effects(entry, committed.effects, true, &mut tail)?;
+                    }
+                }
+                EntryKind::Abort => {
+                    let id: TxnId = decode(entry)?;
+                    self.end_prepared(id, &mut batch);
+                }
+                EntryKind::Decide => match decode(entry)? {
+                    Decide::Commit { id, own, others } => {
+                        let row = state::decided_row(self.group, id);
+                        if !others.is_empty() {
+                            batch.put(Table::State, row.clone(), layout::encode(Table::State, &row, &others));
+                            self.decided.insert(id, others);
+                        }
+                        let mut tail =
+                            Tail { now, head: &mut head, batch: &mut batch, applied: &mut applied };
+                        self.apply_effects(entry, own, true, &mut tail)?;
+                    }
+                    Decide::Forget(ids) => {
+                        for id in ids {
+                            if self.decided.remove(&id).is_some() {
+                                batch.delete(Table::State, state::decided_row(self.group, id));
+                            }
+                        }
+                    }
+                },
+                EntryKind::Fence | EntryKind::Config | EntryKind::Split => {}
             }
             head.position = entry.position();
             head.digest = digest(head.digest, entry);
@@ -66,28 +109,40 @@ impl<E: Engine> Partition<E> {
         Ok(applied)
     }
 
-    fn apply_command(
+    fn end_prepared(&mut self, id: TxnId, batch: &mut Batch) -> bool {
+        let was_prepared = self.prepared.remove(&id).is_some();
+        if was_prepared {
+            batch.delete(Table::State, state::prepared_row(self.group, id));
+        }
+        was_prepared
+    }
+
+    /// `is_part`: of a transaction over several partitions. Then subs may be missing, which others have, and the revision may be one
+    /// that later entries of this partition have overtaken.
+    fn apply_effects(
         &mut self,
         entry: &Entry,
-        command: Command,
-        now: Tick,
-        head: &mut Head,
-        batch: &mut Batch,
-        applied: &mut Applied,
+        effects: Vec<Effect>,
+        is_part: bool,
+        tail: &mut Tail<'_>,
     ) -> Result<(), Fault> {
+        let Tail { now, head, batch, applied } = tail;
         let before = head.revision;
+        let mut last: Option<Stamp> = None;
         let mut events: Vec<Event> = Vec::new();
-        for effect in command.effects {
+        for effect in effects {
             if let Some(stamp) = effect.stamp() {
-                let is_next = if events.is_empty() {
-                    stamp.revision > before && stamp.sub == 0
-                } else {
-                    stamp.revision == head.revision && stamp.sub as usize == events.len()
+                let is_next = match last {
+                    None if is_part => true,
+                    None => stamp.revision > before && stamp.sub == 0,
+                    Some(last) if is_part => stamp.revision == last.revision && stamp.sub > last.sub,
+                    Some(last) => stamp.revision == last.revision && stamp.sub == last.sub + 1,
                 };
                 if !is_next {
                     return Err(bad(entry, Malformed("a change whose stamp does not follow the last")));
                 }
-                head.revision = stamp.revision;
+                last = Some(stamp);
+                head.revision = head.revision.max(stamp.revision);
             }
             match effect {
                 Effect::Put { slot, stamp, key, value, create, version, lease, previous_lease } => {
@@ -110,16 +165,19 @@ impl<E: Engine> Partition<E> {
                     events.push(Event::Delete { key, modified: stamp.revision });
                 }
                 Effect::LeaseGrant { lease, ttl_seconds } => {
-                    let row = LeaseRow { ttl_seconds, remaining_seconds: None };
+                    let row = LeaseRow::granted(ttl_seconds);
                     self.leases.insert(lease, row);
                     self.put_lease(batch, lease, row);
                     if self.overlay.is_some() {
-                        self.leases.renew(lease, now, &self.limits);
+                        self.leases.renew(lease, *now, &self.limits);
                     }
                 }
                 Effect::LeaseRemove { lease } => {
                     for key in self.leases.keys(lease) {
                         batch.delete(Table::State, state::leased_row(self.group, lease, key));
+                    }
+                    for holder in self.leases.holders(lease) {
+                        batch.delete(Table::State, state::holder_row(self.group, lease, holder));
                     }
                     self.leases.remove(lease);
                     batch.delete(Table::State, state::lease_row(self.group, lease));
@@ -137,10 +195,27 @@ impl<E: Engine> Partition<E> {
                     head.compacted = head.compacted.max(Some(revision));
                     applied.compacted = head.compacted;
                 }
+                Effect::LeaseHolder { lease, holder } => {
+                    if self.leases.add_holder(lease, holder) {
+                        let row = state::holder_row(self.group, lease, holder);
+                        let value = layout::seal(Table::State, &row, Vec::new());
+                        batch.put(Table::State, row, value);
+                    }
+                }
+                Effect::LeaseCopy { lease } => {
+                    if !self.leases.contains(lease) {
+                        let row = LeaseRow::copy();
+                        self.leases.insert(lease, row);
+                        self.put_lease(batch, lease, row);
+                    }
+                }
             }
         }
-        if !events.is_empty() {
-            applied.changes.push(Changes { revision: head.revision, events: events.into() });
+        if let Some(Stamp { revision, .. }) = last {
+            applied.changes.push(Changes { revision, events: events.into() });
+            if is_part {
+                applied.shared.push(revision);
+            }
         }
         Ok(())
     }
@@ -178,6 +253,18 @@ impl<E: Engine> Partition<E> {
             batch.put(Table::State, row, value);
         }
     }
+}
+
+/// Where applying puts what it finds.
+struct Tail<'a> {
+    now: Tick,
+    head: &'a mut Head,
+    batch: &'a mut Batch,
+    applied: &'a mut Applied,
+}
+
+fn decode<T: Decode>(entry: &Entry) -> Result<T, Fault> {
+    T::from_bytes(entry.data.clone()).map_err(|cause| bad(entry, cause))
 }
 
 /// The digest after `entry`, given that before it.

@@ -124,7 +124,8 @@ impl<E: Engine> Partition<E> {
         let fate = view.overlay.lease(lease);
         let answer = |ttl_seconds| (revision, Answer::LeaseKeepAlive { ttl_seconds });
         let ttl_seconds = match (fate, self.leases.row(lease)) {
-            (Some(LeaseFate::Removed), _) | (None | Some(LeaseFate::Checkpointed { .. }), None) => {
+            (Some(LeaseFate::Removed | LeaseFate::Copied), _)
+            | (None | Some(LeaseFate::Checkpointed { .. }), None) => {
                 return Ok(Evaluated::Unchanged { reply: answer(None) });
             }
             // Its time starts when the grant is applied, which this answer waits for.
@@ -171,16 +172,8 @@ impl<E: Engine> Partition<E> {
         self.register(EntryKind::Lease, index, written, reply).map(Some)
     }
 
-    fn lease_exists(&self, lease: LeaseId) -> bool {
-        match self.overlay.as_ref().and_then(|overlay| overlay.lease(lease)) {
-            Some(LeaseFate::Granted { .. }) => true,
-            Some(LeaseFate::Removed) => false,
-            Some(LeaseFate::Checkpointed { .. }) | None => self.leases.contains(lease),
-        }
-    }
-
     /// The keys that belong to `lease` once everything pending is applied, ascending.
-    fn keys_of(&self, view: &Ahead<'_, E>, lease: LeaseId) -> Result<BTreeSet<Key>, ReadError> {
+    pub(crate) fn keys_of(&self, view: &Ahead<'_, E>, lease: LeaseId) -> Result<BTreeSet<Key>, ReadError> {
         let mut keys = BTreeSet::new();
         for key in self.leases.keys(lease).chain(view.overlay.attached(lease)) {
             if view.get(key, view.revision())?.is_some_and(|pair| pair.lease == Some(lease)) {
@@ -230,7 +223,7 @@ impl<E: Engine> Partition<E> {
 
 /// The revision to compact to. Zero is accepted once, on a key space that was never compacted, because etcd stores
 /// "never" as -1.
-fn check_compact<V: View>(view: &V, asked: i64) -> Result<Revision, Rejection> {
+pub(crate) fn check_compact<V: View>(view: &V, asked: i64) -> Result<Revision, Rejection> {
     let newest = view.revision();
     let oldest = view.compacted();
     if asked <= oldest.map_or(-1, |oldest| oldest.0 as i64) {
@@ -244,7 +237,7 @@ fn check_compact<V: View>(view: &V, asked: i64) -> Result<Revision, Rejection> {
 
 /// What a full store refuses: the same requests as etcd. Deletes, compaction and revocation go on, or space
 /// would never come back.
-fn needs_space(request: &Request) -> bool {
+pub(crate) fn needs_space(request: &Request) -> bool {
     match request {
         Request::Put(_) | Request::LeaseGrant { .. } => true,
         Request::Txn(txn) => txn::has_put(txn),

@@ -16,7 +16,7 @@
 
 use crate::limits::Limits;
 use quorate_types::reply::LeaseTime;
-use quorate_types::{Key, LeaseId, Tick, wire_struct};
+use quorate_types::{Key, LeaseId, PartitionId, Tick, wire_struct};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The table of leases.
@@ -33,6 +33,8 @@ pub(crate) struct Leases {
 struct Lease {
     row: LeaseRow,
     keys: BTreeSet<Key>,
+    /// The other partitions that hold keys of it; known at its home.
+    holders: BTreeSet<PartitionId>,
     end: Option<Tick>,
     checkpoint: Option<Tick>,
 }
@@ -44,9 +46,23 @@ pub(crate) struct LeaseRow {
     pub(crate) ttl_seconds: u64,
     /// Left at the last checkpoint, if the lease was not renewed since.
     pub(crate) remaining_seconds: Option<u64>,
+    /// The lease's home is another partition, which keeps its time; keys here may belong to it until it is removed.
+    pub(crate) is_copy: bool,
 }
 
-wire_struct!(LeaseRow { ttl_seconds, remaining_seconds });
+wire_struct!(LeaseRow { ttl_seconds, remaining_seconds, is_copy });
+
+impl LeaseRow {
+    /// Of a lease that was just granted.
+    pub(crate) fn granted(ttl_seconds: u64) -> Self {
+        Self { ttl_seconds, remaining_seconds: None, is_copy: false }
+    }
+
+    /// Of a lease whose home is elsewhere.
+    pub(crate) fn copy() -> Self {
+        Self { ttl_seconds: 0, remaining_seconds: None, is_copy: true }
+    }
+}
 
 impl Leases {
     pub(crate) fn contains(&self, lease: LeaseId) -> bool {
@@ -63,7 +79,21 @@ impl Leases {
 
     pub(crate) fn insert(&mut self, lease: LeaseId, row: LeaseRow) {
         self.remove(lease);
-        self.table.insert(lease, Lease { row, keys: BTreeSet::new(), end: None, checkpoint: None });
+        let (keys, holders) = (BTreeSet::new(), BTreeSet::new());
+        self.table.insert(lease, Lease { row, keys, holders, end: None, checkpoint: None });
+    }
+
+    /// Another partition holds keys of it from now on; nothing happens when there is no such lease.
+    pub(crate) fn add_holder(&mut self, lease: LeaseId, holder: PartitionId) -> bool {
+        self.table.get_mut(&lease).is_some_and(|lease| lease.holders.insert(holder))
+    }
+
+    pub(crate) fn holders(&self, lease: LeaseId) -> Vec<PartitionId> {
+        self.table.get(&lease).into_iter().flat_map(|lease| lease.holders.iter().copied()).collect()
+    }
+
+    pub(crate) fn is_copy(&self, lease: LeaseId) -> bool {
+        self.table.get(&lease).is_some_and(|lease| lease.row.is_copy)
     }
 
     pub(crate) fn remove(&mut self, lease: LeaseId) {
@@ -97,8 +127,12 @@ impl Leases {
     /// This replica leads from now on: every lease gets a time to end.
     pub(crate) fn lead(&mut self, now: Tick, limits: &Limits) {
         self.follow();
-        let leases: Vec<(LeaseId, LeaseRow)> =
-            self.table.iter().map(|(id, lease)| (*id, lease.row)).collect();
+        let leases: Vec<(LeaseId, LeaseRow)> = self
+            .table
+            .iter()
+            .filter(|(_, lease)| !lease.row.is_copy)
+            .map(|(id, lease)| (*id, lease.row))
+            .collect();
         for (lease, row) in leases {
             let seconds = row.remaining_seconds.unwrap_or(row.ttl_seconds);
             let ticks = seconds.saturating_mul(limits.ticks_per_second);
@@ -119,7 +153,7 @@ impl Leases {
 
     /// The lease's time to live starts anew; one that would end even later keeps its end.
     pub(crate) fn renew(&mut self, lease: LeaseId, from: Tick, limits: &Limits) {
-        let Some(found) = self.table.get(&lease) else { return };
+        let Some(found) = self.table.get(&lease).filter(|lease| !lease.row.is_copy) else { return };
         let end = from.after(found.row.ttl_seconds.saturating_mul(limits.ticks_per_second));
         self.set_end(lease, found.end.map_or(end, |before| before.max(end)));
         self.plan_checkpoint(lease, from, limits);
@@ -134,6 +168,13 @@ impl Leases {
     /// Its revocation is proposed: it is not due again.
     pub(crate) fn ending(&mut self, lease: LeaseId) {
         self.forget_times(lease);
+    }
+
+    /// Its revocation did not come about: it is due at once.
+    pub(crate) fn end_again(&mut self, lease: LeaseId, now: Tick) {
+        if self.table.get(&lease).is_some_and(|lease| lease.end.is_none() && !lease.row.is_copy) {
+            self.set_end(lease, now);
+        }
     }
 
     /// Leases that are due, longest overdue first.
@@ -168,7 +209,7 @@ impl Leases {
         with_keys: bool,
         limits: &Limits,
     ) -> Option<LeaseTime> {
-        let found = self.table.get(&lease)?;
+        let found = self.table.get(&lease).filter(|lease| !lease.row.is_copy)?;
         Some(LeaseTime {
             granted_seconds: found.row.ttl_seconds,
             // One whose revocation is under way has no end any more, and no time.
@@ -179,7 +220,8 @@ impl Leases {
 
     /// All leases, soonest to end first; those that are already ending before them.
     pub(crate) fn list(&self) -> Vec<LeaseId> {
-        let ending = self.table.iter().filter(|(_, lease)| lease.end.is_none()).map(|(id, _)| *id);
+        let is_ending = |lease: &Lease| lease.end.is_none() && !lease.row.is_copy;
+        let ending = self.table.iter().filter(|(_, lease)| is_ending(lease)).map(|(id, _)| *id);
         ending.chain(self.ends.iter().map(|(_, lease)| *lease)).collect()
     }
 

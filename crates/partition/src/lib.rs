@@ -1,6 +1,7 @@
 //! One partition of a keyspace: evaluating requests, applying what was committed, leases, watches.
 //!
 //! * [`evaluate`]: the leader turns a request into effects; only then is a revision drawn.
+//! * [`footprint`] and [`transactions`]: its share in transactions over several partitions.
 //! * [`apply`]: every replica makes committed effects part of its state, without deciding anything.
 //! * [`reader`]: any thread reads the applied state.
 //! * [`snapshot`]: the whole state, sent to a replica that fell behind.
@@ -13,14 +14,17 @@ mod cache;
 mod compare;
 pub mod error;
 pub mod evaluate;
+pub mod footprint;
 mod lease;
 pub mod limits;
+mod locks;
 mod overlay;
 pub mod partition;
 mod range;
 pub mod reader;
 pub mod snapshot;
 mod state;
+pub mod transactions;
 mod txn;
 mod view;
 pub mod watch;
@@ -29,6 +33,7 @@ mod writer;
 pub use apply::Applied;
 pub use error::ReadError;
 pub use evaluate::Evaluated;
+pub use footprint::{Places, Touched};
 pub use limits::Limits;
 pub use partition::{Opened, Partition};
 pub use reader::{HashKv, Reader};

@@ -60,6 +60,8 @@ pub(crate) enum LeaseFate {
     Granted { ttl_seconds: u64 },
     /// It ends.
     Removed,
+    /// Its home is another partition; keys here may be attached to it from now on.
+    Copied,
     /// Its remaining time is recorded.
     Checkpointed { remaining_seconds: u64 },
 }
@@ -81,6 +83,23 @@ impl Overlay {
         self.revisions
     }
 
+    /// The keyspace's newest revision is at least this one.
+    pub(crate) fn observe(&mut self, newest: Revision) {
+        self.revisions = LocalRevisions::after(self.revisions.last().max(newest));
+    }
+
+    /// The index of the last pending entry that changes a key of these ranges at `at` or before.
+    pub(crate) fn pending_until(&self, ranges: &[KeyRange], at: Revision) -> Option<Index> {
+        let until = |pending: &Vec<Pending>| as_of(pending, at).map(|pending| pending.index);
+        let of_range = |range: &KeyRange| match range {
+            KeyRange::Single(key) => self.keys.get(key).and_then(until),
+            range => {
+                self.keys.range::<[u8], _>(range.bounds()).filter_map(|(_, pending)| until(pending)).max()
+            }
+        };
+        if self.keys.is_empty() { None } else { ranges.iter().filter_map(of_range).max() }
+    }
+
     /// What pending entries do to `lease` last.
     pub(crate) fn lease(&self, lease: LeaseId) -> Option<LeaseFate> {
         self.leases.get(&lease).map(|pending| pending.fate)
@@ -97,7 +116,7 @@ impl Overlay {
             assert!(last.index < index, "evaluated for index {index} after {}", last.index);
         }
         if let Some(revision) = written.revision {
-            self.revisions = LocalRevisions::after(revision);
+            self.observe(revision);
         }
         let mut entry = PendingEntry { index, keys: Vec::new(), leases: Vec::new(), attached: Vec::new() };
         for effect in written.effects {
@@ -110,9 +129,11 @@ impl Overlay {
                 Effect::Put { .. } | Effect::Delete { .. } => continue,
                 Effect::LeaseGrant { lease, ttl_seconds } => (lease, LeaseFate::Granted { ttl_seconds }),
                 Effect::LeaseRemove { lease } => (lease, LeaseFate::Removed),
+                Effect::LeaseCopy { lease } => (lease, LeaseFate::Copied),
+                Effect::LeaseHolder { .. } => continue,
                 Effect::LeaseCheckpoint { lease, remaining_seconds } => match self.lease(lease) {
                     // The grant is what says how long a pending lease lives; it has run for no time at all.
-                    Some(LeaseFate::Granted { .. }) => continue,
+                    Some(LeaseFate::Granted { .. } | LeaseFate::Copied) => continue,
                     _ => (lease, LeaseFate::Checkpointed { remaining_seconds }),
                 },
                 Effect::Compact { revision } => {

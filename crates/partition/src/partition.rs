@@ -3,6 +3,7 @@
 use crate::cache::Cache;
 use crate::lease::Leases;
 use crate::limits::Limits;
+use crate::locks::{Held, LockTable};
 use crate::overlay::{Ahead, Overlay};
 use crate::reader::{Published, Reader, check_head};
 use crate::state::{self, Head};
@@ -11,8 +12,9 @@ use quorate_mvcc::compact::Progress;
 use quorate_mvcc::engine::{Engine, Table};
 use quorate_mvcc::layout;
 use quorate_types::reply::LeaseTime;
-use quorate_types::{Fault, GroupId, LeaseId, Position, Revision, Tick};
+use quorate_types::{Fault, GroupId, LeaseId, Part, Position, Prepared, Revision, Tick, TxnId};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// One replica of one partition. It has one owner at a time; others read through [`Reader`]s.
@@ -27,6 +29,12 @@ pub struct Partition<E> {
     pub(crate) limits: Limits,
     pub(crate) head: Head,
     pub(crate) leases: Leases,
+    /// Transactions that are prepared here and not ended.
+    pub(crate) prepared: BTreeMap<TxnId, Prepared>,
+    /// Transactions that were decided here, and what they owe to other partitions.
+    pub(crate) decided: BTreeMap<TxnId, Vec<Part>>,
+    /// What transactions hold locked; only at the leader.
+    pub(crate) locks: LockTable,
     /// Pending entries; only at the leader.
     pub(crate) overlay: Option<Overlay>,
     pub(crate) cache: RefCell<Cache>,
@@ -75,6 +83,8 @@ impl<E: Engine> Partition<E> {
     ) -> Result<Self, Fault> {
         check_head(&engine, group, &head)?;
         let leases = state::load_leases(&engine, group)?;
+        let prepared = state::load_prepared(&engine, group)?;
+        let decided = state::load_decided(&engine, group)?;
         let compaction = Progress::load(&engine, group)?;
         let cache = RefCell::new(Cache::new(limits.cache_bytes_max));
         Ok(Self {
@@ -83,6 +93,9 @@ impl<E: Engine> Partition<E> {
             limits,
             head,
             leases,
+            prepared,
+            decided,
+            locks: LockTable::default(),
             overlay: None,
             cache,
             compaction,
@@ -138,6 +151,9 @@ impl<E: Engine> Partition<E> {
         self.overlay = Some(Overlay::new(self.head.revision));
         self.cache.borrow_mut().clear();
         self.leases.lead(now, &self.limits);
+        for (id, Prepared { footprint, floor, .. }) in &self.prepared {
+            self.locks.hold(*id, Held { footprint: footprint.clone(), floor: *floor, is_prepared: true });
+        }
     }
 
     /// It does not lead any more: what was pending is forgotten, and nothing expires here.
@@ -145,6 +161,27 @@ impl<E: Engine> Partition<E> {
         if self.overlay.take().is_some() {
             self.cache.borrow_mut().clear();
             self.leases.follow();
+            self.locks = LockTable::default();
+        }
+    }
+
+    /// The leader's newest revision: that of the last change, pending ones too, or a newer one that it was told of.
+    pub fn newest(&self) -> Revision {
+        self.overlay.as_ref().map_or(self.head.revision, |overlay| overlay.revisions().last())
+    }
+
+    /// At the leader: the keyspace's newest revision is at least this one, whichever partition drew it. What is evaluated next sees the
+    /// keyspace as of it, and draws the one after.
+    pub fn observe(&mut self, newest: Revision) {
+        if let Some(overlay) = &mut self.overlay {
+            overlay.observe(newest);
+        }
+    }
+
+    /// The revocation of a lease did not come about: its end is due again.
+    pub fn end_again(&mut self, lease: LeaseId, now: Tick) {
+        if self.is_leading() {
+            self.leases.end_again(lease, now);
         }
     }
 

@@ -6,19 +6,29 @@
 //! "installing"                       nothing; stands while a snapshot is being installed
 //! "lease/" id                        LeaseRow: granted and checkpointed time to live
 //! "leased/" id key                   nothing; the key belongs to the lease
+//! "holder/" id partition             nothing; that partition holds keys of the lease, whose home this is
+//! "prepared/" txn                    Prepared: a transaction over partitions that is prepared here and not ended
+//! "decided/" txn                     the parts that a transaction decided here owes to other partitions
 //! ```
 //!
-//! A lease's id is its two's complement in 8 bytes, big endian. All values are sealed.
+//! A transaction's name is home, term and number, big endian (4, 8 and 8 bytes), a partition 4 bytes. A lease's id is its two's complement in 8 bytes, big endian. All values are sealed.
 
 use crate::lease::{LeaseRow, Leases};
 use quorate_mvcc::engine::{Engine, Read, Table};
 use quorate_mvcc::layout;
-use quorate_types::{Bytes, Fault, GroupId, LeaseId, Malformed, Position, Revision, wire_struct};
+use quorate_types::{
+    Bytes, Fault, GroupId, LeaseId, Malformed, Part, PartitionId, Position, Prepared, Revision, Term, TxnId,
+    wire_struct,
+};
+use std::collections::BTreeMap;
 
 const HEAD: &[u8] = b"head";
 pub(crate) const INSTALLING: &[u8] = b"installing";
 const LEASE: &[u8] = b"lease/";
 const LEASED: &[u8] = b"leased/";
+const HOLDER: &[u8] = b"holder/";
+const PREPARED: &[u8] = b"prepared/";
+const DECIDED: &[u8] = b"decided/";
 
 /// Where the applied state stands. Written in the same batch as what it speaks of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +75,60 @@ pub(crate) fn leased_row(group: GroupId, lease: LeaseId, key: &[u8]) -> Bytes {
     layout::state_row(group, &[LEASED, &(lease.get() as u64).to_be_bytes(), key].concat())
 }
 
+pub(crate) fn holder_row(group: GroupId, lease: LeaseId, holder: PartitionId) -> Bytes {
+    let id = (lease.get() as u64).to_be_bytes();
+    layout::state_row(group, &[HOLDER, &id, &holder.0.to_be_bytes()].concat())
+}
+
+fn txn_row(group: GroupId, name: &[u8], id: TxnId) -> Bytes {
+    let (home, term, number) = (id.home.0.to_be_bytes(), id.term.0.to_be_bytes(), id.number.to_be_bytes());
+    layout::state_row(group, &[name, &home, &term, &number].concat())
+}
+
+pub(crate) fn prepared_row(group: GroupId, id: TxnId) -> Bytes {
+    txn_row(group, PREPARED, id)
+}
+
+pub(crate) fn decided_row(group: GroupId, id: TxnId) -> Bytes {
+    txn_row(group, DECIDED, id)
+}
+
+/// The transactions that are prepared and not ended.
+pub(crate) fn load_prepared<E: Engine>(
+    engine: &E,
+    group: GroupId,
+) -> Result<BTreeMap<TxnId, Prepared>, Fault> {
+    let mut found = BTreeMap::new();
+    for row in engine.scan(Table::State, layout::state_rows(group, PREPARED)) {
+        let (row, sealed) = row?;
+        let prepared: Prepared = layout::decode(Table::State, &row, sealed)?;
+        found.insert(prepared.id, prepared);
+    }
+    Ok(found)
+}
+
+/// The transactions that were decided and are owed to other partitions.
+pub(crate) fn load_decided<E: Engine>(
+    engine: &E,
+    group: GroupId,
+) -> Result<BTreeMap<TxnId, Vec<Part>>, Fault> {
+    let mut found = BTreeMap::new();
+    for row in engine.scan(Table::State, layout::state_rows(group, DECIDED)) {
+        let (row, sealed) = row?;
+        let at = layout::PREFIX_BYTES + DECIDED.len();
+        let number = |from: usize, len: usize| {
+            let bytes = row.get(at + from..at + from + len)?;
+            Some(bytes.iter().fold(0u64, |number, byte| (number << 8) | u64::from(*byte)))
+        };
+        let (Some(home), Some(term), Some(number)) = (number(0, 4), number(4, 8), number(12, 8)) else {
+            return Err(damaged(&row, "a decision's row key"));
+        };
+        let id = TxnId { home: PartitionId(home as u32), term: Term(term), number };
+        found.insert(id, layout::decode(Table::State, &row, sealed)?);
+    }
+    Ok(found)
+}
+
 /// The leases and their keys, from their rows.
 pub(crate) fn load_leases<E: Engine>(engine: &E, group: GroupId) -> Result<Leases, Fault> {
     let mut leases = Leases::default();
@@ -80,6 +144,17 @@ pub(crate) fn load_leases<E: Engine>(engine: &E, group: GroupId) -> Result<Lease
         layout::open(Table::State, &row, sealed)?;
         if !leases.attach(lease, key) {
             return Err(damaged(&row, "a key's lease, which does not exist"));
+        }
+    }
+    for row in engine.scan(Table::State, layout::state_rows(group, HOLDER)) {
+        let (row, sealed) = row?;
+        let (lease, holder) = split(&row, HOLDER)?;
+        layout::open(Table::State, &row, sealed)?;
+        let Ok(holder) = <[u8; 4]>::try_from(&holder[..]) else {
+            return Err(damaged(&row, "a lease's holder"));
+        };
+        if !leases.add_holder(lease, PartitionId(u32::from_be_bytes(holder))) {
+            return Err(damaged(&row, "a holder's lease, which does not exist"));
         }
     }
     Ok(leases)

@@ -198,6 +198,7 @@ fn an_entry_that_cannot_be_ours_is_a_fault() {
     };
     for bad in [
         entry(1, EntryKind::Write, b"nonsense".to_vec()),
+        entry(1, EntryKind::Prepare, b"nonsense".to_vec()),
         entry(1, EntryKind::Write, command(GroupId::META, 2, 0)),
         entry(1, EntryKind::Write, command(GROUP, 1, 0)),
         entry(1, EntryKind::Write, command(GROUP, 2, 1)),
@@ -207,7 +208,7 @@ fn an_entry_that_cannot_be_ours_is_a_fault() {
     }
     // Reserved kinds only move the place.
     let mut partition = open(&TestEngine::default());
-    let entries = [entry(1, EntryKind::Prepare, b"x".to_vec()), entry(2, EntryKind::Split, Vec::new())];
+    let entries = [entry(1, EntryKind::Config, b"x".to_vec()), entry(2, EntryKind::Split, Vec::new())];
     let applied = partition.apply(&entries, Tick(0)).unwrap();
     assert!(applied.changes.is_empty());
     assert_eq!(partition.applied(), Position { term: Term(1), index: Index(2) });

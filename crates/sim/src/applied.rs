@@ -160,7 +160,9 @@ impl AppliedLog {
                         Effect::Compact { revision } => {
                             moment.compacted = moment.compacted.max(Some(*revision));
                         }
-                        Effect::LeaseCheckpoint { .. } => {}
+                        Effect::LeaseCheckpoint { .. }
+                        | Effect::LeaseHolder { .. }
+                        | Effect::LeaseCopy { .. } => {}
                     }
                 }
             }
@@ -219,6 +221,7 @@ fn check_command(
                 Some(ttl) if *remaining_seconds <= ttl + 1 => {}
                 ttl => return Err(format!("lease {lease} of {ttl:?} s has {remaining_seconds} s left")),
             },
+            Effect::LeaseHolder { .. } | Effect::LeaseCopy { .. } => {}
             Effect::Compact { revision } => {
                 if *revision > before.revision || before.compacted.is_some_and(|last| *revision <= last) {
                     return Err(format!("compacted to {revision} at {before:?}"));

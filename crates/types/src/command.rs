@@ -3,7 +3,7 @@
 //! The leader evaluates a request and the entry carries what changes, with explicit revisions.
 //! Followers apply without evaluating, so two versions of the program cannot diverge over a rule.
 
-use crate::{GroupId, Key, LeaseId, Revision, Slot, Stamp, wire_enum, wire_struct};
+use crate::{GroupId, Key, LeaseId, PartitionId, Revision, Slot, Stamp, wire_enum, wire_struct};
 use bytes::Bytes;
 
 /// The bytes of an entry of kind [`crate::EntryKind::Write`] or [`crate::EntryKind::Lease`].
@@ -74,6 +74,18 @@ pub enum Effect {
         /// The oldest revision that stays readable.
         revision: Revision,
     },
+    /// At a lease's home: another partition holds keys of it from now on.
+    LeaseHolder {
+        /// The lease.
+        lease: LeaseId,
+        /// The partition.
+        holder: PartitionId,
+    },
+    /// At such a partition: keys may be attached to the lease, whose home is elsewhere, until it is removed here.
+    LeaseCopy {
+        /// Its id.
+        lease: LeaseId,
+    },
 }
 
 wire_enum!(Effect {
@@ -83,6 +95,8 @@ wire_enum!(Effect {
     3 => LeaseRemove { lease },
     4 => LeaseCheckpoint { lease, remaining_seconds },
     5 => Compact { revision },
+    6 => LeaseHolder { lease, holder },
+    7 => LeaseCopy { lease },
 });
 
 impl Effect {

@@ -17,13 +17,13 @@ pub enum EntryKind {
     Write,
     /// A [`crate::Command`] about leases: grants, revocations with the deletes they cause, checkpoints.
     Lease,
-    /// A transaction's prepared part. Reserved.
+    /// [`crate::Prepared`]: a transaction's part is prepared here.
     Prepare,
-    /// The commit of a prepared part. Reserved.
+    /// [`crate::Committed`]: the commit of a prepared part.
     Commit,
-    /// The abort of a prepared part. Reserved.
+    /// A [`crate::TxnId`]: the abort of a prepared part.
     Abort,
-    /// The decision over a transaction. Reserved.
+    /// [`crate::Decide`]: the decision over a transaction, in its home partition.
     Decide,
     /// The split of a partition. Reserved.
     Split,

@@ -11,6 +11,7 @@
 //! * [`record`]: what is stored of a key.
 //! * [`request`] and [`reply`]: what a client asks and gets, free of any wire API.
 //! * [`watch`]: what a client asks to be told.
+//! * [`transaction`]: transactions over several partitions.
 //! * [`entry`] and [`command`]: what the replicated log carries (effects, never requests).
 //! * [`codec`]: how all of these become bytes.
 
@@ -27,6 +28,7 @@ pub mod reply;
 pub mod request;
 pub mod revision;
 pub mod slot;
+pub mod transaction;
 pub mod watch;
 
 pub use bytes::Bytes;
@@ -43,4 +45,5 @@ pub use reply::{Answer, Reply};
 pub use request::Request;
 pub use revision::{Revision, Stamp};
 pub use slot::{SLOTS, Slot};
+pub use transaction::{Committed, Decide, Footprint, KnownLease, Part, PastRange, PreState, Prepared, TxnId};
 pub use watch::WatchRequest;
