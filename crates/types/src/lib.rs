@@ -7,7 +7,7 @@
 //!
 //! * [`ids`]: who and where: nodes, groups, leases, terms, indexes, ticks.
 //! * [`revision`]: the order of changes in a keyspace.
-//! * [`key`] and [`slot`]: ranges of keys, and which hash bucket a key belongs to.
+//! * [`key`], [`slot`] and [`slots`]: ranges of keys, which hash bucket a key belongs to, and sets of those.
 //! * [`record`]: what is stored of a key.
 //! * [`request`] and [`reply`]: what a client asks and gets, free of any wire API.
 //! * [`watch`]: what a client asks to be told.
@@ -28,6 +28,7 @@ pub mod reply;
 pub mod request;
 pub mod revision;
 pub mod slot;
+pub mod slots;
 pub mod transaction;
 pub mod watch;
 
@@ -45,5 +46,6 @@ pub use reply::{Answer, Reply};
 pub use request::Request;
 pub use revision::{Revision, Stamp};
 pub use slot::{SLOTS, Slot};
+pub use slots::SlotSet;
 pub use transaction::{Committed, Decide, Footprint, KnownLease, Part, PastRange, PreState, Prepared, TxnId};
 pub use watch::WatchRequest;
