@@ -579,7 +579,7 @@ impl World {
             return;
         }
         // Its messages may come before the tick, or after it.
-        node.time = if self.random.chance(500) { 1_000 - node.rate } else { 0 };
+        node.time = if self.random.chance(500) { 1_000u64.saturating_sub(node.rate) } else { 0 };
         if let Some(running) = &mut node.running {
             running.host.slept();
             self.flying.append(&mut running.mail);
