@@ -14,79 +14,109 @@
 //! no change row any more; the next change of the key finds it as the older version. A step removes
 //! rows and records how far it came in one batch: after a crash the pass goes on from there, and
 //! a step done twice removes nothing twice.
+//!
+//! All partitions that a node has of a keyspace share one feed, so they share one pass over it, as far as all of them have
+//! compacted. What is finished is true of the rows that were there: whoever adds older ones (a snapshot that takes a
+//! partition's place) has to begin again from the start ([`Compactor::forget`]).
 
 use crate::engine::{Batch, Engine, Table};
 use crate::layout::{self, ChangeKind};
-use quorate_types::{Fault, GroupId, Key, Revision, Stamp, wire_struct};
+use quorate_types::{Bytes, Fault, GroupId, Key, KeyspaceId, Revision, Stamp, wire_struct};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
 /// Name of the state row that records how far compaction came.
-pub const STATE_NAME: &[u8] = b"compaction";
+const STATE_NAME: &[u8] = b"compaction";
+
+/// Removes the forgotten history of a keyspace from a node's store, step by step. It has one owner.
+#[derive(Debug)]
+pub struct Compactor {
+    keyspace: KeyspaceId,
+    progress: Progress,
+}
 
 /// How far physical compaction came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+struct Progress {
     /// The newest revision a pass was finished for: history before it is gone from the store.
-    pub finished: Option<Revision>,
+    finished: Option<Revision>,
     /// The pass under way.
-    pub pass: Option<Pass>,
+    pass: Option<Pass>,
 }
 
 /// A pass under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pass {
+struct Pass {
     /// What it compacts to.
-    pub target: Revision,
+    target: Revision,
     /// The last change it looked at.
-    pub after: Option<Stamp>,
+    after: Option<Stamp>,
 }
 
 wire_struct!(Progress { finished, pass });
 wire_struct!(Pass { target, after });
 
-impl Progress {
-    /// As recorded in the store.
-    pub fn load<E: Engine>(engine: &E, group: GroupId) -> Result<Self, Fault> {
-        let row = layout::state_row(group, STATE_NAME);
-        match engine.get(Table::State, &row)? {
-            Some(sealed) => layout::decode(Table::State, &row, sealed),
-            None => Ok(Self::default()),
-        }
+impl Compactor {
+    /// Goes on from where the store says that it is.
+    pub fn open<E: Engine>(engine: &E, keyspace: KeyspaceId) -> Result<Self, Fault> {
+        let row = Self::row(keyspace);
+        let progress = match engine.get(Table::State, &row)? {
+            Some(sealed) => layout::decode(Table::State, &row, sealed)?,
+            None => Progress::default(),
+        };
+        Ok(Self { keyspace, progress })
+    }
+
+    /// Has the next one that is opened begin from the start, as part of a batch: there may be rows again that were removed.
+    pub fn forget(keyspace: KeyspaceId, batch: &mut Batch) {
+        batch.delete(Table::State, Self::row(keyspace));
+    }
+
+    /// Everything before this revision is gone from the store.
+    pub fn finished(&self) -> Option<Revision> {
+        self.progress.finished
     }
 
     /// Whether there is anything to do to have everything before `compacted` removed.
     pub fn is_pending(&self, compacted: Option<Revision>) -> bool {
-        self.pass.is_some() || self.finished < compacted
+        self.progress.pass.is_some() || self.progress.finished != compacted
     }
 
     /// Looks at up to `rows_max` rows (at least one change) on the way to `compacted`, removes what may go,
-    /// and records it. A pass that was begun for an older revision is finished first. True when nothing is
-    /// left to do.
+    /// and records it. `compacted` is the least that the node's partitions of the keyspace have compacted to. A pass that was
+    /// begun for an older revision is finished first. True when nothing is left to do.
     pub fn step<E: Engine>(
         &mut self,
         engine: &E,
-        group: GroupId,
         compacted: Option<Revision>,
         rows_max: usize,
     ) -> Result<bool, Fault> {
         if !self.is_pending(compacted) {
             return Ok(true);
         }
-        let pass = match self.pass {
+        let Self { keyspace, progress } = self;
+        let keyspace = *keyspace;
+        if progress.finished > compacted || progress.pass.is_some_and(|pass| Some(pass.target) > compacted) {
+            // A partition came to this node that has compacted less than the others had. It may still write rows as old
+            // as that, which a pass that begins where the last one ended would never meet.
+            *progress = Progress { finished: progress.finished.min(compacted), pass: None };
+            self.record(engine, Batch::default())?;
+            return Ok(!self.is_pending(compacted));
+        }
+        let pass = match progress.pass {
             Some(pass) => pass,
             None => Pass { target: compacted.unwrap_or_default(), after: None },
         };
         let from = match pass.after {
-            Some(stamp) => Bound::Excluded(layout::change_row(group, stamp)),
+            Some(stamp) => Bound::Excluded(layout::change_row(keyspace, stamp)),
             // Changes before the last finished pass are gone; starting behind them spares walking over
             // the holes they left.
             None => Bound::Included(layout::change_row(
-                group,
-                Stamp { revision: self.finished.unwrap_or_default(), sub: 0 },
+                keyspace,
+                Stamp { revision: progress.finished.unwrap_or_default(), sub: 0 },
             )),
         };
-        let (_, end) = layout::group_rows(group);
+        let (_, end) = layout::change_rows(keyspace, pass.target);
         let mut batch = Batch::default();
         let mut looked_at = 0;
         let mut reached = None;
@@ -101,14 +131,14 @@ impl Progress {
                 break;
             }
             if looked_at >= rows_max && reached.is_some() {
-                self.pass = Some(Pass { target: pass.target, after: reached });
-                self.record(engine, group, batch)?;
+                progress.pass = Some(Pass { target: pass.target, after: reached });
+                self.record(engine, batch)?;
                 return Ok(false);
             }
             let value = layout::open(Table::Change, &row, sealed)?;
-            let (kind, key) = layout::split_change_value(&value).map_err(damaged)?;
+            let (kind, _, key) = layout::split_change_value(&value).map_err(damaged)?;
             let seen = newest.insert(key.clone(), stamp);
-            for version in engine.scan(Table::Version, layout::version_rows_before(group, &key, stamp)) {
+            for version in engine.scan(Table::Version, layout::version_rows_before(keyspace, &key, stamp)) {
                 let (version_row, _) = version?;
                 let (_, older) = layout::split_version(&version_row)
                     .map_err(|cause| layout::damaged(Table::Version, &version_row, cause))?;
@@ -123,23 +153,26 @@ impl Progress {
             }
             if stamp.revision < pass.target {
                 if kind == ChangeKind::Delete {
-                    batch.delete(Table::Version, layout::version_row(group, &key, stamp));
+                    batch.delete(Table::Version, layout::version_row(keyspace, &key, stamp));
                 }
                 batch.delete(Table::Change, row);
             }
             looked_at += 1;
             reached = Some(stamp);
         }
-        self.finished = Some(pass.target);
-        self.pass = None;
-        self.record(engine, group, batch)?;
+        *progress = Progress { finished: Some(pass.target), pass: None };
+        self.record(engine, batch)?;
         Ok(!self.is_pending(compacted))
     }
 
-    fn record<E: Engine>(&self, engine: &E, group: GroupId, mut batch: Batch) -> Result<(), Fault> {
-        let row = layout::state_row(group, STATE_NAME);
-        let value = layout::encode(Table::State, &row, self);
+    fn record<E: Engine>(&self, engine: &E, mut batch: Batch) -> Result<(), Fault> {
+        let row = Self::row(self.keyspace);
+        let value = layout::encode(Table::State, &row, &self.progress);
         batch.put(Table::State, row, value);
         engine.write(batch)
+    }
+
+    fn row(keyspace: KeyspaceId) -> Bytes {
+        layout::state_row(GroupId { keyspace, partition: layout::EVERY_PARTITION }, STATE_NAME)
     }
 }

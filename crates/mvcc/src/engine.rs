@@ -3,13 +3,13 @@
 use quorate_types::{Bytes, Fault};
 use std::ops::Bound;
 
-/// The three ordered tables a node's store keeps. Rows of all groups share them, told apart by the
-/// group prefix of their keys (see [`crate::layout`]): hundreds of groups do not need hundreds of files.
+/// The three ordered tables a node's store keeps. Rows of all keyspaces share them, told apart by the
+/// prefix of their keys (see [`crate::layout`]): hundreds of groups do not need hundreds of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
-    /// (group, key, newest stamp first) → record.
+    /// (keyspace, key, newest stamp first) → record.
     Version,
-    /// (group, stamp) → which key changed: the change feed that watches catch up from.
+    /// (keyspace, stamp) → which key changed: the change feed that watches catch up from.
     Change,
     /// (group, name) → small facts: applied index, revision, compaction, leases.
     State,

@@ -10,13 +10,14 @@
 
 use crate::engine::{Read, Table};
 use crate::layout;
-use quorate_types::{Bytes, Fault, GroupId, KeyRange, Record, Revision};
+use quorate_types::{Bytes, Fault, KeyRange, KeyspaceId, Record, Revision, SlotSet};
 
-/// The hash of the history up to `through`, as if compacted at `compacted`. `read` must be one moment (a snapshot), or
-/// nothing may be removed meanwhile.
+/// The hash of a keyspace's history up to `through`, as if compacted at `compacted`; of what is in `slots`, if they are given.
+/// `read` must be one moment (a snapshot), or nothing may be removed meanwhile.
 pub fn history<R: Read>(
     read: &R,
-    group: GroupId,
+    keyspace: KeyspaceId,
+    slots: Option<&SlotSet>,
     through: Revision,
     compacted: Option<Revision>,
 ) -> Result<u32, Fault> {
@@ -25,7 +26,7 @@ pub fn history<R: Read>(
     let mut current = Bytes::new();
     // Whether a version of the current key at or before the compacted revision was met: older ones are forgotten.
     let mut is_settled = false;
-    for row in read.scan(Table::Version, layout::version_rows(group, &KeyRange::all())) {
+    for row in read.scan(Table::Version, layout::version_rows(keyspace, &KeyRange::all())) {
         let (row, sealed) = row?;
         let damaged = |cause| layout::damaged(Table::Version, &row, cause);
         let (name, stamp) = layout::split_version(&row).map_err(damaged)?;
@@ -38,6 +39,11 @@ pub fn history<R: Read>(
         }
         // Checked for every row, kept or not: this is also how a scrub finds rot.
         let value = layout::open(Table::Version, &row, sealed)?;
+        if let Some(slots) = slots
+            && !slots.contains(layout::slot(Table::Version, &value).map_err(damaged)?)
+        {
+            continue;
+        }
         if stamp.revision < compacted {
             let is_newest = !is_settled;
             is_settled = true;

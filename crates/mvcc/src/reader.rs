@@ -7,22 +7,27 @@
 //! Caveat: an iteration may be made of several scans, each of a moment of its own. That is sound because
 //! what a key was at a revision never changes; the one thing that can be missing is history that
 //! was compacted meanwhile, so a caller checks the compacted revision again when it has what it wanted.
+//!
+//! The partitions of a keyspace share its rows. A key space may be limited to the slots of one of them; that steps over the
+//! others' rows, so it costs reading those too, and is for the few reads that must not see them.
 
 use crate::engine::{Read, Rows, Table};
 use crate::layout::{self, ChangeKind};
 use quorate_types::{
-    Bytes, Changes, Event, Fault, GroupId, Key, KeyRange, KeyValue, Record, Revision, Stamp,
+    Bytes, Changes, Event, Fault, Key, KeyRange, KeyValue, KeyspaceId, Record, Revision, Slot, SlotSet, Stamp,
 };
 use std::ops::Bound;
 
 /// Rows of one key that are stepped over before the iterator seeks past the rest.
 const SKIPPED_MAX: u32 = 8;
 
-/// The key space of one group.
+/// The key space of one keyspace, or what is in some of its slots.
 #[derive(Debug)]
 pub struct KeySpace<'a, R> {
     read: &'a R,
-    group: GroupId,
+    keyspace: KeyspaceId,
+    /// `None` is every slot.
+    slots: Option<&'a SlotSet>,
 }
 
 impl<R> Clone for KeySpace<'_, R> {
@@ -43,14 +48,24 @@ pub struct Page {
 }
 
 impl<'a, R: Read> KeySpace<'a, R> {
-    /// The key space of `group` in this store.
-    pub fn new(read: &'a R, group: GroupId) -> Self {
-        Self { read, group }
+    /// All keys of `keyspace` in this store.
+    pub fn new(read: &'a R, keyspace: KeyspaceId) -> Self {
+        Self { read, keyspace, slots: None }
+    }
+
+    /// Only the keys in `slots`. Whoever asks for a single key knows where it belongs, so this is about
+    /// [`KeySpace::range`] and [`KeySpace::changes`].
+    pub fn within(self, slots: &'a SlotSet) -> Self {
+        Self { slots: Some(slots).filter(|slots| !slots.is_all()), ..self }
+    }
+
+    fn has(&self, slot: Slot) -> bool {
+        self.slots.is_none_or(|slots| slots.contains(slot))
     }
 
     /// The newest version of `key` at or before `at`.
     pub fn version(&self, key: &[u8], at: Revision) -> Result<Option<(Stamp, Record)>, Fault> {
-        let mut rows = self.read.scan(Table::Version, layout::version_rows_at(self.group, key, at));
+        let mut rows = self.read.scan(Table::Version, layout::version_rows_at(self.keyspace, key, at));
         let Some(row) = rows.next() else { return Ok(None) };
         let (row, sealed) = row?;
         let (_, stamp) =
@@ -68,9 +83,9 @@ impl<'a, R: Read> KeySpace<'a, R> {
 
     /// The keys of `range` that existed at `at`, ascending.
     pub fn range(&self, range: &KeyRange, at: Revision) -> Pairs<'a, R> {
-        let (start, end) = layout::version_rows(self.group, range);
+        let (start, end) = layout::version_rows(self.keyspace, range);
         Pairs {
-            read: self.read,
+            space: *self,
             rows: self.read.scan(Table::Version, (start, end.clone())),
             end,
             at,
@@ -111,12 +126,17 @@ impl<'a, R: Read> KeySpace<'a, R> {
         let mut events: Vec<Event> = Vec::new();
         let mut revision = from;
         let mut bytes = 0;
-        for row in self.read.scan(Table::Change, layout::change_rows(self.group, from)) {
+        for row in self.read.scan(Table::Change, layout::change_rows(self.keyspace, from)) {
             let (row, sealed) = row?;
             let damaged = |cause| layout::damaged(Table::Change, &row, cause);
             let stamp = layout::split_change(&row).map_err(damaged)?;
             if stamp.revision > through {
                 break;
+            }
+            let value = layout::open(Table::Change, &row, sealed)?;
+            let (kind, slot, key) = layout::split_change_value(&value).map_err(damaged)?;
+            if !self.has(slot) {
+                continue;
             }
             if stamp.revision != revision && !events.is_empty() {
                 page.changes.push(Changes { revision, events: std::mem::take(&mut events).into() });
@@ -126,12 +146,10 @@ impl<'a, R: Read> KeySpace<'a, R> {
                 }
             }
             revision = stamp.revision;
-            let value = layout::open(Table::Change, &row, sealed)?;
-            let (kind, key) = layout::split_change_value(&value).map_err(damaged)?;
             let event = match kind {
                 ChangeKind::Delete => Event::Delete { key, modified: revision },
                 ChangeKind::Put => {
-                    let row = layout::version_row(self.group, &key, stamp);
+                    let row = layout::version_row(self.keyspace, &key, stamp);
                     let Some(sealed) = self.read.get(Table::Version, &row)? else { return Ok(None) };
                     match layout::decode(Table::Version, &row, sealed)? {
                         Record::Value(stored) => Event::Put(KeyValue::new(key, stamp, stored)),
@@ -154,11 +172,11 @@ impl<'a, R: Read> KeySpace<'a, R> {
 
 /// The pairs of a range at a revision, ascending by key. Ends after the first error.
 pub struct Pairs<'a, R> {
-    read: &'a R,
+    space: KeySpace<'a, R>,
     rows: Rows<'a>,
     end: Bound<Bytes>,
     at: Revision,
-    /// Prefix and escaped key of the rows now passing by.
+    /// Keyspace and escaped key of the rows now passing by.
     current: Bytes,
     /// The version that counts was met; the rest of this key's rows are older.
     answered: bool,
@@ -185,7 +203,7 @@ impl<R: Read> Pairs<'_, R> {
             self.rows = Box::new(std::iter::empty());
             return;
         }
-        self.rows = self.read.scan(Table::Version, (Bound::Included(start), self.end.clone()));
+        self.rows = self.space.read.scan(Table::Version, (Bound::Included(start), self.end.clone()));
     }
 
     fn step(&mut self) -> Result<Option<KeyValue>, Fault> {
@@ -205,7 +223,9 @@ impl<R: Read> Pairs<'_, R> {
             }
             self.answered = true;
             self.skipped = 0;
-            if let Record::Value(stored) = layout::decode(Table::Version, &row, sealed)? {
+            if let Record::Value(stored) = layout::decode(Table::Version, &row, sealed)?
+                && self.space.has(stored.slot)
+            {
                 let key = layout::unescape(&self.current).map_err(damaged)?;
                 return Ok(Some(KeyValue::new(key, stamp, stored)));
             }

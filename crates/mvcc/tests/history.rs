@@ -6,17 +6,19 @@
 
 mod support;
 
-use quorate_mvcc::KeySpace;
-use quorate_mvcc::compact::Progress;
 use quorate_mvcc::engine::{Batch, Engine, Table};
 use quorate_mvcc::hash;
 use quorate_mvcc::layout::{self, ChangeKind};
+use quorate_mvcc::{Compactor, KeySpace};
 use quorate_types::record::Stored;
-use quorate_types::{Bytes, Encode, Event, GroupId, Key, KeyRange, KeyValue, Record, Revision, Slot, Stamp};
+use quorate_types::{
+    Bytes, Encode, Event, Key, KeyRange, KeyValue, KeyspaceId, Record, Revision, Slot, SlotSet, Stamp,
+};
 use std::collections::BTreeMap;
+use std::iter::once;
 use support::{Random, TestEngine};
 
-const GROUP: GroupId = GroupId::FIRST;
+const KEYSPACE: KeyspaceId = KeyspaceId::DEFAULT;
 
 /// The whole state after each revision, and what each revision changed.
 struct Twin {
@@ -28,6 +30,11 @@ struct Twin {
 
 fn keys() -> Vec<Key> {
     ["a", "a\0", "a\0b", "ab", "b", "\0", "\u{1}", "c", "zz"].map(Bytes::from).to_vec()
+}
+
+/// Not the real one, which all of these keys share.
+fn slot_of(key: &Key) -> Slot {
+    Slot(key.len() as u16)
 }
 
 impl Twin {
@@ -67,7 +74,7 @@ impl Twin {
     }
 
     fn write(&mut self, batch: &mut Batch, stamp: Stamp, key: &Key, pair: Option<&KeyValue>) {
-        let slot = Slot::of(key);
+        let slot = slot_of(key);
         let (kind, record, event) = match pair {
             Some(pair) => (
                 ChangeKind::Put,
@@ -86,10 +93,10 @@ impl Twin {
                 Event::Delete { key: key.clone(), modified: stamp.revision },
             ),
         };
-        let row = layout::version_row(GROUP, key, stamp);
+        let row = layout::version_row(KEYSPACE, key, stamp);
         batch.put(Table::Version, row.clone(), layout::seal(Table::Version, &row, record.encoded_vec()));
-        let row = layout::change_row(GROUP, stamp);
-        let value = layout::seal(Table::Change, &row, layout::change_value(kind, key));
+        let row = layout::change_row(KEYSPACE, stamp);
+        let value = layout::seal(Table::Change, &row, layout::change_value(kind, slot, key));
         batch.put(Table::Change, row, value);
         self.changes.entry(stamp.revision).or_default().push(event);
         self.versions.insert((key.clone(), stamp), pair.cloned());
@@ -101,7 +108,7 @@ impl Twin {
 
     /// Everything that may be asked of revisions from `compacted` on.
     fn check(&self, engine: &TestEngine, compacted: Option<Revision>) {
-        let space = KeySpace::new(engine, GROUP);
+        let space = KeySpace::new(engine, KEYSPACE);
         let from = compacted.unwrap_or(Revision(1));
         let ranges = [
             KeyRange::all(),
@@ -138,10 +145,45 @@ impl Twin {
         assert_eq!(found, expected);
     }
 
+    /// The same for what is in some slots: as if the other keys were not there.
+    fn check_within(&self, slots: &SlotSet) {
+        let space = KeySpace::new(&self.engine, KEYSPACE).within(slots);
+        for (at, state) in &self.states {
+            let expected: Vec<&KeyValue> =
+                state.values().filter(|pair| slots.contains(slot_of(&pair.key))).collect();
+            let found: Vec<KeyValue> = space.range(&KeyRange::all(), *at).map(Result::unwrap).collect();
+            assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{slots} at {at}");
+        }
+        let key = |event: &Event| match event {
+            Event::Put(pair) => pair.key.clone(),
+            Event::Delete { key, .. } => key.clone(),
+        };
+        let mut next = Some(Revision(1));
+        let mut found = Vec::new();
+        while let Some(at) = next {
+            let page = space.changes(at, self.newest(), 3, 40).unwrap().unwrap();
+            assert!(page.changes.len() <= 3);
+            next = page.next;
+            found.extend(page.changes.into_iter().map(|changes| (changes.revision, changes.events.to_vec())));
+        }
+        let within = |events: &Vec<Event>| -> Vec<Event> {
+            events.iter().filter(|event| slots.contains(slot_of(&key(event)))).cloned().collect()
+        };
+        let expected: Vec<_> = self
+            .changes
+            .iter()
+            .map(|(revision, events)| (*revision, within(events)))
+            .filter(|(_, events)| !events.is_empty())
+            .collect();
+        assert_eq!(found, expected, "{slots}");
+    }
+
     fn hash(&self, engine: &TestEngine, compacted: Option<Revision>) -> Vec<u32> {
         let from = compacted.unwrap_or(Revision(1));
         let through = (from.0..=self.newest().0).map(Revision);
-        through.map(|through| hash::history(&engine.snapshot(), GROUP, through, compacted).unwrap()).collect()
+        through
+            .map(|through| hash::history(&engine.snapshot(), KEYSPACE, None, through, compacted).unwrap())
+            .collect()
     }
 
     /// The versions that the rule leaves after compacting at `at`.
@@ -156,7 +198,7 @@ impl Twin {
                     .any(|(other, later)| other == key && later > stamp && later.revision <= at);
                 stamp.revision >= at || (is_newest && pair.is_some())
             })
-            .map(|((key, stamp), _)| layout::version_row(GROUP, key, *stamp))
+            .map(|((key, stamp), _)| layout::version_row(KEYSPACE, key, *stamp))
             .collect();
         rows.sort();
         rows
@@ -174,21 +216,20 @@ fn every_revision_reads_as_it_was_before_while_and_after_history_is_compacted() 
         let twin = Twin::grow(&mut random, 45);
         twin.engine.flush().unwrap();
         twin.check(&twin.engine, None);
-        let mut progress = Progress::default();
+        let mut compactor = Compactor::open(&twin.engine, KEYSPACE).unwrap();
         let mut engine = twin.engine.clone();
         let mut compacted = Revision(0);
         for _ in 0..4 {
             compacted = Revision(compacted.0 + 1 + random.below(12)).min(twin.newest());
             let hashes = twin.hash(&engine, Some(compacted));
             loop {
-                let is_done =
-                    progress.step(&engine, GROUP, Some(compacted), 1 + random.below(7) as usize).unwrap();
+                let is_done = compactor.step(&engine, Some(compacted), 1 + random.below(7) as usize).unwrap();
                 twin.check(&engine, Some(compacted));
                 assert_eq!(twin.hash(&engine, Some(compacted)), hashes, "seed {seed} at {compacted}");
                 if random.chance(4) {
                     // A crash loses some steps; the rest is done again from what the store remembers.
                     engine = engine.crash(random.below(1 + engine.unflushed() as u64) as usize);
-                    progress = Progress::load(&engine, GROUP).unwrap();
+                    compactor = Compactor::open(&engine, KEYSPACE).unwrap();
                     continue;
                 }
                 if is_done {
@@ -207,13 +248,13 @@ fn a_rotten_row_is_a_fault_and_never_an_answer() {
     for (table, (row, _)) in twin.engine.dump() {
         let engine = twin.engine.crash(usize::MAX);
         engine.rot(table, &row);
-        let space = KeySpace::new(&engine, GROUP);
+        let space = KeySpace::new(&engine, KEYSPACE);
         match table {
             Table::Version => {
                 let newest = (2..=twin.newest().0).map(Revision);
                 let faults = newest.filter(|at| space.range(&KeyRange::all(), *at).any(|pair| pair.is_err()));
                 // A version that another change of the same revision replaced is never read by a range.
-                let hash = hash::history(&engine.snapshot(), GROUP, twin.newest(), None);
+                let hash = hash::history(&engine.snapshot(), KEYSPACE, None, twin.newest(), None);
                 assert!(hash.is_err() && faults.count() <= 20);
             }
             Table::Change => {
@@ -221,5 +262,62 @@ fn a_rotten_row_is_a_fault_and_never_an_answer() {
             }
             Table::State => {}
         }
+    }
+}
+
+#[test]
+fn a_key_space_within_slots_is_as_if_there_were_no_others() {
+    for seed in 0..5 {
+        let twin = Twin::grow(&mut Random::new(seed), 40);
+        let sets = [
+            SlotSet::none(),
+            SlotSet::from_ranges(once(1..2)),
+            SlotSet::from_ranges(once(2..4)),
+            SlotSet::all(),
+        ];
+        for slots in &sets {
+            twin.check_within(slots);
+        }
+        // The hash of some slots is that of a store which holds only those.
+        let [_, _, slots, all] = &sets;
+        let hash = |engine: &TestEngine, slots| {
+            hash::history(&engine.snapshot(), KEYSPACE, slots, twin.newest(), Some(Revision(20))).unwrap()
+        };
+        let alone = twin.engine.crash(usize::MAX);
+        let mut batch = Batch::default();
+        for (key, stamp) in twin.versions.keys().filter(|(key, _)| !slots.contains(slot_of(key))) {
+            batch.delete(Table::Version, layout::version_row(KEYSPACE, key, *stamp));
+        }
+        alone.write(batch).unwrap();
+        assert_eq!(hash(&twin.engine, Some(slots)), hash(&alone, None));
+        assert_eq!(hash(&twin.engine, Some(all)), hash(&twin.engine, None));
+        assert_ne!(hash(&twin.engine, Some(slots)), hash(&twin.engine, None));
+    }
+}
+
+/// A partition is moved to a node that had compacted further without it, and brings older history along.
+#[test]
+fn rows_older_than_the_last_compaction_are_removed_when_the_next_one_may() {
+    let twin = Twin::grow(&mut Random::new(3), 40);
+    let engine = twin.engine.crash(usize::MAX);
+    let mut compactor = Compactor::open(&engine, KEYSPACE).unwrap();
+    while !compactor.step(&engine, Some(Revision(30)), 5).unwrap() {}
+    assert_eq!(compactor.finished(), Some(Revision(30)));
+    for compacted in [None, Some(Revision(10))] {
+        // What was removed is there again.
+        let mut batch = Batch::default();
+        for (table, (row, value)) in twin.engine.dump() {
+            batch.put(table, row, value);
+        }
+        engine.write(batch).unwrap();
+        while !compactor.step(&engine, compacted, 5).unwrap() {}
+        assert_eq!(compactor.finished(), compacted);
+        twin.check(&engine, compacted);
+        // A pass under way that may not go on.
+        assert!(!compactor.step(&engine, Some(Revision(35)), 5).unwrap());
+        while !compactor.step(&engine, compacted, 5).unwrap() {}
+        twin.check(&engine, Some(Revision(35)));
+        while !compactor.step(&engine, Some(Revision(35)), 5).unwrap() {}
+        assert_eq!(stored_versions(&engine), twin.kept(Revision(35)));
     }
 }

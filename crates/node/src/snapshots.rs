@@ -2,7 +2,7 @@
 //!
 //! The leader keeps a view of its store and sends a chunk for each pull, so many bytes a tick. The
 //! follower asks for the next chunk when it has stored the last, and asks again when none comes: a broken
-//! connection costs the chunk under way, not the snapshot. The old state is given up when the fetch
+//! connection costs the chunk under way, not the snapshot. A chunk may hold no rows and only lead on. The old state is given up when the fetch
 //! begins (it is of no use to anyone), and until the new one is whole this replica applies and serves
 //! nothing and does not ask for votes; a crash in between is noticed at the next start.
 
@@ -86,7 +86,9 @@ impl<E: Engine> Sources<E> {
                 to,
                 match chunk {
                     Some(chunk) => {
-                        self.budget = self.budget.saturating_sub(size(&chunk).max(1));
+                        // One that is neither full nor the last was as much work: its rows are few among many others.
+                        let least = if chunk.last { 1 } else { chunk_bytes / 2 };
+                        self.budget = self.budget.saturating_sub(size(&chunk).max(least));
                         PeerMessage::SnapshotChunk { group, position, after, chunk }
                     }
                     None => PeerMessage::SnapshotGone { group, position },

@@ -7,7 +7,7 @@ use quorate_node::{GroupStart, Host, Options, Standing};
 use quorate_partition::{Limits, Opened, Partition};
 use quorate_storage::memory::MemoryEngine;
 use quorate_types::{
-    Bytes, Entry, EntryKind, GroupId, HardState, Index, LogWrite, NodeId, Position, Term, Tick,
+    Bytes, Entry, EntryKind, GroupId, HardState, Index, LogWrite, NodeId, Position, SlotSet, Term, Tick,
 };
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ fn entries(terms: &[u64]) -> Vec<Entry> {
 fn first_write(applied: &[u64], logged: &[u64]) -> Option<LogWrite> {
     let engine = MemoryEngine::default();
     let Opened::Ready(mut partition) =
-        Partition::open(engine.clone(), GroupId::FIRST, Limits::default()).unwrap()
+        Partition::open(engine.clone(), GroupId::FIRST, SlotSet::all(), Limits::default()).unwrap()
     else {
         panic!("an empty store is whole")
     };

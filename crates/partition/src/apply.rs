@@ -100,9 +100,14 @@ impl<E: Engine> Partition<E> {
         }
         let row = Head::row(self.group);
         batch.put(Table::State, row.clone(), layout::encode(Table::State, &row, &head));
+        if !self.are_slots_stored {
+            let row = state::slots_row(self.group);
+            batch.put(Table::State, row.clone(), layout::encode(Table::State, &row, &*self.slots));
+        }
         self.engine.write(batch)?;
+        self.are_slots_stored = true;
         self.head = head;
-        self.published.publish(&head);
+        self.publication.publish(&head);
         if let Some(overlay) = &mut self.overlay {
             overlay.release(head.position.index);
         }
@@ -221,11 +226,12 @@ impl<E: Engine> Partition<E> {
     }
 
     fn put_rows(&self, batch: &mut Batch, stamp: Stamp, key: &Key, kind: ChangeKind, record: &Record) {
-        let row = layout::version_row(self.group, key, stamp);
+        let keyspace = self.group.keyspace;
+        let row = layout::version_row(keyspace, key, stamp);
         let value = layout::seal(Table::Version, &row, record.encoded_vec());
         batch.put(Table::Version, row, value);
-        let row = layout::change_row(self.group, stamp);
-        let value = layout::seal(Table::Change, &row, layout::change_value(kind, key));
+        let row = layout::change_row(keyspace, stamp);
+        let value = layout::seal(Table::Change, &row, layout::change_value(kind, record.slot(), key));
         batch.put(Table::Change, row, value);
     }
 

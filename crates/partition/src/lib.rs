@@ -3,7 +3,7 @@
 //! * [`evaluate`]: the leader turns a request into effects; only then is a revision drawn.
 //! * [`footprint`] and [`transactions`]: its share in transactions over several partitions.
 //! * [`apply`]: every replica makes committed effects part of its state, without deciding anything.
-//! * [`reader`]: any thread reads the applied state.
+//! * [`publication`] and [`reader`]: any thread reads the applied state.
 //! * [`snapshot`]: the whole state, sent to a replica that fell behind.
 //! * [`watch`]: who hears of which change.
 //!
@@ -20,6 +20,7 @@ pub mod limits;
 mod locks;
 mod overlay;
 pub mod partition;
+pub mod publication;
 mod range;
 pub mod reader;
 pub mod snapshot;
@@ -36,4 +37,5 @@ pub use evaluate::Evaluated;
 pub use footprint::{Places, Touched};
 pub use limits::Limits;
 pub use partition::{Opened, Partition};
+pub use publication::Publication;
 pub use reader::{HashKv, Reader};

@@ -5,21 +5,27 @@ use crate::lease::Leases;
 use crate::limits::Limits;
 use crate::locks::{Held, LockTable};
 use crate::overlay::{Ahead, Overlay};
-use crate::reader::{Published, Reader, check_head};
+use crate::publication::Publication;
+use crate::reader::Reader;
 use crate::state::{self, Head};
 use quorate_mvcc::KeySpace;
-use quorate_mvcc::compact::Progress;
 use quorate_mvcc::engine::{Engine, Table};
 use quorate_mvcc::layout;
 use quorate_types::reply::LeaseTime;
-use quorate_types::{Fault, GroupId, LeaseId, Part, Position, Prepared, Revision, Tick, TxnId};
+use quorate_types::{
+    Fault, GroupId, LeaseId, Malformed, Part, Position, Prepared, Revision, SlotSet, Tick, TxnId,
+};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// How many changes of other partitions are stepped over to find the newest of this one.
+const FOREIGN_CHANGES_MAX: usize = 10_000;
+
 /// One replica of one partition. It has one owner at a time; others read through [`Reader`]s.
 ///
 /// * `head` is what the store says, and what is published to readers is never ahead of it.
+/// * The partition owns the keys in its slots and no others; other partitions of the keyspace have theirs in the same rows.
 /// * There is an overlay exactly while this replica leads, and its revisions go on after `head`'s.
 /// * After a [`Fault`] the partition must not be used again: what reached the store is unknown.
 #[derive(Debug)]
@@ -27,6 +33,9 @@ pub struct Partition<E> {
     pub(crate) engine: E,
     pub(crate) group: GroupId,
     pub(crate) limits: Limits,
+    pub(crate) slots: Arc<SlotSet>,
+    /// Whether the store says so, too. The batch of the first apply does.
+    pub(crate) are_slots_stored: bool,
     pub(crate) head: Head,
     pub(crate) leases: Leases,
     /// Transactions that are prepared here and not ended.
@@ -38,9 +47,8 @@ pub struct Partition<E> {
     /// Pending entries; only at the leader.
     pub(crate) overlay: Option<Overlay>,
     pub(crate) cache: RefCell<Cache>,
-    pub(crate) compaction: Progress,
     pub(crate) no_space: bool,
-    pub(crate) published: Arc<Published>,
+    pub(crate) publication: Publication,
 }
 
 /// What is found when a partition is opened.
@@ -64,33 +72,52 @@ impl<E> Opened<E> {
 }
 
 impl<E: Engine> Partition<E> {
-    /// Restores the state of `group` from its rows.
-    pub fn open(engine: E, group: GroupId, limits: Limits) -> Result<Opened<E>, Fault> {
+    /// Restores the state of `group` from its rows, as the only partition of its keyspace. A group that has none yet owns
+    /// `initial`.
+    pub fn open(engine: E, group: GroupId, initial: SlotSet, limits: Limits) -> Result<Opened<E>, Fault> {
+        Self::open_among(&Publication::by_apply(), engine, group, initial, limits)
+    }
+
+    /// The same, for one of several partitions of a keyspace, which all publish to the same readers.
+    pub fn open_among(
+        publication: &Publication,
+        engine: E,
+        group: GroupId,
+        initial: SlotSet,
+        limits: Limits,
+    ) -> Result<Opened<E>, Fault> {
+        assert!(group.partition != layout::EVERY_PARTITION, "{group} is in place of a partition's number");
         if engine.get(Table::State, &layout::state_row(group, state::INSTALLING))?.is_some() {
             return Ok(Opened::Incomplete);
         }
         let head = Head::load(&engine, group)?;
-        let published = Arc::new(Published::new(&head));
-        Ok(Opened::Ready(Box::new(Self::restore(engine, group, limits, head, published)?)))
+        let partition = Self::restore(engine, group, initial, limits, head, publication.clone())?;
+        partition.publication.publish(&head);
+        Ok(Opened::Ready(Box::new(partition)))
     }
 
     pub(crate) fn restore(
         engine: E,
         group: GroupId,
+        initial: SlotSet,
         limits: Limits,
         head: Head,
-        published: Arc<Published>,
+        publication: Publication,
     ) -> Result<Self, Fault> {
-        check_head(&engine, group, &head)?;
+        let stored = state::load_slots(&engine, group)?;
+        let are_slots_stored = stored.is_some();
+        let slots = Arc::new(stored.unwrap_or(initial));
+        check_head(&engine, group, &slots, &head)?;
         let leases = state::load_leases(&engine, group)?;
         let prepared = state::load_prepared(&engine, group)?;
         let decided = state::load_decided(&engine, group)?;
-        let compaction = Progress::load(&engine, group)?;
         let cache = RefCell::new(Cache::new(limits.cache_bytes_max));
         Ok(Self {
             engine,
             group,
             limits,
+            slots,
+            are_slots_stored,
             head,
             leases,
             prepared,
@@ -98,9 +125,8 @@ impl<E: Engine> Partition<E> {
             locks: LockTable::default(),
             overlay: None,
             cache,
-            compaction,
             no_space: false,
-            published,
+            publication,
         })
     }
 
@@ -112,6 +138,17 @@ impl<E: Engine> Partition<E> {
     /// Whose state it is.
     pub fn group(&self) -> GroupId {
         self.group
+    }
+
+    /// What of the keyspace is the partition's.
+    pub fn slots(&self) -> &Arc<SlotSet> {
+        &self.slots
+    }
+
+    /// Whether what is applied here is the keyspace's newest revision as soon as it is: true of a keyspace's only partition.
+    /// Otherwise the owner says how far all are ([`Publication::advance`]).
+    pub fn set_publishes_revision(&mut self, publishes_revision: bool) {
+        self.publication.publishes_revision = publishes_revision;
     }
 
     /// The last entry applied.
@@ -135,9 +172,9 @@ impl<E: Engine> Partition<E> {
         self.head.digest
     }
 
-    /// Reads the applied state, from any thread.
+    /// Reads the applied state of the keyspace, from any thread.
     pub fn reader(&self) -> Reader<E> {
-        Reader { engine: self.engine.clone(), group: self.group, published: Arc::clone(&self.published) }
+        self.publication.reader(self.engine.clone(), self.group.keyspace)
     }
 
     /// Whether requests may be evaluated here.
@@ -206,31 +243,34 @@ impl<E: Engine> Partition<E> {
         self.leases.list()
     }
 
-    /// Removes forgotten history from the store, looking at about `rows_max` rows. True when nothing is left
-    /// to do.
-    pub fn compact_step(&mut self, rows_max: usize) -> Result<bool, Fault> {
-        self.compaction.step(&self.engine, self.group, self.head.compacted, rows_max)
-    }
-
-    /// Whether forgotten history still takes space.
-    pub fn compaction_pending(&self) -> bool {
-        self.compaction.is_pending(self.head.compacted)
-    }
-
-    /// Everything before this revision is gone from the store.
-    pub fn physically_compacted(&self) -> Option<Revision> {
-        self.compaction.finished
-    }
-
     /// The leader's view; panics while following, which is the owner's mistake.
     pub(crate) fn ahead(&self) -> Ahead<'_, E> {
         let overlay = self.overlay.as_ref();
         Ahead {
-            space: KeySpace::new(&self.engine, self.group),
+            space: KeySpace::new(&self.engine, self.group.keyspace).within(&self.slots),
             overlay: overlay.unwrap_or_else(|| panic!("group {} evaluates and does not lead", self.group)),
             cache: &self.cache,
             applied: self.head.revision,
             compacted: self.head.compacted,
         }
     }
+}
+
+/// A fault if the changes of the partition go beyond `head`: then data and head were not written together. What other
+/// partitions of the keyspace changed since is stepped over, as far as that is bearable when a node starts.
+fn check_head<E: Engine>(engine: &E, group: GroupId, slots: &SlotSet, head: &Head) -> Result<(), Fault> {
+    let feed = engine.scan_back(Table::Change, layout::rows(Table::Change, group));
+    for row in feed.take(FOREIGN_CHANGES_MAX) {
+        let (row, sealed) = row?;
+        let damaged = |cause| layout::damaged(Table::Change, &row, cause);
+        let stamp = layout::split_change(&row).map_err(damaged)?;
+        if stamp.revision <= head.revision {
+            break;
+        }
+        let value = layout::open(Table::Change, &row, sealed)?;
+        if slots.is_all() || slots.contains(layout::slot(Table::Change, &value).map_err(damaged)?) {
+            return Err(damaged(Malformed("the newest change, which is newer than the state says")));
+        }
+    }
+    Ok(())
 }

@@ -2,22 +2,25 @@
 //!
 //! A [`SnapshotSource`] is a view of one moment; it hands out its rows in chunks, each asked for by the
 //! [`Cursor`] that the one before ended with, so that a transfer can be slowed, interrupted and resumed while the group
-//! works on. Rows travel as they are stored, with their seals: the source verifies them before
+//! works on. It holds the state rows of the group, and of the keyspace's versions and changes those in the partition's slots. The
+//! others stand between them and are stepped over, so many in a chunk: a chunk may be empty and only move the cursor. Rows travel as they are stored, with their seals: the source verifies them before
 //! sending, the receiver again before writing, so that a bad row neither leaves a node nor enters one. A
-//! checksum chained over all rows is part of the cursor; the receiver computes its own, so that no row can be
+//! checksum chained over all rows sent is part of the cursor; the receiver computes its own, so that no row can be
 //! missing, doubled or out of place.
 //!
-//! An [`Installer`] first marks the group, durably, then removes the old rows, writes the new ones, and
+//! An [`Installer`] first marks the group, durably, then removes the old rows (in the slots that it is told: others may have come
+//! to belong to other partitions of this node since), writes the new ones, and
 //! takes the mark away when everything is there and flushed. A crash in between leaves the mark, and the group is opened
 //! as [`crate::Opened::Incomplete`].
 
 use crate::limits::Limits;
 use crate::partition::Partition;
-use crate::reader::{Published, Reader};
+use crate::publication::Publication;
+use crate::reader::Reader;
 use crate::state::{self, Head};
 use quorate_mvcc::engine::{Batch, Engine, Read, Table};
-use quorate_mvcc::layout;
-use quorate_types::{Bytes, Fault, GroupId, Position, Revision, wire_struct};
+use quorate_mvcc::{Compactor, layout};
+use quorate_types::{Bytes, Fault, GroupId, Malformed, Position, Revision, SlotSet, wire_struct};
 use std::fmt;
 use std::sync::Arc;
 use twox_hash::XxHash3_64;
@@ -25,14 +28,17 @@ use twox_hash::XxHash3_64;
 /// Old rows removed in one batch.
 const CLEAR_ROWS_MAX: usize = 1_000;
 
+/// Rows that a chunk looks at, whosever they are, so that nobody waits long for one.
+const CHUNK_ROWS_MAX: usize = 20_000;
+
 /// How far a transfer came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    /// Of the last row.
+    /// Of the last row looked at.
     pub table: Table,
-    /// Its key, without the group's prefix.
+    /// Its key, without the prefix of the keyspace or group.
     pub key: Bytes,
-    /// Over all rows up to and including it.
+    /// Over all rows sent up to and including it.
     pub checksum: u64,
 }
 
@@ -43,7 +49,7 @@ wire_struct!(Cursor { table, key, checksum });
 pub struct ChunkRow {
     /// Where it belongs.
     pub table: Table,
-    /// Its key, without the group's prefix.
+    /// Its key, without the prefix of the keyspace or group.
     pub key: Bytes,
     /// Its value, with the seal.
     pub value: Bytes,
@@ -54,9 +60,9 @@ wire_struct!(ChunkRow { table, key, value });
 /// A part of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
-    /// In order; at least one.
+    /// In order. There may be none, because none of those looked at belongs to the partition.
     pub rows: Vec<ChunkRow>,
-    /// Where the next chunk goes on.
+    /// Where the next chunk goes on; behind the last row, and behind where this one began unless it is the last.
     pub cursor: Cursor,
     /// There is no next.
     pub last: bool,
@@ -69,13 +75,19 @@ wire_struct!(Chunk { rows, cursor, last });
 pub struct SnapshotSource<E: Engine> {
     snapshot: E::Snapshot,
     group: GroupId,
+    slots: Arc<SlotSet>,
     head: Head,
 }
 
 impl<E: Engine> Partition<E> {
     /// A snapshot of the applied state. It holds the rows of its moment in the store while it lives.
     pub fn snapshot(&self) -> SnapshotSource<E> {
-        SnapshotSource { snapshot: self.engine.snapshot(), group: self.group, head: self.head }
+        SnapshotSource {
+            snapshot: self.engine.snapshot(),
+            group: self.group,
+            slots: Arc::clone(&self.slots),
+            head: self.head,
+        }
     }
 }
 
@@ -95,39 +107,63 @@ impl<E: Engine> SnapshotSource<E> {
         self.head.digest
     }
 
-    /// The rows after `after`, at least one and no more once they take `bytes_max`. `after` comes from a peer and
-    /// may be anything; what does not belong to this snapshot ends in a checksum that does not match.
+    /// The rows after `after`, no more once they take `bytes_max` or once enough were looked at. `after` comes from a peer
+    /// and may be anything; what does not belong to this snapshot ends in a checksum that does not match.
     ///
     /// # Errors
     /// A row whose seal does not match is a fault: this replica has nothing to send.
     pub fn chunk(&self, after: Option<Cursor>, bytes_max: usize) -> Result<Chunk, Fault> {
+        self.chunk_of(after, bytes_max, CHUNK_ROWS_MAX)
+    }
+
+    /// The same with another bound on the rows looked at.
+    pub fn chunk_of(&self, after: Option<Cursor>, bytes_max: usize, rows_max: usize) -> Result<Chunk, Fault> {
         let mut rows = Vec::new();
         let mut cursor = after;
         let mut bytes = 0;
+        let mut looked_at = 0;
         for table in Table::ALL {
             let range = match &cursor {
                 Some(cursor) if table < cursor.table => continue,
-                Some(cursor) if table == cursor.table => layout::group_rows_after(self.group, &cursor.key),
-                _ => layout::group_rows(self.group),
+                Some(cursor) if table == cursor.table => layout::rows_after(table, self.group, &cursor.key),
+                _ => layout::rows(table, self.group),
             };
             for row in self.snapshot.scan(table, range) {
                 let (row, value) = row?;
-                if bytes >= bytes_max && !rows.is_empty() {
-                    let cursor = cursor.expect("a chunk with rows has the cursor of the last");
+                let is_full = bytes >= bytes_max && !rows.is_empty();
+                if (is_full || looked_at >= rows_max)
+                    && looked_at > 0
+                    && let Some(cursor) = cursor
+                {
                     return Ok(Chunk { rows, cursor, last: false });
                 }
-                layout::open(table, &row, value.clone())?;
-                let row = ChunkRow { table, key: row.slice(layout::PREFIX_BYTES..), value };
-                bytes += row.key.len() + row.value.len() + 16;
-                let checksum = chained(cursor.as_ref().map_or(0, |cursor| cursor.checksum), &row);
-                cursor = Some(Cursor { table, key: row.key.clone(), checksum });
-                rows.push(row);
+                looked_at += 1;
+                let opened = layout::open(table, &row, value.clone())?;
+                let is_ours = table == Table::State || is_within(&self.slots, table, &row, &opened)?;
+                let key = row.slice(layout::prefix_bytes(table)..);
+                let mut checksum = cursor.as_ref().map_or(0, |cursor| cursor.checksum);
+                if is_ours {
+                    let row = ChunkRow { table, key: key.clone(), value };
+                    bytes += row.key.len() + row.value.len() + 16;
+                    checksum = chained(checksum, &row);
+                    rows.push(row);
+                }
+                cursor = Some(Cursor { table, key, checksum });
             }
         }
         // A group that nothing was applied to has no rows, but then no follower can lack anything of it.
         let cursor = cursor.unwrap_or(Cursor { table: Table::State, key: Bytes::new(), checksum: 0 });
         Ok(Chunk { rows, cursor, last: true })
     }
+}
+
+/// Whether a row of Version or Change is in these slots.
+fn is_within(slots: &SlotSet, table: Table, row: &Bytes, opened: &Bytes) -> Result<bool, Fault> {
+    if slots.is_all() {
+        return Ok(true);
+    }
+    let slot = layout::slot(table, opened).map_err(|cause| layout::damaged(table, row, cause))?;
+    Ok(slots.contains(slot))
 }
 
 fn chained(before: u64, row: &ChunkRow) -> u64 {
@@ -171,61 +207,91 @@ pub struct Installer<E> {
     engine: E,
     group: GroupId,
     limits: Limits,
-    published: Arc<Published>,
-    /// The last row written, with our own checksum; what the next chunk is asked for with.
+    publication: Publication,
+    /// How far the snapshot came, with our own checksum; what the next chunk is asked for with.
     cursor: Option<Cursor>,
     is_last_seen: bool,
 }
 
 impl<E: Engine> Partition<E> {
-    /// Gives up this state for one that comes as a snapshot. Readers of this partition answer "unavailable" until it is there, and then
-    /// read it.
-    pub fn into_installer(self) -> Result<Installer<E>, Fault> {
-        Installer::start(self.engine, self.group, self.limits, self.published)
+    /// Gives up this state for one that comes as a snapshot. Readers of the keyspace answer "unavailable" until it is there, and then
+    /// read it. For `slots_to_clear` see [`Installer::begin`].
+    pub fn into_installer(self, slots_to_clear: &SlotSet) -> Result<Installer<E>, Fault> {
+        self.publication.published.begin_replacing();
+        Installer::start(self.engine, self.group, slots_to_clear, self.limits, self.publication)
     }
 }
 
 impl<E: Engine> Installer<E> {
     /// Begins on a group that has no state worth keeping: [`crate::Opened::Incomplete`]. Marks it durably and removes
-    /// what rows it has, in bounded batches.
-    pub fn begin(engine: E, group: GroupId, limits: Limits) -> Result<Self, Fault> {
-        Self::start(engine, group, limits, Arc::new(Published::unavailable()))
+    /// what rows it has, in bounded batches: its state, and the versions and changes in `slots_to_clear`. Those
+    /// must not contain any slot whose keys another partition of this node holds.
+    pub fn begin(engine: E, group: GroupId, slots_to_clear: &SlotSet, limits: Limits) -> Result<Self, Fault> {
+        Self::begin_among(&Publication::by_apply(), engine, group, slots_to_clear, limits)
+    }
+
+    /// The same, for one of several partitions of a keyspace, which all publish to the same readers.
+    pub fn begin_among(
+        publication: &Publication,
+        engine: E,
+        group: GroupId,
+        slots_to_clear: &SlotSet,
+        limits: Limits,
+    ) -> Result<Self, Fault> {
+        publication.published.begin_replacing();
+        Self::start(engine, group, slots_to_clear, limits, publication.clone())
     }
 
     /// Throws away what came so far and begins anew, for another snapshot.
-    pub fn restart(self) -> Result<Self, Fault> {
-        Self::start(self.engine, self.group, self.limits, self.published)
+    pub fn restart(self, slots_to_clear: &SlotSet) -> Result<Self, Fault> {
+        Self::start(self.engine, self.group, slots_to_clear, self.limits, self.publication)
     }
 
-    fn start(engine: E, group: GroupId, limits: Limits, published: Arc<Published>) -> Result<Self, Fault> {
-        published.set_unavailable();
+    fn start(
+        engine: E,
+        group: GroupId,
+        slots_to_clear: &SlotSet,
+        limits: Limits,
+        publication: Publication,
+    ) -> Result<Self, Fault> {
         let mark = layout::state_row(group, state::INSTALLING);
         let mut batch = Batch::default();
         batch.put(Table::State, mark.clone(), layout::seal(Table::State, &mark, Vec::new()));
+        // What comes may hold history that is already removed here.
+        Compactor::forget(group.keyspace, &mut batch);
         engine.write(batch)?;
         // Durable before the first row goes: half of a state must never be opened as one.
         engine.flush()?;
         for table in Table::ALL {
-            loop {
-                let mut batch = Batch::default();
-                for row in engine.scan(table, layout::group_rows(group)).take(CLEAR_ROWS_MAX) {
-                    let (row, _) = row?;
-                    if row != mark {
-                        batch.delete(table, row);
+            let mut batch = Batch::default();
+            for row in engine.scan(table, layout::rows(table, group)) {
+                let (row, value) = row?;
+                let goes = match table {
+                    Table::State => row != mark,
+                    // Nobody else has any: what rotted goes, too.
+                    _ if slots_to_clear.is_all() => true,
+                    _ => {
+                        let opened = layout::open(table, &row, value)?;
+                        is_within(slots_to_clear, table, &row, &opened)?
                     }
+                };
+                if goes {
+                    batch.delete(table, row);
                 }
-                if batch.is_empty() {
-                    break;
+                if batch.changes.len() >= CLEAR_ROWS_MAX {
+                    engine.write(std::mem::take(&mut batch))?;
                 }
+            }
+            if !batch.is_empty() {
                 engine.write(batch)?;
             }
         }
-        Ok(Self { engine, group, limits, published, cursor: None, is_last_seen: false })
+        Ok(Self { engine, group, limits, publication, cursor: None, is_last_seen: false })
     }
 
-    /// Reads the state, once it is installed.
+    /// Reads the keyspace, once the state is installed.
     pub fn reader(&self) -> Reader<E> {
-        Reader { engine: self.engine.clone(), group: self.group, published: Arc::clone(&self.published) }
+        self.publication.reader(self.engine.clone(), self.group.keyspace)
     }
 
     /// What the next chunk is to be asked for with.
@@ -243,52 +309,78 @@ impl<E: Engine> Installer<E> {
         if self.is_last_seen {
             return Err(InstallError::Mismatch("a chunk after the last"));
         }
-        let mut cursor = self.cursor.clone();
+        let before = self.cursor.as_ref().map(|cursor| (cursor.table, &cursor.key));
+        let mut place = before;
+        let mut checksum = self.cursor.as_ref().map_or(0, |cursor| cursor.checksum);
         let mut batch = Batch::default();
         for row in &chunk.rows {
-            let place = (row.table, &row.key);
-            if cursor.as_ref().is_some_and(|cursor| place <= (cursor.table, &cursor.key)) {
+            if place >= Some((row.table, &row.key)) {
                 return Err(InstallError::Mismatch("rows out of order"));
             }
             if row.table == Table::State && row.key == state::INSTALLING {
                 return Err(InstallError::Mismatch("a row that no whole state has"));
             }
-            let key = layout::with_suffix(self.group, &row.key);
+            // The seal covers the whole row key, so this is a row of this very keyspace, or group.
+            let key = layout::with_suffix(row.table, self.group, &row.key);
             layout::unseal(row.table, &key, row.value.clone())
+                .and_then(|opened| check_row(row.table, &key, &opened))
                 .map_err(|_| InstallError::Mismatch("a row whose checksum does not match"))?;
-            let checksum = chained(cursor.as_ref().map_or(0, |cursor| cursor.checksum), row);
-            cursor = Some(Cursor { table: row.table, key: row.key.clone(), checksum });
+            checksum = chained(checksum, row);
+            place = Some((row.table, &row.key));
             batch.put(row.table, key, row.value.clone());
         }
-        if cursor.as_ref() != Some(&chunk.cursor) {
+        let end = Some((chunk.cursor.table, &chunk.cursor.key));
+        if end < place || chunk.cursor.checksum != checksum {
             return Err(InstallError::Mismatch("rows that do not give the checksum of the source"));
         }
+        if end <= before && !chunk.last {
+            return Err(InstallError::Mismatch("a chunk that leads nowhere"));
+        }
         self.engine.write(batch)?;
-        self.cursor = cursor;
+        self.cursor = Some(chunk.cursor);
         self.is_last_seen = chunk.last;
         Ok(())
     }
 
-    /// Makes what came the state of the group, durably. `position` is the last entry that the snapshot was
-    /// said to contain.
-    pub fn finish(self, position: Position) -> Result<Partition<E>, InstallError> {
+    /// Whether what came is a whole state, at `position`: the last entry that the snapshot was said to contain.
+    pub fn check(&self, position: Position) -> Result<(), InstallError> {
         if !self.is_last_seen {
             return Err(InstallError::Mismatch("the end, which has not come"));
         }
-        let head = Head::load(&self.engine, self.group)?;
-        if head.position != position {
+        if Head::load(&self.engine, self.group)?.position != position {
             return Err(InstallError::Mismatch("a state at another entry than was offered"));
         }
+        if state::load_slots(&self.engine, self.group)?.is_none() {
+            return Err(InstallError::Mismatch("a state that owns no slots"));
+        }
+        Ok(())
+    }
+
+    /// Makes what came the state of the group, durably. It must have passed [`Installer::check`].
+    pub fn finish(self) -> Result<Partition<E>, Fault> {
+        let head = Head::load(&self.engine, self.group)?;
+        assert!(self.is_last_seen, "group {} has not all come: {:?}", self.group, self.cursor);
         self.engine.flush()?;
         let mut batch = Batch::default();
         batch.delete(Table::State, layout::state_row(self.group, state::INSTALLING));
         self.engine.write(batch)?;
-        // The log will be cut at `position` as soon as this returns; then the state must be there.
+        // The log will be cut at the snapshot's position as soon as this returns; then the state must be there.
         self.engine.flush()?;
-        let partition =
-            Partition::restore(self.engine, self.group, self.limits, head, Arc::clone(&self.published))?;
-        self.published.publish(&head);
-        self.published.set_available();
+        let Self { engine, group, limits, publication, .. } = self;
+        let published = Arc::clone(&publication.published);
+        let partition = Partition::restore(engine, group, SlotSet::none(), limits, head, publication)?;
+        partition.publication.publish(&head);
+        published.end_replacing();
         Ok(partition)
     }
+}
+
+/// Whether a row is one that a partition could have written.
+fn check_row(table: Table, row: &Bytes, opened: &Bytes) -> Result<(), Malformed> {
+    match table {
+        Table::Version => layout::check_version(row)?,
+        Table::Change => layout::split_change(row).map(|_| ())?,
+        Table::State => return Ok(()),
+    }
+    layout::slot(table, opened).map(|_| ())
 }

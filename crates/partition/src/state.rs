@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! "head"                             Head: applied position, revision, compacted, digest
-//! "compaction"                       how far physical compaction came (quorate_mvcc::compact)
+//! "slots"                            SlotSet: what of the keyspace is the partition's
 //! "installing"                       nothing; stands while a snapshot is being installed
 //! "lease/" id                        LeaseRow: granted and checkpointed time to live
 //! "leased/" id key                   nothing; the key belongs to the lease
@@ -17,12 +17,13 @@ use crate::lease::{LeaseRow, Leases};
 use quorate_mvcc::engine::{Engine, Read, Table};
 use quorate_mvcc::layout;
 use quorate_types::{
-    Bytes, Fault, GroupId, LeaseId, Malformed, Part, PartitionId, Position, Prepared, Revision, Term, TxnId,
-    wire_struct,
+    Bytes, Fault, GroupId, LeaseId, Malformed, Part, PartitionId, Position, Prepared, Revision, SlotSet,
+    Term, TxnId, wire_struct,
 };
 use std::collections::BTreeMap;
 
 const HEAD: &[u8] = b"head";
+const SLOTS: &[u8] = b"slots";
 pub(crate) const INSTALLING: &[u8] = b"installing";
 const LEASE: &[u8] = b"lease/";
 const LEASED: &[u8] = b"leased/";
@@ -65,6 +66,16 @@ impl Head {
             None => Ok(Self::FIRST),
         }
     }
+}
+
+pub(crate) fn slots_row(group: GroupId) -> Bytes {
+    layout::state_row(group, SLOTS)
+}
+
+/// The slots of the group, if it has any state.
+pub(crate) fn load_slots<R: Read>(read: &R, group: GroupId) -> Result<Option<SlotSet>, Fault> {
+    let row = slots_row(group);
+    read.get(Table::State, &row)?.map(|sealed| layout::decode(Table::State, &row, sealed)).transpose()
 }
 
 pub(crate) fn lease_row(group: GroupId, lease: LeaseId) -> Bytes {
@@ -115,7 +126,7 @@ pub(crate) fn load_decided<E: Engine>(
     let mut found = BTreeMap::new();
     for row in engine.scan(Table::State, layout::state_rows(group, DECIDED)) {
         let (row, sealed) = row?;
-        let at = layout::PREFIX_BYTES + DECIDED.len();
+        let at = layout::prefix_bytes(Table::State) + DECIDED.len();
         let number = |from: usize, len: usize| {
             let bytes = row.get(at + from..at + from + len)?;
             Some(bytes.iter().fold(0u64, |number, byte| (number << 8) | u64::from(*byte)))
@@ -161,7 +172,7 @@ pub(crate) fn load_leases<E: Engine>(engine: &E, group: GroupId) -> Result<Lease
 }
 
 fn split(row: &Bytes, name: &[u8]) -> Result<(LeaseId, Bytes), Fault> {
-    let at = layout::PREFIX_BYTES + name.len();
+    let at = layout::GROUP_BYTES + name.len();
     let id = row.get(at..at + 8).and_then(|id| <[u8; 8]>::try_from(id).ok());
     let lease = id.and_then(|id| LeaseId::new(u64::from_be_bytes(id) as i64));
     match lease {

@@ -47,7 +47,7 @@ impl<'a, V: View> Writer<'a, V> {
 
     /// Writes a key; its lease, if it names one, was checked.
     pub(crate) fn put(&mut self, request: &PutRequest) -> Result<PutAnswer, ReadError> {
-        let row_bytes = layout::version_row_bytes(&request.key);
+        let row_bytes = layout::longest_row_bytes(&request.key);
         if row_bytes > ROW_KEY_BYTES_MAX {
             let (bytes, bytes_max) = (row_bytes as u64, ROW_KEY_BYTES_MAX as u64);
             return Err(Rejection::TooLarge { bytes, bytes_max }.into());

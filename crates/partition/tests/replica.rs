@@ -11,7 +11,7 @@ use quorate_partition::{Opened, Partition, ReadError};
 use quorate_types::request::{PutLease, PutRequest};
 use quorate_types::{
     Command, Decode, Effect, Encode, Entry, EntryKind, GroupId, Index, KeyRange, Position, Rejection,
-    Request, Revision, Slot, Stamp, Term, Tick,
+    Request, Revision, Slot, SlotSet, Stamp, Term, Tick,
 };
 use support::{GROUP, Pair, Random, TestEngine, delete, lease, limits, open, put_op, range};
 
@@ -49,7 +49,7 @@ fn a_crash_anywhere_leaves_a_state_from_which_the_log_replays_to_the_same_end() 
             let from = replica.applied().index.0.saturating_sub(random.below(4)) as usize;
             let to = (from + 1 + random.below(9) as usize).min(pair.log.len());
             replica.apply(&pair.log[from..to], Tick(0)).unwrap();
-            replica.compact_step(3).unwrap();
+            support::compact_step(&replica, 3);
             match random.below(5) {
                 0 => engine.flush().unwrap(),
                 1 => {
@@ -60,8 +60,8 @@ fn a_crash_anywhere_leaves_a_state_from_which_the_log_replays_to_the_same_end() 
             }
         }
         Pair::apply_to(&mut pair.leader, &pair.log, usize::MAX >> 1, Tick(0));
-        for partition in [&mut replica, &mut pair.leader] {
-            while !partition.compact_step(100).unwrap() {}
+        for partition in [&replica, &pair.leader] {
+            while !support::compact_step(partition, 100) {}
         }
         assert_eq!(replica.digest(), pair.leader.digest(), "seed {seed}");
         assert_eq!(engine.dump(), pair.leader.engine().clone().dump(), "seed {seed}");
@@ -100,16 +100,17 @@ fn a_snapshot_makes_a_replica_that_is_the_same_to_the_byte() {
         Pair::apply_to(&mut replica, &behind.log, usize::MAX >> 1, Tick(0));
         let reader = replica.reader();
         let engine = replica.engine().clone();
-        let mut installer = replica.into_installer().unwrap();
-        let refused = reader.range(&range(KeyRange::all()));
+        let mut installer = replica.into_installer(&SlotSet::all()).unwrap();
+        let refused = reader.range(&range(KeyRange::all()), reader.revision());
         assert!(matches!(refused, Err(ReadError::Rejection(Rejection::Unavailable))));
         carry(&source, &mut installer, bytes_max).unwrap();
-        let mut replica = installer.finish(source.position()).unwrap();
+        installer.check(source.position()).unwrap();
+        let mut replica = installer.finish().unwrap();
         assert_eq!(engine.dump(), rows);
         assert_eq!(engine.unflushed(), 0);
         assert_eq!((replica.digest(), replica.revision()), (source.digest(), source.revision()));
         assert_eq!(reader.revision(), source.revision());
-        assert!(reader.range(&range(KeyRange::all())).is_ok());
+        assert!(reader.range(&range(KeyRange::all()), reader.revision()).is_ok());
         // And the log goes on from there.
         Pair::apply_to(&mut replica, &pair.log, usize::MAX >> 1, Tick(0));
         assert_eq!(replica.digest(), pair.leader.digest());
@@ -123,13 +124,13 @@ fn a_snapshot_that_was_cut_off_is_never_taken_for_a_state() {
     pair.apply_all();
     let source = pair.leader.snapshot();
     let behind = TestEngine::default();
-    let mut installer = open(&behind).into_installer().unwrap();
+    let mut installer = open(&behind).into_installer(&SlotSet::all()).unwrap();
     let mut crashes = 0;
     while !installer.is_complete() {
         let chunk = source.chunk(installer.cursor().cloned(), 200).unwrap();
         installer.add(chunk).unwrap();
         for kept in 0..=behind.unflushed() {
-            let opened = Partition::open(behind.crash(kept), GROUP, limits()).unwrap();
+            let opened = Partition::open(behind.crash(kept), GROUP, SlotSet::all(), limits()).unwrap();
             assert!(matches!(opened, Opened::Incomplete));
             crashes += 1;
         }
@@ -137,17 +138,18 @@ fn a_snapshot_that_was_cut_off_is_never_taken_for_a_state() {
     assert!(crashes > 10);
     // Begun anew after such a crash, it comes out whole.
     let engine = behind.crash(3);
-    let mut installer = Installer::begin(engine.clone(), GROUP, limits()).unwrap();
+    let mut installer = Installer::begin(engine.clone(), GROUP, &SlotSet::all(), limits()).unwrap();
     assert!(!installer.reader().is_available());
     carry(&source, &mut installer, 300).unwrap();
     let wrong = Position { term: Term(9), index: Index(9) };
-    let installer = match installer.finish(wrong) {
-        Err(InstallError::Mismatch(_)) => Installer::begin(engine.clone(), GROUP, limits()).unwrap(),
-        _ => panic!("a state at another entry than was offered was taken"),
-    };
-    let mut installer = installer.restart().unwrap();
+    assert!(matches!(installer.check(wrong), Err(InstallError::Mismatch(_))));
+    let reader = installer.reader();
+    let mut installer = installer.restart(&SlotSet::all()).unwrap();
     carry(&source, &mut installer, 300).unwrap();
-    let replica = installer.finish(source.position()).unwrap();
+    installer.check(source.position()).unwrap();
+    assert!(!reader.is_available());
+    let replica = installer.finish().unwrap();
+    assert!(reader.is_available());
     assert_eq!(replica.digest(), pair.leader.digest());
     assert_eq!(open(&engine.crash(0)).digest(), pair.leader.digest());
 }
@@ -175,7 +177,7 @@ fn a_damaged_snapshot_neither_leaves_nor_enters() {
     lying.cursor.checksum ^= 1;
     for bad in [missing, swapped, doubled, rotten, misplaced, lying] {
         let engine = TestEngine::default();
-        let mut installer = open(&engine).into_installer().unwrap();
+        let mut installer = open(&engine).into_installer(&SlotSet::all()).unwrap();
         let before = engine.dump();
         assert!(matches!(installer.add(bad), Err(InstallError::Mismatch(_))));
         assert_eq!(engine.dump(), before);
@@ -241,6 +243,6 @@ fn a_leader_that_was_deposed_forgets_what_was_pending() {
     let Ok((revision, _)) = pair.evaluate(&support::put("a", "3")) else { panic!() };
     assert_eq!(revision, Revision(3));
     pair.apply_all();
-    let (_, answer) = pair.leader.reader().range(&range(KeyRange::all())).unwrap();
+    let (_, answer) = pair.leader.reader().range(&range(KeyRange::all()), pair.leader.revision()).unwrap();
     assert_eq!((&answer.pairs[0].value[..], answer.pairs[0].version), (&b"3"[..], 2));
 }

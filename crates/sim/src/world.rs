@@ -789,7 +789,7 @@ impl World {
         }
         for (ticket, grant) in grants {
             let outcome = match grant {
-                Ok(_) => self.read(at, ticket)?,
+                Ok(grant) => self.read(at, ticket, grant.revision)?,
                 Err(rejection) => Outcome::Rejected(rejection),
             };
             self.answer(at, ticket, outcome)?;
@@ -815,12 +815,12 @@ impl World {
         noted.map_err(|what| self.violation(format!("at {id}: {what}")))
     }
 
-    fn read(&self, at: usize, ticket: Ticket) -> Result<Outcome, Violation> {
+    fn read(&self, at: usize, ticket: Ticket, newest: Revision) -> Result<Outcome, Violation> {
         let Some(Call { ask: Ask::Read(request), .. }) = self.calls.get(ticket.0 as usize) else {
             return Err(self.violation(format!("{ticket:?} was granted a read that nobody asked for")));
         };
         let reader = self.nodes[at].running.as_ref().and_then(|running| running.host.reader(GroupId::FIRST));
-        match reader.map(|reader| reader.range(request)) {
+        match reader.map(|reader| reader.range(request, newest)) {
             Some(Ok((revision, answer))) => Ok(Outcome::Read(revision, answer)),
             Some(Err(quorate_partition::ReadError::Rejection(rejection))) => Ok(Outcome::Rejected(rejection)),
             Some(Err(quorate_partition::ReadError::Fault(fault))) => {

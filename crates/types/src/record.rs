@@ -41,6 +41,14 @@ impl Record {
             Self::Tombstone { .. } => None,
         }
     }
+
+    /// The key's slot.
+    pub fn slot(&self) -> Slot {
+        match self {
+            Self::Value(stored) => stored.slot,
+            Self::Tombstone { slot } => *slot,
+        }
+    }
 }
 
 /// A key and its value as a client sees them; etcd's `mvccpb.KeyValue`.

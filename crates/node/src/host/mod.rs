@@ -1,11 +1,13 @@
 //! The groups of one node and the gateway in front of them.
 //!
 //! * [`joining`]: this node's admission, and that of others.
+//! * [`keyspaces`]: what the partitions of one keyspace share.
 //! * [`requests`]: from a request to its answer.
 //! * [`space`]: whose disks run full.
 //! * [`transfers`]: snapshots as the groups see them.
 
 mod joining;
+mod keyspaces;
 mod requests;
 mod space;
 mod transfers;
@@ -16,6 +18,7 @@ use crate::group::{Group, GroupStatus, Origin, State, Then, Work, may_change, re
 use crate::peer::PeerMessage;
 use crate::snapshots::{Fetching, Sources, Step};
 use crate::{Options, Router};
+use keyspaces::{Keyspace, mapped_slots};
 use quorate_consensus::{Consensus, Message, Raft, ReadId, Recovered, Role};
 use quorate_mvcc::engine::Engine;
 use quorate_partition::snapshot::Installer;
@@ -49,6 +52,7 @@ pub struct Host<E: Engine> {
     router: Router,
     now: Tick,
     groups: BTreeMap<GroupId, Group<E>>,
+    keyspaces: BTreeMap<KeyspaceId, Keyspace>,
     /// Every other node that shares a group with this one.
     members: BTreeSet<NodeId>,
     /// Groups that may have effects to collect.
@@ -84,6 +88,7 @@ impl<E: Engine> Host<E> {
             router: Router::single(),
             now: Tick(0),
             groups: BTreeMap::new(),
+            keyspaces: BTreeMap::new(),
             members: BTreeSet::new(),
             dirty: BTreeSet::new(),
             next_read: 0,
@@ -112,13 +117,19 @@ impl<E: Engine> Host<E> {
         let GroupStart { group: id, voters, mut recovered } = start;
         self.members.extend(voters.iter().filter(|voter| **voter != self.options.id));
         let limits = self.options.partition.clone();
-        let (state, reader, applied) = match Partition::open(self.engine.clone(), id, limits.clone())? {
+        let publication = self.keyspace(id.keyspace)?.publication.clone();
+        let engine = self.engine.clone();
+        let opened = Partition::open_among(&publication, engine, id, mapped_slots(id), limits.clone())?;
+        let (state, reader, applied) = match opened {
             Opened::Ready(partition) => {
                 let (reader, applied) = (partition.reader(), partition.applied());
                 (State::Ready(*partition), reader, applied)
             }
             Opened::Incomplete => {
-                let installer = Installer::begin(self.engine.clone(), id, limits)?;
+                let clear = self.slots_to_clear(id);
+                let installer =
+                    Installer::begin_among(&publication, self.engine.clone(), id, &clear, limits)?;
+                self.compact_anew(id.keyspace)?;
                 let reader = installer.reader();
                 (State::Installing(Some(installer)), reader, recovered.start)
             }
@@ -209,6 +220,7 @@ impl<E: Engine> Host<E> {
     pub fn tick(&mut self) -> Result<(), Fault> {
         self.now = self.now.after(1);
         self.sources.refill(self.options.snapshot_bytes_per_tick);
+        self.tick_compaction()?;
         let ids: Vec<GroupId> = self.groups.keys().copied().collect();
         for id in ids {
             self.tick_group(id)?;
@@ -231,15 +243,7 @@ impl<E: Engine> Host<E> {
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         group.raft.tick();
         self.dirty.insert(id);
-        let rows_max = self.options.compaction_rows_per_tick;
-        if let Some(partition) = group.partition_mut()
-            && partition.compaction_pending()
-        {
-            partition.compact_step(rows_max)?;
-            self.answer_physical(id);
-        }
         // A leader may be known by now.
-        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         let waiting = std::mem::take(&mut group.waiting);
         for work in waiting {
             self.dispatch(id, work)?;

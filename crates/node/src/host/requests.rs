@@ -8,7 +8,7 @@ use crate::group::{Origin, ReadWait, State, Then, Wait, Work, is_timer_call, may
 use crate::peer::{Outcome, PeerMessage};
 use quorate_consensus::{Consensus, ProposeError, Raft, ReadId, ReadOutcome, Role};
 use quorate_mvcc::engine::Engine;
-use quorate_partition::{Evaluated, Partition, ReadError};
+use quorate_partition::{Evaluated, ReadError};
 use quorate_types::{
     Answer, Fault, GroupId, Index, NodeId, Position, Rejection, Reply, Request, Revision, Tick,
 };
@@ -262,11 +262,11 @@ impl<E: Engine> Host<E> {
     }
 
     pub(super) fn answer_physical(&mut self, id: GroupId) {
+        let done = self.physically_compacted(id.keyspace);
         let Some(group) = self.groups.get_mut(&id) else { return };
         if group.physical.is_empty() {
             return;
         }
-        let done = group.partition().and_then(Partition::physically_compacted);
         let term = group.term;
         let (ready, rest) = std::mem::take(&mut group.physical)
             .into_iter()

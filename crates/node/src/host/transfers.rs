@@ -7,7 +7,7 @@ use crate::snapshots::Fetching;
 use quorate_consensus::{Consensus, SnapshotFetch, SnapshotMeta};
 use quorate_mvcc::engine::Engine;
 use quorate_partition::Partition;
-use quorate_partition::snapshot::{InstallError, Installer};
+use quorate_partition::snapshot::InstallError;
 use quorate_types::{Fault, GroupId, NodeId, Rejection};
 
 impl<E: Engine> Host<E> {
@@ -23,17 +23,19 @@ impl<E: Engine> Host<E> {
 
     pub(super) fn begin_fetch(&mut self, id: GroupId, fetch: SnapshotFetch) -> Result<(), Fault> {
         let (from, position) = (fetch.from, fetch.meta.position);
+        let clear = self.slots_to_clear(id);
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         // From here on there is no state to apply to, until the snapshot is whole.
         group.raft.state_lost();
         let unfinished = self.fetching.remove(&id).map(Fetching::into_installer);
         let installer = match (std::mem::replace(&mut group.state, State::Installing(None)), unfinished) {
-            (State::Ready(partition), _) => partition.into_installer()?,
+            (State::Ready(partition), _) => partition.into_installer(&clear)?,
             (State::Installing(Some(installer)), _) | (State::Installing(None), Some(installer)) => {
-                installer.restart()?
+                installer.restart(&clear)?
             }
             (State::Installing(None), None) => panic!("group {id} has lost its installer"),
         };
+        self.compact_anew(id.keyspace)?;
         let mut fetching = Fetching::new(fetch, installer, self.now);
         let (to, pull) = fetching.pull(id, self.now);
         self.out.send.push((to, pull));
@@ -74,19 +76,22 @@ impl<E: Engine> Host<E> {
 
     pub(super) fn finish_fetch(&mut self, id: GroupId) -> Result<(), Fault> {
         let Some(fetching) = self.fetching.remove(&id) else { return Ok(()) };
-        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         let (meta, bytes) = (fetching.fetch.meta.clone(), fetching.bytes);
-        match fetching.into_installer().finish(meta.position) {
-            Ok(partition) => group.state = State::Ready(partition),
+        let installer = fetching.into_installer();
+        match installer.check(meta.position) {
+            Ok(()) => {}
             Err(InstallError::Fault(fault)) => return Err(fault),
             Err(error @ InstallError::Mismatch(_)) => {
-                let installer = Installer::begin(self.engine.clone(), id, self.options.partition.clone())?;
-                group.reader = installer.reader();
-                group.state = State::Installing(Some(installer));
+                let installer = installer.restart(&self.slots_to_clear(id))?;
+                if let Some(group) = self.groups.get_mut(&id) {
+                    group.state = State::Installing(Some(installer));
+                }
                 self.fail_fetch(id, error.to_string());
                 return Ok(());
             }
         }
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+        group.state = State::Ready(installer.finish()?);
         let position = meta.position;
         group.flushed = position.index;
         group.flushing = None;

@@ -10,11 +10,12 @@ mod engine;
 
 pub use engine::{Random, TestEngine};
 
+use quorate_mvcc::Compactor;
 use quorate_partition::{Applied, Evaluated, Limits, Partition, ReadError};
 use quorate_types::request::{DeleteRequest, PutLease, PutRequest, RangeRequest};
 use quorate_types::{
-    Answer, Bytes, Entry, EntryKind, GroupId, Index, KeyRange, LeaseId, Rejection, Request, Revision, Term,
-    Tick,
+    Answer, Bytes, Entry, EntryKind, GroupId, Index, KeyRange, LeaseId, Rejection, Request, Revision,
+    SlotSet, Term, Tick,
 };
 
 pub const GROUP: GroupId = GroupId::FIRST;
@@ -24,7 +25,14 @@ pub fn limits() -> Limits {
 }
 
 pub fn open(engine: &TestEngine) -> Partition<TestEngine> {
-    Partition::open(engine.clone(), GROUP, limits()).unwrap().ready().unwrap()
+    Partition::open(engine.clone(), GROUP, SlotSet::all(), limits()).unwrap().ready().unwrap()
+}
+
+/// A step of removing what the partition has compacted. True when nothing is left to do.
+pub fn compact_step(partition: &Partition<TestEngine>, rows_max: usize) -> bool {
+    let engine = partition.engine();
+    let mut compactor = Compactor::open(engine, GROUP.keyspace).unwrap();
+    compactor.step(engine, partition.compacted(), rows_max).unwrap()
 }
 
 pub struct Pair {

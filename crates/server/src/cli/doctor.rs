@@ -7,7 +7,7 @@ use crate::engine::FjallEngine;
 use quorate_mvcc::engine::{Read, Table};
 use quorate_partition::{Limits, Opened, Partition};
 use quorate_storage::wal;
-use quorate_types::GroupId;
+use quorate_types::{GroupId, SlotSet};
 use serde_json::json;
 use std::ops::Bound;
 use std::path::Path;
@@ -63,7 +63,7 @@ pub fn doctor(path: &Path, output: Output) -> Result<bool, String> {
                 lines.push(format!("store {table:?}: {rows} rows"));
             }
             for group in [GroupId::META, GroupId::FIRST] {
-                match Partition::open(engine.clone(), group, Limits::default()) {
+                match Partition::open(engine.clone(), group, SlotSet::all(), Limits::default()) {
                     Ok(Opened::Ready(partition)) => {
                         // Reading all history verifies the checksum of every row.
                         match partition.reader().hash_kv(0) {

@@ -163,12 +163,18 @@ impl Gateway {
         }
     }
 
-    async fn term(&self, keyspace: KeyspaceId, is_serializable: bool) -> Result<Term, ReadError> {
+    /// The newest revision that a read is to see, and the term.
+    async fn granted(
+        &self,
+        keyspace: KeyspaceId,
+        is_serializable: bool,
+    ) -> Result<(Revision, Term), Rejection> {
         if is_serializable {
             // Read without asking anyone.
-            Ok(self.newest_term(keyspace))
+            Ok((self.reader(keyspace)?.revision(), self.newest_term(keyspace)))
         } else {
-            Ok(self.barrier(keyspace).await.map_err(ReadError::Rejection)?.term)
+            let grant = self.barrier(keyspace).await?;
+            Ok((grant.revision, grant.term))
         }
     }
 
@@ -178,14 +184,15 @@ impl Gateway {
         keyspace: KeyspaceId,
         request: RangeRequest,
     ) -> Result<(Revision, Term, RangeAnswer), ReadError> {
-        let term = self.term(keyspace, request.serializable).await?;
+        let granted = self.granted(keyspace, request.serializable).await;
+        let (newest, term) = granted.map_err(ReadError::Rejection)?;
         let reader = self.reader(keyspace).map_err(ReadError::Rejection)?;
         let is_small = matches!(request.range, KeyRange::Single(_))
             || (request.limit.is_some_and(|limit| limit <= PAIRS_INLINE_MAX) && request.sort_order.is_none());
         let (revision, answer) = if is_small {
-            reader.range(&request)?
+            reader.range(&request, newest)?
         } else {
-            on_thread(move || reader.range(&request)).await?
+            on_thread(move || reader.range(&request, newest)).await?
         };
         Ok((revision, term, answer))
     }
@@ -196,9 +203,9 @@ impl Gateway {
         keyspace: KeyspaceId,
         request: TxnRequest,
     ) -> Result<(Revision, Term, TxnAnswer), ReadError> {
-        let term = self.term(keyspace, false).await?;
+        let (newest, term) = self.granted(keyspace, false).await.map_err(ReadError::Rejection)?;
         let reader = self.reader(keyspace).map_err(ReadError::Rejection)?;
-        let (revision, answer) = on_thread(move || reader.txn(&request)).await?;
+        let (revision, answer) = on_thread(move || reader.txn(&request, newest)).await?;
         Ok((revision, term, answer))
     }
 }

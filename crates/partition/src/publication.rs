@@ -1,0 +1,116 @@
+//! What the partitions that a node has of one keyspace tell its readers, together.
+//!
+//! A keyspace's only partition publishes its revision as it applies. Of several none knows how far the others are: each
+//! publishes what is compacted, and their owner the revision that all have applied ([`Publication::advance`]). Neither
+//! ever goes back.
+//!
+//! While any of them is replaced by a snapshot the keyspace cannot be read here.
+
+use crate::reader::Reader;
+use crate::state::Head;
+use quorate_types::{KeyspaceId, Rejection, Revision};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A handle to what is published of a keyspace; clones are of the same.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    pub(crate) published: Arc<Published>,
+    /// Whether a partition with this handle publishes its revision when it applies.
+    pub(crate) publishes_revision: bool,
+}
+
+impl Publication {
+    /// Of a keyspace with one partition, whose revision is the keyspace's.
+    pub fn by_apply() -> Self {
+        Self { published: Arc::default(), publishes_revision: true }
+    }
+
+    /// Of a keyspace with several partitions, whose owner says what all of them have applied.
+    pub fn by_owner() -> Self {
+        Self { publishes_revision: false, ..Self::by_apply() }
+    }
+
+    /// Every partition here has applied what it will ever have of the revisions up to this one.
+    pub fn advance(&self, revision: Revision) {
+        self.published.advance(revision);
+    }
+
+    /// Reads the keyspace in this store as far as it is published.
+    pub fn reader<E>(&self, engine: E, keyspace: KeyspaceId) -> Reader<E> {
+        Reader { engine, keyspace, published: Arc::clone(&self.published) }
+    }
+
+    /// To be called after the write that `head` speaks of.
+    pub(crate) fn publish(&self, head: &Head) {
+        self.published.compact(head.compacted);
+        if self.publishes_revision {
+            self.advance(head.revision);
+        }
+    }
+}
+
+/// What is published.
+#[derive(Debug)]
+pub(crate) struct Published {
+    revision: AtomicU64,
+    /// The revision after the compacted one; 0 for none.
+    compacted: AtomicU64,
+    /// How many partitions are being replaced.
+    unavailable: AtomicU64,
+    /// Another one whenever a replacement begins or ends. Comparing it before and after a read tells whether
+    /// something was replaced meanwhile.
+    generation: AtomicU64,
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        Self {
+            revision: AtomicU64::new(Revision::FIRST.0),
+            compacted: AtomicU64::new(0),
+            unavailable: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Published {
+    fn advance(&self, revision: Revision) {
+        self.revision.fetch_max(revision.0, Ordering::SeqCst);
+    }
+
+    fn compact(&self, revision: Option<Revision>) {
+        self.compacted.fetch_max(revision.map_or(0, |revision| revision.next().0), Ordering::SeqCst);
+    }
+
+    /// To be called before the first row of the state is touched.
+    pub(crate) fn begin_replacing(&self) {
+        // In this order: a reader that finds the keyspace available has the generation of before.
+        self.unavailable.fetch_add(1, Ordering::SeqCst);
+        self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// To be called once for each [`Published::begin_replacing`], when the new state is whole.
+    pub(crate) fn end_replacing(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.unavailable.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_available(&self) -> bool {
+        self.unavailable.load(Ordering::SeqCst) == 0
+    }
+
+    /// What is to be the same before and after a read.
+    pub(crate) fn generation(&self) -> Result<u64, Rejection> {
+        let generation = self.generation.load(Ordering::SeqCst);
+        if self.is_available() { Ok(generation) } else { Err(Rejection::Unavailable) }
+    }
+
+    pub(crate) fn revision(&self) -> Revision {
+        Revision(self.revision.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn compacted(&self) -> Option<Revision> {
+        self.compacted.load(Ordering::SeqCst).checked_sub(1).map(Revision)
+    }
+}
