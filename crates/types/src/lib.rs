@@ -8,6 +8,7 @@
 //! * [`ids`]: who and where: nodes, groups, leases, terms, indexes, ticks.
 //! * [`revision`]: the order of changes in a keyspace.
 //! * [`key`], [`slot`] and [`slots`]: ranges of keys, which hash bucket a key belongs to, and sets of those.
+//! * [`rules`]: which keys of a keyspace are not placed by their directory.
 //! * [`record`]: what is stored of a key.
 //! * [`request`] and [`reply`]: what a client asks and gets, free of any wire API.
 //! * [`watch`]: what a client asks to be told.
@@ -27,6 +28,7 @@ pub mod rejection;
 pub mod reply;
 pub mod request;
 pub mod revision;
+pub mod rules;
 pub mod slot;
 pub mod slots;
 pub mod transaction;
@@ -45,6 +47,7 @@ pub use rejection::Rejection;
 pub use reply::{Answer, Reply};
 pub use request::Request;
 pub use revision::{Revision, Stamp};
+pub use rules::{Rule, RuleError, Rules};
 pub use slot::{SLOTS, Slot};
 pub use slots::SlotSet;
 pub use transaction::{Committed, Decide, Footprint, KnownLease, Part, PastRange, PreState, Prepared, TxnId};

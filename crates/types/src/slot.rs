@@ -23,9 +23,18 @@ wire_newtype!(Slot);
 impl Slot {
     /// The slot of `key`.
     pub fn of(key: &[u8]) -> Self {
-        let hash = twox_hash::XxHash3_64::oneshot(directory(key));
+        Self::of_hash(hash(directory(key)))
+    }
+
+    /// The slot of a directory or of a pinned prefix with this [`hash`].
+    pub(crate) fn of_hash(hash: u64) -> Self {
         Self((hash % u64::from(SLOTS)) as u16)
     }
+}
+
+/// Version 1 of the hash: XXH3, 64 bits, seed 0.
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
+    twox_hash::XxHash3_64::oneshot(bytes)
 }
 
 impl fmt::Display for Slot {
