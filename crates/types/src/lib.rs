@@ -9,6 +9,7 @@
 //! * [`revision`]: the order of changes in a keyspace.
 //! * [`key`], [`slot`] and [`slots`]: ranges of keys, which hash bucket a key belongs to, and sets of those.
 //! * [`rules`]: which keys of a keyspace are not placed by their directory.
+//! * [`map`]: what partitions a keyspace has.
 //! * [`record`]: what is stored of a key.
 //! * [`request`] and [`reply`]: what a client asks and gets, free of any wire API.
 //! * [`watch`]: what a client asks to be told.
@@ -23,6 +24,7 @@ pub mod event;
 pub mod fault;
 pub mod ids;
 pub mod key;
+pub mod map;
 pub mod record;
 pub mod rejection;
 pub mod reply;
@@ -42,6 +44,7 @@ pub use event::{Changes, Event};
 pub use fault::Fault;
 pub use ids::{ClusterId, GroupId, Incarnation, Index, KeyspaceId, LeaseId, NodeId, PartitionId, Term, Tick};
 pub use key::{Key, KeyRange};
+pub use map::{KeyspaceMap, KeyspaceState, MapError, PartitionMap, PartitionState, SplitError};
 pub use record::{KeyValue, Record};
 pub use rejection::Rejection;
 pub use reply::{Answer, Reply};
