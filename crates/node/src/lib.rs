@@ -7,7 +7,7 @@
 //!
 //! * [`host`]: the groups, and the loop that turns their effects into the node's.
 //! * [`group`]: one replica: consensus, its partition, and what waits for either.
-//! * [`router`]: key → directory → slot → partition.
+//! * [`router`]: key → slot → partition, by the maps of the keyspaces.
 //! * [`peer`]: what nodes say to each other.
 //! * [`snapshots`]: serving snapshots to followers that fell behind, and fetching them.
 //! * [`admission`]: how a node with a new data directory comes to take part.
@@ -29,4 +29,4 @@ pub use group::GroupStatus;
 pub use host::{GroupStart, Host};
 pub use options::Options;
 pub use peer::PeerMessage;
-pub use router::Router;
+pub use router::{Router, Target};
