@@ -69,6 +69,10 @@ pub fn status(rejection: &Rejection) -> Status {
         Rejection::Timeout => (Code::Unavailable, "request timed out"),
         Rejection::Unavailable => (Code::Unavailable, "server stopped"),
         Rejection::KeyspaceNotFound => (Code::NotFound, "requested keyspace not found"),
+        Rejection::Contended => (
+            Code::Unavailable,
+            "too many transactions on the same keys at once, nothing has happened; try again",
+        ),
     };
     Status::new(code, format!("etcdserver: {words}"))
 }

@@ -15,8 +15,8 @@ use crate::writer::{Writer, Written};
 use quorate_mvcc::engine::Engine;
 use quorate_types::request::PutLease;
 use quorate_types::{
-    Answer, Bytes, Command, Effect, Encode, EntryKind, Index, Key, LeaseId, Rejection, Request, Revision,
-    Tick,
+    Answer, Bytes, Command, Effect, Encode, EntryKind, Fault, Index, Key, LeaseId, Rejection, Request,
+    Revision, Tick,
 };
 use std::collections::BTreeSet;
 
@@ -173,7 +173,7 @@ impl<E: Engine> Partition<E> {
     }
 
     /// The keys that belong to `lease` once everything pending is applied, ascending.
-    pub(crate) fn keys_of(&self, view: &Ahead<'_, E>, lease: LeaseId) -> Result<BTreeSet<Key>, ReadError> {
+    pub(crate) fn keys_of(&self, view: &Ahead<'_, E>, lease: LeaseId) -> Result<BTreeSet<Key>, Fault> {
         let mut keys = BTreeSet::new();
         for key in self.leases.keys(lease).chain(view.overlay.attached(lease)) {
             if view.get(key, view.revision())?.is_some_and(|pair| pair.lease == Some(lease)) {

@@ -5,7 +5,7 @@
 //! transactions too. A little more is locked than is used; nothing is ever locked later.
 
 use quorate_types::request::{Operation, PutLease, PutRequest, RangeRequest, TxnRequest};
-use quorate_types::{Footprint, Key, KeyRange, LeaseId, PartitionId, PastRange, Request, Revision};
+use quorate_types::{Footprint, Key, KeyRange, LeaseId, PartitionId, PastRange, Request, Revision, Slot};
 use std::collections::BTreeMap;
 
 /// What a request touches in the whole keyspace.
@@ -23,6 +23,8 @@ pub trait Places {
     fn of_range(&self, range: &KeyRange) -> Option<PartitionId>;
     /// The partition that keeps the lease's time.
     fn of_lease(&self, lease: LeaseId) -> PartitionId;
+    /// The slot of a key.
+    fn slot(&self, key: &[u8]) -> Slot;
     /// All partitions, ascending.
     fn all(&self) -> Vec<PartitionId>;
 }

@@ -214,6 +214,7 @@ impl Leases {
             granted_seconds: found.row.ttl_seconds,
             // One whose revocation is under way has no end any more, and no time.
             remaining_seconds: found.end.map_or(0, |end| end.since(now) / limits.ticks_per_second),
+            remaining_ticks: found.end.map_or(0, |end| end.since(now)),
             keys: if with_keys { found.keys.iter().cloned().collect() } else { Vec::new() },
         })
     }

@@ -13,7 +13,7 @@ use crate::writer::Written;
 use quorate_mvcc::KeySpace;
 use quorate_mvcc::engine::Read;
 use quorate_types::revision::LocalRevisions;
-use quorate_types::{Effect, Fault, Index, Key, KeyRange, KeyValue, LeaseId, Revision};
+use quorate_types::{Effect, Fault, Index, Key, KeyRange, KeyValue, LeaseId, Revision, Rules, Slot};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -194,12 +194,17 @@ pub(crate) struct Ahead<'a, R> {
     pub(crate) space: KeySpace<'a, R>,
     pub(crate) overlay: &'a Overlay,
     pub(crate) cache: &'a RefCell<Cache>,
+    pub(crate) rules: &'a Rules,
     /// What the store holds.
     pub(crate) applied: Revision,
     pub(crate) compacted: Option<Revision>,
 }
 
 impl<R: Read> View for Ahead<'_, R> {
+    fn slot(&self, key: &[u8]) -> Slot {
+        self.rules.slot(key)
+    }
+
     fn revision(&self) -> Revision {
         self.overlay.revisions.last()
     }
@@ -236,7 +241,7 @@ impl<R: Read> View for Ahead<'_, R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_types::{Slot, Stamp};
+    use quorate_types::Stamp;
 
     #[test]
     fn nothing_of_an_entry_stays_when_it_is_applied() {

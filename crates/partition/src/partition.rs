@@ -13,7 +13,7 @@ use quorate_mvcc::engine::{Engine, Table};
 use quorate_mvcc::layout;
 use quorate_types::reply::LeaseTime;
 use quorate_types::{
-    Fault, GroupId, LeaseId, Malformed, Part, Position, Prepared, Revision, SlotSet, Tick, TxnId,
+    Fault, GroupId, LeaseId, Malformed, Part, Position, Prepared, Revision, Rules, SlotSet, Tick, TxnId,
 };
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -44,6 +44,8 @@ pub struct Partition<E> {
     pub(crate) decided: BTreeMap<TxnId, Vec<Part>>,
     /// What transactions hold locked; only at the leader.
     pub(crate) locks: LockTable,
+    /// Which slot a key belongs to.
+    pub(crate) rules: Arc<Rules>,
     /// Pending entries; only at the leader.
     pub(crate) overlay: Option<Overlay>,
     pub(crate) cache: RefCell<Cache>,
@@ -123,6 +125,7 @@ impl<E: Engine> Partition<E> {
             prepared,
             decided,
             locks: LockTable::default(),
+            rules: Arc::default(),
             overlay: None,
             cache,
             no_space: false,
@@ -143,6 +146,11 @@ impl<E: Engine> Partition<E> {
     /// What of the keyspace is the partition's.
     pub fn slots(&self) -> &Arc<SlotSet> {
         &self.slots
+    }
+
+    /// The placement rules of the keyspace, which never change.
+    pub fn set_rules(&mut self, rules: Arc<Rules>) {
+        self.rules = rules;
     }
 
     /// Whether what is applied here is the keyspace's newest revision as soon as it is: true of a keyspace's only partition.
@@ -189,7 +197,9 @@ impl<E: Engine> Partition<E> {
         self.cache.borrow_mut().clear();
         self.leases.lead(now, &self.limits);
         for (id, Prepared { footprint, floor, .. }) in &self.prepared {
-            self.locks.hold(*id, Held { footprint: footprint.clone(), floor: *floor, is_prepared: true });
+            let held =
+                Held { footprint: footprint.clone(), floor: *floor, is_prepared: true, is_inherited: true };
+            self.locks.hold(*id, held);
         }
     }
 
@@ -250,6 +260,7 @@ impl<E: Engine> Partition<E> {
             space: KeySpace::new(&self.engine, self.group.keyspace).within(&self.slots),
             overlay: overlay.unwrap_or_else(|| panic!("group {} evaluates and does not lead", self.group)),
             cache: &self.cache,
+            rules: &self.rules,
             applied: self.head.revision,
             compacted: self.head.compacted,
         }

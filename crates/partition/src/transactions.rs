@@ -14,7 +14,7 @@
 //! made of what came.
 
 use crate::error::ReadError;
-use crate::evaluate::{Evaluated, check_compact, needs_space};
+use crate::evaluate::{check_compact, needs_space};
 use crate::footprint::Places;
 use crate::limits::Limits;
 use crate::locks::Held;
@@ -29,7 +29,7 @@ use quorate_types::revision::LocalRevisions;
 use quorate_types::{
     Answer, Bytes, Committed, Decide, Effect, Encode, EntryKind, Fault, Footprint, Index, Key, KeyRange,
     KeyValue, KnownLease, LeaseId, Part, PartitionId, PastRange, PreState, Prepared, Rejection, Request,
-    Revision, TxnId,
+    Revision, Slot, Tick, TxnId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -84,6 +84,12 @@ impl<E: Engine> Partition<E> {
         self.leases.holders(lease)
     }
 
+    /// The lowest revision above which a transaction that an earlier leader prepared may commit: it may have its revision, and its changes
+    /// here are not applied.
+    pub fn inherited_floor(&self) -> Option<Revision> {
+        self.locks.inherited_floor()
+    }
+
     /// Whether a pending entry may change keys of these ranges at `at` or before: the last such entry's index. A reader has to wait until it
     /// is applied.
     pub fn pending_until(&self, ranges: &[KeyRange], at: Revision) -> Option<Index> {
@@ -93,7 +99,7 @@ impl<E: Engine> Partition<E> {
     /// Holds locks in memory: they end with this leader's term. The caller has asked [`Partition::is_locked`].
     pub fn lock(&mut self, id: TxnId, footprint: Footprint) {
         let floor = self.newest();
-        self.locks.hold(id, Held { footprint, floor, is_prepared: false });
+        self.locks.hold(id, Held { footprint, floor, is_prepared: false, is_inherited: false });
     }
 
     /// Gives locks back that were held in memory. Returns whether there were any.
@@ -103,7 +109,7 @@ impl<E: Engine> Partition<E> {
     }
 
     /// What the transaction finds here. Its locks are held.
-    pub fn pre_state(&self, footprint: &Footprint) -> Result<PreState, Fault> {
+    pub fn pre_state(&self, footprint: &Footprint, now: Tick) -> Result<PreState, Fault> {
         let view = self.ahead();
         let at = view.revision();
         let mut pairs: BTreeMap<Key, KeyValue> = BTreeMap::new();
@@ -125,32 +131,44 @@ impl<E: Engine> Partition<E> {
             if !self.lease_exists(*lease) {
                 continue;
             }
-            let keys = if footprint.leases_exclusive.contains(lease) {
-                self.keys_of(&view, *lease).map_err(|error| match error {
-                    ReadError::Fault(fault) => fault,
-                    ReadError::Rejection(rejection) => panic!("keys of a lease were refused: {rejection}"),
-                })?
-            } else {
-                BTreeSet::new()
-            };
-            for key in &keys {
-                if let Some(pair) = view.get(key, at)? {
-                    pairs.insert(key.clone(), pair);
+            let keys = self.keys_of(&view, *lease)?;
+            if footprint.leases_exclusive.contains(lease) {
+                for key in &keys {
+                    if let Some(pair) = view.get(key, at)? {
+                        pairs.insert(key.clone(), pair);
+                    }
                 }
             }
-            leases.push(KnownLease {
-                lease: *lease,
-                is_home: !self.leases.is_copy(*lease),
-                holders: self.leases.holders(*lease),
-                keys: keys.into_iter().collect(),
-            });
+            leases.push(self.known(*lease, keys, now));
+        }
+        if footprint.all_leases {
+            leases
+                .extend(self.leases.list().into_iter().map(|lease| self.known(lease, BTreeSet::new(), now)));
         }
         let compacted = view.compacted();
         Ok(PreState { at, pairs: pairs.into_values().collect(), past, leases, compacted })
     }
 
+    fn known(&self, lease: LeaseId, keys: BTreeSet<Key>, now: Tick) -> KnownLease {
+        KnownLease {
+            lease,
+            is_home: !self.is_lease_elsewhere(lease),
+            holders: self.leases.holders(lease),
+            keys: keys.into_iter().collect(),
+            time: self.leases.time(lease, now, false, &self.limits),
+        }
+    }
+
+    fn is_lease_elsewhere(&self, lease: LeaseId) -> bool {
+        let pending = self.overlay.as_ref().and_then(|overlay| overlay.lease(lease));
+        pending == Some(LeaseFate::Copied) || self.leases.is_copy(lease)
+    }
+
     /// The keys of a lease that ends are locked with it.
-    pub fn with_keys_of_leases(&self, mut footprint: Footprint) -> Result<Footprint, ReadError> {
+    pub fn with_keys_of_leases(&self, mut footprint: Footprint) -> Result<Footprint, Fault> {
+        if footprint.leases_exclusive.is_empty() {
+            return Ok(footprint);
+        }
         let view = self.ahead();
         for lease in &footprint.leases_exclusive {
             for key in self.keys_of(&view, *lease)? {
@@ -171,7 +189,8 @@ impl<E: Engine> Partition<E> {
         let floor = self.newest();
         let prepared = Prepared { id, footprint, floor };
         let data = self.checked(prepared.encoded())?;
-        self.locks.hold(id, Held { footprint: prepared.footprint, floor, is_prepared: true });
+        self.locks
+            .hold(id, Held { footprint: prepared.footprint, floor, is_prepared: true, is_inherited: false });
         self.register_changes(index, None, Vec::new());
         Ok((EntryKind::Prepare, data))
     }
@@ -304,7 +323,7 @@ pub fn evaluate_over(
     if no_space && needs_space(request) {
         return Err(Rejection::NoSpace.into());
     }
-    let view = Assembled::new(states, at);
+    let view = Assembled::new(states, at, places);
     let mut writer = Writer::new(&view, LocalRevisions::after(at));
     let known = |lease: LeaseId| {
         states.values().flat_map(|(_, state)| &state.leases).filter(move |known| known.lease == lease)
@@ -326,7 +345,7 @@ pub fn evaluate_over(
             let path = txn::choose(&view, request)?;
             // A revision that was in the future when a partition looked was not collected.
             let then = states.values().map(|(_, state)| state.at).fold(at, Revision::min);
-            txn::check(&Assembled::new(states, then), &path, &lease_exists)?;
+            txn::check(&Assembled::new(states, then, places), &path, &lease_exists)?;
             Answer::Txn(txn::execute(&mut writer, &path)?)
         }
         Request::Compact { revision, physical: _ } => {
@@ -408,16 +427,22 @@ fn introduce(
 }
 
 /// What the partitions of a transaction sent, as one state.
-struct Assembled<'a> {
+struct Assembled<'a, P> {
+    places: &'a P,
     revision: Revision,
     compacted: Option<Revision>,
     pairs: BTreeMap<Key, KeyValue>,
     past: Vec<(&'a PastRange, BTreeMap<Key, KeyValue>)>,
 }
 
-impl<'a> Assembled<'a> {
-    fn new(states: &'a BTreeMap<PartitionId, (Footprint, PreState)>, revision: Revision) -> Self {
-        let mut assembled = Self { revision, compacted: None, pairs: BTreeMap::new(), past: Vec::new() };
+impl<'a, P: Places> Assembled<'a, P> {
+    fn new(
+        states: &'a BTreeMap<PartitionId, (Footprint, PreState)>,
+        revision: Revision,
+        places: &'a P,
+    ) -> Self {
+        let mut assembled =
+            Self { places, revision, compacted: None, pairs: BTreeMap::new(), past: Vec::new() };
         for (footprint, state) in states.values() {
             assembled.compacted = assembled.compacted.max(state.compacted);
             assembled.pairs.extend(state.pairs.iter().map(|pair| (pair.key.clone(), pair.clone())));
@@ -442,7 +467,11 @@ impl<'a> Assembled<'a> {
     }
 }
 
-impl View for Assembled<'_> {
+impl<P: Places> View for Assembled<'_, P> {
+    fn slot(&self, key: &[u8]) -> Slot {
+        self.places.slot(key)
+    }
+
     fn revision(&self) -> Revision {
         self.revision
     }
@@ -471,12 +500,5 @@ impl<E: Engine> Partition<E> {
             Some(LeaseFate::Removed) => false,
             Some(LeaseFate::Checkpointed { .. }) | None => self.leases.contains(lease),
         }
-    }
-}
-
-/// The kinds of answer that [`Partition::evaluate`] gives, for the entries made here.
-impl From<(EntryKind, Bytes)> for Evaluated {
-    fn from((kind, data): (EntryKind, Bytes)) -> Self {
-        Self::Changes { kind, data, reply: (Revision(0), Answer::Compact) }
     }
 }

@@ -6,7 +6,7 @@
 
 use quorate_mvcc::KeySpace;
 use quorate_mvcc::engine::Read;
-use quorate_types::{Fault, Key, KeyRange, KeyValue, Revision};
+use quorate_types::{Fault, Key, KeyRange, KeyValue, Revision, Slot};
 use std::iter::Peekable;
 
 /// Pairs in key order. Ends after the first error.
@@ -14,6 +14,9 @@ pub(crate) type PairIter<'v> = Box<dyn Iterator<Item = Result<KeyValue, Fault>> 
 
 /// A history of keys up to a revision.
 pub(crate) trait View {
+    /// Where a key that is written belongs.
+    fn slot(&self, key: &[u8]) -> Slot;
+
     /// The newest revision there is.
     fn revision(&self) -> Revision;
 
@@ -35,6 +38,10 @@ pub(crate) struct Applied<'a, R> {
 }
 
 impl<R: Read> View for Applied<'_, R> {
+    fn slot(&self, _: &[u8]) -> Slot {
+        panic!("nothing is written over applied state: a leader evaluates")
+    }
+
     fn revision(&self) -> Revision {
         self.revision
     }

@@ -78,7 +78,7 @@ impl<'a, V: View> Writer<'a, V> {
             lease,
         };
         self.effects.push(Effect::Put {
-            slot: Slot::of(&pair.key),
+            slot: self.before.slot(&pair.key),
             stamp,
             key: pair.key.clone(),
             value: pair.value.clone(),
@@ -109,7 +109,7 @@ impl<'a, V: View> Writer<'a, V> {
     /// Removes a key that exists and belongs to `previous_lease`.
     pub(crate) fn delete(&mut self, key: Key, previous_lease: Option<LeaseId>) {
         let stamp = self.next_stamp();
-        let slot = Slot::of(&key);
+        let slot = self.before.slot(&key);
         self.effects.push(Effect::Delete { slot, stamp, key: key.clone(), previous_lease });
         self.changed.insert(key, None);
     }
@@ -133,6 +133,10 @@ impl<'a, V: View> Writer<'a, V> {
 }
 
 impl<V: View> View for Writer<'_, V> {
+    fn slot(&self, key: &[u8]) -> Slot {
+        self.before.slot(key)
+    }
+
     fn revision(&self) -> Revision {
         self.revision.unwrap_or(self.before.revision())
     }

@@ -54,13 +54,15 @@ pub enum Rejection {
     Unavailable,
     /// The keyspace does not exist.
     KeyspaceNotFound,
+    /// Transactions on the same keys kept each other from finishing until the time was over; nothing has happened.
+    Contended,
 }
 
 wire_enum!(Rejection {
     0 => KeyNotFound, 1 => Compacted { asked, oldest }, 2 => FutureRevision { asked, newest },
     3 => LeaseNotFound(lease), 4 => LeaseExists(lease), 5 => LeaseTtlTooLarge, 6 => TooLarge { bytes, bytes_max },
     7 => NoSpace, 8 => Busy, 9 => NoLeader, 10 => LeaderChanged, 11 => Unknown, 12 => Timeout, 13 => Unavailable,
-    14 => KeyspaceNotFound,
+    14 => KeyspaceNotFound, 15 => Contended,
 });
 
 impl fmt::Display for Rejection {
@@ -90,6 +92,9 @@ impl fmt::Display for Rejection {
             Self::Timeout => write!(f, "timed out"),
             Self::Unavailable => write!(f, "this replica cannot serve now"),
             Self::KeyspaceNotFound => write!(f, "keyspace not found"),
+            Self::Contended => {
+                write!(f, "too many transactions on the same keys at once; nothing has happened, try again")
+            }
         }
     }
 }

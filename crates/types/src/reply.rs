@@ -111,6 +111,8 @@ pub struct LeaseTime {
     pub granted_seconds: u64,
     /// Whole seconds left, rounded down.
     pub remaining_seconds: u64,
+    /// The same in ticks of the leader, to sort by.
+    pub remaining_ticks: u64,
     /// Its keys, in order, if asked for.
     pub keys: Vec<crate::Key>,
 }
@@ -122,4 +124,4 @@ wire_struct!(TxnAnswer { succeeded, responses });
 wire_enum!(OperationAnswer {
     0 => Range(revision, range), 1 => Put(revision, put), 2 => DeleteRange(revision, delete), 3 => Txn(txn),
 });
-wire_struct!(LeaseTime { granted_seconds, remaining_seconds, keys });
+wire_struct!(LeaseTime { granted_seconds, remaining_seconds, remaining_ticks, keys });

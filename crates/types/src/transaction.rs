@@ -3,6 +3,7 @@
 //! One partition coordinates (its *home*, that of the first key it writes), the others take part. The protocol is in
 //! `docs/partitions.md`; here are the words that stand in logs and messages.
 
+use crate::reply::LeaseTime;
 use crate::{Effect, Key, KeyRange, KeyValue, LeaseId, PartitionId, Revision, Term, wire_enum, wire_struct};
 
 /// Names one attempt at a transaction over partitions. Never used twice: a leader numbers its attempts within its term.
@@ -41,9 +42,11 @@ pub struct Footprint {
     pub leases_shared: Vec<LeaseId>,
     /// The revision to compact to.
     pub compact: Option<i64>,
+    /// All leases whose home this is, to be listed.
+    pub all_leases: bool,
 }
 
-wire_struct!(Footprint { exclusive, shared, past, leases_exclusive, leases_shared, compact });
+wire_struct!(Footprint { exclusive, shared, past, leases_exclusive, leases_shared, compact, all_leases });
 
 impl Footprint {
     /// Whether nothing is touched.
@@ -94,11 +97,13 @@ pub struct KnownLease {
     pub is_home: bool,
     /// At the home: the other partitions that hold keys of it.
     pub holders: Vec<PartitionId>,
-    /// Its keys here; only for a lease locked exclusively.
+    /// Its keys here; not when leases are listed.
     pub keys: Vec<Key>,
+    /// At the home: how long it has left.
+    pub time: Option<LeaseTime>,
 }
 
-wire_struct!(KnownLease { lease, is_home, holders, keys });
+wire_struct!(KnownLease { lease, is_home, holders, keys, time });
 
 /// The bytes of an entry of kind [`crate::EntryKind::Prepare`]: from here to the commit or abort of the same name the locks
 /// are held, whoever leads.
