@@ -523,8 +523,12 @@ async fn a_key_that_the_store_cannot_hold_is_refused() {
         let delete = pb::DeleteRangeRequest { key: key.into(), ..Default::default() };
         assert_eq!(client.kv().delete_range(delete).await.unwrap().into_inner().deleted, 0);
     }
+    let lease = pb::LeaseGrantRequest { id: 7, ttl: 600 };
+    client.lease().lease_grant(lease).await.unwrap();
     for key in [long(65_495, 'k'), long(32_758, '\0')] {
-        client.put(&key, "v").await;
+        client.put(&key, "").await;
+        // With a lease it stands in a row of its own, too.
+        client.kv().put(pb::PutRequest { lease: 7, ..put_of(&key, "v") }).await.unwrap();
         assert_eq!(client.get(&key).await.as_deref(), Some("v"));
     }
     node.kill();
