@@ -89,13 +89,18 @@ impl<E: Engine> Partition<E> {
         limits: Limits,
     ) -> Result<Opened<E>, Fault> {
         assert!(group.partition != layout::EVERY_PARTITION, "{group} is in place of a partition's number");
-        if engine.get(Table::State, &layout::state_row(group, state::INSTALLING))?.is_some() {
+        if Self::is_incomplete(&engine, group)? {
             return Ok(Opened::Incomplete);
         }
         let head = Head::load(&engine, group)?;
         let partition = Self::restore(engine, group, initial, limits, head, publication.clone())?;
         partition.publication.publish(&head);
         Ok(Opened::Ready(Box::new(partition)))
+    }
+
+    /// Whether opening the group will find it [`Opened::Incomplete`].
+    pub fn is_incomplete(engine: &E, group: GroupId) -> Result<bool, Fault> {
+        Ok(engine.get(Table::State, &layout::state_row(group, state::INSTALLING))?.is_some())
     }
 
     pub(crate) fn restore(

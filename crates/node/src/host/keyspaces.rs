@@ -84,3 +84,97 @@ impl<E: Engine> Host<E> {
 pub(super) fn mapped_slots(_: GroupId) -> SlotSet {
     SlotSet::all()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{GroupStart, Options, Standing};
+    use quorate_consensus::Recovered;
+    use quorate_mvcc::engine::Table;
+    use quorate_mvcc::layout;
+    use quorate_partition::snapshot::Installer;
+    use quorate_partition::{Limits, Partition};
+    use quorate_storage::memory::MemoryEngine;
+    use quorate_types::{Command, Effect, Encode, Entry, EntryKind, NodeId, PartitionId, Stamp, Term, Tick};
+    use std::collections::BTreeMap;
+
+    const KEYSPACE: KeyspaceId = KeyspaceId::DEFAULT;
+
+    fn group(partition: u32) -> GroupId {
+        GroupId { keyspace: KEYSPACE, partition: PartitionId(partition) }
+    }
+
+    fn half(partition: u32) -> SlotSet {
+        let (lower, upper) = SlotSet::all().split().expect("there are many slots");
+        if partition == 0 { lower } else { upper }
+    }
+
+    /// A partition that has put one key ten times, from this revision on, and then compacted.
+    fn fill(engine: &MemoryEngine, partition: u32, first: u64, compacted: Option<u64>) {
+        let opened = Partition::open(engine.clone(), group(partition), half(partition), Limits::default());
+        let mut replica = opened.unwrap().ready().unwrap();
+        let slot = quorate_types::Slot(half(partition).ranges().next().unwrap().start);
+        let put = |number: u64| Effect::Put {
+            slot,
+            stamp: Stamp { revision: Revision(first + number), sub: 0 },
+            key: format!("key of {partition}").into(),
+            value: "v".into(),
+            create: Revision(first),
+            version: number + 1,
+            lease: None,
+            previous_lease: None,
+        };
+        let mut effects: Vec<Effect> = (0..10).map(put).collect();
+        effects.extend(compacted.map(|revision| Effect::Compact { revision: Revision(revision) }));
+        for effect in effects {
+            let data = Command { group: group(partition), effects: vec![effect] }.encoded();
+            let index = replica.applied().index.next();
+            replica.apply(&[Entry { term: Term(1), index, kind: EntryKind::Write, data }], Tick(0)).unwrap();
+        }
+    }
+
+    fn host(engine: &MemoryEngine) -> Host<MemoryEngine> {
+        let start = |partition| {
+            let recovered = Recovered { start: Default::default(), ..Recovered::default() };
+            GroupStart { group: group(partition), voters: vec![NodeId(1)], recovered }
+        };
+        let standing = Standing::Admitted(BTreeMap::new());
+        let options = Options::new(NodeId(1), 1);
+        Host::new(options, standing, engine.clone(), vec![start(0), start(1)]).unwrap()
+    }
+
+    fn changes(engine: &MemoryEngine) -> usize {
+        use quorate_mvcc::engine::Read;
+        engine.scan(Table::Change, layout::rows(Table::Change, group(0))).count()
+    }
+
+    #[test]
+    fn history_is_removed_up_to_what_all_partitions_have_compacted() {
+        for (compacted, left) in
+            [([Some(8), Some(15)], 14), ([Some(15), Some(8)], 14), ([Some(15), None], 20)]
+        {
+            let engine = MemoryEngine::default();
+            fill(&engine, 0, 2, compacted[0]);
+            fill(&engine, 1, 12, compacted[1]);
+            let mut host = host(&engine);
+            host.tick_compaction().unwrap();
+            assert_eq!(changes(&engine), left, "{compacted:?}");
+            let least = compacted.into_iter().min().flatten().map(Revision);
+            assert_eq!(host.physically_compacted(KEYSPACE), least);
+        }
+    }
+
+    #[test]
+    fn nothing_is_removed_while_a_partition_is_replaced_and_its_neighbours_keep_their_rows() {
+        let engine = MemoryEngine::default();
+        fill(&engine, 0, 2, Some(8));
+        fill(&engine, 1, 12, Some(8));
+        let whole = host(&engine);
+        assert_eq!((whole.slots_to_clear(group(0)), whole.slots_to_clear(group(1))), (half(0), half(1)));
+        // The node stops while partition 0 is being replaced.
+        Installer::begin(engine.clone(), group(0), &half(0), Limits::default()).unwrap();
+        let mut host = host(&engine);
+        host.tick_compaction().unwrap();
+        assert_eq!((host.physically_compacted(KEYSPACE), changes(&engine)), (None, 10));
+    }
+}

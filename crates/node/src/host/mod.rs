@@ -106,7 +106,16 @@ impl<E: Engine> Host<E> {
             options,
             engine,
         };
+        // What a partition that is not whole may clear is known when all that are whole are open.
+        let mut incomplete = Vec::new();
         for start in starts {
+            if Partition::is_incomplete(&host.engine, start.group)? {
+                incomplete.push(start);
+            } else {
+                host.open_group(start)?;
+            }
+        }
+        for start in incomplete {
             host.open_group(start)?;
         }
         host.begin_admission()?;
