@@ -135,6 +135,9 @@ pub trait Consensus {
     /// What to do now. To be called after any other call; taking twice in a row gives nothing the second time.
     fn take(&mut self) -> Effects;
 
+    /// The newest term seen.
+    fn term(&self) -> Term;
+
     /// How things stand.
     fn status(&self) -> Status;
 }

@@ -248,6 +248,15 @@ impl Admission {
         self.phase = Phase::CatchingUp(groups);
     }
 
+    /// One more group to pass a barrier in; only while catching up. The meta group's barrier is passed after the maps it holds
+    /// are known, so none is missed.
+    pub(crate) fn catch_up_also(&mut self, group: GroupId) -> bool {
+        match &mut self.phase {
+            Phase::CatchingUp(groups) => groups.insert(group),
+            _ => false,
+        }
+    }
+
     /// The lives in which the others have answered, or have asked since.
     fn answered_lives(&self, is_beginning: bool) -> Lives {
         let Phase::Asking(answers) = &self.phase else { return Lives::new() };

@@ -3,7 +3,9 @@
 use crate::PeerMessage;
 use crate::admission::Standing;
 use quorate_consensus::Role;
-use quorate_types::{Changes, GroupId, LogWrite, NodeId, Position, Rejection, Reply, Revision, Term};
+use quorate_types::{
+    Changes, GroupId, KeyspaceId, LogWrite, NodeId, Position, Rejection, Reply, Revision, Term,
+};
 
 /// Names one client call; drawn by the shell, unique within the process's run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,15 +17,15 @@ quorate_types::wire_newtype!(Ticket);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WriteId(pub u64);
 
-/// A read barrier that was passed: this node's copy of the group, as it is now, contains every write
-/// acknowledged before the barrier was asked for.
+/// A read barrier that was passed: this node's copy of the keyspace as of the revision contains every write
+/// acknowledged before the barrier was asked for, of the keys that it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// The group.
-    pub group: GroupId,
-    /// Of its newest applied change.
+    /// The keyspace.
+    pub keyspace: KeyspaceId,
+    /// To read as of.
     pub revision: Revision,
-    /// The group's term.
+    /// The keyspace's term.
     pub term: Term,
 }
 
@@ -39,8 +41,8 @@ pub struct Effects {
     pub replies: Vec<(Ticket, Result<Reply, Rejection>)>,
     /// Answers to [`crate::Host::barrier`], each ticket once.
     pub grants: Vec<(Ticket, Result<Grant, Rejection>)>,
-    /// What was applied, for those who watch; revisions ascending within a group.
-    pub applied: Vec<(GroupId, Applied)>,
+    /// What was applied, for those who watch; whole revisions, ascending within a keyspace.
+    pub applied: Vec<(KeyspaceId, Applied)>,
     /// The ordered store should be flushed; report with [`crate::Host::flushed`].
     pub flush: bool,
     /// Must become durable in the data directory before anything here is sent; report with [`crate::Host::standing_recorded`].
@@ -49,7 +51,7 @@ pub struct Effects {
     pub notices: Vec<Notice>,
 }
 
-/// What was applied to a group.
+/// What was applied to a keyspace.
 #[derive(Debug, Default)]
 pub struct Applied {
     /// Changes of keys.
@@ -78,6 +80,22 @@ pub enum Notice {
         group: GroupId,
         /// In which term.
         term: Term,
+    },
+    /// A partition's leader may draw revisions from the sequencer.
+    Registered {
+        /// Which group's.
+        group: GroupId,
+        /// Its term.
+        term: Term,
+        /// The sequencer's.
+        epoch: Term,
+    },
+    /// A keyspace's map is known, new or changed.
+    Keyspace {
+        /// Which.
+        keyspace: KeyspaceId,
+        /// How many partitions it has.
+        partitions: usize,
     },
     /// A follower fell behind the log; a snapshot is kept for it.
     SnapshotOffered {

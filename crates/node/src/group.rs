@@ -9,12 +9,14 @@
 //!   for a read barrier begun after the evaluation.
 
 use crate::effects::Ticket;
+use crate::peer::PeerMessage;
 use quorate_consensus::{Raft, ReadId, Role};
 use quorate_mvcc::engine::Engine;
 use quorate_partition::snapshot::Installer;
 use quorate_partition::{Partition, Reader};
 use quorate_types::{
-    Answer, GroupId, Index, LeaseId, NodeId, Position, Rejection, Request, Revision, Term, Tick,
+    Answer, Footprint, GroupId, Index, KeyRange, KeyspaceId, LeaseId, NodeId, PartitionId, Position,
+    PreState, Rejection, Request, Revision, Term, Tick, TxnId,
 };
 use std::collections::{BTreeMap, VecDeque};
 
@@ -54,6 +56,53 @@ pub(crate) enum Then {
     Grant(Ticket),
     /// This node has caught up in this group, as far as its admission asks.
     Admission(GroupId),
+    /// The group's leadership is shown in this epoch of the sequencer: it registers.
+    Register(GroupId, Term),
+    /// The sequencer's office is confirmed; next, what the answer rests on has to be applied in its own group.
+    Sequenced {
+        /// Which.
+        group: GroupId,
+        /// The newest entry that the answer rests on.
+        after: Position,
+        /// The answer.
+        then: Box<Then>,
+        /// What to do again when the barrier fails.
+        again: Option<Box<Work>>,
+    },
+    /// The sequencer's office is confirmed for a read over partitions.
+    Question(Box<Question>),
+    /// This partition has applied what that read needs.
+    Reading(u64, PartitionId),
+    /// What a transaction found or prepared here is there to stay: this is the vote.
+    Vote(TxnId, Box<PreState>),
+    /// A transaction is decided here.
+    Decided(KeyspaceId, TxnId),
+    /// A transaction's commit is in the log here for good.
+    Finished(TxnId),
+}
+
+/// What waits until a transaction gives its locks back.
+#[derive(Clone, Debug)]
+pub(crate) enum Blocked {
+    /// A request.
+    Work(Work),
+    /// The coordinator's own locks for an attempt.
+    Home(TxnId, Footprint),
+    /// A participant's locks, until then.
+    Prepare(TxnId, Footprint, Tick),
+}
+
+/// A read over partitions that waits at their leaders' node.
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    /// Who asked; `None` is this node.
+    pub(crate) from: Option<NodeId>,
+    pub(crate) reading: u64,
+    pub(crate) keyspace: KeyspaceId,
+    pub(crate) ranges: Vec<KeyRange>,
+    pub(crate) revision: Revision,
+    pub(crate) epoch: Term,
+    pub(crate) deadline: Tick,
 }
 
 /// Something that waits for an index to be applied.
@@ -61,6 +110,8 @@ pub(crate) enum Then {
 pub(crate) struct Wait {
     /// The entry at the index must be of this term; otherwise another leader's took its place.
     pub(crate) term: Option<Term>,
+    /// A quorum must have held it while in no newer term of the meta group than this epoch of the sequencer.
+    pub(crate) confirm: Option<Term>,
     pub(crate) deadline: Tick,
     pub(crate) then: Then,
 }
@@ -98,6 +149,20 @@ pub(crate) struct Group<E: Engine> {
     pub(crate) term: Term,
     /// Leads, and the fence is applied.
     pub(crate) is_serving: bool,
+    /// The sequencer's epoch that this leader may draw revisions in.
+    pub(crate) registered: Option<Term>,
+    /// The epoch for which that is being arranged.
+    pub(crate) registering: Option<Term>,
+    /// What each follower held while in no newer term of the meta group than the epoch.
+    pub(crate) acks: BTreeMap<NodeId, Index>,
+    /// Applied, and not yet confirmed in this epoch; by index.
+    pub(crate) unconfirmed: VecDeque<(Index, Term, Wait)>,
+    /// What waits for locks.
+    pub(crate) blocked: VecDeque<Blocked>,
+    /// Reads that wait for prepared transactions.
+    pub(crate) questions: Vec<Question>,
+    /// Since when locks of other partitions' transactions are held, or when their end was last asked for.
+    pub(crate) held_since: BTreeMap<TxnId, Tick>,
     /// The newest entry proposed in this term.
     pub(crate) proposed: Position,
     /// Requests that wait for a leader.
@@ -108,7 +173,7 @@ pub(crate) struct Group<E: Engine> {
     pub(crate) waits: BTreeMap<Index, Vec<Wait>>,
     pub(crate) physical: Vec<(Revision, Origin, (Revision, Answer), Tick)>,
     /// Messages that wait for one of this group's writes.
-    pub(crate) held: VecDeque<(quorate_consensus::WriteId, NodeId, quorate_consensus::Message)>,
+    pub(crate) held: VecDeque<(quorate_consensus::WriteId, NodeId, PeerMessage)>,
     /// The newest of this group's writes that is durable.
     pub(crate) persisted: quorate_consensus::WriteId,
     /// Applied when the flush under way began, if one is.
@@ -143,7 +208,7 @@ impl<E: Engine> Group<E> {
 
     /// Requests not yet answered.
     pub(crate) fn inflight(&self) -> usize {
-        self.waits.len() + self.reads.len()
+        self.waits.len() + self.reads.len() + self.blocked.len()
     }
 
     pub(crate) fn status(&self) -> GroupStatus {

@@ -8,6 +8,8 @@
 //! * [`host`]: the groups, and the loop that turns their effects into the node's.
 //! * [`group`]: one replica: consensus, its partition, and what waits for either.
 //! * [`router`]: key → slot → partition, by the maps of the keyspaces.
+//! * [`sequencer`]: one order of revisions over the partitions of a keyspace.
+//! * [`transaction`]: transactions over partitions.
 //! * [`peer`]: what nodes say to each other.
 //! * [`snapshots`]: serving snapshots to followers that fell behind, and fetching them.
 //! * [`admission`]: how a node with a new data directory comes to take part.
@@ -21,12 +23,14 @@ pub mod options;
 pub mod peer;
 pub mod retention;
 pub mod router;
+pub mod sequencer;
 pub mod snapshots;
+pub mod transaction;
 
 pub use admission::{Life, Lives, Standing};
 pub use effects::{Effects, Grant, Notice, Ticket, WriteId};
 pub use group::GroupStatus;
-pub use host::{GroupStart, Host};
+pub use host::Host;
 pub use options::Options;
 pub use peer::PeerMessage;
 pub use router::{Router, Target};

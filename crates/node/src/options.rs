@@ -1,6 +1,6 @@
 //! The numbers a node runs by.
 
-use quorate_types::{Incarnation, NodeId};
+use quorate_types::{Incarnation, NodeId, Rules};
 
 /// How a node counts time and what bounds it keeps. Times are in ticks; the shell says how long a tick
 /// is by how often it calls [`crate::Host::tick`].
@@ -43,6 +43,10 @@ pub struct Options {
     pub expiries_per_tick: usize,
     /// Rows looked at per step of physical compaction; one step a tick.
     pub compaction_rows_per_tick: usize,
+    /// With how many partitions the default keyspace of a new cluster is made.
+    pub partitions: u32,
+    /// And with which placement rules.
+    pub rules: Rules,
     /// What partitions keep to.
     pub partition: quorate_partition::Limits,
 }
@@ -71,6 +75,8 @@ impl Options {
             snapshot_idle_ticks: 30 * ticks_per_second,
             expiries_per_tick: 64,
             compaction_rows_per_tick: 4_000,
+            partitions: 1,
+            rules: Rules::default(),
             partition: quorate_partition::Limits::default(),
         }
     }

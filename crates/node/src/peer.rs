@@ -2,10 +2,12 @@
 
 use crate::Ticket;
 use crate::admission::AdmissionAnswer;
+use crate::transaction::TxnMessage;
 use quorate_consensus::Message;
 use quorate_partition::snapshot::{Chunk, Cursor};
 use quorate_types::{
-    Decode, Encode, GroupId, Incarnation, Input, Malformed, Position, Rejection, Reply, Request, wire_enum,
+    Decode, Encode, GroupId, Incarnation, Index, Input, KeyRange, KeyspaceId, Malformed, PartitionId,
+    Position, Rejection, Reply, Request, Revision, Term, wire_enum,
 };
 
 /// A message between two nodes. All may be lost. None is repeated by the transport; a repetition would do
@@ -16,6 +18,9 @@ pub enum PeerMessage {
     Group {
         /// Which.
         group: GroupId,
+        /// The sender's term in the meta group when it said so, for those who need to know that no newer sequencer had
+        /// its vote by then.
+        meta: Term,
         /// What.
         message: Message,
     },
@@ -66,6 +71,31 @@ pub enum PeerMessage {
     AdmissionAnswer(AdmissionAnswer),
     /// To every member, each second while it lasts: my disk runs full. Lost: the next one says it.
     SpaceShort,
+    /// To the sequencer's node: I want to read these ranges of a keyspace, all of it if none. Lost: asked again.
+    ReadAsk {
+        /// The reader's name for it, never used twice by its node's life.
+        reading: u64,
+        /// Which keyspace.
+        keyspace: KeyspaceId,
+        /// Of which keys.
+        ranges: Vec<KeyRange>,
+        /// Whether the revision must be no older than the question.
+        confirmed: bool,
+    },
+    /// The answer. Late: the reader has forgotten it or asked again, and any answer is good.
+    ReadAnswer {
+        /// The reader's name for it.
+        reading: u64,
+        /// What to apply, and at which revision to read.
+        answer: ReadAnswer,
+    },
+    /// About a transaction over partitions, to the leader of one of them.
+    Txn {
+        /// Whose leader.
+        to: GroupId,
+        /// What.
+        message: TxnMessage,
+    },
     /// Leader to follower: that snapshot is not kept any more.
     SnapshotGone {
         /// Of which group.
@@ -76,7 +106,7 @@ pub enum PeerMessage {
 }
 
 wire_enum!(PeerMessage {
-    0 => Group { group, message },
+    0 => Group { group, meta, message },
     1 => Request { ticket, group, request },
     2 => Reply { ticket, outcome },
     3 => SnapshotPull { group, position, cursor },
@@ -85,7 +115,23 @@ wire_enum!(PeerMessage {
     6 => AdmissionAsk { incarnation },
     7 => AdmissionAnswer(answer),
     8 => SpaceShort,
+    10 => ReadAsk { reading, keyspace, ranges, confirmed },
+    11 => ReadAnswer { reading, answer },
+    12 => Txn { to, message },
 });
+
+/// At which revision to read, and what must be applied before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadAnswer {
+    /// The keyspace as of this revision.
+    pub revision: Revision,
+    /// The sequencer's.
+    pub epoch: Term,
+    /// For each partition concerned, up to which entry.
+    pub indexes: Vec<(PartitionId, Index)>,
+}
+
+quorate_types::wire_struct!(ReadAnswer { revision, epoch, indexes });
 
 /// How a forwarded request ended.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,8 +9,10 @@
 //!
 //! Caveat: the router knows what this node last read. The group that is asked has the last word on whose a slot is.
 
+use quorate_partition::{Places, Touched};
 use quorate_types::{
-    GroupId, KeyRange, KeyspaceId, KeyspaceMap, KeyspaceState, PartitionId, Rejection, Request, Rules, SLOTS,
+    GroupId, KeyRange, KeyspaceId, KeyspaceMap, KeyspaceState, LeaseId, PartitionId, Rejection, Request,
+    Rules, SLOTS, Slot,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,7 +37,7 @@ pub enum Target {
 struct Table {
     name: String,
     is_active: bool,
-    rules: Rules,
+    rules: Arc<Rules>,
     /// Ascending.
     partitions: Vec<PartitionId>,
     /// For each slot, the place of its partition in `partitions`.
@@ -98,15 +100,33 @@ impl Router {
         self.keyspaces.get(&keyspace).map_or(&[], |table| &table.partitions)
     }
 
-    /// The group that `request` belongs to. Where there are several, a range goes by its first key, and what names
-    /// no key goes to the owner of slot 0.
+    /// The group whose leader carries `request` out: that of its key or lease, or of the first key that it may write.
     pub fn route(&self, keyspace: KeyspaceId, request: &Request) -> Result<GroupId, Rejection> {
-        match request {
-            Request::Put(put) => self.partition_of(keyspace, &put.key),
-            Request::Range(range) => self.partition_of(keyspace, range.range.start()),
-            Request::DeleteRange(delete) => self.partition_of(keyspace, delete.range.start()),
-            _ => self.groups(keyspace),
-        }
+        let table = self.table(keyspace)?;
+        let partition = match (&table.partitions[..], request) {
+            ([only], _) => *only,
+            (_, Request::Put(put)) => table.partition_of(&put.key),
+            (_, Request::LeaseKeepAlive { lease } | Request::LeaseTimeToLive { lease, .. }) => {
+                table.of_lease(*lease)
+            }
+            _ => Touched::by(request).home(table),
+        };
+        Ok(GroupId { keyspace, partition })
+    }
+
+    /// All keyspaces, also those being deleted.
+    pub fn keyspaces(&self) -> Vec<KeyspaceId> {
+        self.keyspaces.keys().copied().collect()
+    }
+
+    /// Where keys and leases of a keyspace are.
+    pub fn places(&self, keyspace: KeyspaceId) -> Option<impl Places + use<>> {
+        self.keyspaces.get(&keyspace).cloned()
+    }
+
+    /// The rules of a keyspace.
+    pub fn rules(&self, keyspace: KeyspaceId) -> Arc<Rules> {
+        self.keyspaces.get(&keyspace).map(|table| Arc::clone(&table.rules)).unwrap_or_default()
     }
 
     /// The group of a keyspace's first slot, which a read barrier asks while there is only one.
@@ -136,7 +156,7 @@ impl Table {
         Self {
             name: map.name.clone(),
             is_active: map.state == KeyspaceState::Active,
-            rules: map.rules.clone(),
+            rules: Arc::new(map.rules.clone()),
             partitions: map.partitions.iter().map(|partition| partition.id).collect(),
             places,
         }
@@ -149,8 +169,33 @@ impl Table {
         }
     }
 
+    fn of_lease(&self, lease: LeaseId) -> PartitionId {
+        self.owner(Slot::of_lease(lease).0)
+    }
+
     fn owner(&self, slot: u16) -> PartitionId {
         self.partitions[usize::from(self.places[usize::from(slot)])]
+    }
+}
+
+impl Places for Table {
+    fn of_range(&self, range: &KeyRange) -> Option<PartitionId> {
+        match &self.partitions[..] {
+            [only] => Some(*only),
+            _ => self.rules.slot_of_range(range).map(|slot| self.owner(slot.0)),
+        }
+    }
+
+    fn of_lease(&self, lease: LeaseId) -> PartitionId {
+        Table::of_lease(self, lease)
+    }
+
+    fn slot(&self, key: &[u8]) -> Slot {
+        self.rules.slot(key)
+    }
+
+    fn all(&self) -> Vec<PartitionId> {
+        self.partitions.clone()
     }
 }
 

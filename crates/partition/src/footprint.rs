@@ -29,6 +29,24 @@ pub trait Places {
     fn all(&self) -> Vec<PartitionId>;
 }
 
+impl<P: Places> Places for std::sync::Arc<P> {
+    fn of_range(&self, range: &KeyRange) -> Option<PartitionId> {
+        (**self).of_range(range)
+    }
+
+    fn of_lease(&self, lease: LeaseId) -> PartitionId {
+        (**self).of_lease(lease)
+    }
+
+    fn slot(&self, key: &[u8]) -> Slot {
+        (**self).slot(key)
+    }
+
+    fn all(&self) -> Vec<PartitionId> {
+        (**self).all()
+    }
+}
+
 impl Touched {
     /// By `request`. Requests that read leases' times touch nothing.
     pub fn by(request: &Request) -> Self {

@@ -230,6 +230,11 @@ impl<E: Engine> Partition<E> {
         }
     }
 
+    /// The revocation of a lease is under way: it is not due again, and has no time left.
+    pub fn ending(&mut self, lease: LeaseId) {
+        self.leases.ending(lease);
+    }
+
     /// The revocation of a lease did not come about: its end is due again.
     pub fn end_again(&mut self, lease: LeaseId, now: Tick) {
         if self.is_leading() {

@@ -10,7 +10,7 @@ use crate::reader::Reader;
 use crate::state::Head;
 use quorate_types::{KeyspaceId, Rejection, Revision};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A handle to what is published of a keyspace; clones are of the same.
 #[derive(Clone, Debug)]
@@ -28,12 +28,28 @@ impl Publication {
 
     /// Of a keyspace with several partitions, whose owner says what all of them have applied.
     pub fn by_owner() -> Self {
-        Self { publishes_revision: false, ..Self::by_apply() }
+        let mut publication = Self::by_apply();
+        publication.together();
+        publication
+    }
+
+    /// The keyspace has several partitions from now on, or it turns out that it has: its owner says what all of them have applied, and until
+    /// it has said so once there is nothing to read here.
+    pub fn together(&mut self) {
+        if std::mem::replace(&mut self.publishes_revision, false) {
+            self.published.settled.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether there is anything to read.
+    pub fn is_settled(&self) -> bool {
+        self.published.settled.load(Ordering::SeqCst)
     }
 
     /// Every partition here has applied what it will ever have of the revisions up to this one.
     pub fn advance(&self, revision: Revision) {
         self.published.advance(revision);
+        self.published.settled.store(true, Ordering::SeqCst);
     }
 
     /// Reads the keyspace in this store as far as it is published.
@@ -58,6 +74,8 @@ pub(crate) struct Published {
     compacted: AtomicU64,
     /// How many partitions are being replaced.
     unavailable: AtomicU64,
+    /// Whether the revision is one that all partitions here have applied.
+    settled: AtomicBool,
     /// Another one whenever a replacement begins or ends. Comparing it before and after a read tells whether
     /// something was replaced meanwhile.
     generation: AtomicU64,
@@ -69,6 +87,7 @@ impl Default for Published {
             revision: AtomicU64::new(Revision::FIRST.0),
             compacted: AtomicU64::new(0),
             unavailable: AtomicU64::new(0),
+            settled: AtomicBool::new(true),
             generation: AtomicU64::new(0),
         }
     }
@@ -97,7 +116,7 @@ impl Published {
     }
 
     pub(crate) fn is_available(&self) -> bool {
-        self.unavailable.load(Ordering::SeqCst) == 0
+        self.unavailable.load(Ordering::SeqCst) == 0 && self.settled.load(Ordering::SeqCst)
     }
 
     /// What is to be the same before and after a read.

@@ -166,6 +166,12 @@ impl<E: Engine> Reader<E> {
         })
     }
 
+    /// All that one revision changed; `None` if nothing. Every part of it has to be applied.
+    pub fn changes_at(&self, revision: Revision) -> Result<Option<Changes>, ReadError> {
+        let page = self.changes(revision, 0)?;
+        Ok(page.changes.into_iter().next().filter(|changes| changes.revision == revision))
+    }
+
     /// The pair right before revision `before`; `None` when there was none, or when it is compacted.
     pub fn previous(&self, key: &Key, before: Revision) -> Result<Option<KeyValue>, Fault> {
         let space = KeySpace::new(&self.engine, self.keyspace);

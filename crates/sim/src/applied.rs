@@ -5,7 +5,9 @@
 //! have the same digest after it (State Machine Safety; Raft paper, figure 3). What follows for leases and keys is
 //! replayed from here: the only record of a lease without keys is its entries.
 
-use quorate_types::{Command, Decode, Effect, Entry, EntryKind, Index, LeaseId, LogWrite, Revision};
+use quorate_types::{
+    Command, Committed, Decide, Decode, Effect, Entry, EntryKind, GroupId, Index, LeaseId, LogWrite, Revision,
+};
 use std::collections::BTreeMap;
 
 /// The copy of one node's log, of the entries that it may still apply.
@@ -117,53 +119,78 @@ impl AppliedLog {
         Ok(())
     }
 
-    /// Replays everything against a model of leases and their keys.
-    pub fn replay(&self) -> Result<Replayed, String> {
+    /// Replays the logs of all groups against a model of leases and their keys. Within a group the order is that of the log; between
+    /// groups, that of when an entry was first applied anywhere.
+    pub fn replay(logs: &BTreeMap<GroupId, Self>) -> Result<Replayed, String> {
+        let is_one = logs.len() == 1;
         let mut moment =
             Moment { tick: 0, revision: Revision::FIRST, leases: BTreeMap::new(), compacted: None };
         let mut moments = vec![moment.clone()];
         let mut lives: Vec<LeaseLife> = Vec::new();
         let mut keys: BTreeMap<quorate_types::Key, Option<LeaseId>> = BTreeMap::new();
-        for (index, First { entry, tick }) in &self.entries {
-            moment.tick = *tick;
-            if matches!(entry.kind, EntryKind::Write | EntryKind::Lease) {
-                let command = Command::from_bytes(entry.data.clone())
-                    .map_err(|error| format!("entry {index} does not decode: {error}"))?;
-                check_command(&command, &keys, &moment).map_err(|what| format!("entry {index}: {what}"))?;
-                for effect in &command.effects {
-                    if let Some(stamp) = effect.stamp() {
-                        moment.revision = stamp.revision;
+        let mut entries = Vec::new();
+        for (group, log) in logs {
+            let mut newest = 0;
+            for (index, First { entry, tick }) in &log.entries {
+                newest = newest.max(*tick);
+                entries.push((newest, *group, *index, entry));
+            }
+        }
+        entries.sort_by_key(|(tick, group, index, _)| (*tick, *group, *index));
+        for (tick, _, index, entry) in entries {
+            moment.tick = tick;
+            let bad = |error| format!("entry {index} does not decode: {error}");
+            let data = entry.data.clone();
+            let effects = match entry.kind {
+                EntryKind::Write | EntryKind::Lease => {
+                    let command = Command::from_bytes(data).map_err(bad)?;
+                    if is_one {
+                        check_command(&command, &keys, &moment)
+                            .map_err(|what| format!("entry {index}: {what}"))?;
                     }
-                    match effect {
-                        Effect::Put { key, lease, .. } => {
-                            keys.insert(key.clone(), *lease);
-                        }
-                        Effect::Delete { key, .. } => {
-                            keys.remove(key);
-                        }
-                        Effect::LeaseGrant { lease, ttl_seconds } => {
-                            moment.leases.insert(*lease, *ttl_seconds);
-                            lives.push(LeaseLife {
-                                lease: *lease,
-                                ttl_seconds: *ttl_seconds,
-                                begun: *tick,
-                                ended: None,
-                            });
-                        }
-                        Effect::LeaseRemove { lease } => {
-                            moment.leases.remove(lease);
-                            let life = lives.iter_mut().rev().find(|life| life.lease == *lease);
-                            if let Some(life) = life {
-                                life.ended = Some(*tick);
-                            }
-                        }
-                        Effect::Compact { revision } => {
-                            moment.compacted = moment.compacted.max(Some(*revision));
-                        }
-                        Effect::LeaseCheckpoint { .. }
-                        | Effect::LeaseHolder { .. }
-                        | Effect::LeaseCopy { .. } => {}
+                    command.effects
+                }
+                EntryKind::Commit => Committed::from_bytes(data).map_err(bad)?.effects,
+                EntryKind::Decide => match Decide::from_bytes(data).map_err(bad)? {
+                    Decide::Commit { own, .. } => own,
+                    Decide::Forget(_) => Vec::new(),
+                },
+                _ => Vec::new(),
+            };
+            for effect in &effects {
+                if let Some(stamp) = effect.stamp() {
+                    moment.revision = moment.revision.max(stamp.revision);
+                }
+                match effect {
+                    Effect::Put { key, lease, .. } => {
+                        keys.insert(key.clone(), *lease);
                     }
+                    Effect::Delete { key, .. } => {
+                        keys.remove(key);
+                    }
+                    Effect::LeaseGrant { lease, ttl_seconds } => {
+                        moment.leases.insert(*lease, *ttl_seconds);
+                        lives.push(LeaseLife {
+                            lease: *lease,
+                            ttl_seconds: *ttl_seconds,
+                            begun: tick,
+                            ended: None,
+                        });
+                    }
+                    // Each partition that holds keys of it removes it; it ends with the first.
+                    Effect::LeaseRemove { lease } => {
+                        moment.leases.remove(lease);
+                        let life = lives.iter_mut().rev().find(|life| life.lease == *lease);
+                        if let Some(life) = life {
+                            life.ended = life.ended.or(Some(tick));
+                        }
+                    }
+                    Effect::Compact { revision } => {
+                        moment.compacted = moment.compacted.max(Some(*revision));
+                    }
+                    Effect::LeaseCheckpoint { .. }
+                    | Effect::LeaseHolder { .. }
+                    | Effect::LeaseCopy { .. } => {}
                 }
             }
             moments.push(moment.clone());

@@ -55,9 +55,10 @@ pub enum Outcome {
     Rejected(Rejection),
 }
 
-/// The keys of the load.
+/// The keys of the load: in several directories, so that they are in several partitions if there are several.
 pub fn key(number: u64) -> Key {
-    Bytes::from(format!("dir/{}", number % KEYS))
+    let number = number % KEYS;
+    Bytes::from(format!("dir/{}/{number}", number / 2))
 }
 
 fn value(number: u64) -> Bytes {

@@ -9,7 +9,11 @@ use std::collections::BTreeMap;
 pub struct History {
     /// What each revision changed, and when that was first applied.
     pub revisions: BTreeMap<Revision, (Vec<Event>, u64)>,
-    versions: BTreeMap<Key, BTreeMap<Revision, Option<KeyValue>>>,
+    /// A revision that something was answered at. Nothing may change at it, or have changed before it, that is found out later.
+    pub(crate) reached: Option<Revision>,
+    /// Whether revisions may be missing: those that a leader or a sequencer that died had drawn.
+    pub(crate) may_have_holes: bool,
+    pub(crate) versions: BTreeMap<Key, BTreeMap<Revision, Option<KeyValue>>>,
 }
 
 impl History {
@@ -23,8 +27,9 @@ impl History {
                 Err(format!("revision {revision} is {known:?} and {:?}", changes.events))
             };
         }
-        if revision != self.newest().next() {
-            return Err(format!("revision {revision} came after {}", self.newest()));
+        let last = self.last();
+        if revision <= last || (revision != last.next() && !self.may_have_holes) {
+            return Err(format!("revision {revision} came after {last}"));
         }
         for event in changes.events.iter() {
             let pair = match event {
@@ -40,9 +45,19 @@ impl History {
         Ok(())
     }
 
-    /// The newest revision.
-    pub fn newest(&self) -> Revision {
+    /// The last revision that changed something.
+    fn last(&self) -> Revision {
         self.revisions.last_key_value().map_or(Revision::FIRST, |(revision, _)| *revision)
+    }
+
+    /// Something was answered, or is published, as of this revision.
+    pub(crate) fn reach(&mut self, revision: Revision) {
+        self.reached = self.reached.max(Some(revision));
+    }
+
+    /// The newest revision that anybody was told.
+    pub fn newest(&self) -> Revision {
+        self.last().max(self.reached.filter(|_| self.may_have_holes).unwrap_or(Revision::FIRST))
     }
 
     /// The pair right before `revision`.

@@ -56,9 +56,9 @@ pub struct Summary {
     pub trace: u64,
 }
 
-/// Runs one seed.
-pub fn run(seed: u64) -> Result<Summary, Violation> {
-    let mut world = World::new(seed);
+/// Runs one seed, over so many partitions.
+pub fn run(seed: u64, partitions: u32) -> Result<Summary, Violation> {
+    let mut world = World::new(seed, partitions);
     world.run_with_faults()?;
     world.heal_and_finish()?;
     let expired = checker::check(&world)?;

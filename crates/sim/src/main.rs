@@ -6,6 +6,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 cargo xtask sim [--seeds N] [--from SEED]   run N seeds (default 300) and sum up
 cargo xtask sim --seed SEED                 run one seed, twice, and compare the traces
+Both take --partitions N (default 1).
 ";
 
 fn number(arguments: &[String], name: &str) -> Result<Option<u64>, String> {
@@ -20,9 +21,16 @@ fn main() -> ExitCode {
         print!("{USAGE}");
         return ExitCode::SUCCESS;
     }
+    let partitions = match number(&arguments, "--partitions") {
+        Ok(partitions) => partitions.unwrap_or(1) as u32,
+        Err(problem) => {
+            eprintln!("{problem}");
+            return ExitCode::FAILURE;
+        }
+    };
     let outcome = match number(&arguments, "--seed") {
-        Ok(Some(seed)) => one(seed),
-        Ok(None) => many(&arguments),
+        Ok(Some(seed)) => one(seed, partitions),
+        Ok(None) => many(&arguments, partitions),
         Err(problem) => Err(problem),
     };
     match outcome {
@@ -34,9 +42,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn one(seed: u64) -> Result<(), String> {
-    let first = run(seed).map_err(|violation| violation.to_string())?;
-    let second = run(seed).map_err(|violation| violation.to_string())?;
+fn one(seed: u64, partitions: u32) -> Result<(), String> {
+    let first = run(seed, partitions).map_err(|violation| violation.to_string())?;
+    let second = run(seed, partitions).map_err(|violation| violation.to_string())?;
     println!("{first:#?}");
     if first.trace == second.trace {
         println!("a second run was the same to the bit");
@@ -46,13 +54,13 @@ fn one(seed: u64) -> Result<(), String> {
     }
 }
 
-fn many(arguments: &[String]) -> Result<(), String> {
+fn many(arguments: &[String], partitions: u32) -> Result<(), String> {
     let count = number(arguments, "--seeds")?.unwrap_or(300);
     let from = number(arguments, "--from")?.unwrap_or(0);
     let mut sum = Summary::default();
     for seed in from..from + count {
         // What the program asserts of itself counts like what is checked of it, and needs its seed, too.
-        let summary = std::panic::catch_unwind(|| run(seed))
+        let summary = std::panic::catch_unwind(|| run(seed, partitions))
             .map_err(|_| format!("seed {seed}: an assertion failed, see above\nto see it again: cargo xtask sim --seed {seed}"))?
             .map_err(|violation| violation.to_string())?;
         sum.ticks += summary.ticks;

@@ -8,18 +8,18 @@ use crate::history::History;
 use crate::leases::{RATE_MAX, RATE_MIN};
 use crate::random::Random;
 use crate::watchers::{self, Known};
-use quorate_consensus::Role;
-use quorate_node::{Effects, GroupStart, Host, Notice, Options, PeerMessage, Standing, Ticket, WriteId};
+use quorate_consensus::{Recovered, Role};
+use quorate_node::{Effects, Host, Notice, Options, PeerMessage, Standing, Ticket, WriteId};
 use quorate_partition::watch::Watches;
 use quorate_storage::disk::MemoryDisk;
 use quorate_storage::memory::MemoryEngine;
 use quorate_storage::wal::{Wal, WalOptions};
 use quorate_types::{
-    Encode, Event, GroupId, Incarnation, KeyspaceId, NodeId, Rejection, Revision, Term, WatchRequest,
+    Encode, Event, GroupId, Incarnation, Index, KeyspaceId, NodeId, PartitionId, Rejection, Revision, Term,
+    WatchRequest,
 };
 use std::collections::BTreeMap;
 
-const GROUPS: [GroupId; 2] = [GroupId::META, GroupId::FIRST];
 const FAULTY_TICKS: u64 = 1_500;
 /// Where nodes pause for long: until some have come back, to everybody's surprise.
 const FAULTY_TICKS_LONG: u64 = 4_500;
@@ -70,7 +70,7 @@ struct Node {
     /// Watches that its clients had when it died.
     resuming: Vec<WatchRequest>,
     /// What it may still apply.
-    shadow: Shadow,
+    shadows: BTreeMap<GroupId, Shadow>,
 }
 
 struct Running {
@@ -116,7 +116,9 @@ pub struct World {
     /// What happened to the keys.
     pub history: History,
     /// What was applied, entry by entry.
-    pub applied: AppliedLog,
+    pub applied: BTreeMap<GroupId, AppliedLog>,
+    /// How many partitions the keyspace has.
+    pub partitions: u32,
     /// When faults ended.
     pub healed_tick: u64,
     /// Who led which term of which group.
@@ -130,8 +132,8 @@ pub struct World {
 }
 
 impl World {
-    /// The beginning.
-    pub fn new(seed: u64) -> Self {
+    /// The beginning, with so many partitions.
+    pub fn new(seed: u64, partitions: u32) -> Self {
         let mut random = Random::new(seed);
         let size = [1, 3, 3, 3, 5][random.below(5) as usize];
         let mut rate = |max: u64| if random.chance(600) { random.below(max) } else { 0 };
@@ -168,7 +170,7 @@ impl World {
             rate: clock(),
             time: 0,
             resuming: Vec::new(),
-            shadow: Shadow::default(),
+            shadows: BTreeMap::new(),
         };
         let nodes = (1..=size).map(&mut node).collect();
         Self {
@@ -181,8 +183,9 @@ impl World {
             now: 0,
             step: 0,
             calls: Vec::new(),
-            history: History::default(),
-            applied: AppliedLog::default(),
+            history: History { may_have_holes: partitions > 1, ..History::default() },
+            applied: BTreeMap::new(),
+            partitions,
             healed_tick: 0,
             leaders: BTreeMap::new(),
             trace: 0,
@@ -314,7 +317,7 @@ impl World {
                 return Err(self.violation(format!("at {}: {problem}", node.id)));
             }
         }
-        for group in GROUPS {
+        for group in self.groups() {
             let mut of_group = states.iter().filter(|state| state.0 == group);
             let Some(first) = of_group.next() else { continue };
             if let Some(other) =
@@ -483,7 +486,7 @@ impl World {
         let salt = self.random.below(u64::MAX);
         let node = &mut self.nodes[at];
         let opened = Wal::open(node.disk.clone(), node.id.0, WalOptions { segment_bytes: 32 << 10 });
-        let (wal, mut recovered, _) = match opened {
+        let (wal, recovered, _) = match opened {
             Ok(opened) => opened,
             Err(error) => return Err(self.violation(format!("a log that only crashed is refused: {error}"))),
         };
@@ -500,22 +503,21 @@ impl World {
         if !self.seed.is_multiple_of(4) {
             options.partition.lease_checkpoint_seconds = 1;
         }
-        let recovered_first = recovered.get(&GroupId::FIRST).cloned().unwrap_or_default();
-        let starts = GROUPS.map(|group| GroupStart {
-            group,
-            voters: voters.clone(),
-            recovered: recovered.remove(&group).unwrap_or_default(),
-        });
-        let host = match Host::new(options, node.standing.clone(), node.engine.clone(), starts.to_vec()) {
+        options.partitions = self.partitions;
+        let logs = recovered.clone();
+        let host = match Host::new(options, node.standing.clone(), node.engine.clone(), voters, recovered) {
             Ok(host) => host,
             Err(fault) => {
                 return Err(self.violation(format!("a node that only crashed does not start: {fault}")));
             }
         };
-        let revision = host.reader(GroupId::FIRST).map_or(Revision::FIRST, |reader| reader.revision());
-        let first = host.status().into_iter().find(|status| status.group == GroupId::FIRST);
-        let applied = first.map(|status| status.consensus.applied).unwrap_or_default();
-        node.shadow = Shadow::new(&recovered_first, applied);
+        let revision = host.reader(KeyspaceId::DEFAULT).map_or(Revision::FIRST, |reader| reader.revision());
+        let applied: BTreeMap<GroupId, Index> =
+            host.status().into_iter().map(|status| (status.group, status.consensus.applied)).collect();
+        let shadow = |(group, recovered): (&GroupId, &Recovered)| {
+            (*group, Shadow::new(recovered, applied.get(group).copied().unwrap_or_default()))
+        };
+        node.shadows = logs.iter().map(shadow).collect();
         let mut running = Running {
             host,
             wal,
@@ -530,7 +532,7 @@ impl World {
         let resuming = std::mem::take(&mut node.resuming);
         if !resuming.is_empty() && self.random.chance(800) {
             let id = running.watchers.open(&mut self.random, &mut running.watches);
-            if let (Ok(id), Some(reader)) = (id, running.host.reader(GroupId::FIRST)) {
+            if let (Ok(id), Some(reader)) = (id, running.host.reader(KeyspaceId::DEFAULT)) {
                 for request in resuming {
                     let created = running.watchers.create(id, request, &mut running.watches, &reader);
                     assert!(created.is_ok(), "a few watches are within the limits: {created:?}");
@@ -612,7 +614,7 @@ impl World {
         let ticket = Ticket(number as u64);
         let asked = match ask {
             Ask::Request(request) => running.host.request(ticket, KeyspaceId::DEFAULT, request),
-            Ask::Read(_) => running.host.barrier(ticket, KeyspaceId::DEFAULT),
+            Ask::Read(read) => running.host.barrier(ticket, KeyspaceId::DEFAULT, vec![read.range]),
         };
         self.settle(at, asked)
     }
@@ -736,7 +738,7 @@ impl World {
             }
             let due = running.syncing.map_or(sync_due, |(_, due)| due);
             running.syncing = Some((write, due));
-            written.extend(parts.into_iter().filter(|(group, _)| *group == GroupId::FIRST));
+            written.extend(parts.into_iter().filter(|(group, _)| *group != GroupId::META));
         }
         if flush {
             // What is written while a flush goes on is in it, or not.
@@ -754,8 +756,8 @@ impl World {
         }
         self.note_applied(at, &written)?;
         let Some(running) = &mut self.nodes[at].running else { return Ok(()) };
-        for (group, applied) in applied {
-            if group != GroupId::FIRST {
+        for (keyspace, applied) in applied {
+            if keyspace != KeyspaceId::DEFAULT {
                 continue;
             }
             if let Some(revision) = applied.replaced {
@@ -772,6 +774,11 @@ impl World {
                 }
             }
         }
+        if std::env::var("DBG").is_ok() {
+            for n in &notices { eprintln!("{} n{} {:?}", self.now, from, n); }
+            for (t, r) in &replies { eprintln!("{} n{} reply {:?} {:?}", self.now, from, t, r); }
+            for (t, r) in &grants { eprintln!("{} n{} grant {:?} {:?}", self.now, from, t, r); }
+        }
         for notice in notices {
             // Whoever leads, served or not: at most one in a term (Election Safety; Raft paper, figure 3).
             if let Notice::Role { group, term, role: Role::Leader { .. } } = notice
@@ -782,14 +789,20 @@ impl World {
         }
         for (ticket, outcome) in replies {
             let outcome = match outcome {
-                Ok(reply) => Outcome::Reply(reply),
+                Ok(reply) => {
+                    self.history.reach(reply.revision);
+                    Outcome::Reply(reply)
+                }
                 Err(rejection) => Outcome::Rejected(rejection),
             };
             self.answer(at, ticket, outcome)?;
         }
         for (ticket, grant) in grants {
             let outcome = match grant {
-                Ok(grant) => self.read(at, ticket, grant.revision)?,
+                Ok(grant) => {
+                    self.history.reach(grant.revision);
+                    self.read(at, ticket, grant.revision)?
+                }
                 Err(rejection) => Outcome::Rejected(rejection),
             };
             self.answer(at, ticket, outcome)?;
@@ -805,21 +818,33 @@ impl World {
     ) -> Result<(), Violation> {
         let node = &mut self.nodes[at];
         let Some(running) = &node.running else { return Ok(()) };
-        for (_, write) in written {
-            node.shadow.write(write);
+        for (group, write) in written {
+            node.shadows.entry(*group).or_default().write(write);
         }
-        let status = running.host.status().into_iter().find(|status| status.group == GroupId::FIRST);
-        let Some(status) = status else { return Ok(()) };
-        let noted = self.applied.advance(&mut node.shadow, status.consensus.applied, status.digest, self.now);
         let id = node.id;
-        noted.map_err(|what| self.violation(format!("at {id}: {what}")))
+        for status in running.host.status().into_iter().filter(|status| status.group != GroupId::META) {
+            let log = self.applied.entry(status.group).or_default();
+            let shadow = node.shadows.entry(status.group).or_default();
+            if let Err(what) = log.advance(shadow, status.consensus.applied, status.digest, self.now) {
+                return Err(self.violation(format!("at {id}, group {}: {what}", status.group)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The groups that there are.
+    fn groups(&self) -> Vec<GroupId> {
+        let of_keys = (0..self.partitions)
+            .map(|partition| GroupId { keyspace: KeyspaceId::DEFAULT, partition: PartitionId(partition) });
+        std::iter::once(GroupId::META).chain(of_keys).collect()
     }
 
     fn read(&self, at: usize, ticket: Ticket, newest: Revision) -> Result<Outcome, Violation> {
         let Some(Call { ask: Ask::Read(request), .. }) = self.calls.get(ticket.0 as usize) else {
             return Err(self.violation(format!("{ticket:?} was granted a read that nobody asked for")));
         };
-        let reader = self.nodes[at].running.as_ref().and_then(|running| running.host.reader(GroupId::FIRST));
+        let reader =
+            self.nodes[at].running.as_ref().and_then(|running| running.host.reader(KeyspaceId::DEFAULT));
         match reader.map(|reader| reader.range(request, newest)) {
             Some(Ok((revision, answer))) => Ok(Outcome::Read(revision, answer)),
             Some(Err(quorate_partition::ReadError::Rejection(rejection))) => Ok(Outcome::Rejected(rejection)),
@@ -850,8 +875,9 @@ impl World {
             return Ok(());
         }
         let Some(running) = &mut node.running else { return Ok(()) };
-        let Some(reader) = running.host.reader(GroupId::FIRST) else { return Ok(()) };
+        let Some(reader) = running.host.reader(KeyspaceId::DEFAULT) else { return Ok(()) };
         let (random, watches) = (&mut self.random, &mut running.watches);
+        self.history.reach(reader.revision());
         let newest = self.history.newest();
         let mut outcome = Ok(0);
         if self.rates.calls > 0 && random.chance(50) {

@@ -37,6 +37,14 @@ pub(crate) fn hash(bytes: &[u8]) -> u64 {
     twox_hash::XxHash3_64::oneshot(bytes)
 }
 
+impl Slot {
+    /// The slot whose partition is the home of a lease: that of its number, 8 bytes big endian, hashed as a directory is.
+    pub fn of_lease(lease: crate::LeaseId) -> Self {
+        let hash = twox_hash::XxHash3_64::oneshot(&lease.get().to_be_bytes());
+        Self((hash % u64::from(SLOTS)) as u16)
+    }
+}
+
 impl fmt::Display for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)

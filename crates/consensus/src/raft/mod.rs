@@ -482,6 +482,10 @@ impl Consensus for Raft {
         }
     }
 
+    fn term(&self) -> Term {
+        self.term
+    }
+
     fn status(&self) -> Status {
         let matched = match &self.state {
             State::Leader(leader) => {

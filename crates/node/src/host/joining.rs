@@ -97,10 +97,12 @@ impl<E: Engine> Host<E> {
 
     pub(super) fn on_admission_ask(&mut self, from: NodeId, incarnation: Incarnation) {
         let term = |(id, group): (&GroupId, &Group<E>)| (*id, group.raft.status().term);
+        // Groups that the maps here do not name yet count, too.
+        let unopened = self.unopened.iter().map(|(id, log)| (*id, log.hard_state.term));
         let answer = AdmissionAnswer {
             incarnation,
             is_original: self.admission.is_original(from, incarnation),
-            terms: self.groups.iter().map(term).collect(),
+            terms: self.groups.iter().map(term).chain(unopened).collect(),
         };
         self.out.send.push((from, PeerMessage::AdmissionAnswer(answer)));
     }
@@ -126,6 +128,7 @@ impl<E: Engine> Host<E> {
                 self.out.notices.push(Notice::CatchingUp);
                 let groups: BTreeSet<GroupId> = self.groups.keys().copied().collect();
                 self.admission.catch_up(groups.clone());
+                self.abstaining.clone_from(&terms);
                 for id in groups {
                     if let (Some(group), Some(term)) = (self.groups.get_mut(&id), terms.get(&id)) {
                         group.raft.abstain(*term);
@@ -135,6 +138,17 @@ impl<E: Engine> Host<E> {
             }
         }
         Ok(())
+    }
+
+    /// A group that this node learns of while it catches up: it may have been in it in its former life.
+    pub(super) fn catch_up_also(&mut self, id: GroupId) -> Result<(), Fault> {
+        if !self.admission.catch_up_also(id) {
+            return Ok(());
+        }
+        if let (Some(group), Some(term)) = (self.groups.get_mut(&id), self.abstaining.get(&id)) {
+            group.raft.abstain(*term);
+        }
+        self.catch_up(id)
     }
 
     /// Begins the barrier that shows that this node holds what was committed in the group.

@@ -2,16 +2,36 @@
 //! the removal of forgotten history.
 
 use super::Host;
-use crate::group::State;
+use crate::effects::Applied;
+use crate::group::{Group, State};
 use quorate_mvcc::Compactor;
 use quorate_mvcc::engine::Engine;
-use quorate_partition::Publication;
-use quorate_types::{Fault, GroupId, KeyspaceId, Revision, SlotSet};
+use quorate_partition::{Publication, ReadError};
+use quorate_types::{Changes, Event, Fault, GroupId, KeyspaceId, Revision, SlotSet};
+use std::collections::BTreeMap;
+
+/// Bytes of changes kept for watchers until all before them are applied; past that watchers read them from the store.
+const WAITING_BYTES_MAX: usize = 16 << 20;
 
 /// One keyspace on this node.
 pub(super) struct Keyspace {
     pub(super) publication: Publication,
     compactor: Compactor,
+    /// In a keyspace of several partitions: applied, but earlier revisions of other partitions may not be.
+    waiting: BTreeMap<Revision, Waiting>,
+    waiting_bytes: usize,
+    /// More was waiting than is kept: watchers have to read the store.
+    has_dropped: bool,
+    compacted: Option<Revision>,
+}
+
+/// A revision that is applied in some partitions.
+#[derive(Debug)]
+enum Waiting {
+    /// All of it.
+    Whole(Changes),
+    /// A part; the rest is in other partitions, and the order among the parts in the store.
+    Part,
 }
 
 impl<E: Engine> Host<E> {
@@ -19,9 +39,162 @@ impl<E: Engine> Host<E> {
     pub(super) fn keyspace(&mut self, id: KeyspaceId) -> Result<&mut Keyspace, Fault> {
         if !self.keyspaces.contains_key(&id) {
             let compactor = Compactor::open(&self.engine, id)?;
-            self.keyspaces.insert(id, Keyspace { publication: Publication::by_apply(), compactor });
+            let keyspace = Keyspace {
+                publication: Publication::by_apply(),
+                compactor,
+                waiting: BTreeMap::new(),
+                waiting_bytes: 0,
+                has_dropped: false,
+                compacted: None,
+            };
+            self.keyspaces.insert(id, keyspace);
         }
         Ok(self.keyspaces.get_mut(&id).expect("it is there, or was just put there"))
+    }
+
+    /// The keyspace has several partitions: none of them says by itself how far the keyspace is.
+    pub(super) fn publish_together(&mut self, id: KeyspaceId) -> Result<(), Fault> {
+        let keyspace = self.keyspace(id)?;
+        keyspace.publication.together();
+        let groups: Vec<GroupId> = self.groups_of(id).collect();
+        for group in groups {
+            if let Some(partition) = self.groups.get_mut(&group).and_then(Group::partition_mut) {
+                partition.set_publishes_revision(false);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a group has just applied goes to those who watch: at once if the group is the whole keyspace.
+    pub(super) fn on_applied(
+        &mut self,
+        id: GroupId,
+        applied: quorate_partition::Applied,
+    ) -> Result<(), Fault> {
+        if id == GroupId::META {
+            for changes in &applied.changes {
+                for event in changes.events.iter() {
+                    self.on_meta_event(event)?;
+                }
+            }
+        }
+        let quorate_partition::Applied { changes, compacted, shared } = applied;
+        if changes.is_empty() && compacted.is_none() {
+            return Ok(());
+        }
+        if !self.is_sequenced(id.keyspace) {
+            self.out.applied.push((id.keyspace, Applied { changes, compacted, replaced: None }));
+            return Ok(());
+        }
+        if let Some(sequencer) = &mut self.sequencer {
+            for changes in &changes {
+                sequencer.applied(id, changes.revision);
+            }
+        }
+        let keyspace = self.keyspace(id.keyspace)?;
+        keyspace.compacted = keyspace.compacted.max(compacted);
+        for changes in changes {
+            let is_part = shared.contains(&changes.revision);
+            let bytes: usize = changes.events.iter().map(Event::size).sum();
+            if keyspace.waiting_bytes + bytes > WAITING_BYTES_MAX {
+                keyspace.has_dropped = true;
+                keyspace.waiting.clear();
+                keyspace.waiting_bytes = 0;
+            }
+            if keyspace.has_dropped {
+                continue;
+            }
+            keyspace.waiting_bytes += if is_part { 0 } else { bytes };
+            let revision = changes.revision;
+            keyspace.waiting.insert(revision, if is_part { Waiting::Part } else { Waiting::Whole(changes) });
+        }
+        self.wants_settled.insert(id.keyspace);
+        Ok(())
+    }
+
+    /// A snapshot has taken the place of a group's state.
+    pub(super) fn on_replaced(&mut self, id: GroupId, revision: Revision) -> Result<(), Fault> {
+        if let Some(partition) = self.groups.get_mut(&id).and_then(Group::partition_mut) {
+            partition.set_rules(self.router.rules(id.keyspace));
+        }
+        if id == GroupId::META {
+            self.load_maps()?;
+        }
+        if self.is_sequenced(id.keyspace) {
+            // What it changed on the way was not told.
+            self.keyspace(id.keyspace)?.has_dropped = true;
+            self.wants_settled.insert(id.keyspace);
+        } else {
+            self.out.applied.push((id.keyspace, Applied { replaced: Some(revision), ..Applied::default() }));
+        }
+        Ok(())
+    }
+
+    /// How far all of a keyspace is applied here, if that is known.
+    pub(super) fn published_revision(&self, id: KeyspaceId) -> Option<Revision> {
+        let keyspace = self.keyspaces.get(&id)?;
+        Some(keyspace.publication.reader(self.engine.clone(), id).revision())
+    }
+
+    /// All of the keyspace up to here is applied on this node: readers and watchers may see it.
+    pub(super) fn settled_at(&mut self, id: KeyspaceId, revision: Revision) -> Result<(), Fault> {
+        let engine = self.engine.clone();
+        let keyspace = self.keyspace(id)?;
+        let reader = keyspace.publication.reader(engine, id);
+        let known = reader.revision();
+        keyspace.publication.advance(revision);
+        let later = keyspace.waiting.split_off(&revision.next());
+        let settled = std::mem::replace(&mut keyspace.waiting, later);
+        let compacted = keyspace.compacted.take();
+        let mut changes = Vec::with_capacity(settled.len());
+        let mut replaced = std::mem::take(&mut keyspace.has_dropped).then_some(revision);
+        for (at, waiting) in settled {
+            match waiting {
+                Waiting::Whole(whole) => {
+                    keyspace.waiting_bytes -= whole.events.iter().map(Event::size).sum::<usize>();
+                    changes.push(whole);
+                }
+                Waiting::Part => match reader.changes_at(at) {
+                    Ok(Some(whole)) => changes.push(whole),
+                    Ok(None) => {}
+                    Err(ReadError::Fault(fault)) => return Err(fault),
+                    // Compacted, or a partition's state is being replaced: watchers read on when they can.
+                    Err(ReadError::Rejection(_)) => replaced = Some(revision),
+                },
+            }
+        }
+        // Below what is known there is nothing new: a partition may apply late what a snapshot of another had shown already.
+        changes.retain(|changes| changes.revision > known);
+        if replaced.is_some() {
+            changes.clear();
+        }
+        if !changes.is_empty() || compacted.is_some() || replaced.is_some() {
+            self.out.applied.push((id, Applied { changes, compacted, replaced }));
+        }
+        Ok(())
+    }
+
+    /// Finds out, where the sequencer is elsewhere, how far the keyspaces are applied here.
+    pub(super) fn tick_settling(&mut self) -> Result<(), Fault> {
+        for id in self.keyspaces.keys().copied().collect::<Vec<_>>() {
+            let Some(keyspace) = self.keyspaces.get(&id) else { continue };
+            let is_behind = !keyspace.waiting.is_empty()
+                || keyspace.has_dropped
+                || keyspace.compacted.is_some()
+                || !keyspace.publication.is_settled();
+            if is_behind && self.is_sequenced(id) {
+                self.wants_settled.insert(id);
+                self.begin_settling(id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The slots that the map gives a partition: what it owns when it begins.
+    pub(super) fn mapped_slots(&self, id: GroupId) -> SlotSet {
+        let map = self.maps.get(&id.keyspace);
+        let partition = map.and_then(|map| map.partition(id.partition));
+        partition.map_or_else(SlotSet::all, |partition| partition.slots.clone())
     }
 
     /// A partition's rows are being replaced by those of a snapshot, which may be older than what is removed here.
@@ -70,7 +243,7 @@ impl<E: Engine> Host<E> {
             State::Ready(partition) => Some(partition.slots().as_ref().clone()),
             State::Installing(_) => None,
         };
-        let own = slots(group).unwrap_or_else(|| mapped_slots(group));
+        let own = slots(group).unwrap_or_else(|| self.mapped_slots(group));
         let others = self.groups_of(group.keyspace).filter(|other| *other != group).filter_map(slots);
         others.fold(own, |rest, taken| rest.subtract(&taken))
     }
@@ -78,11 +251,6 @@ impl<E: Engine> Host<E> {
     fn groups_of(&self, id: KeyspaceId) -> impl Iterator<Item = GroupId> + '_ {
         self.groups.keys().copied().filter(move |group| group.keyspace == id)
     }
-}
-
-/// The slots of a partition that has no state yet: all, for every keyspace has one partition.
-pub(super) fn mapped_slots(_: GroupId) -> SlotSet {
-    SlotSet::all()
 }
 
 #[cfg(test)]

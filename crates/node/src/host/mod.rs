@@ -2,48 +2,48 @@
 //!
 //! * [`joining`]: this node's admission, and that of others.
 //! * [`keyspaces`]: what the partitions of one keyspace share.
+//! * [`maps`]: which keyspaces and partitions there are.
 //! * [`requests`]: from a request to its answer.
+//! * [`sequencing`]: where revisions come from.
+//! * [`transacting`]: transactions over partitions.
+//! * [`reading`]: reads over partitions.
 //! * [`space`]: whose disks run full.
 //! * [`transfers`]: snapshots as the groups see them.
 
 mod joining;
 mod keyspaces;
+mod maps;
+mod reading;
 mod requests;
+mod sequencing;
 mod space;
+mod transacting;
 mod transfers;
 
 use crate::admission::{Admission, Standing};
-use crate::effects::{Applied, Effects, Notice, Ticket, WriteId};
+use crate::effects::{Effects, Notice, Ticket, WriteId};
 use crate::group::{Group, GroupStatus, Origin, State, Then, Work, may_change, revocation};
 use crate::peer::PeerMessage;
+use crate::sequencer::Sequencer;
 use crate::snapshots::{Fetching, Sources, Step};
+use crate::transaction::{Attempt, TxnMessage};
 use crate::{Options, Router};
-use keyspaces::{Keyspace, mapped_slots};
+use keyspaces::Keyspace;
 use quorate_consensus::{Consensus, Message, Raft, ReadId, Recovered, Role};
 use quorate_mvcc::engine::Engine;
 use quorate_partition::snapshot::Installer;
 use quorate_partition::{Evaluated, Opened, Partition, ReadError, Reader};
 use quorate_types::{
-    Entry, Fault, GroupId, Incarnation, Index, KeyspaceId, LogWrite, NodeId, Position, Rejection, Request,
-    Tick,
+    Entry, Fault, GroupId, Incarnation, Index, KeyRange, KeyspaceId, KeyspaceMap, LogWrite, NodeId,
+    PartitionId, Position, Rejection, Request, Term, Tick, TxnId,
 };
+use reading::{Purpose, Reading};
 use requests::propose;
 use space::Space;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How often everything that waits is looked through for what came too late, in ticks.
 const TIMEOUT_SCAN_TICKS: u64 = 10;
-
-/// One group to start.
-#[derive(Clone, Debug)]
-pub struct GroupStart {
-    /// Which.
-    pub group: GroupId,
-    /// Its voters.
-    pub voters: Vec<NodeId>,
-    /// What the log held of it.
-    pub recovered: Recovered,
-}
 
 /// One node.
 pub struct Host<E: Engine> {
@@ -53,11 +53,45 @@ pub struct Host<E: Engine> {
     now: Tick,
     groups: BTreeMap<GroupId, Group<E>>,
     keyspaces: BTreeMap<KeyspaceId, Keyspace>,
-    /// Every other node that shares a group with this one.
+    /// The voters of every group.
+    voters: Vec<NodeId>,
+    /// The others of them.
     members: BTreeSet<NodeId>,
+    /// Logs of groups that the maps this node has do not name yet.
+    unopened: BTreeMap<GroupId, Recovered>,
+    maps: BTreeMap<KeyspaceId, KeyspaceMap>,
+    /// Requests that wait for the first map.
+    unrouted: Vec<(KeyspaceId, Work)>,
+    /// The role, while this node leads the meta group.
+    sequencer: Option<Sequencer>,
+    raise_marks_next: bool,
+    /// Keyspaces of which more may be applied everywhere than was known.
+    wants_settled: BTreeSet<KeyspaceId>,
+    /// Keyspaces for which that is being asked.
+    settling: BTreeSet<KeyspaceId>,
+    /// Reads over partitions under way.
+    readings: BTreeMap<u64, Reading>,
+    /// Attempts at transactions that this node coordinates.
+    attempts: BTreeMap<(KeyspaceId, TxnId), Attempt>,
+    next_attempt: u64,
+    /// Attempts with all their votes that wait for the sequencer.
+    undecided: BTreeSet<(KeyspaceId, TxnId)>,
+    /// Decisions of partitions led here, and who is not known to have them.
+    owed: BTreeMap<(KeyspaceId, TxnId), BTreeSet<PartitionId>>,
+    /// Decisions that everybody has.
+    forgettable: BTreeMap<GroupId, Vec<TxnId>>,
+    /// What leaders on this node say to each other.
+    told: VecDeque<(GroupId, TxnMessage)>,
+    /// Groups in which locks were given back.
+    rouse_blocked: BTreeSet<GroupId>,
+    /// Groups in which what waits may go on.
+    rouse_waiting: BTreeSet<GroupId>,
+    /// In which terms a node that lost its disk abstains.
+    abstaining: BTreeMap<GroupId, Term>,
     /// Groups that may have effects to collect.
     dirty: BTreeSet<GroupId>,
     next_read: u64,
+    next_reading: u64,
     write: WriteId,
     /// Writes under way, with each group's own name for its part.
     writing: VecDeque<(WriteId, Vec<(GroupId, quorate_consensus::WriteId)>)>,
@@ -78,20 +112,43 @@ pub struct Host<E: Engine> {
 impl<E: Engine> Host<E> {
     /// A node with its groups as they were recovered. A store that lies behind the start of a group's log has
     /// lost what it had promised to keep, and is refused.
+    ///
+    /// `voters` are the cluster's members, `logs` what the log held of each group.
     pub fn new(
         options: Options,
         standing: Standing,
         engine: E,
-        starts: Vec<GroupStart>,
+        voters: Vec<NodeId>,
+        logs: BTreeMap<GroupId, Recovered>,
     ) -> Result<Self, Fault> {
         let mut host = Self {
-            router: Router::single(),
+            router: Router::with(&[]),
             now: Tick(0),
             groups: BTreeMap::new(),
             keyspaces: BTreeMap::new(),
-            members: BTreeSet::new(),
+            members: voters.iter().copied().filter(|voter| *voter != options.id).collect(),
+            voters,
+            unopened: logs,
+            maps: BTreeMap::new(),
+            unrouted: Vec::new(),
+            sequencer: None,
+            raise_marks_next: false,
+            wants_settled: BTreeSet::new(),
+            settling: BTreeSet::new(),
+            readings: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            next_attempt: 0,
+            undecided: BTreeSet::new(),
+            owed: BTreeMap::new(),
+            forgettable: BTreeMap::new(),
+            told: VecDeque::new(),
+            rouse_blocked: BTreeSet::new(),
+            rouse_waiting: BTreeSet::new(),
+            abstaining: BTreeMap::new(),
             dirty: BTreeSet::new(),
             next_read: 0,
+            // Never used twice, also not by another life of this node: answers to an earlier one may come late.
+            next_reading: options.seed,
             write: WriteId(0),
             writing: VecDeque::new(),
             extra_writes: Vec::new(),
@@ -106,31 +163,23 @@ impl<E: Engine> Host<E> {
             options,
             engine,
         };
-        // What a partition that is not whole may clear is known when all that are whole are open.
-        let mut incomplete = Vec::new();
-        for start in starts {
-            if Partition::is_incomplete(&host.engine, start.group)? {
-                incomplete.push(start);
-            } else {
-                host.open_group(start)?;
-            }
-        }
-        for start in incomplete {
-            host.open_group(start)?;
-        }
+        host.keyspace(KeyspaceId::DEFAULT)?;
+        host.open_group(GroupId::META)?;
+        host.load_maps()?;
         host.begin_admission()?;
         Ok(host)
     }
 
-    fn open_group(&mut self, start: GroupStart) -> Result<(), Fault> {
-        let GroupStart { group: id, voters, mut recovered } = start;
-        self.members.extend(voters.iter().filter(|voter| **voter != self.options.id));
+    pub(crate) fn open_group(&mut self, id: GroupId) -> Result<(), Fault> {
+        let voters = self.voters.clone();
+        let mut recovered = self.unopened.remove(&id).unwrap_or_default();
         let limits = self.options.partition.clone();
         let publication = self.keyspace(id.keyspace)?.publication.clone();
         let engine = self.engine.clone();
-        let opened = Partition::open_among(&publication, engine, id, mapped_slots(id), limits.clone())?;
+        let opened = Partition::open_among(&publication, engine, id, self.mapped_slots(id), limits.clone())?;
         let (state, reader, applied) = match opened {
-            Opened::Ready(partition) => {
+            Opened::Ready(mut partition) => {
+                partition.set_rules(self.router.rules(id.keyspace));
                 let (reader, applied) = (partition.reader(), partition.applied());
                 (State::Ready(*partition), reader, applied)
             }
@@ -192,6 +241,13 @@ impl<E: Engine> Host<E> {
             leader: None,
             term: quorate_types::Term(0),
             is_serving: false,
+            registered: None,
+            registering: None,
+            acks: BTreeMap::new(),
+            unconfirmed: VecDeque::new(),
+            blocked: VecDeque::new(),
+            questions: Vec::new(),
+            held_since: BTreeMap::new(),
             proposed: Position::default(),
             waiting: VecDeque::new(),
             forwarded: BTreeMap::new(),
@@ -209,9 +265,15 @@ impl<E: Engine> Host<E> {
         Ok(())
     }
 
-    /// A handle for reading a group's applied state from any thread.
-    pub fn reader(&self, group: GroupId) -> Option<Reader<E>> {
-        self.groups.get(&group).map(|group| group.reader.clone())
+    /// A handle for reading a keyspace from any thread.
+    pub fn reader(&self, keyspace: KeyspaceId) -> Option<Reader<E>> {
+        let keyspace_here = self.keyspaces.get(&keyspace)?;
+        Some(keyspace_here.publication.reader(self.engine.clone(), keyspace))
+    }
+
+    /// The keyspaces that this node knows of, and their partitions.
+    pub fn maps(&self) -> impl Iterator<Item = &KeyspaceMap> {
+        self.maps.values()
     }
 
     /// How all groups stand.
@@ -234,8 +296,12 @@ impl<E: Engine> Host<E> {
         for id in ids {
             self.tick_group(id)?;
         }
+        self.tick_sequencing()?;
+        self.tick_transactions()?;
+        self.tick_readings()?;
+        self.tick_settling()?;
         if self.now.0.is_multiple_of(TIMEOUT_SCAN_TICKS) {
-            self.reject_late();
+            self.reject_late()?;
             for (group, node) in self.sources.drop_idle(self.now, self.options.snapshot_idle_ticks) {
                 if let Some(group) = self.groups.get_mut(&group) {
                     group.raft.snapshot_failed(node);
@@ -288,16 +354,37 @@ impl<E: Engine> Host<E> {
     pub fn request(&mut self, ticket: Ticket, keyspace: KeyspaceId, request: Request) -> Result<(), Fault> {
         let deadline = self.now.after(self.options.request_ticks_max);
         let work = Work { origin: Origin::Local(ticket), request, received: self.now, deadline };
+        self.route(keyspace, work)
+    }
+
+    fn route(&mut self, keyspace: KeyspaceId, work: Work) -> Result<(), Fault> {
         match self.router.route(keyspace, &work.request) {
-            Ok(group) => self.dispatch(group, work)?,
+            Ok(group) => return self.dispatch(group, work),
+            // At a cluster's beginning, and while this node fetches the maps.
+            Err(_) if self.is_unmapped(keyspace) && self.unrouted.len() < self.options.waiting_max => {
+                self.unrouted.push((keyspace, work));
+            }
             Err(rejection) => self.reply(work.origin, Err(rejection)),
         }
         Ok(())
     }
 
-    /// A client of this node wants to read: answered once, in [`Effects::grants`], when this node's copy
-    /// contains every write acknowledged before this call.
-    pub fn barrier(&mut self, ticket: Ticket, keyspace: KeyspaceId) -> Result<(), Fault> {
+    /// Whether this is the keyspace that every cluster has, and its map has not come here yet.
+    fn is_unmapped(&self, keyspace: KeyspaceId) -> bool {
+        keyspace == KeyspaceId::DEFAULT && !self.maps.contains_key(&keyspace)
+    }
+
+    /// A client of this node wants to read these ranges, everything if there are none: answered once, in [`Effects::grants`], when this
+    /// node's copy of them contains every write acknowledged before this call.
+    pub fn barrier(
+        &mut self,
+        ticket: Ticket,
+        keyspace: KeyspaceId,
+        ranges: Vec<KeyRange>,
+    ) -> Result<(), Fault> {
+        if self.is_sequenced(keyspace) || self.is_unmapped(keyspace) {
+            return self.begin_reading(Purpose::Client(ticket), keyspace, ranges);
+        }
         match self.router.groups(keyspace) {
             Ok(group) => {
                 let deadline = self.now.after(self.options.request_ticks_max);
@@ -323,14 +410,22 @@ impl<E: Engine> Host<E> {
             PeerMessage::AdmissionAsk { incarnation } => self.on_admission_ask(from, incarnation),
             PeerMessage::AdmissionAnswer(answer) => self.on_admission_answer(from, incarnation, answer)?,
             PeerMessage::Group { .. } if self.admission.is_mute() => {}
-            PeerMessage::Group { group: id, message } => {
+            PeerMessage::Group { group: id, meta, message } => {
+                if let Message::Appended { matched, .. } = message {
+                    self.on_acknowledged(id, from, matched, meta);
+                }
+                // A group that is not here may be one that the maps of this node do not name yet.
                 if let Some(group) = self.groups.get_mut(&id) {
                     group.raft.step(from, message);
                     self.dirty.insert(id);
-                } else {
-                    self.suspicious(from, format!("a message of group {id}, which is not on this node"));
+                    self.finish_confirmed(id)?;
                 }
             }
+            PeerMessage::ReadAsk { reading, keyspace, ranges, confirmed } => {
+                self.on_read_ask(Some(from), reading, keyspace, ranges, confirmed)?;
+            }
+            PeerMessage::ReadAnswer { reading, answer } => self.on_read_answer(reading, answer)?,
+            PeerMessage::Txn { to, message } => self.on_txn(to, message)?,
             PeerMessage::Request { ticket, group, request } => {
                 let deadline = self.now.after(self.options.request_ticks_max);
                 let origin = Origin::Remote(from, ticket);
@@ -409,7 +504,7 @@ impl<E: Engine> Host<E> {
                     && *waits_for <= part
                     && let Some((_, to, message)) = group.held.pop_front()
                 {
-                    self.out.send.push((to, PeerMessage::Group { group: id, message }));
+                    self.out.send.push((to, message));
                 }
                 self.dirty.insert(id);
             }
@@ -468,9 +563,19 @@ impl<E: Engine> Host<E> {
     pub fn take(&mut self) -> Result<Effects, Fault> {
         let mut writes: Vec<(GroupId, LogWrite)> = std::mem::take(&mut self.extra_writes);
         let mut parts = Vec::new();
-        while let Some(id) = self.dirty.pop_first() {
-            self.collect(id, &mut writes, &mut parts)?;
+        loop {
+            self.carry_told()?;
+            self.rouse()?;
+            if self.raise_marks_next {
+                self.raise_marks()?;
+            }
+            // The messages of leaders to each other cost nothing here; what they lead to shares one write.
+            if self.told.is_empty() && self.rouse_blocked.is_empty() && self.rouse_waiting.is_empty() {
+                let Some(id) = self.dirty.pop_first() else { break };
+                self.collect(id, &mut writes, &mut parts)?;
+            }
         }
+        self.settle()?;
         if !writes.is_empty() {
             self.write = WriteId(self.write.0 + 1);
             self.writing.push_back((self.write, parts));
@@ -496,9 +601,12 @@ impl<E: Engine> Host<E> {
         parts: &mut Vec<(GroupId, quorate_consensus::WriteId)>,
     ) -> Result<(), Fault> {
         let now = self.now;
+        let own_meta = self.meta_term();
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         let effects = group.raft.take();
-        let wrap = |message: Message| PeerMessage::Group { group: id, message };
+        // As of now, which is no earlier than what made us say it.
+        let meta = own_meta;
+        let wrap = |message: Message| PeerMessage::Group { group: id, meta, message };
         self.out.send.extend(effects.send_now.into_iter().map(|(to, message)| (to, wrap(message))));
         if let Some((part, write)) = effects.persist {
             writes.push((id, write));
@@ -508,7 +616,7 @@ impl<E: Engine> Host<E> {
             if waits_for <= group.persisted {
                 self.out.send.push((to, wrap(message)));
             } else {
-                group.held.push_back((waits_for, to, message));
+                group.held.push_back((waits_for, to, wrap(message)));
             }
         }
         if let Some(role) = effects.role_changed {
@@ -539,6 +647,7 @@ impl<E: Engine> Host<E> {
         group.leader = status.leader;
         group.term = status.term;
         self.out.notices.push(Notice::Role { group: id, term: status.term, role });
+        let was_serving = group.is_serving;
         if group.is_serving || matches!(role, Role::Leader { .. }) {
             if let Some(partition) = group.partition_mut() {
                 partition.follow();
@@ -570,6 +679,9 @@ impl<E: Engine> Host<E> {
                 self.forward_failed(id, ticket);
             }
         }
+        if was_serving {
+            self.resign(id)?;
+        }
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         // Changing the role has failed every barrier; those that can be asked for again are.
         let reads: Vec<ReadId> = group.reads.keys().copied().collect();
@@ -580,11 +692,30 @@ impl<E: Engine> Host<E> {
         for work in waiting {
             self.dispatch(id, work)?;
         }
+        if id == GroupId::META {
+            self.repeat_readings()?;
+        }
         self.dirty.insert(id);
         Ok(())
     }
 
+    /// The group was led here until now.
+    fn resign(&mut self, id: GroupId) -> Result<(), Fault> {
+        if id == GroupId::META {
+            self.end_sequencer();
+        }
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+        group.registered = None;
+        group.registering = None;
+        // They are in the log for good, but whether in time will not be known.
+        for (_, _, wait) in std::mem::take(&mut group.unconfirmed) {
+            self.reject(wait.then, Rejection::Unknown);
+        }
+        self.end_coordination(id)
+    }
+
     fn apply(&mut self, id: GroupId, entries: &[Entry], now: Tick) -> Result<(), Fault> {
+        let own_meta = self.meta_term();
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         let State::Ready(partition) = &mut group.state else {
             panic!("group {id} was given entries to apply while its state is being installed");
@@ -592,22 +723,13 @@ impl<E: Engine> Host<E> {
         let applied = partition.apply(entries, now)?;
         let last = entries.last().map_or(Index::START, |entry| entry.index);
         group.raft.applied(last);
-        if !applied.changes.is_empty() || applied.compacted.is_some() {
-            let applied = Applied { changes: applied.changes, compacted: applied.compacted, replaced: None };
-            self.out.applied.push((id, applied));
-        }
-        if let Role::Leader { fence } = group.role
-            && !group.is_serving
-            && last >= fence.index
-        {
-            group.is_serving = true;
-            partition.lead(now);
-            partition.set_no_space(self.space.is_refusing);
-            self.out.notices.push(Notice::Serving { group: id, term: group.term });
-            let waiting = std::mem::take(&mut group.waiting);
-            for work in waiting {
-                self.dispatch(id, work)?;
-            }
+        let begins = match group.role {
+            Role::Leader { fence } => !group.is_serving && last >= fence.index,
+            _ => false,
+        };
+        self.on_applied(id, applied)?;
+        if begins {
+            self.begin_serving(id)?;
         }
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         let still_waiting = group.waits.split_off(&last.next());
@@ -618,6 +740,13 @@ impl<E: Engine> Host<E> {
                 index.0.checked_sub(first.0).and_then(|at| entries.get(at as usize)).map(|entry| entry.term);
             for wait in waits {
                 if wait.term.is_none() || wait.term == term {
+                    let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+                    if let Some(epoch) = wait.confirm
+                        && !Self::is_confirmed(group, own_meta, index, epoch)
+                    {
+                        group.unconfirmed.push_back((index, epoch, wait));
+                        continue;
+                    }
                     self.finish(id, wait.then, wait.deadline)?;
                 } else {
                     self.reject(wait.then, Rejection::LeaderChanged);
@@ -625,6 +754,29 @@ impl<E: Engine> Host<E> {
             }
         }
         self.answer_physical(id);
+        Ok(())
+    }
+
+    /// The group is led here, and what earlier leaders committed is applied.
+    fn begin_serving(&mut self, id: GroupId) -> Result<(), Fault> {
+        let (now, is_refusing) = (self.now, self.space.is_refusing);
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+        let State::Ready(partition) = &mut group.state else { return Ok(()) };
+        group.is_serving = true;
+        partition.lead(now);
+        partition.set_no_space(is_refusing);
+        self.out.notices.push(Notice::Serving { group: id, term: group.term });
+        let waiting = std::mem::take(&mut group.waiting);
+        if id == GroupId::META {
+            self.begin_sequencer()?;
+        } else {
+            self.arrange_sequencing()?;
+            self.owe_all(id);
+            self.inherit(id);
+        }
+        for work in waiting {
+            self.dispatch(id, work)?;
+        }
         Ok(())
     }
 

@@ -3,14 +3,18 @@
 //! Everything that waits has a deadline and is answered once, at the latest by [`Host::reject_late`].
 
 use super::Host;
+use super::sequencing::Count;
 use crate::effects::{Grant, Ticket};
-use crate::group::{Origin, ReadWait, State, Then, Wait, Work, is_timer_call, may_change, rests_on_state};
+use crate::group::{
+    Blocked, Group, Origin, ReadWait, State, Then, Wait, Work, is_timer_call, may_change, rests_on_state,
+};
 use crate::peer::{Outcome, PeerMessage};
+use crate::transaction::TxnMessage;
 use quorate_consensus::{Consensus, ProposeError, Raft, ReadId, ReadOutcome, Role};
 use quorate_mvcc::engine::Engine;
-use quorate_partition::{Evaluated, ReadError};
+use quorate_partition::{Evaluated, ReadError, Touched};
 use quorate_types::{
-    Answer, Fault, GroupId, Index, NodeId, Position, Rejection, Reply, Request, Revision, Tick,
+    Answer, Fault, Footprint, GroupId, Index, NodeId, Position, Rejection, Reply, Request, Revision, Tick,
 };
 
 impl<E: Engine> Host<E> {
@@ -51,7 +55,42 @@ impl<E: Engine> Host<E> {
             self.reply(work.origin, Err(Rejection::Busy));
             return Ok(());
         }
+        let count = self.count(id);
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+        if count == Count::Wait {
+            if group.waiting.len() < self.options.waiting_max && work.origin != Origin::Own {
+                group.waiting.push_back(work);
+            } else {
+                self.reply(work.origin, Err(Rejection::Busy));
+            }
+            return Ok(());
+        }
+        if let Count::Sequenced(newest) = count {
+            if let State::Ready(partition) = &mut group.state {
+                partition.observe(newest);
+            }
+            if let Some(shares) = self.shares(id, &work.request) {
+                if let Request::LeaseRevoke { lease } = work.request
+                    && let Some(partition) = self.groups.get_mut(&id).and_then(Group::partition_mut)
+                {
+                    partition.ending(lease);
+                }
+                return self.begin_attempt(id, work, shares, false);
+            }
+        }
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+        if let State::Ready(partition) = &group.state
+            && partition.has_locks()
+            && partition.is_locked(&partition.with_keys_of_leases(footprint(&work.request))?)
+        {
+            group.blocked.push_back(Blocked::Work(work));
+            return Ok(());
+        }
         if is_timer_call(&work.request) {
+            if let Count::Sequenced(_) = count {
+                let (after, deadline) = (group.proposed, work.deadline);
+                return self.begin_sequenced(id, after, Then::Lease(work.clone()), Some(work), deadline);
+            }
             let (after, deadline) = (group.proposed, work.deadline);
             return self.begin_barrier(id, after, deadline, Then::Lease(work.clone()), Some(work));
         }
@@ -83,16 +122,22 @@ impl<E: Engine> Host<E> {
             Err(ReadError::Rejection(rejection)) if rests_on_state(&rejection) => {
                 let (after, deadline) = (group.proposed, work.deadline);
                 let then = Then::Refuse(work.origin, rejection);
-                return self.begin_barrier(id, after, deadline, then, Some(work));
+                return self.begin_confirmation(id, count, after, deadline, then, work);
             }
             Err(ReadError::Rejection(rejection)) => self.reply(work.origin, Err(rejection)),
             Err(ReadError::Fault(fault)) => return Err(fault),
             Ok(Evaluated::Unchanged { reply }) => {
                 let (after, deadline) = (group.proposed, work.deadline);
                 let then = Then::Reply(work.origin, reply);
-                return self.begin_barrier(id, after, deadline, then, Some(work));
+                return self.begin_confirmation(id, count, after, deadline, then, work);
             }
             Ok(Evaluated::Changes { kind, data, reply }) => {
+                let drawn = Some(partition.newest()).filter(|newest| count != Count::Sequenced(*newest));
+                let (term, confirm) = (group.term, group.registered);
+                if let (Count::Sequenced(_), Some(revision)) = (count, drawn) {
+                    self.take_revision(id, &[(id.partition, term)], revision);
+                }
+                let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
                 let position = propose(&mut group.raft, kind, data, index);
                 group.proposed = position;
                 self.dirty.insert(id);
@@ -103,11 +148,28 @@ impl<E: Engine> Host<E> {
                     }
                     _ => Then::Reply(work.origin, reply),
                 };
-                let wait = Wait { term: Some(position.term), deadline: work.deadline, then };
+                let confirm = confirm.filter(|_| count != Count::Own);
+                let wait = Wait { term: Some(position.term), confirm, deadline: work.deadline, then };
                 group.waits.entry(index).or_default().push(wait);
             }
         }
         Ok(())
+    }
+
+    /// What shows that an answer that changes nothing was true when it was given: a barrier of the group, or of the sequencer's.
+    fn begin_confirmation(
+        &mut self,
+        id: GroupId,
+        count: Count,
+        after: Position,
+        deadline: Tick,
+        then: Then,
+        work: Work,
+    ) -> Result<(), Fault> {
+        match count {
+            Count::Sequenced(_) => self.begin_sequenced(id, after, then, Some(work), deadline),
+            Count::Own | Count::Wait => self.begin_barrier(id, after, deadline, then, Some(work)),
+        }
     }
 
     pub(super) fn begin_barrier(
@@ -150,7 +212,7 @@ impl<E: Engine> Host<E> {
                 if index <= applied && group.partition().is_some() {
                     return self.finish(id, wait.then, wait.deadline);
                 }
-                let wait = Wait { term, deadline: wait.deadline, then: wait.then };
+                let wait = Wait { term, confirm: None, deadline: wait.deadline, then: wait.then };
                 group.waits.entry(index).or_default().push(wait);
             }
             // Nothing has happened: ask again, after a tick so as not to spin while nobody leads.
@@ -183,7 +245,7 @@ impl<E: Engine> Host<E> {
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         match then {
             Then::Reply(origin, (revision, answer)) => {
-                let term = group.term;
+                let term = group.registered.unwrap_or(group.term);
                 self.reply(origin, Ok(Reply { revision, term, answer }));
             }
             Then::Refuse(origin, rejection) => self.reply(origin, Err(rejection)),
@@ -191,10 +253,22 @@ impl<E: Engine> Host<E> {
                 group.physical.push((revision, origin, reply, deadline));
             }
             Then::Grant(ticket) => {
-                let grant = Grant { group: id, revision: group.reader.revision(), term: group.term };
+                let grant =
+                    Grant { keyspace: id.keyspace, revision: group.reader.revision(), term: group.term };
                 self.out.grants.push((ticket, Ok(grant)));
             }
             Then::Admission(group) => self.caught_up(group),
+            Then::Register(group, epoch) => self.register(group, epoch),
+            Then::Sequenced { group, after, then, again: _ } => {
+                return self.on_office_confirmed(group, after, *then, deadline);
+            }
+            Then::Question(question) => return self.on_question(*question),
+            Then::Reading(reading, partition) => return self.on_read_applied(reading, partition),
+            Then::Vote(txn, state) => self.vote(id, txn, *state),
+            Then::Decided(keyspace, txn) => self.on_decided(keyspace, txn, true),
+            Then::Finished(txn) => {
+                self.tell(id.keyspace, txn.home, TxnMessage::Finished { id: txn, from: id.partition });
+            }
             Then::Lease(work) => {
                 let (State::Ready(partition), true) = (&group.state, group.is_serving) else {
                     return self.dispatch(id, work);
@@ -205,7 +279,10 @@ impl<E: Engine> Host<E> {
                     }
                     _ => Answer::Leases(partition.leases()),
                 };
-                let reply = Reply { revision: partition.revision(), term: group.term, answer };
+                let term = group.registered.unwrap_or(group.term);
+                let revision =
+                    if group.registered.is_some() { partition.newest() } else { partition.revision() };
+                let reply = Reply { revision, term, answer };
                 self.reply(work.origin, Ok(reply));
             }
         }
@@ -220,6 +297,24 @@ impl<E: Engine> Host<E> {
             Then::Lease(work) => self.reply(work.origin, Err(rejection)),
             Then::Grant(ticket) => self.out.grants.push((ticket, Err(rejection))),
             Then::Admission(group) => self.catch_up_again.push(group),
+            Then::Register(group, _) => {
+                if let Some(group) = self.groups.get_mut(&group) {
+                    group.registering = None;
+                }
+            }
+            Then::Sequenced { group, then, again, .. } => match (again, self.groups.get_mut(&group)) {
+                // Nothing has happened: it is tried again where the group is led now.
+                (Some(work), Some(group)) if self.now < work.deadline && rejection == Rejection::NoLeader => {
+                    group.waiting.push_back(*work);
+                }
+                _ => self.reject(*then, rejection),
+            },
+            // Whoever asked asks again.
+            Then::Question(_) | Then::Vote(..) | Then::Finished(_) => {}
+            Then::Reading(reading, _) => {
+                self.readings.remove(&reading);
+            }
+            Then::Decided(keyspace, txn) => self.on_decided(keyspace, txn, false),
         }
     }
 
@@ -267,7 +362,7 @@ impl<E: Engine> Host<E> {
         if group.physical.is_empty() {
             return;
         }
-        let term = group.term;
+        let term = group.registered.unwrap_or(group.term);
         let (ready, rest) = std::mem::take(&mut group.physical)
             .into_iter()
             .partition(|(revision, ..)| done.is_some_and(|done| done >= *revision));
@@ -277,7 +372,7 @@ impl<E: Engine> Host<E> {
         }
     }
 
-    pub(super) fn reject_late(&mut self) {
+    pub(super) fn reject_late(&mut self) -> Result<(), Fault> {
         let now = self.now;
         let mut late: Vec<(Then, Rejection)> = Vec::new();
         let mut retry = Vec::new();
@@ -290,6 +385,19 @@ impl<E: Engine> Host<E> {
                 }
                 !is_late
             });
+            group.blocked.retain(|blocked| {
+                let Blocked::Work(work) = blocked else { return true };
+                let is_late = work.deadline <= now;
+                if is_late {
+                    let then = Then::Reply(work.origin, (Revision(0), Answer::Compact));
+                    late.push((then, Rejection::Contended));
+                }
+                !is_late
+            });
+            while let Some((_, _, wait)) = group.unconfirmed.pop_front_if(|(_, _, wait)| wait.deadline <= now)
+            {
+                late.push((wait.then, Rejection::Unknown));
+            }
             let expired = group.forwarded.iter().filter(|(_, (_, work))| work.deadline <= now);
             for ticket in expired.map(|(ticket, _)| *ticket).collect::<Vec<_>>() {
                 if let Some((_, work)) = group.forwarded.remove(&ticket) {
@@ -332,7 +440,23 @@ impl<E: Engine> Host<E> {
         for (id, read) in retry {
             self.retry_read(id, read);
         }
+        for (keyspace, work) in std::mem::take(&mut self.unrouted) {
+            if work.deadline <= now {
+                self.reply(work.origin, Err(Rejection::NoLeader));
+            } else {
+                self.unrouted.push((keyspace, work));
+            }
+        }
+        Ok(())
     }
+}
+
+/// What a request touches in the partition that it is evaluated in.
+fn footprint(request: &Request) -> Footprint {
+    let touched = Touched::by(request);
+    let mut footprint = touched.footprint;
+    footprint.leases_shared.extend(touched.attached.into_iter().map(|(_, lease)| lease));
+    footprint
 }
 
 /// Proposes what was evaluated for `index`, where it must end up: the evaluation is part of the overlay already.

@@ -1,7 +1,7 @@
 //! Snapshots as the groups see them: offered to followers, fetched, put in place of the state.
 
 use super::Host;
-use crate::effects::{Applied, Notice};
+use crate::effects::Notice;
 use crate::group::State;
 use crate::snapshots::Fetching;
 use quorate_consensus::{Consensus, SnapshotFetch, SnapshotMeta};
@@ -98,7 +98,8 @@ impl<E: Engine> Host<E> {
         group.raft.restored(meta);
         self.dirty.insert(id);
         let revision = group.reader.revision();
-        self.out.applied.push((id, Applied { replaced: Some(revision), ..Applied::default() }));
+        self.on_replaced(id, revision)?;
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         self.out.notices.push(Notice::SnapshotInstalled { group: id, position, bytes });
         let still_waiting = group.waits.split_off(&position.index.next());
         let done = std::mem::replace(&mut group.waits, still_waiting);

@@ -1,0 +1,114 @@
+//! Which keyspaces and partitions there are: the maps, which are keys of the system keyspace.
+//!
+//! Every node applies the meta group, and so learns of a map as it learns of anything: a partition's group is opened when the map
+//! that names it is applied. Until then messages for the group are dropped; they are repeated.
+
+use super::Host;
+use crate::Options;
+use crate::effects::Notice;
+use crate::group::{Origin, Work};
+use quorate_mvcc::engine::Engine;
+use quorate_partition::{Partition, ReadError};
+use quorate_types::request::{
+    Compare, CompareResult, CompareTarget, Operation, PutLease, PutRequest, RangeRequest, TxnRequest,
+};
+use quorate_types::{
+    Bytes, Decode, Encode, Event, Fault, GroupId, KeyRange, KeyValue, KeyspaceId, KeyspaceMap, Request,
+};
+
+impl<E: Engine> Host<E> {
+    /// Takes the maps that the meta group's state holds.
+    pub(super) fn load_maps(&mut self) -> Result<(), Fault> {
+        for pair in self.scan_meta(KeyRange::prefix(KeyspaceMap::rows()))? {
+            self.take_map(&pair)?;
+        }
+        Ok(())
+    }
+
+    /// The value of a key of the system keyspace, as it is applied here.
+    pub(super) fn read_meta(&self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        let found = self.scan_meta(KeyRange::Single(Bytes::copy_from_slice(key)))?;
+        Ok(found.into_iter().next().map(|pair| pair.value))
+    }
+
+    fn scan_meta(&self, range: KeyRange) -> Result<Vec<KeyValue>, Fault> {
+        let Some(meta) = self.groups.get(&GroupId::META) else { return Ok(Vec::new()) };
+        match meta.reader.range(&RangeRequest::new(range), meta.reader.revision()) {
+            Ok((_, answer)) => Ok(answer.pairs),
+            Err(ReadError::Fault(fault)) => Err(fault),
+            // Its state is being replaced; the maps are read again when it is whole.
+            Err(ReadError::Rejection(_)) => Ok(Vec::new()),
+        }
+    }
+
+    pub(super) fn on_map_event(&mut self, event: &Event) -> Result<(), Fault> {
+        match event {
+            Event::Put(pair) => self.take_map(pair),
+            Event::Delete { .. } => Ok(()),
+        }
+    }
+
+    fn take_map(&mut self, pair: &KeyValue) -> Result<(), Fault> {
+        let Some(keyspace) = KeyspaceMap::parse_row_key(&pair.key) else { return Ok(()) };
+        let map = KeyspaceMap::from_bytes(pair.value.clone())
+            .map_err(|cause| Fault::new(format!("reading the map of keyspace {keyspace}"), cause))?;
+        self.router.set(&map);
+        let partitions: Vec<GroupId> =
+            map.partitions.iter().map(|partition| GroupId { keyspace, partition: partition.id }).collect();
+        self.maps.insert(keyspace, map);
+        self.keyspace(keyspace)?;
+        if partitions.len() > 1 {
+            self.publish_together(keyspace)?;
+        }
+        self.out.notices.push(Notice::Keyspace { keyspace, partitions: partitions.len() });
+        // What a partition that is not whole may clear is known when all that are whole are open.
+        let mut incomplete = Vec::new();
+        for id in partitions {
+            if self.groups.contains_key(&id) {
+                continue;
+            }
+            if Partition::is_incomplete(&self.engine, id)? {
+                incomplete.push(id);
+            } else {
+                self.open_group(id)?;
+                self.catch_up_also(id)?;
+            }
+        }
+        for id in incomplete {
+            self.open_group(id)?;
+            self.catch_up_also(id)?;
+        }
+        self.open_counters()?;
+        for work in std::mem::take(&mut self.unrouted) {
+            self.route(work.0, work.1)?;
+        }
+        Ok(())
+    }
+
+    /// The meta group's leader makes the default keyspace of a new cluster.
+    pub(super) fn bootstrap(&mut self) -> Result<(), Fault> {
+        if self.maps.contains_key(&KeyspaceId::DEFAULT) {
+            return Ok(());
+        }
+        let Options { partitions, rules, .. } = &self.options;
+        let map = KeyspaceMap::new(KeyspaceId::DEFAULT, "default", *partitions, rules.clone(), None)
+            .map_err(|error| Fault::new("making the default keyspace", error))?;
+        let key = KeyspaceMap::row_key(KeyspaceId::DEFAULT);
+        let put = PutRequest {
+            key: key.clone(),
+            value: Some(map.encoded()),
+            lease: PutLease::Detach,
+            previous: false,
+        };
+        let is_new = Compare {
+            range: KeyRange::Single(key),
+            result: CompareResult::Equal,
+            target: CompareTarget::Create(0),
+        };
+        let txn =
+            TxnRequest { compares: vec![is_new], success: vec![Operation::Put(put)], failure: Vec::new() };
+        let deadline = self.now.after(self.options.request_ticks_max);
+        let work = Work { origin: Origin::Own, request: Request::Txn(txn), received: self.now, deadline };
+        self.serve(GroupId::META, work)
+    }
+}

@@ -1,0 +1,316 @@
+//! Where a group's revisions come from, and what an answer needs before it may leave.
+//!
+//! The only partition of a keyspace counts by itself. In a keyspace of several the sequencer counts; it is on the node that leads the
+//! meta group, and a partition's leader on the same node draws from it by a function call. A leader elsewhere hands its partition
+//! over to that node, if that node has a replica; until it has, requests wait.
+//!
+//! **Nothing here looks at a clock.** That the sequencer was in office when it gave its word is shown by a quorum of the meta group's
+//! voters that, later, were in no newer term:
+//!
+//! * A write's reply leaves when a quorum has acknowledged its entry in messages that carry a term of the meta group no newer than the
+//!   sequencer's epoch. The acknowledgements are sent anyway, so this costs no message. Any newer sequencer was elected by a quorum that
+//!   shares a node with this one, and that node was in the old term after it had the entry: so the newer one began after the revision was drawn.
+//! * An answer that changes nothing, and every read, waits for a read barrier of the meta group begun after its revision was named.
+//!
+//! A write that no such quorum acknowledges (the meta group's leader changed in between) may be there or not, and the client is
+//! told so. Its revision is below whatever the next sequencer gives out, so the order stands.
+
+use super::Host;
+use crate::effects::Notice;
+use crate::group::{Group, Origin, State, Then, Wait, Work};
+use crate::sequencer::Sequencer;
+use quorate_consensus::Consensus;
+use quorate_mvcc::engine::Engine;
+use quorate_types::request::{PutLease, PutRequest};
+use quorate_types::{
+    Bytes, Decode, Encode, Event, Fault, GroupId, Index, KeyspaceId, NodeId, PartitionId, Position,
+    Rejection, Request, Revision, Term, Tick,
+};
+
+/// How often a leader that cannot draw tries to change that, in ticks.
+const ARRANGE_TICKS: u64 = 5;
+/// Where the high-water marks are kept in the system keyspace, each under its keyspace's number.
+pub(super) const MARKS: &[u8] = b"sequence/";
+
+/// Where a serving leader's next revision comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Count {
+    /// It counts by itself.
+    Own,
+    /// From the sequencer on this node; this is the newest it gave out.
+    Sequenced(Revision),
+    /// Nowhere yet.
+    Wait,
+}
+
+fn mark_key(keyspace: KeyspaceId) -> Bytes {
+    [MARKS, format!("{:08x}", keyspace.0).as_bytes()].concat().into()
+}
+
+impl<E: Engine> Host<E> {
+    /// Whether the keyspace's revisions come from the sequencer.
+    pub(super) fn is_sequenced(&self, keyspace: KeyspaceId) -> bool {
+        self.router.partitions(keyspace).len() > 1
+    }
+
+    /// Where a request on this group gets its revision.
+    pub(super) fn count(&self, id: GroupId) -> Count {
+        if !self.is_sequenced(id.keyspace) {
+            return Count::Own;
+        }
+        let (Some(sequencer), Some(group)) = (&self.sequencer, self.groups.get(&id)) else {
+            return Count::Wait;
+        };
+        if group.registered != Some(sequencer.epoch())
+            || !sequencer.is_registered(id, self.options.id, group.term)
+            || !sequencer.can_draw(id.keyspace)
+        {
+            return Count::Wait;
+        }
+        sequencer.current(id.keyspace).map_or(Count::Wait, Count::Sequenced)
+    }
+
+    /// The partition's leader has evaluated a change with this revision, the one after the newest: it is taken.
+    pub(super) fn take_revision(&mut self, id: GroupId, parts: &[(PartitionId, Term)], revision: Revision) {
+        let Some(sequencer) = &mut self.sequencer else { panic!("group {id} drew from no sequencer") };
+        let drawn = sequencer.draw(id.keyspace, parts);
+        assert!(drawn == Ok(revision), "group {id} evaluated for {revision}, and {drawn:?} was drawn");
+        self.raise_marks_next |= sequencer.wants_mark(id.keyspace);
+    }
+
+    /// The meta group is led here and everything before is applied: the sequencer begins.
+    pub(super) fn begin_sequencer(&mut self) -> Result<(), Fault> {
+        let Some(meta) = self.groups.get(&GroupId::META) else { return Ok(()) };
+        self.sequencer = Some(Sequencer::new(meta.term));
+        self.open_counters()?;
+        self.bootstrap()?;
+        self.arrange_sequencing()
+    }
+
+    /// A counter for each keyspace of several partitions.
+    pub(super) fn open_counters(&mut self) -> Result<(), Fault> {
+        for keyspace in self.router.keyspaces() {
+            if self.is_sequenced(keyspace) && self.sequencer.is_some() {
+                let mark = self.read_meta(&mark_key(keyspace))?;
+                let mark = mark.and_then(|value| Revision::from_bytes(value).ok());
+                if let Some(sequencer) = &mut self.sequencer {
+                    sequencer.open(keyspace, mark);
+                }
+            }
+        }
+        self.raise_marks()
+    }
+
+    /// Proposes the high-water marks that are wanted.
+    pub(super) fn raise_marks(&mut self) -> Result<(), Fault> {
+        self.raise_marks_next = false;
+        let Some(sequencer) = &mut self.sequencer else { return Ok(()) };
+        for (keyspace, mark) in sequencer.marks_wanted() {
+            let put = PutRequest {
+                key: mark_key(keyspace),
+                value: Some(mark.encoded()),
+                lease: PutLease::Detach,
+                previous: false,
+            };
+            let can_propose = self
+                .groups
+                .get(&GroupId::META)
+                .is_some_and(|meta| meta.is_serving && meta.raft.can_propose().is_ok());
+            if can_propose {
+                let (received, deadline) = (self.now, self.now.after(self.options.request_ticks_max));
+                let work = Work { origin: Origin::Own, request: Request::Put(put), received, deadline };
+                self.serve(GroupId::META, work)?;
+            } else if let Some(sequencer) = &mut self.sequencer {
+                sequencer.mark_failed(keyspace);
+            }
+        }
+        Ok(())
+    }
+
+    /// A key of the system keyspace was put: a mark, or the map of a keyspace.
+    pub(super) fn on_meta_event(&mut self, event: &Event) -> Result<(), Fault> {
+        if let (Event::Put(pair), Some(sequencer)) = (event, &mut self.sequencer)
+            && let Some(number) = pair.key.strip_prefix(MARKS)
+            && let Some(keyspace) =
+                std::str::from_utf8(number).ok().and_then(|hex| u32::from_str_radix(hex, 16).ok())
+            && let Ok(mark) = Revision::from_bytes(pair.value.clone())
+        {
+            let keyspace = KeyspaceId(keyspace);
+            sequencer.marked(keyspace, mark);
+            for partition in self.router.partitions(keyspace).to_vec() {
+                self.wake_waiting(GroupId { keyspace, partition });
+            }
+        }
+        self.on_map_event(event)
+    }
+
+    /// What waits in a group is looked at again.
+    pub(super) fn wake_waiting(&mut self, id: GroupId) {
+        if let Some(group) = self.groups.get(&id)
+            && !group.waiting.is_empty()
+        {
+            self.rouse_waiting.insert(id);
+        }
+    }
+
+    /// The meta group is not led here any more.
+    pub(super) fn end_sequencer(&mut self) {
+        self.sequencer = None;
+        for group in self.groups.values_mut() {
+            group.registered = None;
+        }
+    }
+
+    /// Every so often: leaders that are not registered register; those on another node than the sequencer go there.
+    pub(super) fn tick_sequencing(&mut self) -> Result<(), Fault> {
+        if self.now.0.is_multiple_of(ARRANGE_TICKS) {
+            self.arrange_sequencing()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn arrange_sequencing(&mut self) -> Result<(), Fault> {
+        if self.raise_marks_next || self.sequencer.is_some() {
+            self.raise_marks()?;
+        }
+        let Some(meta) = self.groups.get(&GroupId::META) else { return Ok(()) };
+        let (epoch, leader) = (meta.term, meta.leader);
+        let is_here = self.sequencer.is_some();
+        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
+        for id in ids {
+            if !self.is_sequenced(id.keyspace) {
+                continue;
+            }
+            let Some(group) = self.groups.get_mut(&id) else { continue };
+            if !group.is_serving {
+                continue;
+            }
+            if is_here {
+                if group.registered != Some(epoch) && group.registering != Some(epoch) {
+                    group.registering = Some(epoch);
+                    let deadline = self.now.after(self.options.election_ticks_max);
+                    self.begin_barrier(id, Position::default(), deadline, Then::Register(id, epoch), None)?;
+                }
+            } else if let Some(leader) = leader
+                && leader != self.options.id
+                && group.voters.contains(&leader)
+                && group.raft.can_propose().is_ok()
+            {
+                group.raft.transfer(Some(leader));
+                self.dirty.insert(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// The group's leadership was shown by a barrier begun in this epoch.
+    pub(super) fn register(&mut self, id: GroupId, epoch: Term) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        group.registering = None;
+        let (Some(sequencer), true) = (&mut self.sequencer, group.is_serving) else { return };
+        let Some(partition) = group.partition() else { return };
+        if sequencer.epoch() != epoch {
+            return;
+        }
+        if sequencer.register(id, self.options.id, group.term, partition.newest()).is_ok() {
+            group.registered = Some(epoch);
+            group.acks.clear();
+            self.rouse_waiting.insert(id);
+            self.wants_settled.insert(id.keyspace);
+            self.out.notices.push(Notice::Registered { group: id, term: group.term, epoch });
+        }
+    }
+
+    /// A follower of a group says what it holds, and which term of the meta group it is in.
+    pub(super) fn on_acknowledged(&mut self, id: GroupId, from: NodeId, matched: Index, meta: Term) {
+        if let Some(group) = self.groups.get_mut(&id)
+            && group.registered.is_some_and(|epoch| meta <= epoch)
+        {
+            let held = group.acks.entry(from).or_insert(matched);
+            *held = (*held).max(matched);
+        }
+    }
+
+    /// Whether a quorum held the entry at `index` while in no newer term of the meta group than the one this leader is registered in.
+    pub(super) fn is_confirmed(group: &Group<E>, own_meta: Term, index: Index, epoch: Term) -> bool {
+        let others = group.acks.values().filter(|matched| **matched >= index).count();
+        group.registered == Some(epoch) && own_meta <= epoch && (others + 1) * 2 > group.voters.len()
+    }
+
+    /// What waited for its quorum, and has it now.
+    pub(super) fn finish_confirmed(&mut self, id: GroupId) -> Result<(), Fault> {
+        let own_meta = self.meta_term();
+        let Some(group) = self.groups.get_mut(&id).filter(|group| !group.unconfirmed.is_empty()) else {
+            return Ok(());
+        };
+        let mut ready = Vec::new();
+        while let Some((index, epoch, _)) = group.unconfirmed.front()
+            && Self::is_confirmed(group, own_meta, *index, *epoch)
+            && let Some((_, _, wait)) = group.unconfirmed.pop_front()
+        {
+            ready.push(wait);
+        }
+        for wait in ready {
+            self.finish(id, wait.then, wait.deadline)?;
+        }
+        Ok(())
+    }
+
+    /// The meta group's term, as far as this node knows.
+    pub(super) fn meta_term(&self) -> Term {
+        self.groups.get(&GroupId::META).map_or(Term(0), |meta| meta.raft.term())
+    }
+
+    /// A barrier for an answer of a sequenced group that changes nothing: the sequencer's office is confirmed, then what it rests on applied.
+    pub(super) fn begin_sequenced(
+        &mut self,
+        id: GroupId,
+        after: Position,
+        then: Then,
+        again: Option<Work>,
+        deadline: Tick,
+    ) -> Result<(), Fault> {
+        let then = Then::Sequenced { group: id, after, then: Box::new(then), again: again.map(Box::new) };
+        self.begin_barrier(GroupId::META, Position::default(), deadline, then, None)
+    }
+
+    /// The sequencer was in office: the answer leaves when what it rests on is applied.
+    pub(super) fn on_office_confirmed(
+        &mut self,
+        id: GroupId,
+        after: Position,
+        then: Then,
+        deadline: Tick,
+    ) -> Result<(), Fault> {
+        let Some(group) = self.groups.get_mut(&id) else {
+            self.reject(then, Rejection::Unavailable);
+            return Ok(());
+        };
+        if let State::Ready(partition) = &group.state
+            && partition.applied().index >= after.index
+        {
+            return self.finish(id, then, deadline);
+        }
+        let wait = Wait { term: Some(after.term), confirm: None, deadline, then };
+        group.waits.entry(after.index).or_default().push(wait);
+        Ok(())
+    }
+
+    /// Moves on what the sequencer's node knows to be applied everywhere.
+    pub(super) fn settle(&mut self) -> Result<(), Fault> {
+        for keyspace in std::mem::take(&mut self.wants_settled) {
+            let partitions = self.router.partitions(keyspace).to_vec();
+            let floor = partitions.iter().filter_map(|partition| {
+                let group = self.groups.get(&GroupId { keyspace, partition: *partition })?;
+                group.partition()?.inherited_floor()
+            });
+            let floor = floor.min();
+            let Some(sequencer) = &self.sequencer else { continue };
+            if let Some(settled) = sequencer.settled(keyspace, self.options.id, &partitions) {
+                let settled = floor.map_or(settled, |floor| settled.min(floor));
+                self.settled_at(keyspace, settled)?;
+            }
+        }
+        Ok(())
+    }
+}

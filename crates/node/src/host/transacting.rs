@@ -1,0 +1,729 @@
+//! Transactions over partitions, carried out: two-phase commit between the leaders of partitions.
+//!
+//! ```text
+//! coordinator (home)                          participant
+//! locks its own part, in memory
+//!          ── Prepare ─────────────────────▶  locks; log: prepared (if it may change)
+//!          ◀────────────────────── Vote ────  when that is applied
+//! evaluates over all; draws c
+//! log: decide(c, effects)     ← commit point
+//! reply, when that is applied and the sequencer's office confirmed
+//!          ── Finish(effects) ─────────────▶  log: commit(effects); locks go
+//!          ◀────────────────── Finished ────  when that is applied
+//! log: forget, some time later
+//! ```
+//!
+//! What a crash leaves behind resolves itself: a participant that holds locks for long asks the home partition's leader
+//! ([`TxnMessage::Status`]). That leader knows of every decision of its partition, because it has applied what earlier leaders
+//! left; an attempt of its own or an earlier term that is neither decided nor being decided never will be, so it is
+//! aborted without being written down. A leader of an older term than the attempt's keeps silent. A decision is repeated to
+//! those it is owed to until they have it.
+//!
+//! A coordinator that loses its office has either put the decision into its log, which then decides; or not, and nothing has happened.
+
+use super::Host;
+use super::requests::propose;
+use super::sequencing::Count;
+use crate::group::{Blocked, Origin, State, Then, Wait, Work};
+use crate::peer::PeerMessage;
+use crate::transaction::{Attempt, Phase, Share, TxnMessage};
+use quorate_consensus::Consensus;
+use quorate_mvcc::engine::Engine;
+use quorate_partition::{Places, ReadError, Touched, transactions};
+use quorate_types::{
+    Answer, Effect, Fault, Footprint, GroupId, KeyspaceId, PartitionId, PreState, Rejection, Request,
+    Revision, Term, Tick, TxnId,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// An attempt that has not all its votes by then is given up, and another begun; in ticks.
+const ATTEMPT_TICKS: u64 = 25;
+/// So long locks are held before their holder asks how it ended, and between two such questions.
+const STATUS_TICKS: u64 = 25;
+/// Between two repetitions of a decision.
+const TELL_TICKS: u64 = 10;
+
+impl<E: Engine> Host<E> {
+    /// The partitions, and what each has to do with the request; `None` if the one that leads here does it alone.
+    pub(super) fn shares(&self, id: GroupId, request: &Request) -> Option<BTreeMap<PartitionId, Footprint>> {
+        if !self.is_sequenced(id.keyspace) || request.is_read_only() {
+            return None;
+        }
+        let places = self.router.places(id.keyspace)?;
+        let partition = self.groups.get(&id)?.partition()?;
+        let shares = match request {
+            Request::LeaseRevoke { lease } => {
+                let of_lease = || Footprint { leases_exclusive: vec![*lease], ..Footprint::default() };
+                let mut shares = BTreeMap::from([(id.partition, of_lease())]);
+                shares.extend(partition.lease_holders(*lease).into_iter().map(|holder| (holder, of_lease())));
+                shares
+            }
+            Request::LeaseTimeToLive { lease, with_keys: true } => {
+                let of_lease = || Footprint { leases_shared: vec![*lease], ..Footprint::default() };
+                let mut shares = BTreeMap::from([(id.partition, of_lease())]);
+                shares.extend(partition.lease_holders(*lease).into_iter().map(|holder| (holder, of_lease())));
+                shares
+            }
+            Request::Leases => {
+                let all = places.all().into_iter();
+                all.map(|partition| (partition, Footprint { all_leases: true, ..Footprint::default() }))
+                    .collect()
+            }
+            Request::LeaseGrant { .. } | Request::LeaseKeepAlive { .. } | Request::LeaseTimeToLive { .. } => {
+                return None;
+            }
+            Request::Put(put) if !matches!(put.lease, quorate_types::request::PutLease::Attach(_)) => {
+                return None;
+            }
+            request => {
+                let touched = Touched::by(request);
+                let is_alone = touched.partition(&places).is_none_or(|only| only == id.partition)
+                    && touched.partition(&places).is_some();
+                let are_leases_known = touched.attached.iter().all(|(_, lease)| {
+                    partition.knows_lease(*lease) || places.of_lease(*lease) == id.partition
+                });
+                if is_alone && are_leases_known {
+                    return None;
+                }
+                touched.split(&places)
+            }
+        };
+        (shares.len() > 1).then_some(shares)
+    }
+
+    /// Begins an attempt at a request over several partitions; this node leads its home.
+    pub(super) fn begin_attempt(
+        &mut self,
+        home: GroupId,
+        work: Work,
+        shares: BTreeMap<PartitionId, Footprint>,
+        in_order: bool,
+    ) -> Result<(), Fault> {
+        let Some(group) = self.groups.get(&home) else { return Ok(()) };
+        if self.attempts.len() >= self.options.inflight_max {
+            self.reply(work.origin, Err(Rejection::Busy));
+            return Ok(());
+        }
+        self.next_attempt += 1;
+        let id = TxnId { home: home.partition, term: group.term, number: self.next_attempt };
+        let shares = shares
+            .into_iter()
+            .map(|(partition, footprint)| (partition, Share { footprint, is_asked: false, vote: None }))
+            .collect();
+        let until = self.now.after(ATTEMPT_TICKS);
+        let attempt = Attempt { home, work, shares, phase: Phase::Collecting, in_order, until };
+        self.attempts.insert((home.keyspace, id), attempt);
+        self.advance_attempt(home.keyspace, id)
+    }
+
+    /// Asks for the votes that can be asked for; with all of them, decides.
+    fn advance_attempt(&mut self, keyspace: KeyspaceId, id: TxnId) -> Result<(), Fault> {
+        let Some(attempt) = self.attempts.get_mut(&(keyspace, id)) else { return Ok(()) };
+        if attempt.phase != Phase::Collecting {
+            return Ok(());
+        }
+        if attempt.is_complete() {
+            return self.decide(keyspace, id);
+        }
+        let mut to_ask = attempt.to_ask();
+        // Whoever does not go in order may wait for its own locks only while it holds no others.
+        if !attempt.in_order && to_ask.contains(&id.home) {
+            to_ask = vec![id.home];
+        }
+        let in_order = attempt.in_order;
+        for partition in to_ask {
+            let Some(attempt) = self.attempts.get_mut(&(keyspace, id)) else { return Ok(()) };
+            let Some(share) = attempt.shares.get_mut(&partition) else { continue };
+            share.is_asked = true;
+            let footprint = share.footprint.clone();
+            if partition == id.home {
+                return self.lock_home(keyspace, id, footprint);
+            }
+            self.tell(keyspace, partition, TxnMessage::Prepare { id, footprint, wait: in_order });
+        }
+        Ok(())
+    }
+
+    /// The coordinator's own locks need no entry: they end with its office, and so does the attempt.
+    pub(super) fn lock_home(
+        &mut self,
+        keyspace: KeyspaceId,
+        id: TxnId,
+        footprint: Footprint,
+    ) -> Result<(), Fault> {
+        let home = GroupId { keyspace, partition: id.home };
+        let Some(group) = self.groups.get_mut(&home) else { return Ok(()) };
+        let (State::Ready(partition), true) = (&mut group.state, group.is_serving) else {
+            return self.give_up(keyspace, id, false);
+        };
+        let footprint = partition.with_keys_of_leases(footprint)?;
+        if partition.is_locked(&footprint) {
+            group.blocked.push_back(Blocked::Home(id, footprint));
+            return Ok(());
+        }
+        partition.lock(id, footprint.clone());
+        let term = group.term;
+        if let Some(attempt) = self.attempts.get_mut(&(keyspace, id))
+            && let Some(share) = attempt.shares.get_mut(&id.home)
+        {
+            share.footprint = footprint;
+            // What it holds is read when all is known; it is locked from now on.
+            share.vote = Some((term, PreState::default()));
+        }
+        self.advance_attempt(keyspace, id)
+    }
+
+    /// All have voted yes: the request is evaluated, and if it changes something, decided.
+    fn decide(&mut self, keyspace: KeyspaceId, id: TxnId) -> Result<(), Fault> {
+        let home = GroupId { keyspace, partition: id.home };
+        let count = self.count(home);
+        let no_space = self.space.is_refusing;
+        let Some(attempt) = self.attempts.get_mut(&(keyspace, id)) else { return Ok(()) };
+        let terms = attempt.terms();
+        let Count::Sequenced(at) = count else {
+            // Until there is a sequencer to draw from; the attempt ends when its time is over.
+            self.undecided.insert((keyspace, id));
+            return Ok(());
+        };
+        if !self.sequencer.as_ref().is_some_and(|sequencer| sequencer.are_current(keyspace, &terms)) {
+            return self.give_up(keyspace, id, true);
+        }
+        let Some(group) = self.groups.get_mut(&home) else { return Ok(()) };
+        if group.raft.can_propose().is_err() {
+            return self.give_up(keyspace, id, true);
+        }
+        let index = group.raft.last().index.next();
+        let (now, after) = (self.now, group.proposed);
+        let State::Ready(partition) = &mut group.state else { return Ok(()) };
+        partition.observe(at);
+        let mut states: BTreeMap<PartitionId, (Footprint, PreState)> = BTreeMap::new();
+        for (partition_id, share) in &attempt.shares {
+            let state = match &share.vote {
+                Some(_) if *partition_id == id.home => partition.pre_state(&share.footprint, now)?,
+                Some((_, state)) => state.clone(),
+                None => panic!("attempt {id} is decided without the vote of {partition_id}"),
+            };
+            states.insert(*partition_id, (share.footprint.clone(), state));
+        }
+        if let Some(answer) = Self::answer_of_leases(&attempt.work.request, &states) {
+            let then = Then::Reply(attempt.work.origin, (at, answer));
+            let (work, deadline) = (attempt.work.clone(), attempt.work.deadline);
+            self.end_attempt(keyspace, id);
+            return self.begin_sequenced(home, after, then, Some(work), deadline);
+        }
+        let Some(places) = self.router.places(keyspace) else { return Ok(()) };
+        let limits = &self.options.partition;
+        let deadline = attempt.work.deadline;
+        let outcome = match transactions::evaluate_over(
+            &attempt.work.request,
+            &states,
+            &places,
+            at,
+            limits,
+            no_space,
+        ) {
+            Ok(outcome) if !outcome.parts.is_empty() => outcome,
+            Ok(outcome) => {
+                let then = Then::Reply(attempt.work.origin, outcome.reply);
+                let work = attempt.work.clone();
+                self.end_attempt(keyspace, id);
+                return self.begin_sequenced(home, after, then, Some(work), deadline);
+            }
+            Err(ReadError::Rejection(rejection)) => {
+                let then = Then::Refuse(attempt.work.origin, rejection);
+                let work = attempt.work.clone();
+                self.end_attempt(keyspace, id);
+                return self.begin_sequenced(home, after, then, Some(work), deadline);
+            }
+            Err(ReadError::Fault(fault)) => return Err(fault),
+        };
+        let (kind, data) = match partition.decide(id, &outcome, index) {
+            Ok(entry) => entry,
+            Err(rejection) => {
+                let origin = attempt.work.origin;
+                self.end_attempt(keyspace, id);
+                self.reply(origin, Err(rejection));
+                return Ok(());
+            }
+        };
+        attempt.phase = Phase::Deciding(outcome.drawn);
+        let physical = match attempt.work.request {
+            Request::Compact { revision, physical: true } => {
+                Some(Revision(u64::try_from(revision).unwrap_or(0)))
+            }
+            _ => None,
+        };
+        let origin = attempt.work.origin;
+        let position = propose(&mut group.raft, kind, data, index);
+        group.proposed = position;
+        let epoch = group.registered;
+        self.dirty.insert(home);
+        self.rouse_blocked.insert(home);
+        if let Some(revision) = outcome.drawn {
+            let changed: Vec<(PartitionId, Term)> =
+                terms.into_iter().filter(|(partition, _)| outcome.parts.contains_key(partition)).collect();
+            self.take_revision(home, &changed, revision);
+        }
+        let Some(group) = self.groups.get_mut(&home) else { return Ok(()) };
+        let reply = match physical {
+            Some(revision) => Then::ReplyPhysical(origin, outcome.reply, revision),
+            None => Then::Reply(origin, outcome.reply),
+        };
+        let waits = group.waits.entry(index).or_default();
+        let term = Some(position.term);
+        // Others are told when it is decided; the client when the sequencer's office is confirmed, too.
+        let then = Then::Decided(keyspace, id);
+        waits.push(Wait { term, confirm: None, deadline: Tick(u64::MAX), then });
+        waits.push(Wait { term, confirm: epoch, deadline, then: reply });
+        Ok(())
+    }
+
+    /// The decision is applied, or another leader's entry took its place.
+    pub(super) fn on_decided(&mut self, keyspace: KeyspaceId, id: TxnId, is_decided: bool) {
+        let Some(attempt) = self.attempts.remove(&(keyspace, id)) else { return };
+        if is_decided {
+            // Those that have nothing to change hold locks all the same.
+            let home = GroupId { keyspace, partition: id.home };
+            let owed: BTreeSet<PartitionId> = self.owe(home, id);
+            for partition in attempt.shares.keys().filter(|partition| **partition != id.home) {
+                if !owed.contains(partition) {
+                    self.tell(keyspace, *partition, TxnMessage::Finish { id, effects: None });
+                }
+            }
+            self.tell_decision(home, id);
+        }
+    }
+
+    /// Whom a decision of this partition is owed to; noted, to be told until they have it.
+    fn owe(&mut self, home: GroupId, id: TxnId) -> BTreeSet<PartitionId> {
+        let parts = self.groups.get(&home).and_then(|group| group.partition()?.decision(id));
+        let owed: BTreeSet<PartitionId> =
+            parts.unwrap_or_default().iter().map(|part| part.partition).collect();
+        if !owed.is_empty() {
+            self.owed.insert((home.keyspace, id), owed.clone());
+        }
+        owed
+    }
+
+    /// A new leader of a home partition owes what earlier ones decided.
+    pub(super) fn owe_all(&mut self, home: GroupId) {
+        let ids: Vec<TxnId> = match self.groups.get(&home).and_then(|group| group.partition()) {
+            Some(partition) => partition.decided().map(|(id, _)| id).collect(),
+            None => Vec::new(),
+        };
+        for id in ids {
+            self.owe(home, id);
+            self.tell_decision(home, id);
+        }
+    }
+
+    fn tell_decision(&mut self, home: GroupId, id: TxnId) {
+        let Some(owed) = self.owed.get(&(home.keyspace, id)).cloned() else { return };
+        for partition in owed {
+            let parts =
+                self.groups.get(&home).and_then(|group| group.partition()?.decision(id)).unwrap_or_default();
+            let part = parts.iter().find(|part| part.partition == partition);
+            let effects = part.map(|part| part.effects.clone());
+            self.tell(home.keyspace, partition, TxnMessage::Finish { id, effects });
+        }
+    }
+
+    /// The attempt comes to nothing: its locks go everywhere. Whoever asked is answered by the caller.
+    fn end_attempt(&mut self, keyspace: KeyspaceId, id: TxnId) -> Option<Attempt> {
+        let attempt = self.attempts.remove(&(keyspace, id))?;
+        self.undecided.remove(&(keyspace, id));
+        for (partition, share) in &attempt.shares {
+            if *partition != id.home && share.is_asked {
+                self.tell(keyspace, *partition, TxnMessage::Finish { id, effects: None });
+            }
+        }
+        if let Some(partition) = self.groups.get_mut(&attempt.home).and_then(|group| group.partition_mut()) {
+            partition.unlock(id);
+        }
+        self.rouse_blocked.insert(attempt.home);
+        Some(attempt)
+    }
+
+    /// The attempt comes to nothing, and another is begun if there is time and this node still leads.
+    pub(super) fn give_up(&mut self, keyspace: KeyspaceId, id: TxnId, in_order: bool) -> Result<(), Fault> {
+        let Some(attempt) = self.end_attempt(keyspace, id) else { return Ok(()) };
+        let work = attempt.work;
+        if work.origin == Origin::Own {
+            // It is due again soon enough.
+            self.lease_ends_again(attempt.home, &work.request);
+            return Ok(());
+        }
+        if self.now >= work.deadline {
+            self.reply(work.origin, Err(Rejection::Contended));
+            return Ok(());
+        }
+        let is_serving = self.groups.get(&attempt.home).is_some_and(|group| group.is_serving);
+        match self.shares(attempt.home, &work.request) {
+            Some(shares) if is_serving => self.begin_attempt(attempt.home, work, shares, in_order),
+            _ => self.dispatch(attempt.home, work),
+        }
+    }
+
+    /// A revocation that this node began by itself did not come about.
+    fn lease_ends_again(&mut self, id: GroupId, request: &Request) {
+        let now = self.now;
+        if let Request::LeaseRevoke { lease } = request
+            && let Some(partition) = self.groups.get_mut(&id).and_then(|group| group.partition_mut())
+        {
+            partition.end_again(*lease, now);
+        }
+    }
+
+    /// Tells the leader of a partition something, if one is known.
+    pub(super) fn tell(&mut self, keyspace: KeyspaceId, to: PartitionId, message: TxnMessage) {
+        let id = GroupId { keyspace, partition: to };
+        let Some(group) = self.groups.get(&id) else { return };
+        match group.leader {
+            Some(leader) if leader == self.options.id => self.told.push_back((id, message)),
+            Some(leader) => self.out.send.push((leader, PeerMessage::Txn { to: id, message })),
+            None => {}
+        }
+    }
+
+    /// What leaders on this node told each other.
+    pub(super) fn carry_told(&mut self) -> Result<(), Fault> {
+        while let Some((id, message)) = self.told.pop_front() {
+            self.on_txn(id, message)?;
+        }
+        Ok(())
+    }
+
+    /// A word about a transaction, for the leader of `id`.
+    pub(super) fn on_txn(&mut self, id: GroupId, message: TxnMessage) -> Result<(), Fault> {
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+        if !group.is_serving || !matches!(group.state, State::Ready(_)) {
+            return Ok(());
+        }
+        match message {
+            TxnMessage::Prepare { id: txn, footprint, wait } => self.on_prepare(id, txn, footprint, wait),
+            TxnMessage::Vote { id: txn, from, outcome } => self.on_vote(id, txn, from, outcome),
+            TxnMessage::Finish { id: txn, effects } => self.on_finish(id, txn, effects),
+            TxnMessage::Finished { id: txn, from } => {
+                if let Some(owed) = self.owed.get_mut(&(id.keyspace, txn)) {
+                    owed.remove(&from);
+                    if owed.is_empty() {
+                        self.owed.remove(&(id.keyspace, txn));
+                        self.forgettable.entry(id).or_default().push(txn);
+                    }
+                }
+                Ok(())
+            }
+            TxnMessage::Status { id: txn, from } => {
+                self.on_status(id, txn, from);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn on_prepare(
+        &mut self,
+        id: GroupId,
+        txn: TxnId,
+        footprint: Footprint,
+        wait: bool,
+    ) -> Result<(), Fault> {
+        let newest = match self.count(id) {
+            Count::Sequenced(newest) => newest,
+            // Not registered: its locks would be worth nothing. The coordinator tries again.
+            Count::Own | Count::Wait => return Ok(()),
+        };
+        let now = self.now;
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+        let State::Ready(partition) = &mut group.state else { return Ok(()) };
+        if partition.holds(txn) || partition.is_prepared(txn) {
+            return Ok(());
+        }
+        let footprint = partition.with_keys_of_leases(footprint)?;
+        let no = |host: &mut Self| {
+            let vote = TxnMessage::Vote { id: txn, from: id.partition, outcome: None };
+            host.tell(id.keyspace, txn.home, vote);
+        };
+        if partition.is_locked(&footprint) {
+            if wait {
+                let until = now.after(ATTEMPT_TICKS);
+                group.blocked.push_back(Blocked::Prepare(txn, footprint, until));
+            } else {
+                no(self);
+            }
+            return Ok(());
+        }
+        partition.observe(newest);
+        let state = partition.pre_state(&footprint, now)?;
+        let then = Then::Vote(txn, Box::new(state));
+        let deadline = now.after(ATTEMPT_TICKS);
+        let position = if footprint.may_change() {
+            if group.raft.can_propose().is_err() {
+                no(self);
+                return Ok(());
+            }
+            let index = group.raft.last().index.next();
+            let (kind, data) = match partition.prepare(txn, footprint, index) {
+                Ok(entry) => entry,
+                Err(_) => {
+                    no(self);
+                    return Ok(());
+                }
+            };
+            let position = propose(&mut group.raft, kind, data, index);
+            group.proposed = position;
+            self.dirty.insert(id);
+            position
+        } else {
+            // Only read: the lock may end with this leader, because the revision is drawn only if it is still registered then. But what
+            // was read must be there to stay.
+            partition.lock(txn, footprint);
+            group.proposed
+        };
+        group.held_since.insert(txn, now);
+        if partition.applied().index >= position.index {
+            return self.finish(id, then, deadline);
+        }
+        let wait = Wait { term: Some(position.term), confirm: None, deadline, then };
+        group.waits.entry(position.index).or_default().push(wait);
+        Ok(())
+    }
+
+    /// What was read or prepared is there to stay.
+    pub(super) fn vote(&mut self, id: GroupId, txn: TxnId, state: PreState) {
+        let Some(group) = self.groups.get(&id) else { return };
+        let outcome = Some((group.term, state));
+        self.tell(id.keyspace, txn.home, TxnMessage::Vote { id: txn, from: id.partition, outcome });
+    }
+
+    fn on_vote(
+        &mut self,
+        home: GroupId,
+        id: TxnId,
+        from: PartitionId,
+        outcome: Option<(Term, PreState)>,
+    ) -> Result<(), Fault> {
+        let Some(attempt) = self.attempts.get_mut(&(home.keyspace, id)) else { return Ok(()) };
+        if attempt.phase != Phase::Collecting {
+            return Ok(());
+        }
+        match (outcome, attempt.shares.get_mut(&from)) {
+            (Some(vote), Some(share)) => {
+                // The locks of leases' keys are the participant's business; what it sent is what counts.
+                share.vote = Some(vote);
+                self.advance_attempt(home.keyspace, id)
+            }
+            (None, Some(_)) => self.give_up(home.keyspace, id, true),
+            (_, None) => Ok(()),
+        }
+    }
+
+    fn on_finish(&mut self, id: GroupId, txn: TxnId, effects: Option<Vec<Effect>>) -> Result<(), Fault> {
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+        group.blocked.retain(|blocked| !matches!(blocked, Blocked::Prepare(held, ..) if *held == txn));
+        let State::Ready(partition) = &mut group.state else { return Ok(()) };
+        let commits = effects.is_some();
+        if partition.unlock(txn) {
+            group.held_since.remove(&txn);
+            self.rouse_blocked.insert(id);
+            return Ok(());
+        }
+        if !partition.holds(txn) {
+            // Its end is in the log; whether it is applied decides whether it is owed any more.
+            if commits && !partition.is_prepared(txn) {
+                let done = TxnMessage::Finished { id: txn, from: id.partition };
+                self.tell(id.keyspace, txn.home, done);
+            }
+            return Ok(());
+        }
+        if group.raft.can_propose().is_err() {
+            return Ok(());
+        }
+        let index = group.raft.last().index.next();
+        let entry = match effects {
+            Some(effects) => partition.commit(txn, effects, index),
+            None => partition.abort(txn, index),
+        };
+        let Some((kind, data)) = entry else { return Ok(()) };
+        let position = propose(&mut group.raft, kind, data, index);
+        group.proposed = position;
+        group.held_since.remove(&txn);
+        self.dirty.insert(id);
+        self.rouse_blocked.insert(id);
+        if commits {
+            let then = Then::Finished(txn);
+            let deadline = Tick(u64::MAX);
+            group.waits.entry(index).or_default().push(Wait {
+                term: Some(position.term),
+                confirm: None,
+                deadline,
+                then,
+            });
+        }
+        Ok(())
+    }
+
+    /// A participant asks how an attempt ended.
+    fn on_status(&mut self, home: GroupId, id: TxnId, from: PartitionId) {
+        let Some(group) = self.groups.get(&home) else { return };
+        // A newer leader's attempt: it knows.
+        if id.term > group.term || self.attempts.contains_key(&(home.keyspace, id)) {
+            return;
+        }
+        let Some(partition) = group.partition() else { return };
+        let part = partition.decision(id).and_then(|parts| parts.iter().find(|part| part.partition == from));
+        let effects = part.map(|part| part.effects.clone());
+        self.tell(home.keyspace, from, TxnMessage::Finish { id, effects });
+    }
+
+    /// Locks that were given back: who waited for them tries again, in the order they came.
+    pub(super) fn rouse(&mut self) -> Result<(), Fault> {
+        while let Some(id) = self.rouse_blocked.pop_first() {
+            let Some(group) = self.groups.get_mut(&id) else { continue };
+            let blocked = std::mem::take(&mut group.blocked);
+            let questions = std::mem::take(&mut group.questions);
+            for blocked in blocked {
+                match blocked {
+                    Blocked::Work(work) => self.dispatch(id, work)?,
+                    Blocked::Home(txn, footprint) => {
+                        if self.attempts.contains_key(&(id.keyspace, txn)) {
+                            self.lock_home(id.keyspace, txn, footprint)?;
+                        }
+                    }
+                    Blocked::Prepare(txn, footprint, until) => {
+                        if self.now < until {
+                            self.on_prepare(id, txn, footprint, true)?;
+                        }
+                    }
+                }
+            }
+            for question in questions {
+                self.on_question(question)?;
+            }
+        }
+        while let Some(id) = self.rouse_waiting.pop_first() {
+            let Some(group) = self.groups.get_mut(&id) else { continue };
+            for work in std::mem::take(&mut group.waiting) {
+                self.dispatch(id, work)?;
+            }
+            for (keyspace, txn) in std::mem::take(&mut self.undecided) {
+                self.advance_attempt(keyspace, txn)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The group is not led here any more: attempts that were not decided come to nothing.
+    pub(super) fn end_coordination(&mut self, home: GroupId) -> Result<(), Fault> {
+        let of_home =
+            |(keyspace, id): &&(KeyspaceId, TxnId)| *keyspace == home.keyspace && id.home == home.partition;
+        let ids: Vec<(KeyspaceId, TxnId)> = self.attempts.keys().filter(of_home).copied().collect();
+        for (keyspace, id) in ids {
+            let Some(attempt) = self.attempts.get(&(keyspace, id)) else { continue };
+            match attempt.phase {
+                Phase::Collecting => self.give_up(keyspace, id, false)?,
+                // The log decides; whoever waits for the entry is told.
+                Phase::Deciding(_) => {
+                    self.attempts.remove(&(keyspace, id));
+                }
+            }
+        }
+        self.owed.retain(|(keyspace, id), _| *keyspace != home.keyspace || id.home != home.partition);
+        self.forgettable.remove(&home);
+        if let Some(group) = self.groups.get_mut(&home) {
+            group.held_since.clear();
+            let blocked = std::mem::take(&mut group.blocked);
+            group.questions.clear();
+            for blocked in blocked {
+                if let Blocked::Work(work) = blocked {
+                    group.waiting.push_back(work);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Attempts whose time is over, locks that are held for long, decisions that are owed, those that can be forgotten.
+    pub(super) fn tick_transactions(&mut self) -> Result<(), Fault> {
+        let now = self.now;
+        let late = self
+            .attempts
+            .iter()
+            .filter(|(_, attempt)| attempt.phase == Phase::Collecting && attempt.until <= now);
+        for (keyspace, id) in late.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.give_up(keyspace, id, true)?;
+        }
+        if now.0.is_multiple_of(TELL_TICKS) {
+            for (keyspace, id) in self.owed.keys().copied().collect::<Vec<_>>() {
+                self.tell_decision(GroupId { keyspace, partition: id.home }, id);
+            }
+            for (home, ids) in std::mem::take(&mut self.forgettable) {
+                self.forget(home, ids);
+            }
+        }
+        let mut asked = Vec::new();
+        for (id, group) in &mut self.groups {
+            for (txn, since) in &mut group.held_since {
+                if now.since(*since) >= STATUS_TICKS {
+                    *since = now;
+                    asked.push((*id, *txn));
+                }
+            }
+        }
+        for (id, txn) in asked {
+            self.tell(id.keyspace, txn.home, TxnMessage::Status { id: txn, from: id.partition });
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, home: GroupId, ids: Vec<TxnId>) {
+        let Some(group) = self.groups.get_mut(&home) else { return };
+        if !group.is_serving || group.raft.can_propose().is_err() {
+            return;
+        }
+        let index = group.raft.last().index.next();
+        let State::Ready(partition) = &mut group.state else { return };
+        let (kind, data) = partition.forget(ids, index);
+        group.proposed = propose(&mut group.raft, kind, data, index);
+        self.dirty.insert(home);
+    }
+
+    /// A new leader holds the locks of what is prepared, and asks how it ended.
+    pub(super) fn inherit(&mut self, id: GroupId) {
+        let now = self.now;
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let State::Ready(partition) = &group.state else { return };
+        let prepared: Vec<TxnId> = partition.prepared().collect();
+        for txn in &prepared {
+            group.held_since.insert(*txn, now);
+        }
+        for txn in prepared {
+            self.tell(id.keyspace, txn.home, TxnMessage::Status { id: txn, from: id.partition });
+        }
+    }
+
+    /// What a request over several partitions about leases' times comes to; nothing of it is written down.
+    pub(super) fn answer_of_leases(
+        request: &Request,
+        states: &BTreeMap<PartitionId, (Footprint, PreState)>,
+    ) -> Option<Answer> {
+        let known = || states.values().flat_map(|(_, state)| &state.leases);
+        match request {
+            Request::LeaseTimeToLive { .. } => {
+                let mut time = known().find_map(|known| known.time.clone());
+                if let Some(time) = &mut time {
+                    time.keys = known().flat_map(|known| known.keys.iter().cloned()).collect();
+                    time.keys.sort_unstable();
+                }
+                Some(Answer::LeaseTimeToLive(time))
+            }
+            Request::Leases => {
+                let mut leases: Vec<_> = known()
+                    .map(|known| (known.time.as_ref().map_or(0, |time| time.remaining_ticks), known.lease))
+                    .collect();
+                leases.sort_unstable();
+                Some(Answer::Leases(leases.into_iter().map(|(_, lease)| lease).collect()))
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! The sequencer: one order of revisions for all partitions of a keyspace.
+//!
+//! A role of the meta group's leader; its *epoch* is that leader's term. It counts, and it knows for each partition the newest term
+//! whose leader may be given revisions. It has no durable state of its own but one number for each keyspace, the
+//! *high-water mark*: a key of the system keyspace, raised in steps, and no revision above the mark that is committed is
+//! ever given out. A new sequencer begins above it, so no revision is given out twice.
+//!
+//! Rules, each with a planted bug that the simulation finds without it (`docs/partitions.md` argues them):
+//!
+//! * **Registered first.** A partition's leader is given nothing before it has registered its term for this epoch, after showing by a
+//!   barrier begun in this epoch that it leads. So whatever another leader of the partition was given
+//!   before is in the log of the one that registers, or will never be.
+//! * **Newest term only.** Once a term is registered, older ones are refused.
+//! * **Same term at the end.** A transaction's revision is drawn only if every participant is still in the term it voted in.
+//! * **The mark first.** Nothing above the committed mark.
+//!
+//! A sequencer that was deposed and does not know it does no harm: what rests on it is answered only when a quorum has shown that it was
+//! in office when it gave its word (`host/sequencing.rs`).
+
+use quorate_types::{GroupId, KeyspaceId, NodeId, PartitionId, Revision, Term};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How far the mark is raised at least. What is left of it when a sequencer dies is a hole in the revisions.
+const STEP_MIN: u64 = 1_000;
+/// And at most.
+const STEP_MAX: u64 = 1 << 20;
+
+/// The role, for as long as the meta group's leader is in office.
+#[derive(Debug)]
+pub struct Sequencer {
+    epoch: Term,
+    counters: BTreeMap<KeyspaceId, Counter>,
+}
+
+/// A leader of a partition that may draw revisions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Registered {
+    node: NodeId,
+    term: Term,
+}
+
+#[derive(Debug)]
+struct Counter {
+    next: Revision,
+    /// Committed: nothing above it is given out.
+    mark: Revision,
+    /// The mark that is being committed.
+    asked: Option<Revision>,
+    step: u64,
+    partitions: BTreeMap<PartitionId, Registered>,
+    /// Given out, and not applied in these partitions yet.
+    outstanding: BTreeMap<Revision, BTreeSet<PartitionId>>,
+}
+
+impl Counter {
+    fn wants_mark(&self) -> bool {
+        self.asked.is_none() && self.mark.0.saturating_sub(self.next.0) < self.step / 2
+    }
+}
+
+/// Why no revision was given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// That term is not the one registered.
+    Stale,
+    /// The mark is reached; more when it is raised.
+    Wait,
+}
+
+impl Sequencer {
+    /// A new one, with the marks that were committed when its term began.
+    pub fn new(epoch: Term) -> Self {
+        Self { epoch, counters: BTreeMap::new() }
+    }
+
+    /// The meta group's term.
+    pub fn epoch(&self) -> Term {
+        self.epoch
+    }
+
+    /// Begins to count for a keyspace whose committed mark is `mark`.
+    pub fn open(&mut self, keyspace: KeyspaceId, mark: Option<Revision>) {
+        let mark = mark.unwrap_or(Revision::FIRST).max(Revision::FIRST);
+        self.counters.entry(keyspace).or_insert_with(|| Counter {
+            next: mark.next(),
+            mark,
+            asked: None,
+            step: STEP_MIN,
+            partitions: BTreeMap::new(),
+            outstanding: BTreeMap::new(),
+        });
+    }
+
+    /// The keyspace is gone.
+    pub fn close(&mut self, keyspace: KeyspaceId) {
+        self.counters.remove(&keyspace);
+    }
+
+    /// A leader that has shown that it leads in this epoch; `newest` is the newest revision in its log.
+    pub fn register(
+        &mut self,
+        group: GroupId,
+        node: NodeId,
+        term: Term,
+        newest: Revision,
+    ) -> Result<(), Refused> {
+        let counter = self.counters.get_mut(&group.keyspace).ok_or(Refused::Wait)?;
+        if counter.partitions.get(&group.partition).is_some_and(|known| known.term > term) {
+            return Err(Refused::Stale);
+        }
+        counter.partitions.insert(group.partition, Registered { node, term });
+        counter.next = counter.next.max(newest.next());
+        // What an earlier leader drew is applied by now, or never will be.
+        counter.outstanding.retain(|_, partitions| {
+            partitions.remove(&group.partition);
+            !partitions.is_empty()
+        });
+        Ok(())
+    }
+
+    /// Whether this is the leader that revisions are given to.
+    pub fn is_registered(&self, group: GroupId, node: NodeId, term: Term) -> bool {
+        let counter = self.counters.get(&group.keyspace);
+        counter.and_then(|counter| counter.partitions.get(&group.partition))
+            == Some(&Registered { node, term })
+    }
+
+    /// The newest revision given out; `None` for a keyspace that is not counted.
+    pub fn current(&self, keyspace: KeyspaceId) -> Option<Revision> {
+        self.counters.get(&keyspace).map(|counter| counter.next.previous())
+    }
+
+    /// Whether there is a revision to draw below the mark.
+    pub fn can_draw(&self, keyspace: KeyspaceId) -> bool {
+        self.counters.get(&keyspace).is_some_and(|counter| counter.next <= counter.mark)
+    }
+
+    /// Draws the next revision for a change in these partitions, by leaders in these terms.
+    pub fn draw(&mut self, keyspace: KeyspaceId, parts: &[(PartitionId, Term)]) -> Result<Revision, Refused> {
+        let counter = self.counters.get_mut(&keyspace).ok_or(Refused::Stale)?;
+        for (partition, term) in parts {
+            if counter.partitions.get(partition).is_none_or(|known| known.term != *term) {
+                return Err(Refused::Stale);
+            }
+        }
+        if counter.next > counter.mark {
+            return Err(Refused::Wait);
+        }
+        let drawn = counter.next;
+        counter.next = drawn.next();
+        counter.outstanding.insert(drawn, parts.iter().map(|(partition, _)| *partition).collect());
+        Ok(drawn)
+    }
+
+    /// Whether all of these are still in these terms.
+    pub fn are_current(&self, keyspace: KeyspaceId, parts: &[(PartitionId, Term)]) -> bool {
+        let Some(counter) = self.counters.get(&keyspace) else { return false };
+        parts.iter().all(|(partition, term)| {
+            counter.partitions.get(partition).is_some_and(|known| known.term == *term)
+        })
+    }
+
+    /// The partition has applied its part of a revision on this node.
+    pub fn applied(&mut self, group: GroupId, revision: Revision) {
+        let Some(counter) = self.counters.get_mut(&group.keyspace) else { return };
+        if let Some(partitions) = counter.outstanding.get_mut(&revision) {
+            partitions.remove(&group.partition);
+            if partitions.is_empty() {
+                counter.outstanding.remove(&revision);
+            }
+        }
+    }
+
+    /// Everything up to here is applied on this node, if all partitions' leaders are on it.
+    pub fn settled(
+        &self,
+        keyspace: KeyspaceId,
+        node: NodeId,
+        partitions: &[PartitionId],
+    ) -> Option<Revision> {
+        let counter = self.counters.get(&keyspace)?;
+        let are_here = partitions
+            .iter()
+            .all(|partition| counter.partitions.get(partition).is_some_and(|known| known.node == node));
+        let first = counter.outstanding.keys().next();
+        are_here.then(|| first.map_or(counter.next, |first| *first).previous())
+    }
+
+    /// Whether the mark should be raised.
+    pub fn wants_mark(&self, keyspace: KeyspaceId) -> bool {
+        self.counters.get(&keyspace).is_some_and(Counter::wants_mark)
+    }
+
+    /// The marks that should be committed now; each is named once.
+    pub fn marks_wanted(&mut self) -> Vec<(KeyspaceId, Revision)> {
+        let mut wanted = Vec::new();
+        for (keyspace, counter) in &mut self.counters {
+            if counter.wants_mark() {
+                // The faster they go, the further it is raised; what is raised too far is at worst a hole.
+                if counter.next > counter.mark && counter.mark > Revision::FIRST {
+                    counter.step = (counter.step * 2).min(STEP_MAX);
+                }
+                let mark = Revision(counter.next.0.max(counter.mark.0) + counter.step);
+                counter.asked = Some(mark);
+                wanted.push((*keyspace, mark));
+            }
+        }
+        wanted
+    }
+
+    /// The mark could not be proposed; it will be asked for again.
+    pub fn mark_failed(&mut self, keyspace: KeyspaceId) {
+        if let Some(counter) = self.counters.get_mut(&keyspace) {
+            counter.asked = None;
+        }
+    }
+
+    /// This mark is committed.
+    pub fn marked(&mut self, keyspace: KeyspaceId, mark: Revision) {
+        if let Some(counter) = self.counters.get_mut(&keyspace) {
+            counter.mark = counter.mark.max(mark);
+            counter.asked = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEYSPACE: KeyspaceId = KeyspaceId::DEFAULT;
+
+    fn group(partition: u32) -> GroupId {
+        GroupId { keyspace: KEYSPACE, partition: PartitionId(partition) }
+    }
+
+    fn sequencer() -> Sequencer {
+        let mut sequencer = Sequencer::new(Term(3));
+        sequencer.open(KEYSPACE, None);
+        for partition in 0..2 {
+            sequencer.register(group(partition), NodeId(1), Term(1), Revision::FIRST).unwrap();
+        }
+        let marks = sequencer.marks_wanted();
+        assert_eq!(sequencer.draw(KEYSPACE, &[(PartitionId(0), Term(1))]), Err(Refused::Wait));
+        for (keyspace, mark) in marks {
+            sequencer.marked(keyspace, mark);
+        }
+        sequencer
+    }
+
+    #[test]
+    fn revisions_are_contiguous_over_all_partitions_and_settle_in_order() {
+        let mut sequencer = sequencer();
+        let all = [PartitionId(0), PartitionId(1)];
+        let mut draw = |partition| sequencer.draw(KEYSPACE, &[(PartitionId(partition), Term(1))]).unwrap();
+        assert_eq!((draw(0), draw(1), draw(0)), (Revision(2), Revision(3), Revision(4)));
+        let both = [(PartitionId(0), Term(1)), (PartitionId(1), Term(1))];
+        assert_eq!(sequencer.draw(KEYSPACE, &both), Ok(Revision(5)));
+        let settled = |sequencer: &Sequencer| sequencer.settled(KEYSPACE, NodeId(1), &all).unwrap().0;
+        assert_eq!(settled(&sequencer), 1);
+        sequencer.applied(group(1), Revision(3));
+        assert_eq!(settled(&sequencer), 1);
+        sequencer.applied(group(0), Revision(2));
+        assert_eq!(settled(&sequencer), 3);
+        sequencer.applied(group(0), Revision(4));
+        sequencer.applied(group(0), Revision(5));
+        assert_eq!(settled(&sequencer), 4, "the other part of 5 is missing");
+        sequencer.applied(group(1), Revision(5));
+        assert_eq!(settled(&sequencer), 5);
+        assert_eq!(sequencer.settled(KEYSPACE, NodeId(2), &all), None);
+    }
+
+    #[test]
+    fn an_older_term_is_given_nothing_once_a_newer_one_is_registered() {
+        let mut sequencer = sequencer();
+        sequencer.register(group(0), NodeId(2), Term(2), Revision(9)).unwrap();
+        assert_eq!(sequencer.draw(KEYSPACE, &[(PartitionId(0), Term(1))]), Err(Refused::Stale));
+        assert_eq!(sequencer.register(group(0), NodeId(1), Term(1), Revision(9)), Err(Refused::Stale));
+        assert_eq!(sequencer.draw(KEYSPACE, &[(PartitionId(0), Term(2))]), Ok(Revision(10)));
+    }
+
+    #[test]
+    fn a_new_sequencer_begins_above_the_mark_that_was_committed() {
+        let mut sequencer = Sequencer::new(Term(4));
+        sequencer.open(KEYSPACE, Some(Revision(1_002)));
+        sequencer.register(group(0), NodeId(1), Term(1), Revision(17)).unwrap();
+        assert!(!sequencer.can_draw(KEYSPACE));
+        let [(keyspace, mark)] = sequencer.marks_wanted()[..] else { panic!() };
+        assert!(sequencer.marks_wanted().is_empty(), "each is asked for once");
+        sequencer.marked(keyspace, mark);
+        assert_eq!(sequencer.draw(KEYSPACE, &[(PartitionId(0), Term(1))]), Ok(Revision(1_003)));
+    }
+}

@@ -1,0 +1,118 @@
+//! Transactions over partitions as their coordinator sees them, and what leaders say to each other about them.
+//!
+//! The coordinator is the leader of the *home* partition. It locks its own part in memory, has the others prepare theirs,
+//! evaluates the request over what all of them hold, draws the revision, and appends the decision to its own log: that
+//! entry is the commit point. `docs/partitions.md` has the whole protocol; `host/transacting.rs` carries it out.
+
+use crate::group::Work;
+use quorate_types::{
+    Effect, Footprint, GroupId, PartitionId, PreState, Revision, Term, Tick, TxnId, wire_enum,
+};
+use std::collections::BTreeMap;
+
+/// Between the leaders of two partitions of a keyspace. All may be lost or repeated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TxnMessage {
+    /// Coordinator to participant: lock this, durably if it may change, and tell what you hold. Lost: the coordinator gives the attempt up
+    /// after a while and begins another. Repeated or late: the participant asks how it ended.
+    Prepare {
+        /// The attempt.
+        id: TxnId,
+        /// What it touches in the participant's partition.
+        footprint: Footprint,
+        /// Wait for locks instead of refusing. Only one participant is asked to wait at a time, in ascending order.
+        wait: bool,
+    },
+    /// Participant to coordinator. Lost: as a lost prepare.
+    Vote {
+        /// The attempt.
+        id: TxnId,
+        /// Whose vote.
+        from: PartitionId,
+        /// The leader's term, and what it holds; `None`: something is locked.
+        outcome: Option<(Term, PreState)>,
+    },
+    /// Coordinator to participant: how it ended. A commit is repeated until it is acknowledged; an abort is asked for by who missed it.
+    Finish {
+        /// The attempt.
+        id: TxnId,
+        /// What it changes there; `None`: nothing.
+        effects: Option<Vec<Effect>>,
+    },
+    /// Participant to coordinator: the end of it is in my log.
+    Finished {
+        /// The attempt.
+        id: TxnId,
+        /// Who says so.
+        from: PartitionId,
+    },
+    /// Participant to coordinator: I hold locks for this; how did it end? Repeated until answered.
+    Status {
+        /// The attempt.
+        id: TxnId,
+        /// Who asks.
+        from: PartitionId,
+    },
+}
+
+wire_enum!(TxnMessage {
+    0 => Prepare { id, footprint, wait },
+    1 => Vote { id, from, outcome },
+    2 => Finish { id, effects },
+    3 => Finished { id, from },
+    4 => Status { id, from },
+});
+
+/// How far an attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Votes are awaited.
+    Collecting,
+    /// The decision is in the log, at this revision if it changes keys, and not yet applied.
+    Deciding(Option<Revision>),
+}
+
+/// One partition's share in an attempt.
+#[derive(Clone, Debug)]
+pub(crate) struct Share {
+    pub(crate) footprint: Footprint,
+    pub(crate) is_asked: bool,
+    pub(crate) vote: Option<(Term, PreState)>,
+}
+
+/// An attempt at a transaction, at its coordinator.
+#[derive(Clone, Debug)]
+pub(crate) struct Attempt {
+    pub(crate) home: GroupId,
+    pub(crate) work: Work,
+    pub(crate) shares: BTreeMap<PartitionId, Share>,
+    pub(crate) phase: Phase,
+    /// Locks are taken one after the other, in ascending order of partitions, waiting for each: the attempt after one that met locks. As
+    /// all who wait go the same way, none waits for one that waits for it.
+    pub(crate) in_order: bool,
+    /// Given up then.
+    pub(crate) until: Tick,
+}
+
+impl Attempt {
+    /// Whose vote is to be asked for next.
+    pub(crate) fn to_ask(&self) -> Vec<PartitionId> {
+        let unasked =
+            || self.shares.iter().filter(|(_, share)| !share.is_asked).map(|(partition, _)| *partition);
+        if !self.in_order {
+            return unasked().collect();
+        }
+        let is_waiting = self.shares.values().any(|share| share.is_asked && share.vote.is_none());
+        if is_waiting { Vec::new() } else { unasked().take(1).collect() }
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        self.shares.values().all(|share| share.vote.is_some())
+    }
+
+    /// The terms in which all of them voted.
+    pub(crate) fn terms(&self) -> Vec<(PartitionId, Term)> {
+        let voted = self.shares.iter();
+        voted.filter_map(|(partition, share)| Some((*partition, share.vote.as_ref()?.0))).collect()
+    }
+}
