@@ -58,6 +58,8 @@ pub struct Applied {
     pub changes: Vec<Changes>,
     /// History before this revision is gone.
     pub compacted: Option<Revision>,
+    /// Nothing else has changed up to this revision, which may be beyond that of the last change.
+    pub through: Option<Revision>,
     /// The whole state was replaced by a snapshot at this revision; there are no changes to show for it.
     pub replaced: Option<Revision>,
 }

@@ -17,8 +17,6 @@ pub(crate) struct Held {
     pub(crate) floor: Revision,
     /// Prepared: the log has it, or will have.
     pub(crate) is_prepared: bool,
-    /// Prepared under an earlier leader: it may have its revision already.
-    pub(crate) is_inherited: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,11 +43,6 @@ impl LockTable {
 
     pub(crate) fn get(&self, id: TxnId) -> Option<&Held> {
         self.held.get(&id)
-    }
-
-    /// The lowest revision above which a transaction that an earlier leader prepared may commit.
-    pub(crate) fn inherited_floor(&self) -> Option<Revision> {
-        self.held.values().filter(|held| held.is_inherited).map(|held| held.floor).min()
     }
 
     /// Takes the locks; the caller has asked [`LockTable::conflicts`].
@@ -191,8 +184,7 @@ mod tests {
     fn locks_conflict_where_they_overlap_and_one_is_exclusive() {
         let check = |held: &Footprint, asked: &Footprint, expected: bool| {
             let mut table = LockTable::default();
-            let lock =
-                Held { footprint: held.clone(), floor: Revision(5), is_prepared: true, is_inherited: false };
+            let lock = Held { footprint: held.clone(), floor: Revision(5), is_prepared: true };
             table.hold(id(1), lock);
             assert_eq!(table.conflicts(asked), expected, "{held:?} {asked:?}");
             assert!(table.release(id(1)));
@@ -226,7 +218,6 @@ mod tests {
             footprint: touch(&["a"], &["s"]),
             floor: Revision(floor),
             is_prepared,
-            is_inherited: false,
         };
         table.hold(id(1), held(5, true));
         assert!(table.hides(&[range("a")], Revision(6)) && table.hides(&[range("a..")], Revision(6)));

@@ -13,7 +13,9 @@ use crate::writer::Written;
 use quorate_mvcc::KeySpace;
 use quorate_mvcc::engine::Read;
 use quorate_types::revision::LocalRevisions;
-use quorate_types::{Effect, Fault, Index, Key, KeyRange, KeyValue, LeaseId, Revision, Rules, Slot};
+use quorate_types::{
+    Effect, Fault, Index, Key, KeyRange, KeyValue, LeaseId, PartitionId, Revision, Rules, Slot,
+};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -29,6 +31,8 @@ pub(crate) struct Overlay {
     leases: BTreeMap<LeaseId, PendingLease>,
     /// Keys that a pending entry puts under a lease. They may have left it again since.
     attached: BTreeMap<LeaseId, BTreeMap<Key, Index>>,
+    /// Partitions that pending entries make known at a lease's home.
+    holders: BTreeMap<LeaseId, BTreeMap<PartitionId, Index>>,
     compacted: Option<(Index, Revision)>,
 }
 
@@ -75,6 +79,7 @@ impl Overlay {
             keys: BTreeMap::new(),
             leases: BTreeMap::new(),
             attached: BTreeMap::new(),
+            holders: BTreeMap::new(),
             compacted: None,
         }
     }
@@ -110,6 +115,11 @@ impl Overlay {
         self.attached.get(&lease).into_iter().flat_map(|keys| keys.keys())
     }
 
+    /// Partitions that pending entries make known as holders of `lease`.
+    pub(crate) fn holders(&self, lease: LeaseId) -> impl Iterator<Item = PartitionId> {
+        self.holders.get(&lease).into_iter().flat_map(|holders| holders.keys().copied())
+    }
+
     /// Takes in what the entry at `index` will do.
     pub(crate) fn register(&mut self, index: Index, written: Written) {
         if let Some(last) = self.entries.back() {
@@ -130,7 +140,10 @@ impl Overlay {
                 Effect::LeaseGrant { lease, ttl_seconds } => (lease, LeaseFate::Granted { ttl_seconds }),
                 Effect::LeaseRemove { lease } => (lease, LeaseFate::Removed),
                 Effect::LeaseCopy { lease } => (lease, LeaseFate::Copied),
-                Effect::LeaseHolder { .. } => continue,
+                Effect::LeaseHolder { lease, holder } => {
+                    self.holders.entry(lease).or_default().insert(holder, index);
+                    continue;
+                }
                 Effect::LeaseCheckpoint { lease, remaining_seconds } => match self.lease(lease) {
                     // The grant is what says how long a pending lease lives; it has run for no time at all.
                     Some(LeaseFate::Granted { .. } | LeaseFate::Copied) => continue,
@@ -178,6 +191,12 @@ impl Overlay {
                     }
                 }
             }
+        }
+        if !self.holders.is_empty() {
+            self.holders.retain(|_, holders| {
+                holders.retain(|_, at| *at > index);
+                !holders.is_empty()
+            });
         }
         if self.compacted.is_some_and(|(at, _)| at <= index) {
             self.compacted = None;

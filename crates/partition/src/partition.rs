@@ -16,7 +16,7 @@ use quorate_types::{
     Fault, GroupId, LeaseId, Malformed, Part, Position, Prepared, Revision, Rules, SlotSet, Tick, TxnId,
 };
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// How many changes of other partitions are stepped over to find the newest of this one.
@@ -44,6 +44,8 @@ pub struct Partition<E> {
     pub(crate) decided: BTreeMap<TxnId, Vec<Part>>,
     /// What transactions hold locked; only at the leader.
     pub(crate) locks: LockTable,
+    /// Of those that are prepared, the ones that an earlier leader prepared.
+    pub(crate) inherited: BTreeSet<TxnId>,
     /// Which slot a key belongs to.
     pub(crate) rules: Arc<Rules>,
     /// Pending entries; only at the leader.
@@ -130,6 +132,7 @@ impl<E: Engine> Partition<E> {
             prepared,
             decided,
             locks: LockTable::default(),
+            inherited: BTreeSet::new(),
             rules: Arc::default(),
             overlay: None,
             cache,
@@ -202,10 +205,10 @@ impl<E: Engine> Partition<E> {
         self.cache.borrow_mut().clear();
         self.leases.lead(now, &self.limits);
         for (id, Prepared { footprint, floor, .. }) in &self.prepared {
-            let held =
-                Held { footprint: footprint.clone(), floor: *floor, is_prepared: true, is_inherited: true };
+            let held = Held { footprint: footprint.clone(), floor: *floor, is_prepared: true };
             self.locks.hold(*id, held);
         }
+        self.inherited = self.prepared.keys().copied().collect();
     }
 
     /// It does not lead any more: what was pending is forgotten, and nothing expires here.

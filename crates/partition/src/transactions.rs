@@ -81,13 +81,16 @@ impl<E: Engine> Partition<E> {
 
     /// The other partitions that hold keys of a lease whose home this is.
     pub fn lease_holders(&self, lease: LeaseId) -> Vec<PartitionId> {
-        self.leases.holders(lease)
+        let mut holders = self.leases.holders(lease);
+        holders.extend(self.overlay.iter().flat_map(|overlay| overlay.holders(lease)));
+        holders
     }
 
     /// The lowest revision above which a transaction that an earlier leader prepared may commit: it may have its revision, and its changes
     /// here are not applied.
     pub fn inherited_floor(&self) -> Option<Revision> {
-        self.locks.inherited_floor()
+        let inherited = self.prepared.values().filter(|prepared| self.inherited.contains(&prepared.id));
+        inherited.map(|prepared| prepared.floor).min()
     }
 
     /// Whether a pending entry may change keys of these ranges at `at` or before: the last such entry's index. A reader has to wait until it
@@ -99,7 +102,7 @@ impl<E: Engine> Partition<E> {
     /// Holds locks in memory: they end with this leader's term. The caller has asked [`Partition::is_locked`].
     pub fn lock(&mut self, id: TxnId, footprint: Footprint) {
         let floor = self.newest();
-        self.locks.hold(id, Held { footprint, floor, is_prepared: false, is_inherited: false });
+        self.locks.hold(id, Held { footprint, floor, is_prepared: false });
     }
 
     /// Gives locks back that were held in memory. Returns whether there were any.
@@ -153,7 +156,7 @@ impl<E: Engine> Partition<E> {
         KnownLease {
             lease,
             is_home: !self.is_lease_elsewhere(lease),
-            holders: self.leases.holders(lease),
+            holders: self.lease_holders(lease),
             keys: keys.into_iter().collect(),
             time: self.leases.time(lease, now, false, &self.limits),
         }
@@ -189,8 +192,7 @@ impl<E: Engine> Partition<E> {
         let floor = self.newest();
         let prepared = Prepared { id, footprint, floor };
         let data = self.checked(prepared.encoded())?;
-        self.locks
-            .hold(id, Held { footprint: prepared.footprint, floor, is_prepared: true, is_inherited: false });
+        self.locks.hold(id, Held { footprint: prepared.footprint, floor, is_prepared: true });
         self.register_changes(index, None, Vec::new());
         Ok((EntryKind::Prepare, data))
     }
@@ -461,7 +463,7 @@ impl<'a, P: Places> Assembled<'a, P> {
     fn as_of(&self, range: &KeyRange, at: Revision) -> &BTreeMap<Key, KeyValue> {
         match self.past.iter().find(|(past, _)| past.range == *range && past.revision == at) {
             Some((_, pairs)) => pairs,
-            None if at == self.revision => &self.pairs,
+            None if at >= self.revision => &self.pairs,
             None => panic!("{range:?} as of {at} was not collected"),
         }
     }
@@ -481,7 +483,7 @@ impl<P: Places> View for Assembled<'_, P> {
     }
 
     fn get(&self, key: &Key, at: Revision) -> Result<Option<KeyValue>, Fault> {
-        if at == self.revision && self.past.is_empty() {
+        if at >= self.revision && self.past.is_empty() {
             return Ok(self.pairs.get(key).cloned());
         }
         Ok(self.as_of(&KeyRange::Single(key.clone()), at).get(key).cloned())

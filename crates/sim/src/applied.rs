@@ -6,7 +6,8 @@
 //! replayed from here: the only record of a lease without keys is its entries.
 
 use quorate_types::{
-    Command, Committed, Decide, Decode, Effect, Entry, EntryKind, GroupId, Index, LeaseId, LogWrite, Revision,
+    Command, Committed, Decide, Decode, Effect, Entry, EntryKind, Event, GroupId, Index, KeyValue, LeaseId,
+    LogWrite, Revision,
 };
 use std::collections::BTreeMap;
 
@@ -95,9 +96,10 @@ impl AppliedLog {
         applied: Index,
         digest: Option<u64>,
         tick: u64,
-    ) -> Result<(), String> {
+    ) -> Result<Vec<Entry>, String> {
+        let mut news = Vec::new();
         // While a snapshot is being installed nothing is applied, and the index is said to be at the start.
-        let Some(digest) = digest else { return Ok(()) };
+        let Some(digest) = digest else { return Ok(news) };
         if *self.digests.entry(applied).or_insert(digest) != digest {
             return Err(format!("replicas that have applied up to {applied} differ"));
         }
@@ -109,14 +111,17 @@ impl AppliedLog {
                 }
                 return Err(format!("entry {index} was applied and never written"));
             };
-            let first = self.entries.entry(index).or_insert_with(|| First { entry: entry.clone(), tick });
+            let first = self.entries.entry(index).or_insert_with(|| {
+                news.push(entry.clone());
+                First { entry: entry.clone(), tick }
+            });
             if first.entry != *entry {
                 return Err(format!("two entries were applied at {index}: {:?} and {entry:?}", first.entry));
             }
         }
         shadow.applied = applied;
         shadow.entries = shadow.entries.split_off(&applied.next());
-        Ok(())
+        Ok(news)
     }
 
     /// Replays the logs of all groups against a model of leases and their keys. Within a group the order is that of the log; between
@@ -140,23 +145,10 @@ impl AppliedLog {
         for (tick, _, index, entry) in entries {
             moment.tick = tick;
             let bad = |error| format!("entry {index} does not decode: {error}");
-            let data = entry.data.clone();
-            let effects = match entry.kind {
-                EntryKind::Write | EntryKind::Lease => {
-                    let command = Command::from_bytes(data).map_err(bad)?;
-                    if is_one {
-                        check_command(&command, &keys, &moment)
-                            .map_err(|what| format!("entry {index}: {what}"))?;
-                    }
-                    command.effects
-                }
-                EntryKind::Commit => Committed::from_bytes(data).map_err(bad)?.effects,
-                EntryKind::Decide => match Decide::from_bytes(data).map_err(bad)? {
-                    Decide::Commit { own, .. } => own,
-                    Decide::Forget(_) => Vec::new(),
-                },
-                _ => Vec::new(),
-            };
+            let effects = effects_of(entry).map_err(bad)?;
+            if is_one {
+                check_command(&effects, &keys, &moment).map_err(|what| format!("entry {index}: {what}"))?;
+            }
             for effect in &effects {
                 if let Some(stamp) = effect.stamp() {
                     moment.revision = moment.revision.max(stamp.revision);
@@ -199,14 +191,50 @@ impl AppliedLog {
     }
 }
 
+/// The changes of keys that an entry says, and when.
+pub(crate) fn changes_of(entry: &Entry) -> Result<Option<(Revision, Vec<(u32, Event)>)>, String> {
+    let effects =
+        effects_of(entry).map_err(|error| format!("entry {} does not decode: {error}", entry.index))?;
+    let mut found = None;
+    let mut part = Vec::new();
+    for effect in effects {
+        let Some(stamp) = effect.stamp() else { continue };
+        found = Some(stamp.revision);
+        part.push((
+            stamp.sub,
+            match effect {
+                Effect::Put { key, value, create, version, lease, .. } => {
+                    Event::Put(KeyValue { key, value, create, modified: stamp.revision, version, lease })
+                }
+                Effect::Delete { key, .. } => Event::Delete { key, modified: stamp.revision },
+                other => panic!("{other:?} changes no key and has a stamp"),
+            },
+        ));
+    }
+    Ok(found.map(|revision| (revision, part)))
+}
+
+fn effects_of(entry: &Entry) -> Result<Vec<Effect>, quorate_types::Malformed> {
+    let data = entry.data.clone();
+    Ok(match entry.kind {
+        EntryKind::Write | EntryKind::Lease => Command::from_bytes(data)?.effects,
+        EntryKind::Commit => Committed::from_bytes(data)?.effects,
+        EntryKind::Decide => match Decide::from_bytes(data)? {
+            Decide::Commit { own, .. } => own,
+            Decide::Forget(_) => Vec::new(),
+        },
+        _ => Vec::new(),
+    })
+}
+
 /// A command must fit the state before it.
 fn check_command(
-    command: &Command,
+    effects: &[Effect],
     keys: &BTreeMap<quorate_types::Key, Option<LeaseId>>,
     before: &Moment,
 ) -> Result<(), String> {
     let mut now = keys.clone();
-    for effect in &command.effects {
+    for effect in effects {
         match effect {
             Effect::Put { key, lease, previous_lease, .. } => {
                 let was = now.insert(key.clone(), *lease).flatten();
@@ -233,7 +261,7 @@ fn check_command(
                 if let Some((key, _)) = now.iter().find(|(_, of)| **of == Some(*lease)) {
                     return Err(format!("lease {lease} went and left {key:?}"));
                 }
-                let others = command.effects.iter().filter_map(|effect| match effect {
+                let others = effects.iter().filter_map(|effect| match effect {
                     Effect::Delete { key, previous_lease, .. } if *previous_lease != Some(*lease) => {
                         Some(key)
                     }

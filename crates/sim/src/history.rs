@@ -1,4 +1,4 @@
-//! What happened to the keys, revision by revision, as the first replica that applied it said.
+//! What happened to the keys, revision by revision, as the entries say that were applied anywhere.
 
 use crate::world::modified;
 use quorate_types::{Changes, Event, Key, KeyValue, Revision};
@@ -13,36 +13,48 @@ pub struct History {
     pub(crate) reached: Option<Revision>,
     /// Whether revisions may be missing: those that a leader or a sequencer that died had drawn.
     pub(crate) may_have_holes: bool,
+    /// The events of each revision by their subs.
+    pub(crate) parts: BTreeMap<Revision, BTreeMap<u32, Event>>,
     pub(crate) versions: BTreeMap<Key, BTreeMap<Revision, Option<KeyValue>>>,
 }
 
 impl History {
-    /// A replica applied this. All must say the same.
-    pub(crate) fn add(&mut self, changes: &Changes, tick: u64) -> Result<(), String> {
-        let revision = changes.revision;
-        if let Some((known, _)) = self.revisions.get(&revision) {
-            return if known[..] == changes.events[..] {
-                Ok(())
-            } else {
-                Err(format!("revision {revision} is {known:?} and {:?}", changes.events))
-            };
-        }
+    /// An entry was applied somewhere for the first time: its changes at one revision, all of it or the part of one partition.
+    pub(crate) fn add(
+        &mut self,
+        revision: Revision,
+        part: Vec<(u32, Event)>,
+        tick: u64,
+    ) -> Result<(), String> {
         let last = self.last();
-        if revision <= last || (revision != last.next() && !self.may_have_holes) {
+        if !self.may_have_holes && revision != last.next() {
             return Err(format!("revision {revision} came after {last}"));
         }
-        for event in changes.events.iter() {
-            let pair = match event {
+        let parts = self.parts.entry(revision).or_default();
+        for (sub, event) in part {
+            let pair = match &event {
                 Event::Put(pair) => Some(pair.clone()),
                 Event::Delete { .. } => None,
             };
-            if modified(event) != revision {
+            if modified(&event) != revision {
                 return Err(format!("revision {revision} holds {event:?}"));
             }
             self.versions.entry(event.key().clone()).or_default().insert(revision, pair);
+            if let Some(other) = parts.insert(sub, event) {
+                return Err(format!("revision {revision} was used twice: {other:?}"));
+            }
         }
-        self.revisions.insert(revision, (changes.events.to_vec(), tick));
+        let events = parts.values().cloned().collect();
+        self.revisions.insert(revision, (events, tick));
         Ok(())
+    }
+
+    /// A node tells its watchers this; it has to be what was applied.
+    pub(crate) fn check(&self, changes: &Changes) -> Result<(), String> {
+        match self.revisions.get(&changes.revision) {
+            Some((known, _)) if known[..] == changes.events[..] => Ok(()),
+            known => Err(format!("revision {} is {known:?} and {:?}", changes.revision, changes.events)),
+        }
     }
 
     /// The last revision that changed something.

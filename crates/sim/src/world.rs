@@ -1,7 +1,7 @@
 //! Nodes, network, disks and time.
 
 use crate::Summary;
-use crate::applied::{AppliedLog, Shadow};
+use crate::applied::{AppliedLog, Shadow, changes_of};
 use crate::checker::Violation;
 use crate::clients::{self, Ask, Call, Outcome};
 use crate::history::History;
@@ -757,6 +757,17 @@ impl World {
         self.note_applied(at, &written)?;
         let Some(running) = &mut self.nodes[at].running else { return Ok(()) };
         for (keyspace, applied) in applied {
+            if std::env::var("DBG").is_ok() {
+                eprintln!(
+                    "{} n{} applied {:?} {:?} thr {:?} rep {:?}",
+                    self.now,
+                    from,
+                    keyspace,
+                    applied.changes.iter().map(|c| c.revision.0).collect::<Vec<_>>(),
+                    applied.through,
+                    applied.replaced
+                );
+            }
             if keyspace != KeyspaceId::DEFAULT {
                 continue;
             }
@@ -765,19 +776,28 @@ impl World {
                 self.counts.snapshots += 1;
             }
             running.watches.publish(&applied.changes);
+            if let Some(revision) = applied.through {
+                running.watches.advance(revision);
+            }
             if let Some(compacted) = applied.compacted {
                 running.watches.compacted(compacted);
             }
             for changes in applied.changes {
-                if let Err(what) = self.history.add(&changes, self.now) {
+                if let Err(what) = self.history.check(&changes) {
                     return Err(Violation { seed: self.seed, tick: self.now, what });
                 }
             }
         }
         if std::env::var("DBG").is_ok() {
-            for n in &notices { eprintln!("{} n{} {:?}", self.now, from, n); }
-            for (t, r) in &replies { eprintln!("{} n{} reply {:?} {:?}", self.now, from, t, r); }
-            for (t, r) in &grants { eprintln!("{} n{} grant {:?} {:?}", self.now, from, t, r); }
+            for n in &notices {
+                eprintln!("{} n{} {:?}", self.now, from, n);
+            }
+            for (t, r) in &replies {
+                eprintln!("{} n{} reply {:?} {:?}", self.now, from, t, r);
+            }
+            for (t, r) in &grants {
+                eprintln!("{} n{} grant {:?} {:?}", self.now, from, t, r);
+            }
         }
         for notice in notices {
             // Whoever leads, served or not: at most one in a term (Election Safety; Raft paper, figure 3).
@@ -825,7 +845,16 @@ impl World {
         for status in running.host.status().into_iter().filter(|status| status.group != GroupId::META) {
             let log = self.applied.entry(status.group).or_default();
             let shadow = node.shadows.entry(status.group).or_default();
-            if let Err(what) = log.advance(shadow, status.consensus.applied, status.digest, self.now) {
+            let news = log.advance(shadow, status.consensus.applied, status.digest, self.now);
+            let noted = news.and_then(|news| {
+                for entry in news {
+                    if let Some((revision, part)) = changes_of(&entry)? {
+                        self.history.add(revision, part, self.now)?;
+                    }
+                }
+                Ok(())
+            });
+            if let Err(what) = noted {
                 return Err(self.violation(format!("at {id}, group {}: {what}", status.group)));
             }
         }

@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 /// Bytes of changes kept for watchers until all before them are applied; past that watchers read them from the store.
 const WAITING_BYTES_MAX: usize = 16 << 20;
 
+/// How often a node asks how far an idle keyspace is, in ticks: revisions may have been given out that nobody used.
+const SETTLE_TICKS: u64 = 50;
+
 /// One keyspace on this node.
 pub(super) struct Keyspace {
     pub(super) publication: Publication,
@@ -20,8 +23,8 @@ pub(super) struct Keyspace {
     /// In a keyspace of several partitions: applied, but earlier revisions of other partitions may not be.
     waiting: BTreeMap<Revision, Waiting>,
     waiting_bytes: usize,
-    /// More was waiting than is kept: watchers have to read the store.
-    has_dropped: bool,
+    /// Some changes up to here were not kept, or came with a snapshot: watchers have to read the store.
+    dropped: Option<Revision>,
     compacted: Option<Revision>,
 }
 
@@ -44,7 +47,7 @@ impl<E: Engine> Host<E> {
                 compactor,
                 waiting: BTreeMap::new(),
                 waiting_bytes: 0,
-                has_dropped: false,
+                dropped: None,
                 compacted: None,
             };
             self.keyspaces.insert(id, keyspace);
@@ -54,14 +57,17 @@ impl<E: Engine> Host<E> {
 
     /// The keyspace has several partitions: none of them says by itself how far the keyspace is.
     pub(super) fn publish_together(&mut self, id: KeyspaceId) -> Result<(), Fault> {
-        let keyspace = self.keyspace(id)?;
-        keyspace.publication.together();
         let groups: Vec<GroupId> = self.groups_of(id).collect();
+        let mut newest = Revision::FIRST;
         for group in groups {
             if let Some(partition) = self.groups.get_mut(&group).and_then(Group::partition_mut) {
                 partition.set_publishes_revision(false);
+                newest = newest.max(partition.revision());
             }
         }
+        // What is applied already was told to nobody.
+        let keyspace = self.keyspace(id)?;
+        keyspace.dropped = keyspace.dropped.max(Some(newest));
         Ok(())
     }
 
@@ -79,11 +85,19 @@ impl<E: Engine> Host<E> {
             }
         }
         let quorate_partition::Applied { changes, compacted, shared } = applied;
+        if std::env::var("DBG").is_ok() {
+            eprintln!(
+                "   node {} group {id} applies {:?} shared {:?}",
+                self.options.id,
+                changes.iter().map(|c| c.revision.0).collect::<Vec<_>>(),
+                shared
+            );
+        }
         if changes.is_empty() && compacted.is_none() {
             return Ok(());
         }
         if !self.is_sequenced(id.keyspace) {
-            self.out.applied.push((id.keyspace, Applied { changes, compacted, replaced: None }));
+            self.out.applied.push((id.keyspace, Applied { changes, compacted, ..Applied::default() }));
             return Ok(());
         }
         if let Some(sequencer) = &mut self.sequencer {
@@ -97,12 +111,10 @@ impl<E: Engine> Host<E> {
             let is_part = shared.contains(&changes.revision);
             let bytes: usize = changes.events.iter().map(Event::size).sum();
             if keyspace.waiting_bytes + bytes > WAITING_BYTES_MAX {
-                keyspace.has_dropped = true;
+                keyspace.dropped =
+                    keyspace.waiting.last_key_value().map(|(last, _)| *last).max(keyspace.dropped);
                 keyspace.waiting.clear();
                 keyspace.waiting_bytes = 0;
-            }
-            if keyspace.has_dropped {
-                continue;
             }
             keyspace.waiting_bytes += if is_part { 0 } else { bytes };
             let revision = changes.revision;
@@ -113,16 +125,18 @@ impl<E: Engine> Host<E> {
     }
 
     /// A snapshot has taken the place of a group's state.
-    pub(super) fn on_replaced(&mut self, id: GroupId, revision: Revision) -> Result<(), Fault> {
-        if let Some(partition) = self.groups.get_mut(&id).and_then(Group::partition_mut) {
-            partition.set_rules(self.router.rules(id.keyspace));
-        }
+    pub(super) fn on_replaced(&mut self, id: GroupId) -> Result<(), Fault> {
+        let rules = self.router.rules(id.keyspace);
+        let Some(partition) = self.groups.get_mut(&id).and_then(Group::partition_mut) else { return Ok(()) };
+        partition.set_rules(rules);
+        let revision = partition.revision();
         if id == GroupId::META {
             self.load_maps()?;
         }
         if self.is_sequenced(id.keyspace) {
             // What it changed on the way was not told.
-            self.keyspace(id.keyspace)?.has_dropped = true;
+            let keyspace = self.keyspace(id.keyspace)?;
+            keyspace.dropped = keyspace.dropped.max(Some(revision));
             self.wants_settled.insert(id.keyspace);
         } else {
             self.out.applied.push((id.keyspace, Applied { replaced: Some(revision), ..Applied::default() }));
@@ -147,7 +161,8 @@ impl<E: Engine> Host<E> {
         let settled = std::mem::replace(&mut keyspace.waiting, later);
         let compacted = keyspace.compacted.take();
         let mut changes = Vec::with_capacity(settled.len());
-        let mut replaced = std::mem::take(&mut keyspace.has_dropped).then_some(revision);
+        let mut replaced = keyspace.dropped.is_some().then_some(revision);
+        keyspace.dropped = keyspace.dropped.filter(|dropped| *dropped > revision);
         for (at, waiting) in settled {
             match waiting {
                 Waiting::Whole(whole) => {
@@ -168,8 +183,9 @@ impl<E: Engine> Host<E> {
         if replaced.is_some() {
             changes.clear();
         }
-        if !changes.is_empty() || compacted.is_some() || replaced.is_some() {
-            self.out.applied.push((id, Applied { changes, compacted, replaced }));
+        let through = Some(revision).filter(|revision| *revision > known);
+        if through.is_some() || compacted.is_some() || replaced.is_some() {
+            self.out.applied.push((id, Applied { changes, compacted, through, replaced }));
         }
         Ok(())
     }
@@ -179,10 +195,11 @@ impl<E: Engine> Host<E> {
         for id in self.keyspaces.keys().copied().collect::<Vec<_>>() {
             let Some(keyspace) = self.keyspaces.get(&id) else { continue };
             let is_behind = !keyspace.waiting.is_empty()
-                || keyspace.has_dropped
+                || keyspace.dropped.is_some()
                 || keyspace.compacted.is_some()
                 || !keyspace.publication.is_settled();
-            if is_behind && self.is_sequenced(id) {
+            let is_due = is_behind || self.now.0.is_multiple_of(SETTLE_TICKS);
+            if is_due && self.is_sequenced(id) {
                 self.wants_settled.insert(id);
                 self.begin_settling(id)?;
             }

@@ -56,9 +56,10 @@ impl<E: Engine> Host<E> {
         let partitions: Vec<GroupId> =
             map.partitions.iter().map(|partition| GroupId { keyspace, partition: partition.id }).collect();
         self.maps.insert(keyspace, map);
-        self.keyspace(keyspace)?;
-        if partitions.len() > 1 {
-            self.publish_together(keyspace)?;
+        let is_sequenced = self.is_sequenced(keyspace);
+        let shared = self.keyspace(keyspace)?;
+        if is_sequenced {
+            shared.publication.together();
         }
         self.out.notices.push(Notice::Keyspace { keyspace, partitions: partitions.len() });
         // What a partition that is not whole may clear is known when all that are whole are open.
@@ -77,6 +78,9 @@ impl<E: Engine> Host<E> {
         for id in incomplete {
             self.open_group(id)?;
             self.catch_up_also(id)?;
+        }
+        if is_sequenced {
+            self.publish_together(keyspace)?;
         }
         self.open_counters()?;
         for work in std::mem::take(&mut self.unrouted) {

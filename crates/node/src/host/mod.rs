@@ -74,6 +74,8 @@ pub struct Host<E: Engine> {
     /// Attempts at transactions that this node coordinates.
     attempts: BTreeMap<(KeyspaceId, TxnId), Attempt>,
     next_attempt: u64,
+    /// Requests whose attempt came to nothing, for the next tick.
+    again: Vec<(GroupId, Work, bool)>,
     /// Attempts with all their votes that wait for the sequencer.
     undecided: BTreeSet<(KeyspaceId, TxnId)>,
     /// Decisions of partitions led here, and who is not known to have them.
@@ -138,6 +140,7 @@ impl<E: Engine> Host<E> {
             readings: BTreeMap::new(),
             attempts: BTreeMap::new(),
             next_attempt: 0,
+            again: Vec::new(),
             undecided: BTreeSet::new(),
             owed: BTreeMap::new(),
             forgettable: BTreeMap::new(),

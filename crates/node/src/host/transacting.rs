@@ -46,7 +46,7 @@ const TELL_TICKS: u64 = 10;
 impl<E: Engine> Host<E> {
     /// The partitions, and what each has to do with the request; `None` if the one that leads here does it alone.
     pub(super) fn shares(&self, id: GroupId, request: &Request) -> Option<BTreeMap<PartitionId, Footprint>> {
-        if !self.is_sequenced(id.keyspace) || request.is_read_only() {
+        if !self.is_sequenced(id.keyspace) {
             return None;
         }
         let places = self.router.places(id.keyspace)?;
@@ -88,7 +88,9 @@ impl<E: Engine> Host<E> {
                 touched.split(&places)
             }
         };
-        (shares.len() > 1).then_some(shares)
+        // The keys of a lease go with a lock on it, also while only its home has any.
+        let is_alone = shares.len() == 1 && !matches!(request, Request::LeaseTimeToLive { .. });
+        (!is_alone).then_some(shares)
     }
 
     /// Begins an attempt at a request over several partitions; this node leads its home.
@@ -162,6 +164,17 @@ impl<E: Engine> Host<E> {
             return Ok(());
         }
         partition.lock(id, footprint.clone());
+        // A partition may have come to hold keys of the lease while this waited for its lock.
+        let attempt = self.attempts.get(&(keyspace, id));
+        let is_outdated = match attempt.map(|attempt| (&attempt.work.request, &attempt.shares)) {
+            Some((Request::LeaseRevoke { lease } | Request::LeaseTimeToLive { lease, .. }, shares)) => {
+                partition.lease_holders(*lease).iter().any(|holder| !shares.contains_key(holder))
+            }
+            _ => false,
+        };
+        if is_outdated {
+            return self.give_up(keyspace, id, true);
+        }
         let term = group.term;
         if let Some(attempt) = self.attempts.get_mut(&(keyspace, id))
             && let Some(share) = attempt.shares.get_mut(&id.home)
@@ -260,8 +273,13 @@ impl<E: Engine> Host<E> {
         self.dirty.insert(home);
         self.rouse_blocked.insert(home);
         if let Some(revision) = outcome.drawn {
+            // Some may change nothing but what they know of a lease, which has no revision.
+            let has_keys = |partition: &PartitionId| {
+                let effects = outcome.parts.get(partition);
+                effects.is_some_and(|effects| effects.iter().any(|effect| effect.stamp().is_some()))
+            };
             let changed: Vec<(PartitionId, Term)> =
-                terms.into_iter().filter(|(partition, _)| outcome.parts.contains_key(partition)).collect();
+                terms.into_iter().filter(|(partition, _)| has_keys(partition)).collect();
             self.take_revision(home, &changed, revision);
         }
         let Some(group) = self.groups.get_mut(&home) else { return Ok(()) };
@@ -357,10 +375,20 @@ impl<E: Engine> Host<E> {
             self.reply(work.origin, Err(Rejection::Contended));
             return Ok(());
         }
-        let is_serving = self.groups.get(&attempt.home).is_some_and(|group| group.is_serving);
-        match self.shares(attempt.home, &work.request) {
-            Some(shares) if is_serving => self.begin_attempt(attempt.home, work, shares, in_order),
-            _ => self.dispatch(attempt.home, work),
+        // The first attempt that met locks is followed at once by one that waits for them. After that there is something else in the
+        // way, which takes its time.
+        if attempt.in_order || !in_order {
+            self.again.push((attempt.home, work, in_order));
+            return Ok(());
+        }
+        self.try_again(attempt.home, work, in_order)
+    }
+
+    fn try_again(&mut self, home: GroupId, work: Work, in_order: bool) -> Result<(), Fault> {
+        let is_serving = self.groups.get(&home).is_some_and(|group| group.is_serving);
+        match self.shares(home, &work.request) {
+            Some(shares) if is_serving => self.begin_attempt(home, work, shares, in_order),
+            _ => self.dispatch(home, work),
         }
     }
 
@@ -645,6 +673,9 @@ impl<E: Engine> Host<E> {
     /// Attempts whose time is over, locks that are held for long, decisions that are owed, those that can be forgotten.
     pub(super) fn tick_transactions(&mut self) -> Result<(), Fault> {
         let now = self.now;
+        for (home, work, in_order) in std::mem::take(&mut self.again) {
+            self.try_again(home, work, in_order)?;
+        }
         let late = self
             .attempts
             .iter()

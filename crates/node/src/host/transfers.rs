@@ -97,8 +97,7 @@ impl<E: Engine> Host<E> {
         group.flushing = None;
         group.raft.restored(meta);
         self.dirty.insert(id);
-        let revision = group.reader.revision();
-        self.on_replaced(id, revision)?;
+        self.on_replaced(id)?;
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         self.out.notices.push(Notice::SnapshotInstalled { group: id, position, bytes });
         let still_waiting = group.waits.split_off(&position.index.next());

@@ -199,6 +199,11 @@ impl Watches {
         }
     }
 
+    /// Nothing but what was published has changed up to here: revisions may be missing, which nobody got.
+    pub fn advance(&mut self, revision: Revision) {
+        self.revision = self.revision.max(revision);
+    }
+
     /// A snapshot was installed: the state is at `revision` now, and what changed on the way was not published.
     pub fn restored(&mut self, revision: Revision) {
         let last = self.revision;
