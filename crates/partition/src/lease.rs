@@ -177,6 +177,12 @@ impl Leases {
         }
     }
 
+    /// When the next lease ends or is to be recorded.
+    pub(crate) fn next_due(&self) -> Option<Tick> {
+        let firsts = [self.ends.first(), self.checkpoints.first()];
+        firsts.into_iter().flatten().map(|(at, _)| *at).min()
+    }
+
     /// Leases that are due, longest overdue first.
     pub(crate) fn expired(&self, now: Tick, max: usize) -> Vec<LeaseId> {
         self.ends.iter().take_while(|(end, _)| *end <= now).take(max).map(|(_, lease)| *lease).collect()

@@ -256,6 +256,12 @@ impl<E: Engine> Partition<E> {
         if self.is_leading() { self.leases.expired(now, max) } else { Vec::new() }
     }
 
+    /// When [`Partition::expired`] or [`Partition::checkpoints`] will have something to say; nothing while following. Renewals may put it
+    /// off, only what is applied brings it forward.
+    pub fn next_due(&self) -> Option<Tick> {
+        self.leases.next_due()
+    }
+
     /// How long `lease` has left; `None` when it is unknown. Meaningful at the leader only.
     pub fn time_to_live(&self, lease: LeaseId, now: Tick, with_keys: bool) -> Option<LeaseTime> {
         self.leases.time(lease, now, with_keys, &self.limits)
