@@ -42,6 +42,9 @@ pub enum ProposeError {
     Full,
 }
 
+/// After the connection to a leader broke, its followers campaign within so many ticks.
+pub const HURRIED_TICKS_MAX: u64 = 4;
+
 /// What a snapshot of the state machine stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotMeta {
@@ -89,8 +92,22 @@ pub trait Consensus {
     fn compact(&mut self, index: Index);
 
     /// The connection to this node broke (process death shows so at once). A follower of it stops honouring
-    /// its lease and campaigns after a small random delay instead of waiting out the timeout.
-    fn peer_lost(&mut self, node: NodeId);
+    /// its lease and campaigns after `delay` ticks instead of waiting out the timeout. The owner draws the delay, of 1 to
+    /// [`HURRIED_TICKS_MAX`]: one for all groups, so that one survivor comes first in all of them.
+    fn peer_lost(&mut self, node: NodeId, delay: u64);
+
+    /// Nothing was heard of this node, in no group and not otherwise, for `election_ticks_min` at least. Who follows it campaigns within
+    /// `delay` ticks; a leader hibernates without it. Holds until [`Consensus::node_up`].
+    fn node_down(&mut self, node: NodeId, delay: u64);
+
+    /// The node is heard again: a group that it leads, or that sleeps without it, wakes.
+    fn node_up(&mut self, node: NodeId);
+
+    /// Whether this replica sleeps: it needs no ticks, and wakes by itself when anything else is called that needs it awake.
+    fn is_hibernating(&self) -> bool;
+
+    /// Ends hibernation, here and, through the leader, in the whole group.
+    fn wake(&mut self);
 
     /// Hands leadership to `to`, or to the follower that is furthest when `None`; proposals are refused meanwhile, until done or
     /// an election timeout went by.

@@ -100,6 +100,15 @@ pub enum Message {
         /// What it stands for.
         meta: SnapshotMeta,
     },
+    /// Leader to follower, in place of further heartbeats: nothing happens here, sleep until something does. Lost: the follower
+    /// asks for votes after its timeout, which wakes the leader. Late or repeated: the follower sleeps, if its log still ends there, until the
+    /// leader's next heartbeat.
+    Hibernate {
+        /// The leader's.
+        term: Term,
+        /// The end of its log, all of it committed.
+        last: Position,
+    },
 }
 
 wire_enum!(Message {
@@ -114,6 +123,7 @@ wire_enum!(Message {
     8 => ReadRequest { term, read },
     9 => ReadResponse { term, read, index },
     10 => SnapshotOffer { term, meta },
+    11 => Hibernate { term, last },
 });
 
 impl Message {
@@ -130,7 +140,8 @@ impl Message {
             | Self::TimeoutNow { term }
             | Self::ReadRequest { term, .. }
             | Self::ReadResponse { term, .. }
-            | Self::SnapshotOffer { term, .. } => *term,
+            | Self::SnapshotOffer { term, .. }
+            | Self::Hibernate { term, .. } => *term,
         }
     }
 }

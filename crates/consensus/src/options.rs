@@ -27,10 +27,13 @@ pub struct Options {
     /// When set, reads may be answered for so many ticks after a round that a quorum answered began. Right
     /// only while no clock runs so fast that this many ticks here exceed `election_ticks_min` there.
     pub lease_read: Option<u64>,
+    /// When set, a group in which nothing was asked for so long stops its heartbeats and timers until something is. Only where the
+    /// owner watches over the nodes, and says so with [`crate::Consensus::node_down`].
+    pub hibernate_after_ticks: Option<u64>,
 }
 
 impl Options {
-    /// The defaults: heartbeats every 5 ticks, elections after 25 to 40, no lease reads.
+    /// The defaults: heartbeats every 5 ticks, elections after 25 to 40, no lease reads, no hibernation.
     pub fn new(id: NodeId, voters: Vec<NodeId>, seed: u64) -> Self {
         Self {
             id,
@@ -43,6 +46,7 @@ impl Options {
             append_bytes_max: 1 << 20,
             uncommitted_bytes_max: 64 << 20,
             lease_read: None,
+            hibernate_after_ticks: None,
         }
     }
 

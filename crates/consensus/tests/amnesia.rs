@@ -104,7 +104,7 @@ fn while_it_withholds_votes_it_never_asks_for_any() {
     raft.step(NodeId(2), Message::Heartbeat { term: Term(3), commit: Index::START, round: 1 });
     taken(&mut raft);
     raft.step(NodeId(2), Message::TimeoutNow { term: Term(3) });
-    raft.peer_lost(NodeId(2));
+    raft.peer_lost(NodeId(2), 1);
     for _ in 0..500 {
         raft.tick();
         assert_eq!(taken(&mut raft), []);

@@ -450,7 +450,7 @@ fn a_broken_connection_is_no_reason_to_vote_where_reads_go_by_lease() {
     let mut cluster = Cluster::with(vec![log(&[]), log(&[]), log(&[])], Some(22));
     cluster.elect(0, &[0, 1, 2]);
     let last = cluster.replicas[0].status().last;
-    cluster.replicas[1].peer_lost(NodeId(1));
+    cluster.replicas[1].peer_lost(NodeId(1), 1);
     for pre in [true, false] {
         let request = Message::VoteRequest { term: Term(9), last, pre, transfer: false };
         cluster.replicas[1].step(NodeId(3), request);
@@ -478,7 +478,7 @@ fn a_broken_connection_starts_an_election_at_once_and_a_false_alarm_does_not() {
     cluster.elect(0, &[0, 1, 2]);
     let term = cluster.replicas[0].status().term;
     // Only one follower saw its connection break, and the leader lives: the other refuses.
-    cluster.replicas[1].peer_lost(NodeId(1));
+    cluster.replicas[1].peer_lost(NodeId(1), 1);
     for _ in 0..5 {
         for at in 0..3 {
             cluster.replicas[at].tick();
@@ -487,8 +487,8 @@ fn a_broken_connection_starts_an_election_at_once_and_a_false_alarm_does_not() {
     }
     assert_eq!(cluster.replicas[0].status().term, term, "the leader was not disturbed");
     // Now it is dead, and both saw it.
-    cluster.replicas[1].peer_lost(NodeId(1));
-    cluster.replicas[2].peer_lost(NodeId(1));
+    cluster.replicas[1].peer_lost(NodeId(1), 1);
+    cluster.replicas[2].peer_lost(NodeId(1), 1);
     let mut ticks = 0;
     while !(1..3).any(|at| matches!(cluster.replicas[at].status().role, Role::Leader { .. })) {
         ticks += 1;

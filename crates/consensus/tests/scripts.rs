@@ -140,7 +140,7 @@ impl Group {
                 node.held.clear();
             }
             "start" => self.start(node(1)),
-            "lose" => self.with(node(1), |raft| raft.peer_lost(NodeId(number(2)))),
+            "lose" => self.with(node(1), |raft| raft.peer_lost(NodeId(number(2)), number(1))),
             "transfer" => self.with(node(1), |raft| raft.transfer(Some(NodeId(number(2))))),
             "compact" => {
                 let index = self.nodes[node(1)].applied;

@@ -206,6 +206,23 @@ impl<E: Engine> Group<E> {
         self.partition().map_or(Index::START, |partition| partition.applied().index)
     }
 
+    /// Whether it needs every tick: it does not hibernate, or something waits here.
+    pub(crate) fn is_awake(&self) -> bool {
+        let is_waited_for = !(self.waiting.is_empty()
+            && self.forwarded.is_empty()
+            && self.reads.is_empty()
+            && self.waits.is_empty()
+            && self.physical.is_empty());
+        is_waited_for
+            || !quorate_consensus::Consensus::is_hibernating(&self.raft)
+            || self.partition().is_some_and(Partition::compaction_pending)
+    }
+
+    /// When its leases ask for a tick, though it may sleep.
+    pub(crate) fn next_due(&self) -> Option<Tick> {
+        self.partition().filter(|_| self.is_serving).and_then(Partition::next_due)
+    }
+
     /// Requests not yet answered.
     pub(crate) fn inflight(&self) -> usize {
         self.waits.len() + self.reads.len() + self.blocked.len()

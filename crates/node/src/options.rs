@@ -23,6 +23,8 @@ pub struct Options {
     /// Whether a leader may answer reads from its lease, without a round of heartbeats. Right only
     /// while no two nodes' clocks run apart by more than a tenth.
     pub lease_read: bool,
+    /// A group in which nothing was asked for so long sleeps; `None`: never.
+    pub hibernate_after_ticks: Option<u64>,
     /// A request not answered by then is rejected.
     pub request_ticks_max: u64,
     /// Requests waiting for a leader, per group; more are refused as busy.
@@ -53,7 +55,7 @@ pub struct Options {
 
 impl Options {
     /// The defaults of the server, with a directory named after the seed: ticks of 20 ms, heartbeats every 100 ms, elections after 500 to
-    /// 800 ms of silence.
+    /// 800 ms of silence, hibernation after a second.
     pub fn new(id: NodeId, seed: u64) -> Self {
         let ticks_per_second = 50;
         Self {
@@ -65,6 +67,7 @@ impl Options {
             election_ticks_min: 25,
             election_ticks_max: 40,
             lease_read: false,
+            hibernate_after_ticks: Some(ticks_per_second),
             request_ticks_max: 6 * ticks_per_second,
             waiting_max: 10_000,
             inflight_max: 50_000,

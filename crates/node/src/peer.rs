@@ -96,6 +96,9 @@ pub enum PeerMessage {
         /// What.
         message: TxnMessage,
     },
+    /// To every member, each `heartbeat_ticks`: this node lives, whatever its groups have to say. One for all groups. Lost: the next one
+    /// says it. Late: the sender is taken for alive a little longer.
+    Alive,
     /// Leader to follower: that snapshot is not kept any more.
     SnapshotGone {
         /// Of which group.
@@ -118,6 +121,7 @@ wire_enum!(PeerMessage {
     10 => ReadAsk { reading, keyspace, ranges, confirmed },
     11 => ReadAnswer { reading, answer },
     12 => Txn { to, message },
+    9 => Alive,
 });
 
 /// At which revision to read, and what must be applied before.

@@ -18,6 +18,7 @@ use quorate_types::{NodeId, Term};
 impl Raft {
     pub(super) fn abstain_in(&mut self, term: Term) {
         // What others say is bounded as their messages' terms are.
+        self.end_hibernation();
         let term = term.min(Term(self.term.0.saturating_add(TERMS_AHEAD_MAX)));
         if term > self.term {
             self.become_follower(term, None);
@@ -30,6 +31,7 @@ impl Raft {
     }
 
     pub(super) fn on_peer_forgot(&mut self, node: NodeId) {
+        self.end_hibernation();
         match &mut self.state {
             State::Candidate { votes, .. } => {
                 votes.remove(&node);

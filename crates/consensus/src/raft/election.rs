@@ -12,13 +12,12 @@
 use super::{Follower, Leader, Raft, State, Transfer};
 use crate::progress::Mode;
 use crate::raft::reads::Rounds;
-use crate::{Message, ReadId};
+use crate::{HURRIED_TICKS_MAX, Message, ReadId};
 use quorate_types::{Bytes, EntryKind, Index, NodeId, Position, Term};
 use std::collections::BTreeMap;
 
-/// After the leader's connection broke, an election begins within so many ticks...
-const HURRIED_TICKS_MAX: u64 = 4;
-/// ...and so many times in a row, before the ordinary timeout counts again.
+/// After the leader's connection broke, elections begin within [`HURRIED_TICKS_MAX`] so many times in a row, before the ordinary
+/// timeout counts again.
 const HURRIED_TRIES: u8 = 4;
 
 impl Raft {
@@ -36,7 +35,10 @@ impl Raft {
                     }
                     self.become_follower(term, None);
                 }
-                Message::Append { .. } | Message::Heartbeat { .. } | Message::SnapshotOffer { .. } => {
+                Message::Append { .. }
+                | Message::Heartbeat { .. }
+                | Message::SnapshotOffer { .. }
+                | Message::Hibernate { .. } => {
                     self.become_follower(term, Some(from));
                 }
                 _ => self.become_follower(term, None),
@@ -45,10 +47,11 @@ impl Raft {
             match message {
                 // Tells a leader or candidate of the past which term it is; without an answer a replica that
                 // has a higher term could never be brought back (its own pre-votes are refused).
-                Message::Append { .. } | Message::Heartbeat { .. } | Message::SnapshotOffer { .. } => {
-                    let last = self.log.last().index;
-                    self.send_after
-                        .push((from, Message::HeartbeatResponse { term: self.term, round: 0, last }));
+                Message::Append { .. }
+                | Message::Heartbeat { .. }
+                | Message::SnapshotOffer { .. }
+                | Message::Hibernate { .. } => {
+                    self.call(from);
                 }
                 Message::VoteRequest { pre, .. } => {
                     let refusal = Message::VoteResponse { term: self.term, granted: false, pre: *pre };
@@ -58,7 +61,11 @@ impl Raft {
             }
             return false;
         }
-        if let Message::Append { .. } | Message::Heartbeat { .. } | Message::SnapshotOffer { .. } = message {
+        if let Message::Append { .. }
+        | Message::Heartbeat { .. }
+        | Message::SnapshotOffer { .. }
+        | Message::Hibernate { .. } = message
+        {
             return self.heard_leader(from);
         }
         true
@@ -94,6 +101,10 @@ impl Raft {
     pub(super) fn begin_election(&mut self) {
         // A leader that cannot serve would only be in the way of one that can.
         if self.is_stateless || self.is_withholding {
+            if self.options.hibernate_after_ticks.is_some() && !self.is_withholding {
+                // A leader that sleeps would not learn that this replica needs it.
+                self.others().collect::<Vec<_>>().into_iter().for_each(|voter| self.call(voter));
+            }
             return self.draw_timeout();
         }
         if self.options.voters.len() == 1 {
@@ -239,9 +250,14 @@ impl Raft {
         if leader.transfer.as_ref().is_some_and(|transfer| transfer.deadline <= now) {
             leader.transfer = None;
         }
+        self.idle += 1;
         leader.since_heartbeat += 1;
         if leader.since_heartbeat >= self.options.heartbeat_ticks {
             leader.since_heartbeat = 0;
+            if self.may_hibernate() {
+                return self.hibernate();
+            }
+            let State::Leader(leader) = &mut self.state else { return };
             for follower in leader.followers.values_mut() {
                 let matched = follower.progress.matched();
                 let is_outstanding = follower.progress.next() > matched.next();
@@ -259,7 +275,11 @@ impl Raft {
         }
     }
 
-    pub(super) fn on_peer_lost(&mut self, node: NodeId) {
+    pub(super) fn on_peer_lost(&mut self, node: NodeId, delay: u64) {
+        // What was under way to it or from it is lost, also what would have ended hibernation.
+        if self.leader() == Some(node) || matches!(self.state, State::Leader(_)) {
+            self.end_hibernation();
+        }
         // A leader that reads by lease counts on every voter honouring it for the whole time.
         if self.options.lease_read.is_some() {
             return;
@@ -271,7 +291,7 @@ impl Raft {
                 self.since_leader = self.options.election_ticks_min;
                 self.hurried = HURRIED_TRIES;
                 self.elapsed = 0;
-                self.timeout = self.random.between(1, 1 + HURRIED_TICKS_MAX);
+                self.timeout = delay;
             }
             State::Leader(leader) => {
                 if let Some(follower) = leader.followers.get_mut(&node)
@@ -286,6 +306,7 @@ impl Raft {
 
     pub(super) fn begin_transfer(&mut self, to: Option<NodeId>) {
         let deadline = self.now + self.options.election_ticks_min;
+        self.end_hibernation();
         let State::Leader(leader) = &mut self.state else { return };
         let best = || {
             let active = leader.followers.iter().filter(|(_, follower)| follower.is_active);

@@ -8,6 +8,7 @@
 //! * [`replication`]: appends, acknowledgements, commit, offers of snapshots.
 //! * [`reads`]: read barriers (thesis 6.4).
 //! * [`amnesia`]: a replica that lost its disk comes back.
+//! * [`hibernation`]: an idle group sleeps.
 //!
 //! Invariants:
 //! * A vote, a request for votes and an acknowledgement leave only after the write that makes them true.
@@ -20,6 +21,7 @@
 
 mod amnesia;
 mod election;
+mod hibernation;
 mod reads;
 mod replication;
 
@@ -31,7 +33,7 @@ use crate::{
     SnapshotMeta, Status, WriteId,
 };
 use quorate_types::{Bytes, Entry, EntryKind, HardState, Index, LogWrite, NodeId, Position, Term};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Bytes of entries given out for applying in one take; the rest comes in the next.
 const APPLY_BYTES_MAX: usize = 4 << 20;
@@ -59,6 +61,12 @@ pub struct Raft {
     since_leader: u64,
     /// Quick elections left to try after the leader's connection broke.
     hurried: u8,
+    /// Time does not pass: a leader sends no heartbeats, a follower's election timer stands still.
+    is_hibernating: bool,
+    /// Ticks of a leader since it was last asked for anything.
+    idle: u64,
+    /// Nodes that are down, as the owner says.
+    down: BTreeSet<NodeId>,
     /// The log is durable up to here.
     persisted: Index,
     /// The log was handed to the shell up to here.
@@ -180,6 +188,9 @@ impl Raft {
             // honoured before it is not, so it is honoured anew for its whole length.
             since_leader: 0,
             hurried: 0,
+            is_hibernating: false,
+            idle: 0,
+            down: BTreeSet::new(),
             persisted: last,
             written: last,
             write: WriteId(0),
@@ -250,6 +261,8 @@ impl Raft {
             self.snapshots_wanted.clear();
         }
         self.state = State::Follower { leader };
+        self.is_hibernating = false;
+        self.idle = 0;
         self.draw_timeout();
     }
 
@@ -304,6 +317,9 @@ impl Raft {
 
 impl Consensus for Raft {
     fn tick(&mut self) {
+        if self.is_hibernating {
+            return;
+        }
         self.now += 1;
         self.tick_reads();
         if matches!(self.state, State::Leader(_)) {
@@ -321,6 +337,8 @@ impl Consensus for Raft {
         if let State::Leader(leader) = &mut self.state {
             leader.rounds.forget_begun();
         }
+        // Somebody may have taken over meanwhile.
+        self.end_hibernation();
     }
 
     fn step(&mut self, from: NodeId, message: Message) {
@@ -330,6 +348,9 @@ impl Consensus for Raft {
         // Taken and written down, the last of all terms would leave no term to elect anybody in.
         if message.term().0.saturating_sub(self.term.0) > TERMS_AHEAD_MAX {
             return;
+        }
+        if !matches!(message, Message::Hibernate { .. }) {
+            self.woken_by(from);
         }
         if !self.admit_term(from, &message) {
             return;
@@ -350,6 +371,7 @@ impl Consensus for Raft {
             Message::ReadRequest { read, .. } => self.on_read_request(from, read),
             Message::ReadResponse { read, index, .. } => self.on_read_response(read, index),
             Message::SnapshotOffer { meta, .. } => self.on_snapshot_offer(from, meta),
+            Message::Hibernate { last, .. } => self.on_hibernate(last),
         }
     }
 
@@ -368,6 +390,7 @@ impl Consensus for Raft {
 
     fn propose(&mut self, kind: EntryKind, data: Bytes) -> Result<Position, ProposeError> {
         self.can_propose()?;
+        self.end_hibernation();
         Ok(self.push(kind, data))
     }
 
@@ -397,8 +420,24 @@ impl Consensus for Raft {
         }
     }
 
-    fn peer_lost(&mut self, node: NodeId) {
-        self.on_peer_lost(node);
+    fn peer_lost(&mut self, node: NodeId, delay: u64) {
+        self.on_peer_lost(node, delay);
+    }
+
+    fn node_down(&mut self, node: NodeId, delay: u64) {
+        self.on_node_down(node, delay);
+    }
+
+    fn node_up(&mut self, node: NodeId) {
+        self.on_node_up(node);
+    }
+
+    fn is_hibernating(&self) -> bool {
+        self.is_hibernating
+    }
+
+    fn wake(&mut self) {
+        self.end_hibernation();
     }
 
     fn transfer(&mut self, to: Option<NodeId>) {
@@ -419,6 +458,7 @@ impl Consensus for Raft {
     }
 
     fn state_lost(&mut self) {
+        self.end_hibernation();
         self.is_stateless = true;
     }
 
@@ -504,6 +544,7 @@ impl Consensus for Raft {
             commit: self.commit,
             applied: self.applied,
             log_bytes: self.log.bytes(),
+            is_hibernating: self.is_hibernating,
             matched,
         }
     }

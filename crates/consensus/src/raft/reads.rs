@@ -58,6 +58,10 @@ impl Rounds {
         all
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     fn len(&self) -> usize {
         self.waiting.len() + self.current.as_ref().map_or(0, |(_, _, reads)| reads.len())
     }
@@ -65,6 +69,7 @@ impl Rounds {
 
 impl Raft {
     pub(super) fn begin_read(&mut self, read: ReadId) {
+        self.end_hibernation();
         match &mut self.state {
             State::Leader(_) => self.queue_read(None, read),
             State::Follower { leader: Some(leader) } if self.forwarded.len() < READS_MAX => {
@@ -81,6 +86,7 @@ impl Raft {
         let State::Leader(leader) = &mut self.state else { return };
         if leader.rounds.len() < READS_MAX {
             leader.rounds.waiting.push((from, read));
+            self.idle = 0;
         } else {
             self.fail_read(from, read);
         }

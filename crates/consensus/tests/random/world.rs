@@ -4,7 +4,8 @@ use crate::disk::Disk;
 use crate::invariants::{Durable, Invariants};
 use quorate_consensus::random::Random;
 use quorate_consensus::{
-    Consensus, Message, Options, Raft, ReadId, ReadOutcome, Role, SnapshotFetch, SnapshotMeta, WriteId,
+    Consensus, HURRIED_TICKS_MAX, Message, Options, Raft, ReadId, ReadOutcome, Role, SnapshotFetch,
+    SnapshotMeta, WriteId,
 };
 use quorate_types::{Bytes, EntryKind, Index, LogWrite, NodeId, Position, Term};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -47,8 +48,8 @@ impl Weather {
             late: pick(&[0, 20, 60, 200]),
             write_time_max: pick(&[2, 8, 40, 160]),
             has_odd_clocks: pick(&[0, 1]) == 1 && !is_leased,
-            propose: pick(&[50, 200, 500]),
-            read: pick(&[50, 200, 500]),
+            propose: pick(&[3, 50, 200, 500]),
+            read: pick(&[3, 50, 200, 500]),
             crash: pick(&[0, 5, 10, 25]),
             cut: pick(&[0, 10, 30, 60]),
             mend: pick(&[5, 20, 60]),
@@ -62,7 +63,7 @@ impl Weather {
 
 enum Event {
     Tick(usize),
-    Deliver { from: NodeId, to: usize, message: Message },
+    Deliver { from: NodeId, to: usize, message: Option<Message> },
     Written { at: usize, life: u64, write: WriteId },
     Restart(usize),
     Offer { at: usize, life: u64, to: NodeId },
@@ -97,6 +98,24 @@ struct Running {
     reads_named: u64,
     fetching: Option<SnapshotFetch>,
     role: Option<Role>,
+    ticks: u64,
+    /// When each other node was heard last, and which are silent: what the owner watches.
+    heard: BTreeMap<NodeId, u64>,
+    down: BTreeSet<NodeId>,
+    was_hibernating: bool,
+}
+
+impl Running {
+    /// A node said something, or only that it is there.
+    fn hear(&mut self, from: NodeId, message: Option<Message>) {
+        self.heard.insert(from, self.ticks);
+        if self.down.remove(&from) {
+            self.raft.node_up(from);
+        }
+        if let Some(message) = message {
+            self.raft.step(from, message);
+        }
+    }
 }
 
 impl Node {
@@ -132,6 +151,7 @@ pub(crate) struct Counts {
     failed_reads: u64,
     crashes: u64,
     snapshots: u64,
+    hibernations: u64,
     replaced: u64,
     transfers: u64,
 }
@@ -144,6 +164,7 @@ impl Counts {
         self.failed_reads += other.failed_reads;
         self.crashes += other.crashes;
         self.snapshots += other.snapshots;
+        self.hibernations += other.hibernations;
         self.replaced += other.replaced;
         self.transfers += other.transfers;
     }
@@ -156,6 +177,7 @@ impl Counts {
             self.failed_reads,
             self.crashes,
             self.snapshots,
+            self.hibernations,
             self.replaced,
             self.transfers,
         ];
@@ -188,6 +210,8 @@ impl World {
         let weather = Weather::draw(&mut random, is_leased);
         let election_ticks_min = random.between(5, 9);
         let small = random.between(0, 2) == 0;
+        // In two of three runs, after so short a time that it happens between two proposals.
+        let hibernate_after_ticks = [None, Some(1), Some(4)][random.between(0, 3) as usize];
         let node = |id: &NodeId| Node {
             id: *id,
             options: Options {
@@ -198,6 +222,7 @@ impl World {
                 append_bytes_max: if small { 80 } else { 1 << 20 },
                 uncommitted_bytes_max: if small { 400 } else { 64 << 20 },
                 lease_read: is_leased.then_some(election_ticks_min * 9 / 10),
+                hibernate_after_ticks,
                 ..Options::new(*id, voters.clone(), 0)
             },
             disk: Disk::default(),
@@ -284,17 +309,14 @@ impl World {
                 let period =
                     if self.weather.has_odd_clocks { self.random.between(2, 2 * TICK) } else { TICK };
                 self.schedule(period, Event::Tick(at));
-                if let Some(running) = &mut self.nodes[at].running {
-                    running.raft.tick();
-                    self.drain(at);
-                }
+                self.tick(at);
             }
             Event::Deliver { from, to, message } => {
                 let is_cut = self.cut.contains(&(from, self.nodes[to].id));
                 if !is_cut && self.nodes[to].running.is_some() {
-                    self.note(|world| format!("n{} receives from n{from} {message:?}", world.nodes[to].id));
+                    self.note(|world| format!("n{} hears of n{from} {message:?}", world.nodes[to].id));
                     if let Some(running) = &mut self.nodes[to].running {
-                        running.raft.step(from, message);
+                        running.hear(from, message);
                     }
                     self.drain(to);
                 }
@@ -310,6 +332,27 @@ impl World {
                 }
             }
         }
+    }
+
+    /// A tick of a node: its replica's, and of what watches over the other nodes.
+    fn tick(&mut self, at: usize) {
+        let delay = self.random.between(1, 6);
+        let Node { id, options, running: Some(running), .. } = &mut self.nodes[at] else { return };
+        running.ticks += 1;
+        running.raft.tick();
+        for other in options.voters.iter().filter(|other| *other != id) {
+            let silence = running.ticks - running.heard.get(other).copied().unwrap_or_default();
+            if silence >= options.election_ticks_min && running.down.insert(*other) {
+                running.raft.node_down(*other, delay);
+            }
+        }
+        if running.ticks.is_multiple_of(options.heartbeat_ticks) {
+            let (id, others) = (*id, options.voters.clone());
+            for other in others.into_iter().filter(|other| *other != id) {
+                self.fly(id, other, None);
+            }
+        }
+        self.drain(at);
     }
 
     fn start(&mut self, at: usize) {
@@ -339,6 +382,10 @@ impl World {
             reads_named: 0,
             fetching: None,
             role: None,
+            ticks: 0,
+            heard: BTreeMap::new(),
+            down: BTreeSet::new(),
+            was_hibernating: false,
         });
         self.note(|world| format!("n{} starts, applied {applied}", world.nodes[at].id));
         self.drain(at);
@@ -366,8 +413,9 @@ impl World {
     }
 
     fn lose_peer(&mut self, at: usize, peer: NodeId) {
+        let delay = self.random.between(1, 1 + HURRIED_TICKS_MAX);
         if let Some(running) = &mut self.nodes[at].running {
-            running.raft.peer_lost(peer);
+            running.raft.peer_lost(peer, delay);
             self.note(|world| format!("n{} loses its connection to n{peer}", world.nodes[at].id));
             self.drain(at);
         }
@@ -482,6 +530,10 @@ impl World {
             }
             _ => {}
         }
+        self.fly(from, to, Some(message));
+    }
+
+    fn fly(&mut self, from: NodeId, to: NodeId, message: Option<Message>) {
         let is_lost = !self.is_healed && self.chance(self.weather.loss);
         if is_lost || self.cut.contains(&(from, to)) {
             return;
@@ -503,6 +555,8 @@ impl World {
         assert!(status.applied <= status.commit && status.commit <= status.last.index, "{status:?}");
         running.commit = status.commit;
         let is_new_role = running.role != Some(status.role);
+        self.counts.hibernations += u64::from(status.is_hibernating && !running.was_hibernating);
+        running.was_hibernating = status.is_hibernating;
         running.role = Some(status.role);
         if let Role::Leader { .. } = status.role
             && is_new_role

@@ -96,6 +96,11 @@ impl<E: Engine> Host<E> {
     }
 
     pub(super) fn on_admission_ask(&mut self, from: NodeId, incarnation: Incarnation) {
+        // Who asks may hold all of a group that sleeps, and wait for its leader to be heard.
+        for (id, group) in &mut self.groups {
+            group.raft.wake();
+            self.dirty.insert(*id);
+        }
         let term = |(id, group): (&GroupId, &Group<E>)| (*id, group.raft.status().term);
         // Groups that the maps here do not name yet count, too.
         let unopened = self.unopened.iter().map(|(id, log)| (*id, log.hard_state.term));

@@ -1,8 +1,10 @@
 //! The groups of one node and the gateway in front of them.
 //!
+//! * [`agenda`]: which groups a tick concerns.
 //! * [`joining`]: this node's admission, and that of others.
 //! * [`keyspaces`]: what the partitions of one keyspace share.
 //! * [`maps`]: which keyspaces and partitions there are.
+//! * [`liveness`]: which other nodes are heard.
 //! * [`requests`]: from a request to its answer.
 //! * [`sequencing`]: where revisions come from.
 //! * [`transacting`]: transactions over partitions.
@@ -10,10 +12,12 @@
 //! * [`space`]: whose disks run full.
 //! * [`transfers`]: snapshots as the groups see them.
 
+mod agenda;
 mod joining;
 mod keyspaces;
 mod maps;
 mod reading;
+mod liveness;
 mod requests;
 mod sequencing;
 mod space;
@@ -29,6 +33,8 @@ use crate::snapshots::{Fetching, Sources, Step};
 use crate::transaction::{Attempt, TxnMessage};
 use crate::{Options, Router};
 use keyspaces::Keyspace;
+use agenda::Agenda;
+use liveness::Liveness;
 use quorate_consensus::{Consensus, Message, Raft, ReadId, Recovered, Role};
 use quorate_mvcc::engine::Engine;
 use quorate_partition::snapshot::Installer;
@@ -92,6 +98,8 @@ pub struct Host<E: Engine> {
     abstaining: BTreeMap<GroupId, Term>,
     /// Groups that may have effects to collect.
     dirty: BTreeSet<GroupId>,
+    agenda: Agenda,
+    liveness: Liveness,
     next_read: u64,
     next_reading: u64,
     write: WriteId,
@@ -149,6 +157,8 @@ impl<E: Engine> Host<E> {
             rouse_waiting: BTreeSet::new(),
             abstaining: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            agenda: Agenda::default(),
+            liveness: Liveness::new(&options),
             next_read: 0,
             // Never used twice, also not by another life of this node: answers to an earlier one may come late.
             next_reading: options.seed,
@@ -219,6 +229,7 @@ impl<E: Engine> Host<E> {
             heartbeat_ticks: self.options.heartbeat_ticks,
             election_ticks_min: self.options.election_ticks_min,
             election_ticks_max: self.options.election_ticks_max,
+            hibernate_after_ticks: self.options.hibernate_after_ticks,
             // Nine tenths of the time that followers honour the leader: room for clocks a tenth apart.
             lease_read: self.options.lease_read.then(|| self.options.election_ticks_min * 9 / 10),
             ..quorate_consensus::Options::new(
@@ -295,8 +306,7 @@ impl<E: Engine> Host<E> {
         self.now = self.now.after(1);
         self.sources.refill(self.options.snapshot_bytes_per_tick);
         self.tick_compaction()?;
-        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
-        for id in ids {
+        for id in self.agenda.at(self.now) {
             self.tick_group(id)?;
         }
         self.tick_sequencing()?;
@@ -313,6 +323,7 @@ impl<E: Engine> Host<E> {
         }
         self.repeat_pulls();
         self.tick_space();
+        self.tick_liveness();
         self.tick_admission()
     }
 
@@ -323,6 +334,9 @@ impl<E: Engine> Host<E> {
         self.dirty.insert(id);
         // A leader may be known by now.
         let waiting = std::mem::take(&mut group.waiting);
+        if !waiting.is_empty() {
+            group.raft.wake();
+        }
         for work in waiting {
             self.dispatch(id, work)?;
         }
@@ -408,7 +422,9 @@ impl<E: Engine> Host<E> {
         if !self.admit_sender(from, incarnation, &message) {
             return Ok(());
         }
+        self.heard(from);
         match message {
+            PeerMessage::Alive => {}
             PeerMessage::SpaceShort => self.on_space_short(from),
             PeerMessage::AdmissionAsk { incarnation } => self.on_admission_ask(from, incarnation),
             PeerMessage::AdmissionAnswer(answer) => self.on_admission_answer(from, incarnation, answer)?,
@@ -474,9 +490,10 @@ impl<E: Engine> Host<E> {
     /// The connection to a peer broke.
     pub fn peer_lost(&mut self, node: NodeId) {
         let ids: Vec<GroupId> = self.groups.keys().copied().collect();
+        let delay = self.liveness.draw_delay();
         for id in ids {
             let Some(group) = self.groups.get_mut(&id) else { continue };
-            group.raft.peer_lost(node);
+            group.raft.peer_lost(node, delay);
             self.dirty.insert(id);
             let lost: Vec<Ticket> = group
                 .forwarded
@@ -533,6 +550,7 @@ impl<E: Engine> Host<E> {
         for id in groups {
             if let Some(group) = self.groups.get_mut(&id) {
                 group.is_pinning = true;
+                self.dirty.insert(id);
             }
         }
     }
@@ -566,6 +584,7 @@ impl<E: Engine> Host<E> {
     pub fn take(&mut self) -> Result<Effects, Fault> {
         let mut writes: Vec<(GroupId, LogWrite)> = std::mem::take(&mut self.extra_writes);
         let mut parts = Vec::new();
+        let target = self.options.log_bytes_target;
         loop {
             self.carry_told()?;
             self.rouse()?;
@@ -576,6 +595,9 @@ impl<E: Engine> Host<E> {
             if self.told.is_empty() && self.rouse_blocked.is_empty() && self.rouse_waiting.is_empty() {
                 let Some(id) = self.dirty.pop_first() else { break };
                 self.collect(id, &mut writes, &mut parts)?;
+                if let Some(group) = self.groups.get(&id) {
+                    self.agenda.note(group, target);
+                }
             }
         }
         self.settle()?;
@@ -584,10 +606,10 @@ impl<E: Engine> Host<E> {
             self.writing.push_back((self.write, parts));
             self.out.persist = Some((self.write, writes));
         }
-        let target = self.options.log_bytes_target;
-        if !self.is_flushing && self.groups.values().any(|group| group.wants_flush(target)) {
+        if !self.is_flushing && self.agenda.is_flush_wanted() {
             self.is_flushing = true;
             self.out.flush = true;
+            self.agenda.flush_begins();
             for group in self.groups.values_mut() {
                 group.flushing = Some(group.applied());
             }

@@ -27,6 +27,7 @@ impl<E: Engine> Host<E> {
         if group.is_serving {
             return self.serve(id, work);
         }
+        self.dirty.insert(id);
         let is_local = matches!(work.origin, Origin::Local(_));
         match (group.role, group.leader, work.origin) {
             (Role::Follower { .. }, Some(leader), Origin::Local(ticket)) => {

@@ -29,7 +29,7 @@ use tracing::{debug, info, warn};
 
 const MAGIC: [u8; 8] = *b"QUORPEER";
 /// Of the wire protocol; two nodes with different ones do not talk.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// A longer frame is not believed.
 const FRAME_BYTES_MAX: usize = 256 << 20;
 /// Batches of messages waiting for one peer's socket; more are dropped, as a network would.
