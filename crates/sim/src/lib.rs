@@ -3,7 +3,8 @@
 //! Everything that decides is the program's own: the hosts, their consensus, partitions, watches, the
 //! write-ahead log. The world around them is simulated: a network that loses, repeats, reorders, delays and cuts; disks that
 //! forget what was not synced; processes that die and come back. First everything may fail and nothing may be
-//! wrong; then faults stop and everything must finish.
+//! wrong; then faults stop, everything must finish, and
+//! groups that have nothing to do must sleep and wake.
 //!
 //! * [`world`]: nodes, network, disks, time, pauses.
 //! * [`clients`]: random calls, and what was answered; [`watchers`]: random watches, and what each promise means for them.
@@ -61,6 +62,7 @@ pub fn run(seed: u64, partitions: u32) -> Result<Summary, Violation> {
     let mut world = World::new(seed, partitions);
     world.run_with_faults()?;
     world.heal_and_finish()?;
+    world.sleep_and_wake()?;
     let expired = checker::check(&world)?;
     Ok(Summary { expired, ..world.summary() })
 }

@@ -1,5 +1,7 @@
 //! Nodes, network, disks and time.
 
+mod sleep;
+
 use crate::Summary;
 use crate::applied::{AppliedLog, Shadow, changes_of};
 use crate::checker::Violation;
@@ -46,6 +48,8 @@ struct Rates {
     breaks: u64,
     hand_over: u64,
     calls: u64,
+    /// The load stops for a while, so that groups fall asleep among the faults.
+    lull: u64,
 }
 
 struct Node {
@@ -129,6 +133,10 @@ pub struct World {
     faulty_ticks: u64,
     /// Whether leaders read by lease.
     is_reading_by_lease: bool,
+    /// When groups fall asleep.
+    hibernate_after_ticks: Option<u64>,
+    /// Nothing is asked until then.
+    lull_until: u64,
 }
 
 impl World {
@@ -150,10 +158,12 @@ impl World {
             breaks: rate(30),
             hand_over: rate(6),
             calls: 200 + rate(800),
+            lull: rate(8),
         };
         // Long pauses are rare, and such runs are longer.
         let pause_ticks_max = [60, 250, 250, 3_000][random.below(4) as usize];
         let rates = Rates { pause_ticks_max, ..rates };
+        let hibernate_after_ticks = [None, Some(5), Some(10), Some(50)][random.below(4) as usize];
         let is_long = rates.pause > 0 && pause_ticks_max > FAULTY_TICKS;
         let are_skewed = random.chance(600);
         let mut clock = || if are_skewed { RATE_MIN + random.below(RATE_MAX - RATE_MIN + 1) } else { 1_000 };
@@ -193,6 +203,8 @@ impl World {
             is_faulty: true,
             faulty_ticks: if is_long { FAULTY_TICKS_LONG } else { FAULTY_TICKS },
             is_reading_by_lease: !seed.is_multiple_of(3),
+            hibernate_after_ticks,
+            lull_until: 0,
         }
     }
 
@@ -253,6 +265,7 @@ impl World {
             pause: 0,
             breaks: 0,
             hand_over: 0,
+            lull: 0,
             ..self.rates
         };
         self.healed_tick = self.now;
@@ -374,6 +387,9 @@ impl World {
             let lonely = NodeId(1 + self.random.below(self.nodes.len() as u64));
             let (is_out, is_in) = (self.random.chance(800), self.random.chance(800));
             self.cut_off(lonely, is_out, is_in);
+        }
+        if self.random.chance(self.rates.lull) {
+            self.lull_until = self.now + 20 + self.random.below(150);
         }
         let now = self.now;
         self.cut.retain(|_, until| *until > now);
@@ -500,6 +516,7 @@ impl World {
         options.snapshot_idle_ticks = 100;
         options.compaction_rows_per_tick = 5;
         options.lease_read = self.is_reading_by_lease;
+        options.hibernate_after_ticks = self.hibernate_after_ticks;
         if !self.seed.is_multiple_of(4) {
             options.partition.lease_checkpoint_seconds = 1;
         }
@@ -624,11 +641,16 @@ impl World {
         let at = self.random.below(self.nodes.len() as u64) as usize;
         let is_free =
             self.nodes[at].running.as_ref().is_some_and(|running| running.open.len() < CALLS_OPEN_MAX);
-        if !is_free || !self.random.chance(self.rates.calls / 4) {
+        if !is_free || self.now < self.lull_until || !self.random.chance(self.rates.calls / 4) {
             return Ok(());
         }
         let number = self.calls.len();
         let ask = clients::draw(&mut self.random, number as u64, self.history.newest());
+        self.call(at, ask)
+    }
+
+    fn call(&mut self, at: usize, ask: Ask) -> Result<(), Violation> {
+        let number = self.calls.len();
         self.step += 1;
         self.calls.push(Call {
             ask,
