@@ -161,6 +161,18 @@ fn a_read_wakes_whoever_has_to_answer_it() {
 }
 
 #[test]
+fn a_read_that_nobody_hears_of_fails_in_time() {
+    for at in 0..2 {
+        let mut group = Group::sleeping();
+        group.cut = (0..3).filter(|other| *other != at).collect();
+        group.replicas[at].read(ReadId(1));
+        group.settle();
+        group.ticks(60);
+        assert_eq!(group.reads, [(at, ReadOutcome::Failed)]);
+    }
+}
+
+#[test]
 fn a_read_of_a_leader_that_slept_through_its_deposition_fails() {
     // Time does not pass for it, so nothing but an answer of a quorum may count: here a lease was held when it fell asleep.
     let mut group = Group::new(3, |options| options.lease_read = Some(22));
@@ -282,7 +294,8 @@ fn a_follower_sleeps_only_with_a_whole_log() {
         Position { index: last.index.previous(), ..last },
         Position { term: Term(last.term.0 + 1), ..last },
     ] {
-        group.replicas[1].wake();
+        // Awake without the leader's knowing.
+        group.replicas[1].step(NodeId(1), Message::Heartbeat { term, commit: Index::START, round: 0 });
         group.replicas[1].step(NodeId(1), Message::Hibernate { term, last: wrong });
         assert!(!group.replicas[1].is_hibernating(), "{wrong} is not its end");
         assert!(group.replicas[1].status().commit <= last.index);

@@ -266,6 +266,7 @@ fn options(config: &Config, owner: Owner) -> Options {
     options.election_ticks_max = options.election_ticks_min * 8 / 5;
     options.request_ticks_max = 6 * options.ticks_per_second;
     options.lease_read = config.lease_read;
+    options.hibernate_after_ticks = Some(options.ticks_per_second);
     options.snapshot_idle_ticks = 30 * options.ticks_per_second;
     options.partition.ticks_per_second = options.ticks_per_second;
     options.partition.election_timeout_ticks = options.election_ticks_max;

@@ -29,6 +29,8 @@ const FAULTY_TICKS_LONG: u64 = 4_500;
 const QUIET_TICKS: u64 = 700;
 /// Quiet time in which everything must finish: some elections, and the timeout of every call.
 const HEALED_TICKS: u64 = 1_500;
+/// Before the end of a lull; about an election.
+const LULL_END_TICKS: u64 = 32;
 const CALLS_OPEN_MAX: usize = 8;
 /// More messages on their way than any load of ours explains: they answer each other without end.
 const FLYING_MAX: usize = 50_000;
@@ -390,6 +392,11 @@ impl World {
         }
         if self.random.chance(self.rates.lull) {
             self.lull_until = self.now + 20 + self.random.below(150);
+        }
+        // Just so long before the load comes back that another leads by then: who slept must not answer.
+        if self.lull_until == self.now + LULL_END_TICKS && self.nodes.len() > 1 && self.random.chance(500) {
+            let lonely = self.leader_or_any();
+            self.cut_off(self.nodes[lonely].id, true, true);
         }
         let now = self.now;
         self.cut.retain(|_, until| *until > now);
