@@ -29,14 +29,19 @@ struct Counts {
 }
 
 fn live(hosts: &mut [Host<MemoryEngine>], ticks: usize) -> Counts {
+    live_without(None, hosts, ticks)
+}
+
+/// One of them is dead.
+fn live_without(dead: Option<usize>, hosts: &mut [Host<MemoryEngine>], ticks: usize) -> Counts {
     let mut counts = Counts::default();
     let mut flying: VecDeque<(NodeId, NodeId, PeerMessage)> = VecDeque::new();
     for _ in 0..ticks {
-        for host in hosts.iter_mut() {
+        for (_, host) in hosts.iter_mut().enumerate().filter(|(at, _)| Some(*at) != dead) {
             host.tick().unwrap();
         }
         loop {
-            for (at, host) in hosts.iter_mut().enumerate() {
+            for (at, host) in hosts.iter_mut().enumerate().filter(|(at, _)| Some(*at) != dead) {
                 let effects = host.take().unwrap();
                 counts.messages += effects.send.len();
                 counts.flushes += usize::from(effects.flush);
@@ -53,6 +58,9 @@ fn live(hosts: &mut [Host<MemoryEngine>], ticks: usize) -> Counts {
                 }
             }
             let Some((from, to, message)) = flying.pop_front() else { break };
+            if dead == Some(to.0 as usize - 1) {
+                continue;
+            }
             hosts[to.0 as usize - 1].receive(from, Incarnation(from.0), message).unwrap();
         }
     }
@@ -93,4 +101,32 @@ fn three_nodes_with_256_idle_groups_say_only_that_they_live() {
     assert!(hosts.iter().flat_map(Host::status).all(|status| status.consensus.is_hibernating));
     let counts = live(&mut hosts, 500);
     assert_eq!(counts, Counts { messages: ALIVE_PER_500_TICKS, ..Counts::default() });
+}
+
+/// How many groups each leads.
+fn led(hosts: &[Host<MemoryEngine>]) -> Vec<usize> {
+    hosts.iter().map(|host| host.status().iter().filter(|status| status.is_serving).count()).collect()
+}
+
+#[test]
+fn a_dead_nodes_groups_go_to_one_survivor_and_sleep_again() {
+    for is_noticed in [true, false] {
+        let mut hosts = three(Some(50));
+        let before = led(&hosts);
+        for host in hosts[1..].iter_mut().filter(|_| is_noticed) {
+            host.peer_lost(NodeId(1));
+        }
+        live_without(Some(0), &mut hosts, if is_noticed { 20 } else { 60 });
+        let after = led(&hosts[1..]);
+        assert_eq!(after.iter().sum::<usize>(), GROUPS as usize, "all are led again");
+        let gained = after[0] - before[1];
+        assert!(gained == 0 || gained == before[0], "one takes all: {before:?}, then {after:?}");
+        live_without(Some(0), &mut hosts, 150);
+        let counts = live_without(Some(0), &mut hosts, 500);
+        assert_eq!((counts.writes, counts.messages), (0, ALIVE_PER_500_TICKS * 2 / 3));
+        // It comes back without having noticed anything.
+        live(&mut hosts, 200);
+        assert_eq!(led(&hosts)[0], 0);
+        assert!(hosts.iter().flat_map(Host::status).all(|status| status.consensus.is_hibernating));
+    }
 }
