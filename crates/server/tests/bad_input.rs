@@ -296,16 +296,16 @@ async fn nothing_said_on_the_peer_port_stops_a_node() {
     turned_away(&noise(1, 4096), "peer protocol");
     turned_away(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", "clients use the client port");
     turned_away(&hello(99, ours, n3, n1, life), "peer protocol version 99");
-    turned_away(&hello(2, ours + 1, n3, n1, life), "--cluster-token");
-    turned_away(&hello(2, ours, n3, n1 + 1, life), "but this is node");
-    turned_away(&hello(2, ours, 12_345, n1, life), "not a member");
+    turned_away(&hello(3, ours + 1, n3, n1, life), "--cluster-token");
+    turned_away(&hello(3, ours, n3, n1 + 1, life), "but this is node");
+    turned_away(&hello(3, ours, 12_345, n1, life), "not a member");
     say(&address, b"");
-    say(&address, &hello(2, ours, n3, n1, life)[..20]);
+    say(&address, &hello(3, ours, n3, n1, life)[..20]);
     // Many that say nothing and keep their connections; a real member gets in all the same.
     let silent: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(&address).unwrap()).collect();
 
     let as_member = |bytes: &[u8]| {
-        let answer = say(&address, &[&hello(2, ours, n3, n1, life), bytes].concat());
+        let answer = say(&address, &[&hello(3, ours, n3, n1, life), bytes].concat());
         assert_eq!(answer, [0, 0], "a member is welcome");
     };
     as_member(&[0xff; 8]);
@@ -549,7 +549,7 @@ async fn nothing_that_a_member_says_stops_a_node() {
     let now = Term(cluster.client().try_status().await.unwrap().raft_term);
     for at in [0, 1] {
         let to = &cluster.nodes[at];
-        let mut bytes = hello(2, config.cluster_id().0, n3, config.node_id(&to.name).0, life);
+        let mut bytes = hello(3, config.cluster_id().0, n3, config.node_id(&to.name).0, life);
         for message in absurd_messages(now) {
             bytes.extend(frame(&vec![message].encoded_vec()));
         }
@@ -566,7 +566,7 @@ async fn nothing_that_a_member_says_stops_a_node() {
 fn absurd_messages(now: Term) -> Vec<PeerMessage> {
     let numbers = [0, 1, 3, u64::MAX / 2, u64::MAX];
     let group = |partition| GroupId { partition: PartitionId(partition), ..GroupId::FIRST };
-    let mut messages = Vec::new();
+    let mut messages = vec![PeerMessage::Alive];
     for group in [GroupId::META, GroupId::FIRST, group(77)] {
         for term in [Term(0), Term(now.0 - 1), now, Term(u64::MAX)] {
             for number in numbers {
@@ -593,11 +593,15 @@ fn absurd_messages(now: Term) -> Vec<PeerMessage> {
                     Message::ReadRequest { term, read },
                     Message::ReadResponse { term, read, index: Some(index) },
                     Message::TimeoutNow { term },
+                    Message::Hibernate { term, last: far },
                 ];
                 let is_leaders = |message: &Message| {
                     matches!(
                         message,
-                        Message::Append { .. } | Message::Heartbeat { .. } | Message::TimeoutNow { .. }
+                        Message::Append { .. }
+                            | Message::Heartbeat { .. }
+                            | Message::TimeoutNow { .. }
+                            | Message::Hibernate { .. }
                     )
                 };
                 let said = group_messages.into_iter().filter(|message| term != now || !is_leaders(message));
