@@ -6,7 +6,8 @@
 //! for good, and then how a dead node's groups find new leaders. Messages are encoded and decoded on their way, as over a socket; what
 //! sockets, threads and disks cost is not in the numbers.
 //!
-//! Caveat: the processor time is that of this thread as Linux counts it (`/proc/thread-self/schedstat`).
+//! Caveat: the processor time is that of this thread as Linux counts it (`/proc/thread-self/schedstat`), in steps of some milliseconds: for
+//! groups that sleep let it run for 1,200 seconds.
 
 #![allow(clippy::unwrap_used)] // A measurement, with nobody to hand an error to.
 
