@@ -215,7 +215,6 @@ impl<E: Engine> Group<E> {
             && self.physical.is_empty());
         is_waited_for
             || !quorate_consensus::Consensus::is_hibernating(&self.raft)
-            || self.partition().is_some_and(Partition::compaction_pending)
     }
 
     /// When its leases ask for a tick, though it may sleep.
