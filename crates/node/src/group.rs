@@ -213,8 +213,7 @@ impl<E: Engine> Group<E> {
             && self.reads.is_empty()
             && self.waits.is_empty()
             && self.physical.is_empty());
-        is_waited_for
-            || !quorate_consensus::Consensus::is_hibernating(&self.raft)
+        is_waited_for || !quorate_consensus::Consensus::is_hibernating(&self.raft)
     }
 
     /// When its leases ask for a tick, though it may sleep.

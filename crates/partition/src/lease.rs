@@ -183,6 +183,10 @@ impl Leases {
         firsts.into_iter().flatten().map(|(at, _)| *at).min()
     }
 
+    pub(crate) fn is_ending(&self, lease: LeaseId) -> bool {
+        self.table.get(&lease).is_some_and(|lease| lease.end.is_none())
+    }
+
     /// Leases that are due, longest overdue first.
     pub(crate) fn expired(&self, now: Tick, max: usize) -> Vec<LeaseId> {
         self.ends.iter().take_while(|(end, _)| *end <= now).take(max).map(|(_, lease)| *lease).collect()

@@ -238,6 +238,11 @@ impl<E: Engine> Partition<E> {
         self.leases.ending(lease);
     }
 
+    /// Whether the revocation of a lease is under way.
+    pub fn is_ending(&self, lease: LeaseId) -> bool {
+        self.leases.is_ending(lease)
+    }
+
     /// The revocation of a lease did not come about: its end is due again.
     pub fn end_again(&mut self, lease: LeaseId, now: Tick) {
         if self.is_leading() {

@@ -25,6 +25,7 @@ use crate::txn;
 use crate::view::{PairIter, View};
 use crate::writer::{Writer, Written};
 use quorate_mvcc::engine::Engine;
+use quorate_types::reply::LeaseTime;
 use quorate_types::revision::LocalRevisions;
 use quorate_types::{
     Answer, Bytes, Committed, Decide, Effect, Encode, EntryKind, Fault, Footprint, Index, Key, KeyRange,
@@ -158,7 +159,20 @@ impl<E: Engine> Partition<E> {
             is_home: !self.is_lease_elsewhere(lease),
             holders: self.lease_holders(lease),
             keys: keys.into_iter().collect(),
-            time: self.leases.time(lease, now, false, &self.limits),
+            time: self.lease_time(lease, now),
+        }
+    }
+
+    fn lease_time(&self, lease: LeaseId, now: Tick) -> Option<LeaseTime> {
+        match self.overlay.as_ref().and_then(|overlay| overlay.lease(lease)) {
+            // Its time begins when the grant is applied.
+            Some(LeaseFate::Granted { ttl_seconds }) => Some(LeaseTime {
+                granted_seconds: ttl_seconds,
+                remaining_seconds: ttl_seconds,
+                remaining_ticks: ttl_seconds.saturating_mul(self.limits.ticks_per_second),
+                keys: Vec::new(),
+            }),
+            _ => self.leases.time(lease, now, false, &self.limits),
         }
     }
 

@@ -169,7 +169,8 @@ impl AppliedLog {
                             ended: None,
                         });
                     }
-                    // Each partition that holds keys of it removes it; it ends with the first.
+                    // Each partition that holds keys of it removes it, too; it ends at its home.
+                    Effect::LeaseRemove { .. } if entry.kind == EntryKind::Commit => {}
                     Effect::LeaseRemove { lease } => {
                         moment.leases.remove(lease);
                         let life = lives.iter_mut().rev().find(|life| life.lease == *lease);

@@ -44,9 +44,20 @@ pub struct Footprint {
     pub compact: Option<i64>,
     /// All leases whose home this is, to be listed.
     pub all_leases: bool,
+    /// Nothing of it changes, so the locks, also exclusive ones, need not outlive a leader.
+    pub reads_only: bool,
 }
 
-wire_struct!(Footprint { exclusive, shared, past, leases_exclusive, leases_shared, compact, all_leases });
+wire_struct!(Footprint {
+    exclusive,
+    shared,
+    past,
+    leases_exclusive,
+    leases_shared,
+    compact,
+    all_leases,
+    reads_only
+});
 
 impl Footprint {
     /// Whether nothing is touched.
@@ -56,7 +67,8 @@ impl Footprint {
 
     /// Whether something may change here, so that a crash must not lose the locks.
     pub fn may_change(&self) -> bool {
-        !self.exclusive.is_empty() || !self.leases_exclusive.is_empty() || self.compact.is_some()
+        !self.reads_only
+            && (!self.exclusive.is_empty() || !self.leases_exclusive.is_empty() || self.compact.is_some())
     }
 }
 

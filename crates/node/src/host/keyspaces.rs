@@ -137,6 +137,9 @@ impl<E: Engine> Host<E> {
             // What it changed on the way was not told.
             let keyspace = self.keyspace(id.keyspace)?;
             keyspace.dropped = keyspace.dropped.max(Some(revision));
+            // Those that could read nothing meanwhile go on with what was known before.
+            let known = self.published_revision(id.keyspace);
+            self.out.applied.push((id.keyspace, Applied { replaced: known, ..Applied::default() }));
             self.wants_settled.insert(id.keyspace);
         } else {
             self.out.applied.push((id.keyspace, Applied { replaced: Some(revision), ..Applied::default() }));
@@ -156,6 +159,9 @@ impl<E: Engine> Host<E> {
         let keyspace = self.keyspace(id)?;
         let reader = keyspace.publication.reader(engine, id);
         let known = reader.revision();
+        if revision < known && keyspace.publication.is_settled() {
+            return Ok(());
+        }
         keyspace.publication.advance(revision);
         let later = keyspace.waiting.split_off(&revision.next());
         let settled = std::mem::replace(&mut keyspace.waiting, later);

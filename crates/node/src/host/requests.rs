@@ -260,8 +260,8 @@ impl<E: Engine> Host<E> {
             }
             Then::Admission(group) => self.caught_up(group),
             Then::Register(group, epoch) => self.register(group, epoch),
-            Then::Sequenced { group, after, then, again: _ } => {
-                return self.on_office_confirmed(group, after, *then, deadline);
+            Then::Sequenced { group, after, then, again } => {
+                return self.on_office_confirmed(group, after, *then, again, deadline);
             }
             Then::Question(question) => return self.on_question(*question),
             Then::Reading(reading, partition) => return self.on_read_applied(reading, partition),
@@ -305,8 +305,9 @@ impl<E: Engine> Host<E> {
             }
             Then::Sequenced { group, then, again, .. } => match (again, self.groups.get_mut(&group)) {
                 // Nothing has happened: it is tried again where the group is led now.
-                (Some(work), Some(group)) if self.now < work.deadline && rejection == Rejection::NoLeader => {
-                    group.waiting.push_back(*work);
+                (Some(work), Some(found)) if self.now < work.deadline && rejection == Rejection::NoLeader => {
+                    found.waiting.push_back(*work);
+                    self.dirty.insert(group);
                 }
                 _ => self.reject(*then, rejection),
             },
@@ -456,6 +457,10 @@ impl<E: Engine> Host<E> {
 fn footprint(request: &Request) -> Footprint {
     let touched = Touched::by(request);
     let mut footprint = touched.footprint;
+    if let Request::LeaseKeepAlive { lease } = request {
+        // It may be ending.
+        footprint.leases_shared.push(*lease);
+    }
     footprint.leases_shared.extend(touched.attached.into_iter().map(|(_, lease)| lease));
     footprint
 }

@@ -17,7 +17,7 @@
 
 use super::Host;
 use crate::effects::Notice;
-use crate::group::{Group, Origin, State, Then, Wait, Work};
+use crate::group::{Group, Origin, Then, Wait, Work};
 use crate::sequencer::Sequencer;
 use quorate_consensus::Consensus;
 use quorate_mvcc::engine::Engine;
@@ -274,21 +274,25 @@ impl<E: Engine> Host<E> {
         self.begin_barrier(GroupId::META, Position::default(), deadline, then, None)
     }
 
-    /// The sequencer was in office: the answer leaves when what it rests on is applied.
+    /// The sequencer was in office: the answer leaves when what it rests on is applied. Whoever gave it must lead still: then the entries up
+    /// to `after` are its own.
     pub(super) fn on_office_confirmed(
         &mut self,
         id: GroupId,
         after: Position,
         then: Then,
+        again: Option<Box<Work>>,
         deadline: Tick,
     ) -> Result<(), Fault> {
-        let Some(group) = self.groups.get_mut(&id) else {
-            self.reject(then, Rejection::Unavailable);
+        let group = self.groups.get_mut(&id).filter(|group| group.is_serving && group.term == after.term);
+        let Some(group) = group else {
+            self.reject(
+                Then::Sequenced { group: id, after, then: Box::new(then), again },
+                Rejection::NoLeader,
+            );
             return Ok(());
         };
-        if let State::Ready(partition) = &group.state
-            && partition.applied().index >= after.index
-        {
+        if group.applied() >= after.index {
             return self.finish(id, then, deadline);
         }
         let wait = Wait { term: Some(after.term), confirm: None, deadline, then };

@@ -59,7 +59,9 @@ impl<E: Engine> Host<E> {
                 shares
             }
             Request::LeaseTimeToLive { lease, with_keys: true } => {
-                let of_lease = || Footprint { leases_shared: vec![*lease], ..Footprint::default() };
+                // Nobody attaches or detaches a key between the looks at two partitions.
+                let of_lease =
+                    || Footprint { leases_exclusive: vec![*lease], reads_only: true, ..Footprint::default() };
                 let mut shares = BTreeMap::from([(id.partition, of_lease())]);
                 shares.extend(partition.lease_holders(*lease).into_iter().map(|holder| (holder, of_lease())));
                 shares
@@ -174,6 +176,17 @@ impl<E: Engine> Host<E> {
         };
         if is_outdated {
             return self.give_up(keyspace, id, true);
+        }
+        // A lease that ran out may have been renewed before its lock was to be had.
+        let is_renewed = attempt.is_some_and(|attempt| match attempt.work.request {
+            Request::LeaseRevoke { lease } => {
+                attempt.work.origin == Origin::Own && !partition.is_ending(lease)
+            }
+            _ => false,
+        });
+        if is_renewed {
+            self.end_attempt(keyspace, id);
+            return Ok(());
         }
         let term = group.term;
         if let Some(attempt) = self.attempts.get_mut(&(keyspace, id))

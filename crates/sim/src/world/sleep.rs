@@ -3,7 +3,7 @@
 //! Liveness only: that nothing is wrong while groups sleep and wake is for the faulty part of a run, in which they do so between two calls, and in
 //! lulls of the load. Source: `docs/consensus.md`, section Hibernation.
 
-use super::{GROUPS, Outcome, World};
+use super::{Outcome, World};
 use crate::checker::Violation;
 use crate::clients::{self, Ask};
 use quorate_types::request::{PutLease, PutRequest, RangeRequest};
@@ -92,11 +92,13 @@ impl World {
             let led = world.leaders.iter().filter(|((led, _), _)| *led == group);
             led.max_by_key(|((_, term), _)| *term).map(|((_, term), leader)| (*leader, *term))
         };
-        let group = GROUPS[self.random.below(2) as usize];
+        let groups = self.groups();
+        let group = groups[self.random.below(groups.len() as u64) as usize];
         let Some((lost, _)) = leader(self, group) else { return Ok(()) };
         let at = lost.0 as usize - 1;
-        let orphans: Vec<(GroupId, Term)> = GROUPS
-            .into_iter()
+        let orphans: Vec<(GroupId, Term)> = groups
+            .iter()
+            .copied()
             .filter_map(|group| {
                 leader(self, group).filter(|(node, _)| *node == lost).map(|(_, term)| (group, term))
             })
@@ -126,7 +128,7 @@ impl World {
             let statuses = running.host.status().into_iter();
             applied.extend(statuses.map(|status| (status.group, status.consensus.applied, status.digest)));
         }
-        if applied.len() != GROUPS.len() {
+        if applied.len() != groups.len() {
             return Err(
                 self.violation(format!("a node came back and was not brought up to date: {applied:?}"))
             );
