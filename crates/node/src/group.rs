@@ -233,6 +233,7 @@ impl<E: Engine> Group<E> {
             revision: self.reader.revision(),
             digest: self.partition().map(Partition::digest),
             is_serving: self.is_serving,
+            is_registered: self.registered.is_some(),
             leases: match self.partition() {
                 Some(partition) if self.is_serving => partition.leases().len(),
                 _ => 0,
@@ -255,6 +256,8 @@ pub struct GroupStatus {
     pub digest: Option<u64>,
     /// Whether it leads and answers.
     pub is_serving: bool,
+    /// Whether it may draw revisions from the sequencer; of several partitions only such a leader answers.
+    pub is_registered: bool,
     /// Live leases; counted on the leader only.
     pub leases: usize,
 }

@@ -39,7 +39,8 @@ impl Shadow {
     }
 }
 
-/// An entry and when it was first applied anywhere.
+/// An entry and when it was first applied where clients are answered: anywhere, or of several partitions by a leader that is registered
+/// with the sequencer. What a leader that is not has applied, nobody has heard of.
 #[derive(Debug)]
 struct First {
     entry: Entry,
@@ -51,6 +52,8 @@ struct First {
 pub struct AppliedLog {
     entries: BTreeMap<Index, First>,
     digests: BTreeMap<Index, u64>,
+    /// Applied up to here where clients are answered.
+    visible: Index,
 }
 
 /// The state after an entry that is not about keys alone: what is known of leases and compaction.
@@ -95,6 +98,7 @@ impl AppliedLog {
         shadow: &mut Shadow,
         applied: Index,
         digest: Option<u64>,
+        is_visible: bool,
         tick: u64,
     ) -> Result<Vec<Entry>, String> {
         let mut news = Vec::new();
@@ -119,6 +123,12 @@ impl AppliedLog {
                 return Err(format!("two entries were applied at {index}: {:?} and {entry:?}", first.entry));
             }
         }
+        if is_visible && applied > self.visible {
+            for (_, first) in self.entries.range_mut(self.visible.next()..=applied) {
+                first.tick = tick;
+            }
+            self.visible = applied;
+        }
         shadow.applied = applied;
         shadow.entries = shadow.entries.split_off(&applied.next());
         Ok(news)
@@ -137,6 +147,7 @@ impl AppliedLog {
         for (group, log) in logs {
             let mut newest = 0;
             for (index, First { entry, tick }) in &log.entries {
+                // What nobody answered for was there from its first day on, or never; nobody can tell.
                 newest = newest.max(*tick);
                 entries.push((newest, *group, *index, entry));
             }

@@ -292,7 +292,11 @@ impl Truth<'_> {
                     let are_all = always.all(|lease| {
                         leases.contains(lease) || !moments.iter().all(|at| at.leases.contains_key(lease))
                     });
-                    return (!were_there || !are_all).then(|| "at no time were these all".into());
+                    return (!were_there || !are_all).then(|| {
+                        let all: Vec<Vec<&LeaseId>> =
+                            moments.iter().map(|at| at.leases.keys().collect()).collect();
+                        format!("there were {all:?}, not these")
+                    });
                 }
                 self.once(call, "were these all", |moment| moment.leases.keys().eq(&leases))
             }

@@ -786,17 +786,6 @@ impl World {
         self.note_applied(at, &written)?;
         let Some(running) = &mut self.nodes[at].running else { return Ok(()) };
         for (keyspace, applied) in applied {
-            if std::env::var("DBG").is_ok() {
-                eprintln!(
-                    "{} n{} applied {:?} {:?} thr {:?} rep {:?}",
-                    self.now,
-                    from,
-                    keyspace,
-                    applied.changes.iter().map(|c| c.revision.0).collect::<Vec<_>>(),
-                    applied.through,
-                    applied.replaced
-                );
-            }
             if keyspace != KeyspaceId::DEFAULT {
                 continue;
             }
@@ -815,17 +804,6 @@ impl World {
                 if let Err(what) = self.history.check(&changes) {
                     return Err(Violation { seed: self.seed, tick: self.now, what });
                 }
-            }
-        }
-        if std::env::var("DBG").is_ok() {
-            for n in &notices {
-                eprintln!("{} n{} {:?}", self.now, from, n);
-            }
-            for (t, r) in &replies {
-                eprintln!("{} n{} reply {:?} {:?}", self.now, from, t, r);
-            }
-            for (t, r) in &grants {
-                eprintln!("{} n{} grant {:?} {:?}", self.now, from, t, r);
             }
         }
         for notice in notices {
@@ -874,7 +852,8 @@ impl World {
         for status in running.host.status().into_iter().filter(|status| status.group != GroupId::META) {
             let log = self.applied.entry(status.group).or_default();
             let shadow = node.shadows.entry(status.group).or_default();
-            let news = log.advance(shadow, status.consensus.applied, status.digest, self.now);
+            let is_visible = self.partitions == 1 || status.is_registered;
+            let news = log.advance(shadow, status.consensus.applied, status.digest, is_visible, self.now);
             let noted = news.and_then(|news| {
                 for entry in news {
                     if let Some((revision, part)) = changes_of(&entry)? {

@@ -85,14 +85,6 @@ impl<E: Engine> Host<E> {
             }
         }
         let quorate_partition::Applied { changes, compacted, shared } = applied;
-        if std::env::var("DBG").is_ok() {
-            eprintln!(
-                "   node {} group {id} applies {:?} shared {:?}",
-                self.options.id,
-                changes.iter().map(|c| c.revision.0).collect::<Vec<_>>(),
-                shared
-            );
-        }
         if changes.is_empty() && compacted.is_none() {
             return Ok(());
         }
