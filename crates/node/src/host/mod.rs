@@ -430,8 +430,8 @@ impl<E: Engine> Host<E> {
             PeerMessage::AdmissionAnswer(answer) => self.on_admission_answer(from, incarnation, answer)?,
             PeerMessage::Group { .. } if self.admission.is_mute() => {}
             PeerMessage::Group { group: id, meta, message } => {
-                if let Message::Appended { matched, .. } = message {
-                    self.on_acknowledged(id, from, matched, meta);
+                if let Message::Appended { matched, term } = message {
+                    self.on_acknowledged(id, from, (matched, term), meta);
                 }
                 // A group that is not here may be one that the maps of this node do not name yet.
                 if let Some(group) = self.groups.get_mut(&id) {

@@ -222,8 +222,11 @@ impl<E: Engine> Host<E> {
     }
 
     /// A follower of a group says what it holds, and which term of the meta group it is in.
-    pub(super) fn on_acknowledged(&mut self, id: GroupId, from: NodeId, matched: Index, meta: Term) {
+    pub(super) fn on_acknowledged(&mut self, id: GroupId, from: NodeId, held: (Index, Term), meta: Term) {
+        let (matched, term) = held;
+        // One of an earlier term may speak of entries that others have taken the place of since.
         if let Some(group) = self.groups.get_mut(&id)
+            && term == group.term
             && group.registered.is_some_and(|epoch| meta <= epoch)
         {
             let held = group.acks.entry(from).or_insert(matched);
