@@ -64,6 +64,8 @@ pub(crate) enum Then {
         group: GroupId,
         /// The newest entry that the answer rests on.
         after: Position,
+        /// The sequencer's epoch in which it was given.
+        epoch: Term,
         /// The answer.
         then: Box<Then>,
         /// What to do again when the barrier fails.

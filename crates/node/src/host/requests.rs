@@ -260,8 +260,8 @@ impl<E: Engine> Host<E> {
             }
             Then::Admission(group) => self.caught_up(group),
             Then::Register(group, epoch) => self.register(group, epoch),
-            Then::Sequenced { group, after, then, again } => {
-                return self.on_office_confirmed(group, after, *then, again, deadline);
+            Then::Sequenced { group, after, epoch, then, again } => {
+                return self.on_office_confirmed(group, (after, epoch), *then, again, deadline);
             }
             Then::Question(question) => return self.on_question(*question),
             Then::Reading(reading, partition) => return self.on_read_applied(reading, partition),

@@ -273,26 +273,39 @@ impl<E: Engine> Host<E> {
         again: Option<Work>,
         deadline: Tick,
     ) -> Result<(), Fault> {
-        let then = Then::Sequenced { group: id, after, then: Box::new(then), again: again.map(Box::new) };
+        let Some(epoch) = self.groups.get(&id).and_then(|group| group.registered) else {
+            let then = Then::Sequenced {
+                group: id,
+                after,
+                epoch: Term(0),
+                then: Box::new(then),
+                again: again.map(Box::new),
+            };
+            self.reject(then, Rejection::NoLeader);
+            return Ok(());
+        };
+        let then =
+            Then::Sequenced { group: id, after, epoch, then: Box::new(then), again: again.map(Box::new) };
         self.begin_barrier(GroupId::META, Position::default(), deadline, then, None)
     }
 
-    /// The sequencer was in office: the answer leaves when what it rests on is applied. Whoever gave it must lead still: then the entries up
-    /// to `after` are its own.
+    /// The sequencer was in office: the answer leaves when what it rests on is applied. It must be the same sequencer (a barrier passes on a
+    /// node that has lost the office, too), and whoever gave the answer must lead still: then the entries up to `after` are its own.
     pub(super) fn on_office_confirmed(
         &mut self,
         id: GroupId,
-        after: Position,
+        place: (Position, Term),
         then: Then,
         again: Option<Box<Work>>,
         deadline: Tick,
     ) -> Result<(), Fault> {
-        let group = self.groups.get_mut(&id).filter(|group| group.is_serving && group.term == after.term);
-        let Some(group) = group else {
-            self.reject(
-                Then::Sequenced { group: id, after, then: Box::new(then), again },
-                Rejection::NoLeader,
-            );
+        let (after, epoch) = place;
+        let is_still = |group: &&mut Group<E>| {
+            group.is_serving && group.term == after.term && group.registered == Some(epoch)
+        };
+        let Some(group) = self.groups.get_mut(&id).filter(is_still) else {
+            let then = Then::Sequenced { group: id, after, epoch, then: Box::new(then), again };
+            self.reject(then, Rejection::NoLeader);
             return Ok(());
         };
         if group.applied() >= after.index {
