@@ -108,7 +108,10 @@ impl Sequencer {
         if counter.partitions.get(&group.partition).is_some_and(|known| known.term > term) {
             return Err(Refused::Stale);
         }
-        counter.partitions.insert(group.partition, Registered { node, term });
+        let before = counter.partitions.insert(group.partition, Registered { node, term });
+        if before == Some(Registered { node, term }) {
+            return Ok(());
+        }
         counter.next = counter.next.max(newest.next());
         // What an earlier leader drew is applied by now, or never will be.
         counter.outstanding.retain(|_, partitions| {

@@ -71,6 +71,8 @@ pub struct PartitionMap {
     pub slots: SlotSet,
     /// Whether it is being split.
     pub state: PartitionState,
+    /// The partition that it was split from.
+    pub origin: Option<PartitionId>,
 }
 
 /// Whether a partition is being split.
@@ -88,7 +90,7 @@ pub enum PartitionState {
 }
 
 wire_enum!(KeyspaceState { 0 => Active, 1 => Deleting });
-wire_struct!(PartitionMap { id, slots, state });
+wire_struct!(PartitionMap { id, slots, state, origin });
 wire_enum!(PartitionState { 0 => Active, 1 => Splitting { child, slots } });
 
 /// Why a map is refused.
@@ -107,6 +109,8 @@ pub enum MapError {
     PartitionTwice(PartitionId),
     /// An id that is not below `next_partition`.
     PartitionAhead(PartitionId),
+    /// A partition that is said to be split from one that is not there, or that is newer.
+    Origin(PartitionId),
     /// A partition that owns nothing.
     NoSlots(PartitionId),
     /// A slot with two owners, or with none.
@@ -133,6 +137,7 @@ impl fmt::Display for MapError {
             Self::System => write!(f, "the system keyspace has one partition and no rules"),
             Self::PartitionTwice(id) => write!(f, "partition {id} is out of order or there twice"),
             Self::PartitionAhead(id) => write!(f, "partition {id} is not below the next id"),
+            Self::Origin(id) => write!(f, "partition {id} comes from one that is not there"),
             Self::NoSlots(id) => write!(f, "partition {id} has no slots"),
             Self::SlotOwners { slot, owners } => write!(f, "slot {slot} has {owners} owners"),
             Self::ChildSlots(id) => {
@@ -193,6 +198,7 @@ impl KeyspaceMap {
             id: PartitionId(at),
             slots: SlotSet::from_ranges(std::iter::once(edge(at)..edge(at + 1))),
             state: PartitionState::Active,
+            origin: None,
         };
         let map = Self {
             id,
@@ -269,6 +275,9 @@ impl KeyspaceMap {
                     return Err(MapError::PartitionTwice(id));
                 }
             }
+            if partition.origin.is_some_and(|origin| origin >= partition.id || !ids.contains(&origin)) {
+                return Err(MapError::Origin(partition.id));
+            }
         }
         Ok(())
     }
@@ -325,8 +334,32 @@ impl KeyspaceMap {
         parent.slots = parent.slots.subtract(&slots);
         // Splits may finish in another order than they began.
         let at = self.partitions.partition_point(|partition| partition.id < child);
-        self.partitions.insert(at, PartitionMap { id: child, slots, state: PartitionState::Active });
+        let child_map =
+            PartitionMap { id: child, slots, state: PartitionState::Active, origin: Some(partition) };
+        self.partitions.insert(at, child_map);
         Ok(child)
+    }
+
+    /// What a partition owned when its log began: what it owns, and what was split from it since, all the way down.
+    pub fn original_slots(&self, partition: PartitionId) -> SlotSet {
+        let own = self.partition(partition).map_or_else(SlotSet::none, |partition| partition.slots.clone());
+        let children = self.partitions.iter().filter(|child| child.origin == Some(partition));
+        children.fold(own, |slots, child| slots.union(&self.original_slots(child.id)))
+    }
+
+    /// These partitions and all that were split from them.
+    pub fn with_descendants(
+        &self,
+        partitions: impl IntoIterator<Item = PartitionId>,
+    ) -> BTreeSet<PartitionId> {
+        let mut found: BTreeSet<PartitionId> = partitions.into_iter().collect();
+        // A child has a larger number than what it was split from.
+        for partition in &self.partitions {
+            if partition.origin.is_some_and(|origin| found.contains(&origin)) {
+                found.insert(partition.id);
+            }
+        }
+        found
     }
 
     /// Partitions there are and named children.
@@ -554,8 +587,8 @@ mod tests {
         map.begin_split(PartitionId(1)).unwrap();
         let bytes = map.encoded();
         let golden = b"\x01\x07\x06orders\x01\x00\x02/p\x01\xac\x02\x00\x03\x02\
-            \x00\x01\x00\x80\x40\x00\
-            \x01\x01\x80\x40\x80\x80\x01\x01\x02\x01\x80\x60\x80\x80\x01";
+            \x00\x01\x00\x80\x40\x00\x00\
+            \x01\x01\x80\x40\x80\x80\x01\x01\x02\x01\x80\x60\x80\x80\x01\x00";
         assert_eq!(&bytes[..], golden);
         assert_eq!(KeyspaceMap::from_bytes(bytes.clone()).as_ref(), Ok(&map));
         for cut in 0..bytes.len() {

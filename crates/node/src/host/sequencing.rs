@@ -209,7 +209,8 @@ impl<E: Engine> Host<E> {
         group.registering = None;
         let (Some(sequencer), true) = (&mut self.sequencer, group.is_serving) else { return };
         let Some(partition) = group.partition() else { return };
-        if sequencer.epoch() != epoch {
+        // More than one barrier may be under way: of a term that is over, and of this one.
+        if sequencer.epoch() != epoch || group.registered == Some(epoch) {
             return;
         }
         if sequencer.register(id, self.options.id, group.term, partition.newest()).is_ok() {
