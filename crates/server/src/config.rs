@@ -2,11 +2,15 @@
 //! A flag wins over the environment, the environment over the file, the file over the default.
 
 use clap::Args;
-use quorate_types::{ClusterId, NodeId};
+use quorate_types::map::PARTITIONS_MAX;
+use quorate_types::{Bytes, ClusterId, NodeId, Rule, RuleError, Rules};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// How many partitions a new cluster gets that is not told otherwise.
+pub const PARTITIONS_DEFAULT: u32 = 1;
 
 /// The flags of `quorate serve`; the same names are keys of the TOML file.
 #[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
@@ -77,6 +81,21 @@ pub struct ServeArgs {
     #[arg(long, env = "QUORATE_DISK_RESERVE_BYTES", value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_reserve_bytes: Option<u64>,
+    /// Into how many partitions the keys of a new cluster are dealt, 1 to 1024, each with a leader and a log of its own. Counts only
+    /// while the cluster is new, and should be the same on all its nodes [default: 1]
+    #[arg(long, env = "QUORATE_PARTITIONS", value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partitions: Option<u32>,
+    /// Keep every key that begins with PREFIX in one partition, sub-directories too: transactions on them are the cheapest. May be
+    /// given more than once, or with commas; counts only while the cluster is new [default: a directory's own keys are together]
+    #[arg(long, env = "QUORATE_PIN", value_name = "PREFIX", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Vec<String>>,
+    /// Deal the keys directly in DIRECTORY, which ends in /, over 2^BITS places, 1 to 14 bits, as for one large directory with many
+    /// writers. May be given more than once, or with commas; counts only while the cluster is new [default: none]
+    #[arg(long, env = "QUORATE_SPREAD", value_name = "DIRECTORY:BITS", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Vec<String>>,
     /// Bytes of memory for the store's cache [default: 67108864]
     #[arg(long, env = "QUORATE_CACHE_BYTES", value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -216,6 +235,10 @@ pub struct Config {
     pub quota_bytes: Option<u64>,
     /// Bytes that must stay free on the data directory's file system.
     pub disk_reserve_bytes: u64,
+    /// How many partitions a new cluster gets; `None` was not said, and is [`PARTITIONS_DEFAULT`].
+    pub partitions: Option<u32>,
+    /// The placement rules of a new cluster; `None` was not said, and is none.
+    pub rules: Option<Rules>,
     /// Memory for the store's cache.
     pub cache_bytes: u64,
     /// Between progress notifications.
@@ -253,6 +276,9 @@ impl ServeArgs {
             max_txn_ops,
             quota_bytes,
             disk_reserve_bytes,
+            partitions,
+            pin,
+            spread,
             cache_bytes,
             watch_progress_interval,
             cert_file,
@@ -316,7 +342,18 @@ impl ServeArgs {
         if txn_operations_max == 0 {
             return senseless("max-txn-ops", "must be at least 1".into());
         }
+        if let Some(partitions) = self.partitions
+            && !(1..=PARTITIONS_MAX).contains(&partitions)
+        {
+            return senseless(
+                "partitions",
+                format!("is {partitions}, but must be between 1 and {PARTITIONS_MAX}"),
+            );
+        }
+        let rules = rules(self.pin.as_deref(), self.spread.as_deref())?;
         Ok(Config {
+            partitions: self.partitions,
+            rules,
             data_dir: self.data_dir.unwrap_or_else(|| format!("{name}.quorate").into()),
             name,
             listen_client,
@@ -363,6 +400,9 @@ impl Config {
             max_txn_ops: Some(self.txn_operations_max),
             quota_bytes: Some(self.quota_bytes.unwrap_or(0)),
             disk_reserve_bytes: Some(self.disk_reserve_bytes),
+            partitions: Some(self.partitions.unwrap_or(PARTITIONS_DEFAULT)),
+            pin: self.rules.as_ref().map(pins),
+            spread: self.rules.as_ref().map(spreads),
             cache_bytes: Some(self.cache_bytes),
             watch_progress_interval: Some(self.watch_progress_interval.as_secs()),
             cert_file: self.client_tls.as_ref().map(|tls| tls.cert.clone()),
@@ -413,6 +453,46 @@ fn read_file(path: &Path) -> Result<ServeArgs, ConfigError> {
 
 fn senseless<T>(flag: &'static str, problem: &str) -> Result<T, ConfigError> {
     Err(ConfigError::Senseless { flag, problem: problem.into() })
+}
+
+/// The placement rules that are asked for; `None` when none are, which is not the same as asking for no rules.
+fn rules(pins: Option<&[String]>, spreads: Option<&[String]>) -> Result<Option<Rules>, ConfigError> {
+    if pins.is_none() && spreads.is_none() {
+        return Ok(None);
+    }
+    let pin = |prefix: &String| Rule::Pin { prefix: Bytes::from(prefix.clone()) };
+    let mut rules: Vec<Rule> = pins.unwrap_or_default().iter().map(pin).collect();
+    for text in spreads.unwrap_or_default() {
+        let parts = text.rsplit_once(':');
+        let Some((directory, Ok(bits))) = parts.map(|(directory, bits)| (directory, bits.parse::<u8>()))
+        else {
+            let problem = format!("«{text}» is not DIRECTORY:BITS, as in jobs/:4");
+            return Err(ConfigError::Senseless { flag: "spread", problem });
+        };
+        rules.push(Rule::Spread { directory: Bytes::from(directory.to_owned()), bits });
+    }
+    let is_pin = rules.iter().all(|rule| matches!(rule, Rule::Pin { .. }));
+    let flag = if is_pin { "pin" } else { "spread" };
+    let refused = |error: RuleError| ConfigError::Senseless { flag, problem: error.to_string() };
+    Rules::new(rules).map(Some).map_err(refused)
+}
+
+/// The pins as --pin says them.
+fn pins(rules: &Rules) -> Vec<String> {
+    let prefix = |rule: &Rule| match rule {
+        Rule::Pin { prefix } => Some(String::from_utf8_lossy(prefix).into_owned()),
+        Rule::Spread { .. } => None,
+    };
+    rules.list().iter().filter_map(prefix).collect()
+}
+
+/// The spreads as --spread says them.
+fn spreads(rules: &Rules) -> Vec<String> {
+    let spread = |rule: &Rule| match rule {
+        Rule::Pin { .. } => None,
+        Rule::Spread { directory, bits } => Some(format!("{}:{bits}", String::from_utf8_lossy(directory))),
+    };
+    rules.list().iter().filter_map(spread).collect()
 }
 
 fn client_tls(args: &ServeArgs) -> Result<Option<ClientTls>, ConfigError> {
@@ -553,6 +633,36 @@ mod tests {
         check(ServeArgs { listen_client: Some("https://127.0.0.1:1".into()), ..none() }, "needs --cert-file");
         check(ServeArgs { listen_client: Some("http://127.0.0.1:1".into()), ..tls() }, "no TLS");
         check(ServeArgs { initial_cluster: Some("default=https://h:1".into()), ..none() }, "peer-cert-file");
+    }
+
+    #[test]
+    fn placement_comes_back_and_what_contradicts_itself_is_refused() {
+        let words = |list: &[&str]| Some(list.iter().map(|word| word.to_string()).collect());
+        let args = ServeArgs {
+            partitions: Some(16),
+            pin: words(&["a/b", "c/"]),
+            spread: words(&["jobs/:4", "with:colon/:2"]),
+            ..ServeArgs::default()
+        };
+        let config = args.resolve().unwrap();
+        let rules = config.rules.clone().unwrap();
+        assert_eq!((config.partitions, rules.list().len()), (Some(16), 4));
+        let again: ServeArgs = toml::from_str(&config.to_toml()).unwrap();
+        let again = again.resolve().unwrap();
+        assert_eq!((again.partitions, again.rules.as_ref()), (Some(16), Some(&rules)));
+        assert_eq!(again.to_toml(), config.to_toml());
+        let check = |args: ServeArgs, word: &str| {
+            let error = args.resolve().unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        };
+        let none = ServeArgs::default;
+        check(ServeArgs { partitions: Some(0), ..none() }, "between 1 and 1024");
+        check(ServeArgs { partitions: Some(1025), ..none() }, "between 1 and 1024");
+        check(ServeArgs { spread: words(&["jobs/"]), ..none() }, "DIRECTORY:BITS");
+        check(ServeArgs { spread: words(&["jobs:4"]), ..none() }, "does not end in '/'");
+        check(ServeArgs { spread: words(&["jobs/:15"]), ..none() }, "not from 1 to 14");
+        check(ServeArgs { pin: words(&[""]), ..none() }, "--pin: a pin of the empty prefix");
+        check(ServeArgs { pin: words(&["a"]), spread: words(&["a/b/:1"]), ..none() }, "keeps in one slot");
     }
 
     #[test]

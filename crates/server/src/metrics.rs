@@ -1,10 +1,14 @@
 //! Counters for Prometheus, under etcd's names where the meaning is the same.
 
+use crate::runtime::standing::Standing;
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use quorate_types::KeyspaceId;
 use std::sync::atomic::AtomicU64;
 
 type Float = Gauge<f64, AtomicU64>;
@@ -16,9 +20,9 @@ pub struct Metrics {
     pub leader_changes: Counter,
     /// Time that making the log durable took.
     pub log_sync_seconds: Histogram,
-    /// Whether this node knows a leader of the default keyspace.
+    /// Whether this node knows all leaders of the default keyspace.
     pub has_leader: Gauge,
-    /// Whether this node leads it.
+    /// Whether this node leads it, or gives its partitions their revisions.
     pub is_leader: Gauge,
     /// Committed entries.
     pub committed: Gauge,
@@ -36,6 +40,7 @@ pub struct Metrics {
     pub watch_streams: Gauge,
     /// Live leases; on the leader.
     pub leases: Gauge,
+    groups: Groups,
     /// Resident memory.
     pub resident_bytes: Gauge,
     /// Processor time used so far.
@@ -69,6 +74,7 @@ impl Default for Metrics {
         let watch_streams = gauge("etcd_debugging_mvcc_watch_stream_total", "Open watch streams");
         let leases = gauge("quorate_leases", "Live leases, on the leader");
         let resident_bytes = gauge("process_resident_memory_bytes", "Resident memory");
+        let groups = Groups::registered(&mut registry);
         let cpu_seconds = Float::default();
         registry.register("process_cpu_seconds_total", "Processor time used", cpu_seconds.clone());
         Self {
@@ -85,13 +91,78 @@ impl Default for Metrics {
             watches,
             watch_streams,
             leases,
+            groups,
             resident_bytes,
             cpu_seconds,
         }
     }
 }
 
+/// Of each replica on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GroupLabels {
+    keyspace: u32,
+    partition: u32,
+}
+
+/// Gauges that every replica has.
+struct Groups {
+    has_leader: Family<GroupLabels, Gauge>,
+    is_leader: Family<GroupLabels, Gauge>,
+    term: Family<GroupLabels, Gauge>,
+    committed: Family<GroupLabels, Gauge>,
+    applied: Family<GroupLabels, Gauge>,
+    log_bytes: Family<GroupLabels, Gauge>,
+}
+
+impl Groups {
+    fn registered(registry: &mut Registry) -> Self {
+        let mut family = |name: &str, help: &str| {
+            let family = Family::default();
+            registry.register(name, help, family.clone());
+            family
+        };
+        Self {
+            has_leader: family("quorate_partition_has_leader", "Whether a leader of the partition is known"),
+            is_leader: family("quorate_partition_is_leader", "Whether this node leads the partition"),
+            term: family("quorate_partition_term", "The partition's term"),
+            committed: family("quorate_partition_committed_index", "Committed entries of the partition"),
+            applied: family("quorate_partition_applied_index", "Applied entries of the partition"),
+            log_bytes: family("quorate_partition_log_bytes", "Bytes of the partition's log in memory"),
+        }
+    }
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
 impl Metrics {
+    /// How the groups stand; etcd's names are about the keyspace that stock clients talk to.
+    pub fn tell(&self, standing: &Standing, keyspace: KeyspaceId) {
+        if let Some(summary) = standing.summary(keyspace) {
+            self.has_leader.set(summary.leader.is_some().into());
+            self.is_leader.set(summary.is_serving.into());
+            self.committed.set(signed(summary.committed));
+            self.applied.set(signed(summary.applied));
+            self.pending.set(signed(summary.committed.saturating_sub(summary.applied)));
+            self.leases.set(summary.leases as i64);
+        }
+        for status in &standing.groups {
+            let (group, consensus) = (status.group, &status.consensus);
+            let labels = GroupLabels { keyspace: group.keyspace.0, partition: group.partition.0 };
+            let set = |family: &Family<GroupLabels, Gauge>, value: i64| {
+                family.get_or_create(&labels).set(value);
+            };
+            set(&self.groups.has_leader, consensus.leader.is_some().into());
+            set(&self.groups.is_leader, status.is_serving.into());
+            set(&self.groups.term, signed(consensus.term.0));
+            set(&self.groups.committed, signed(consensus.commit.0));
+            set(&self.groups.applied, signed(consensus.applied.0));
+            set(&self.groups.log_bytes, consensus.log_bytes as i64);
+        }
+    }
+
     /// Everything, as Prometheus reads it.
     pub fn text(&self) -> String {
         self.read_process();

@@ -1,6 +1,6 @@
 //! `quorate serve`: puts a node together, runs it, takes it down.
 
-use crate::config::Config;
+use crate::config::{Config, PARTITIONS_DEFAULT};
 use crate::data_dir::{DataDir, DataDirError, Owner};
 use crate::disk::FileDisk;
 use crate::engine::FjallEngine;
@@ -8,21 +8,21 @@ use crate::membership;
 use crate::metrics::Metrics;
 use crate::runtime::connections;
 use crate::runtime::gateway::{Gateway, Member};
+use crate::runtime::keyspaces::Keyspaces;
 use crate::runtime::log_thread::{self, LogWriter};
 use crate::runtime::transport::{self, Identity, Transport};
-use crate::runtime::watch_thread::{self, WatchHub};
-use crate::runtime::worker::{Input, Leaderless, Outlets, Terms, Worker};
+use crate::runtime::watch_thread;
+use crate::runtime::worker::{Input, Outlets, Wished, Worker};
 use crate::services::{self, Context};
 use crate::space::Space;
 use crate::tls::{self, TlsError};
 use quorate_mvcc::engine::Engine;
-use quorate_node::{GroupStart, Host, Options, Standing};
+use quorate_node::{Host, Options, Standing};
 use quorate_storage::wal::{OpenError, Wal, WalOptions};
-use quorate_types::{Fault, GroupId, NodeId};
+use quorate_types::{Fault, KeyspaceId, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -31,8 +31,6 @@ use tracing::{error, info, warn};
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 /// How long open calls may take to finish at the end.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
-/// The groups every node of a static cluster has.
-const GROUPS: [GroupId; 2] = [GroupId::META, GroupId::FIRST];
 
 /// Why a node did not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +105,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let disk = FileDisk::open(&data_dir.log())
         .map_err(|cause| ServeError::System { doing: "opening the log's folder", cause })?;
     let salt = owner.cluster.0 ^ owner.node.0.rotate_left(32);
-    let (wal, mut recovered, report) = Wal::open(disk, salt, WalOptions::default())?;
+    let (wal, recovered, report) = Wal::open(disk, salt, WalOptions::default())?;
     info!(segments = report.segments.len(), "log is open");
     let standing = data_dir.standing()?;
     if standing != Standing::New && report.segments.is_empty() {
@@ -117,22 +115,15 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let ids: BTreeMap<String, NodeId> =
         config.members.keys().map(|name| (name.clone(), config.node_id(name))).collect();
     let voters: Vec<NodeId> = ids.values().copied().collect();
-    let starts = GROUPS.map(|group| GroupStart {
-        group,
-        voters: voters.clone(),
-        recovered: recovered.remove(&group).unwrap_or_default(),
-    });
     let mut options = options(&config, owner);
     options.incarnation = data_dir.incarnation();
-    let host = Host::new(options, standing, engine.clone(), starts.to_vec())?;
+    let host = Host::new(options, standing, engine.clone(), voters, recovered)?;
 
     let metrics = Arc::new(Metrics::default());
-    let readers: BTreeMap<_, _> =
-        GROUPS.iter().filter_map(|group| Some((*group, host.reader(*group)?))).collect();
-    let hubs: BTreeMap<_, _> = readers
-        .iter()
-        .map(|(group, reader)| (*group, WatchHub::new(reader.clone(), config.watch_progress_interval)))
-        .collect();
+    let keyspaces = Keyspaces::new(config.watch_progress_interval);
+    for reader in [KeyspaceId::SYSTEM, KeyspaceId::DEFAULT].into_iter().filter_map(|id| host.reader(id)) {
+        keyspaces.add(reader);
+    }
     let peers: BTreeMap<NodeId, String> = config
         .members
         .iter()
@@ -148,22 +139,17 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let (log_in, log_out) = crossbeam_channel::unbounded();
     let (flush_in, flush_out) = crossbeam_channel::unbounded();
     let (applied_in, applied_out) = crossbeam_channel::unbounded();
-    let terms: Terms = Arc::new(GROUPS.iter().map(|group| (*group, AtomicU64::new(0))).collect());
-    let started = Instant::now();
-    let leaderless: Leaderless =
-        Arc::new(GROUPS.iter().map(|group| (*group, watch::Sender::new(Some(started)))).collect());
     let log_writer = LogWriter::new(wal, metrics.clone());
     let outlets = Outlets {
         log: log_in,
         log_writer: log_writer.clone(),
         flush: flush_in,
         applied: applied_in,
-        hubs: hubs.clone(),
+        keyspaces: keyspaces.clone(),
         transport,
         metrics: metrics.clone(),
-        terms: terms.clone(),
         data_dir: config.data_dir.clone(),
-        leaderless: leaderless.clone(),
+        wished: Wished { partitions: config.partitions, rules: config.rules.clone() },
     };
     let worker = Worker::new(host, worker_out, outlets, tick(&config));
     let (stopped_in, mut stopped) = tokio::sync::oneshot::channel();
@@ -186,12 +172,12 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         })?;
     }
     {
-        let hubs = hubs.clone();
-        thread("watch", move || watch_thread::run(hubs, applied_out))?;
+        let keyspaces = keyspaces.clone();
+        thread("watch", move || watch_thread::run(&keyspaces, &applied_out))?;
     }
     tokio::spawn(transport::listen(peer_listener, identity, peer_tls, worker_in.clone()));
     let member = Member { cluster: owner.cluster, node: owner.node };
-    let gateway = Gateway::new(worker_in.clone(), member, readers, hubs, terms, leaderless);
+    let gateway = Gateway::new(worker_in.clone(), member, keyspaces);
     tokio::spawn(membership::publish(gateway.clone(), config.clone()));
     let space = Space::default();
     space.look(&engine, &config, &worker_in);
@@ -268,6 +254,8 @@ fn options(config: &Config, owner: Owner) -> Options {
     options.lease_read = config.lease_read;
     options.hibernate_after_ticks = Some(options.ticks_per_second);
     options.snapshot_idle_ticks = 30 * options.ticks_per_second;
+    options.partitions = config.partitions.unwrap_or(PARTITIONS_DEFAULT);
+    options.rules = config.rules.clone().unwrap_or_default();
     options.partition.ticks_per_second = options.ticks_per_second;
     options.partition.election_timeout_ticks = options.election_ticks_max;
     options

@@ -5,10 +5,12 @@ use crate::data_dir;
 use crate::disk::FileDisk;
 use crate::engine::FjallEngine;
 use quorate_mvcc::engine::{Read, Table};
-use quorate_partition::{Limits, Opened, Partition};
+use quorate_mvcc::layout;
+use quorate_partition::{Limits, Opened, Partition, Publication};
 use quorate_storage::wal;
 use quorate_types::{GroupId, SlotSet};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::path::Path;
 
@@ -49,11 +51,17 @@ pub fn doctor(path: &Path, output: Output) -> Result<bool, String> {
 
     match FjallEngine::open(&path.join("store"), 8 << 20) {
         Ok(engine) => {
+            let mut groups = BTreeSet::new();
             for table in Table::ALL {
                 let mut rows = 0u64;
                 for row in engine.scan(table, (Bound::Unbounded, Bound::Unbounded)) {
                     match row {
-                        Ok(_) => rows += 1,
+                        Ok((row, _)) => {
+                            rows += 1;
+                            if table == Table::State {
+                                groups.extend(layout::split_state(&row));
+                            }
+                        }
                         Err(fault) => {
                             findings.push(format!("store, table {table:?} after {rows} rows: {fault}"));
                             break;
@@ -62,25 +70,10 @@ pub fn doctor(path: &Path, output: Output) -> Result<bool, String> {
                 }
                 lines.push(format!("store {table:?}: {rows} rows"));
             }
-            for group in [GroupId::META, GroupId::FIRST] {
-                match Partition::open(engine.clone(), group, SlotSet::all(), Limits::default()) {
-                    Ok(Opened::Ready(partition)) => {
-                        // Reading all history verifies the checksum of every row.
-                        match partition.reader().hash_kv(0) {
-                            Ok(hash) => lines.push(format!(
-                                "group {group}: applied {}, revision {}, history hash {:08x}",
-                                partition.applied(),
-                                partition.revision(),
-                                hash.hash
-                            )),
-                            Err(error) => findings.push(format!("group {group}: {error}")),
-                        }
-                    }
-                    Ok(Opened::Incomplete) => lines.push(format!(
-                        "group {group}: a snapshot was being installed; the next start fetches it again"
-                    )),
-                    Err(fault) => findings.push(format!("group {group}: {fault}")),
-                }
+            groups.retain(|group| group.partition != layout::EVERY_PARTITION);
+            let groups: Vec<GroupId> = groups.into_iter().collect();
+            for of_keyspace in groups.chunk_by(|a, b| a.keyspace == b.keyspace) {
+                check_keyspace(&engine, of_keyspace, &mut lines, &mut findings);
             }
         }
         Err(fault) => findings.push(format!("store: {fault}")),
@@ -104,4 +97,51 @@ pub fn doctor(path: &Path, output: Output) -> Result<bool, String> {
         }
     }
     Ok(findings.is_empty())
+}
+
+/// Opens every partition of a keyspace and reads the history that they share.
+fn check_keyspace(
+    engine: &FjallEngine,
+    groups: &[GroupId],
+    lines: &mut Vec<String>,
+    findings: &mut Vec<String>,
+) {
+    let publication = Publication::by_owner();
+    let mut newest = None;
+    let mut are_all_whole = true;
+    for group in groups {
+        let initial = SlotSet::all();
+        match Partition::open_among(&publication, engine.clone(), *group, initial, Limits::default()) {
+            Ok(Opened::Ready(partition)) => {
+                let (applied, revision) = (partition.applied(), partition.revision());
+                newest = newest.max(Some(revision));
+                lines.push(format!("group {group}: applied {applied}, revision {revision}"));
+            }
+            Ok(Opened::Incomplete) => {
+                are_all_whole = false;
+                lines.push(format!(
+                    "group {group}: a snapshot was being installed; the next start fetches it again"
+                ));
+            }
+            Err(fault) => {
+                are_all_whole = false;
+                findings.push(format!("group {group}: {fault}"));
+            }
+        }
+    }
+    let (Some(newest), Some(first)) = (newest, groups.first()) else { return };
+    if !are_all_whole {
+        return;
+    }
+    publication.advance(newest);
+    // Reading all history verifies the checksum of every row.
+    match publication.reader(engine.clone(), first.keyspace).hash_kv(0) {
+        Ok(hash) => lines.push(format!(
+            "keyspace {}: {} partitions, revision {newest}, history hash {:08x}",
+            first.keyspace,
+            groups.len(),
+            hash.hash
+        )),
+        Err(error) => findings.push(format!("keyspace {}: {error}", first.keyspace)),
+    }
 }

@@ -3,6 +3,7 @@
 pub mod doctor;
 pub mod kv;
 pub mod lease;
+pub mod partitions;
 pub mod status;
 pub mod watch;
 

@@ -21,7 +21,7 @@ async fn ask(target: &Target, endpoint: &str) -> NodeStatus {
 }
 
 /// Everybody's client address, as the cluster knows them; what was typed when it cannot be asked.
-async fn endpoints(target: &Target) -> Vec<(String, String)> {
+pub(super) async fn endpoints(target: &Target) -> Vec<(String, String)> {
     let asked = async {
         let mut client = pb::cluster_client::ClusterClient::new(target.connect().await?);
         let request = pb::MemberListRequest { linearizable: false };
@@ -117,7 +117,8 @@ pub async fn status(target: &Target) -> Result<(), CliError> {
     Ok(())
 }
 
-fn size(bytes: i64) -> String {
+/// Bytes, for people.
+pub(super) fn size(bytes: i64) -> String {
     if bytes < 10 << 10 {
         format!("{bytes} B")
     } else if bytes < 10 << 20 {

@@ -1,17 +1,18 @@
 //! What the services call: every client request goes through here.
 
+use super::keyspaces::{Keyspace, Keyspaces};
+use super::standing::Standing;
 use super::watch_thread::WatchHub;
-use super::worker::{Input, Leaderless, Terms};
+use super::worker::Input;
 use crate::engine::FjallEngine;
 use crossbeam_channel::Sender;
-use quorate_node::{Grant, GroupStatus};
-use quorate_partition::{ReadError, Reader};
+use quorate_node::Grant;
+use quorate_partition::{ReadError, Reader, Touched};
 use quorate_types::reply::{RangeAnswer, TxnAnswer};
 use quorate_types::request::{RangeRequest, TxnRequest};
 use quorate_types::{
-    ClusterId, Fault, GroupId, KeyRange, KeyspaceId, NodeId, Rejection, Reply, Request, Revision, Term,
+    ClusterId, Fault, KeyRange, KeyspaceId, NodeId, Rejection, Reply, Request, Revision, Term,
 };
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -41,10 +42,7 @@ struct Inner {
     worker: Sender<Input>,
     identity: Member,
     calls: AtomicUsize,
-    readers: BTreeMap<GroupId, Reader<FjallEngine>>,
-    hubs: BTreeMap<GroupId, Arc<WatchHub>>,
-    terms: Terms,
-    leaderless: Leaderless,
+    keyspaces: Arc<Keyspaces>,
 }
 
 /// Counts a call for as long as it waits.
@@ -58,16 +56,9 @@ impl Drop for Call<'_> {
 
 impl Gateway {
     /// A handle over the worker that `worker` leads to.
-    pub fn new(
-        worker: Sender<Input>,
-        identity: Member,
-        readers: BTreeMap<GroupId, Reader<FjallEngine>>,
-        hubs: BTreeMap<GroupId, Arc<WatchHub>>,
-        terms: Terms,
-        leaderless: Leaderless,
-    ) -> Self {
+    pub fn new(worker: Sender<Input>, identity: Member, keyspaces: Arc<Keyspaces>) -> Self {
         let calls = AtomicUsize::new(0);
-        Self { inner: Arc::new(Inner { worker, identity, calls, readers, hubs, terms, leaderless }) }
+        Self { inner: Arc::new(Inner { worker, identity, calls, keyspaces }) }
     }
 
     /// Who answers.
@@ -80,29 +71,35 @@ impl Gateway {
         if call.0.fetch_add(1, Ordering::Relaxed) >= CALLS_MAX { Err(Rejection::Busy) } else { Ok(call) }
     }
 
-    /// Has the group's leader, wherever it is, carry out a request.
+    /// Has the leaders of what it touches, wherever they are, carry out a request.
     pub async fn request(&self, keyspace: KeyspaceId, request: Request) -> Result<Reply, Rejection> {
+        let here = self.keyspace(keyspace)?;
         let _call = self.call()?;
         let (sender, receiver) = oneshot::channel();
         let input = Input::Request(keyspace, request, sender);
         self.inner.worker.send(input).map_err(|_| Rejection::Unavailable)?;
         // The worker drops the other end only when it stops with the request in flight.
-        receiver.await.unwrap_or(Err(Rejection::Unknown))
+        let mut reply = receiver.await.unwrap_or(Err(Rejection::Unknown))?;
+        reply.term = here.saw(reply.term);
+        Ok(reply)
     }
 
-    /// Waits until this node's copy contains everything acknowledged before now.
-    pub async fn barrier(&self, keyspace: KeyspaceId) -> Result<Grant, Rejection> {
+    /// Waits until this node's copy of these ranges, all if there are none, contains everything acknowledged before now.
+    pub async fn barrier(&self, keyspace: KeyspaceId, ranges: Vec<KeyRange>) -> Result<Grant, Rejection> {
+        let here = self.keyspace(keyspace)?;
         let _call = self.call()?;
         let (sender, receiver) = oneshot::channel();
-        let input = Input::Barrier(keyspace, sender);
+        let input = Input::Barrier(keyspace, ranges, sender);
         self.inner.worker.send(input).map_err(|_| Rejection::Unavailable)?;
-        receiver.await.unwrap_or(Err(Rejection::Unavailable))
+        let mut grant = receiver.await.unwrap_or(Err(Rejection::Unavailable))?;
+        grant.term = here.saw(grant.term);
+        Ok(grant)
     }
 
-    /// How all groups stand.
-    pub async fn status(&self) -> Result<Vec<GroupStatus>, Rejection> {
+    /// How all groups stand, and which partitions there are.
+    pub async fn standing(&self) -> Result<Standing, Rejection> {
         let (sender, receiver) = oneshot::channel();
-        self.inner.worker.send(Input::Status(sender)).map_err(|_| Rejection::Unavailable)?;
+        self.inner.worker.send(Input::Standing(sender)).map_err(|_| Rejection::Unavailable)?;
         receiver.await.map_err(|_| Rejection::Unavailable)
     }
 
@@ -115,66 +112,35 @@ impl Gateway {
         }
     }
 
-    /// The reader of a keyspace's group on this node.
-    pub fn reader(&self, keyspace: KeyspaceId) -> Result<Reader<FjallEngine>, Rejection> {
-        let group = GroupId { keyspace, partition: quorate_types::PartitionId(0) };
-        self.inner.readers.get(&group).cloned().ok_or(Rejection::KeyspaceNotFound)
+    /// A keyspace on this node.
+    pub fn keyspace(&self, keyspace: KeyspaceId) -> Result<Arc<Keyspace>, Rejection> {
+        self.inner.keyspaces.get(keyspace).ok_or(Rejection::KeyspaceNotFound)
     }
 
-    /// The watch hub of a keyspace's group on this node.
+    /// A keyspace's applied state on this node.
+    pub fn reader(&self, keyspace: KeyspaceId) -> Result<Reader<FjallEngine>, Rejection> {
+        Ok(self.keyspace(keyspace)?.reader.clone())
+    }
+
+    /// The watch hub of a keyspace on this node.
     pub fn hub(&self, keyspace: KeyspaceId) -> Result<Arc<WatchHub>, Rejection> {
-        let group = GroupId { keyspace, partition: quorate_types::PartitionId(0) };
-        self.inner.hubs.get(&group).cloned().ok_or(Rejection::KeyspaceNotFound)
+        Ok(self.keyspace(keyspace)?.hub.clone())
     }
 
     /// The newest term this node knows of a keyspace; it never goes back.
     pub fn newest_term(&self, keyspace: KeyspaceId) -> Term {
-        let group = GroupId { keyspace, partition: quorate_types::PartitionId(0) };
-        Term(self.inner.terms.get(&group).map_or(0, |term| term.load(Ordering::Relaxed)))
+        self.keyspace(keyspace).map_or(Term(0), |keyspace| keyspace.term())
     }
 
-    /// Whether this node knows who leads a keyspace's group; it may be wrong about it for an election timeout.
+    /// Whether this node knows all leaders that a keyspace needs; it may be wrong about it for an election timeout.
     pub fn has_leader(&self, keyspace: KeyspaceId) -> bool {
-        let group = GroupId { keyspace, partition: quorate_types::PartitionId(0) };
-        self.inner.leaderless.get(&group).is_some_and(|since| since.borrow().is_none())
+        self.keyspace(keyspace).is_ok_and(|keyspace| keyspace.has_leader())
     }
 
-    /// Returns when this node has known no leader for so long, without a break.
+    /// Returns when this node has missed a leader for so long, without a break.
     pub async fn leaderless_for(&self, keyspace: KeyspaceId, limit: Duration) {
-        let group = GroupId { keyspace, partition: quorate_types::PartitionId(0) };
-        let Some(mut leaderless) = self.inner.leaderless.get(&group).map(|since| since.subscribe()) else {
-            return;
-        };
-        loop {
-            let since = *leaderless.borrow_and_update();
-            let changed = match since {
-                None => leaderless.changed().await,
-                Some(since) => {
-                    match tokio::time::timeout_at((since + limit).into(), leaderless.changed()).await {
-                        Ok(changed) => changed,
-                        Err(_) => return,
-                    }
-                }
-            };
-            // Cannot be: this handle holds the sender.
-            if changed.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// The newest revision that a read is to see, and the term.
-    async fn granted(
-        &self,
-        keyspace: KeyspaceId,
-        is_serializable: bool,
-    ) -> Result<(Revision, Term), Rejection> {
-        if is_serializable {
-            // Read without asking anyone.
-            Ok((self.reader(keyspace)?.revision(), self.newest_term(keyspace)))
-        } else {
-            let grant = self.barrier(keyspace).await?;
-            Ok((grant.revision, grant.term))
+        if let Ok(keyspace) = self.keyspace(keyspace) {
+            keyspace.leaderless_for(limit).await;
         }
     }
 
@@ -184,9 +150,16 @@ impl Gateway {
         keyspace: KeyspaceId,
         request: RangeRequest,
     ) -> Result<(Revision, Term, RangeAnswer), ReadError> {
-        let granted = self.granted(keyspace, request.serializable).await;
-        let (newest, term) = granted.map_err(ReadError::Rejection)?;
-        let reader = self.reader(keyspace).map_err(ReadError::Rejection)?;
+        let here = self.keyspace(keyspace).map_err(ReadError::Rejection)?;
+        let (newest, term) = if request.serializable {
+            // Read without asking anyone.
+            (here.reader.revision(), here.term())
+        } else {
+            let grant = self.barrier(keyspace, vec![request.range.clone()]).await;
+            let grant = grant.map_err(ReadError::Rejection)?;
+            (grant.revision, grant.term)
+        };
+        let reader = here.reader.clone();
         let is_small = matches!(request.range, KeyRange::Single(_))
             || (request.limit.is_some_and(|limit| limit <= PAIRS_INLINE_MAX) && request.sort_order.is_none());
         let (revision, answer) = if is_small {
@@ -203,10 +176,15 @@ impl Gateway {
         keyspace: KeyspaceId,
         request: TxnRequest,
     ) -> Result<(Revision, Term, TxnAnswer), ReadError> {
-        let (newest, term) = self.granted(keyspace, false).await.map_err(ReadError::Rejection)?;
         let reader = self.reader(keyspace).map_err(ReadError::Rejection)?;
-        let (revision, answer) = on_thread(move || reader.txn(&request, newest)).await?;
-        Ok((revision, term, answer))
+        let request = Request::Txn(request);
+        let touched = Touched::by(&request).footprint;
+        let past = touched.past.into_iter().map(|past| past.range);
+        let ranges: Vec<KeyRange> = touched.shared.into_iter().chain(past).collect();
+        let grant = self.barrier(keyspace, ranges).await.map_err(ReadError::Rejection)?;
+        let Request::Txn(request) = request else { unreachable!("it was made right here") };
+        let (revision, answer) = on_thread(move || reader.txn(&request, grant.revision)).await?;
+        Ok((revision, grant.term, answer))
     }
 }
 

@@ -13,13 +13,17 @@
 //! * [`watch_thread`]: feeds the watch hub, so that a slow watcher's catching up never holds up the worker.
 //! * [`transport`]: one connection to each peer, one from each.
 //! * [`gateway`]: what gRPC services call.
+//! * [`keyspaces`]: what clients are told of each keyspace.
+//! * [`standing`]: how things stand on this node.
 //! * [`complaint`]: lines of the log that would be too many.
 //! * [`connections`]: the client port, below gRPC: accepting, HTTP, bounds.
 
 pub mod complaint;
 pub mod connections;
 pub mod gateway;
+pub mod keyspaces;
 pub mod log_thread;
+pub mod standing;
 pub mod transport;
 pub mod watch_thread;
 pub mod worker;

@@ -1,13 +1,14 @@
-//! The watch hub of a group, shared by the thread that feeds it and the streams that empty it.
+//! The watch hub of a keyspace, shared by the thread that feeds it and the streams that empty it.
 
+use super::keyspaces::Keyspaces;
 use crate::engine::FjallEngine;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use parking_lot::{Mutex, MutexGuard};
 use quorate_node::effects::Applied;
 use quorate_partition::Reader;
 use quorate_partition::watch::{Limits, Refusal, StreamId, WatchResponse, Watches};
-use quorate_types::{Fault, GroupId, WatchRequest};
-use std::collections::{BTreeMap, HashMap};
+use quorate_types::{Fault, KeyspaceId, WatchRequest};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ const STREAMS_AT_ONCE_MAX: usize = 32;
 /// Bytes of events handed to a stream in one go.
 const POLL_BYTES_MAX: usize = 2 << 20;
 
-/// All watches of one group on this node.
+/// All watches of one keyspace on this node.
 pub struct WatchHub {
     inner: Mutex<Inner>,
     /// Open streams. While there are none nothing is published, so that writes do not wake a thread for nobody.
@@ -47,7 +48,7 @@ impl Inner {
 }
 
 impl WatchHub {
-    /// A hub over the group that `reader` reads.
+    /// A hub over the keyspace that `reader` reads.
     pub fn new(reader: Reader<FjallEngine>, progress_interval: Duration) -> Arc<Self> {
         let ticks = (progress_interval.as_millis() / TICK.as_millis()).max(1) as u64;
         let watches = Watches::new(Limits { progress_ticks: ticks, ..Limits::default() }, reader.revision());
@@ -117,6 +118,9 @@ impl WatchHub {
         let first = applied.changes.partition_point(|changes| changes.revision <= known);
         if let Some(news) = applied.changes.get(first..).filter(|news| !news.is_empty()) {
             inner.watches.publish(news);
+        }
+        if let Some(through) = applied.through {
+            inner.watches.advance(through);
         }
         if let Some(compacted) = applied.compacted {
             inner.watches.compacted(compacted);
@@ -191,13 +195,13 @@ impl Drop for WatchStream {
 }
 
 /// Feeds the hubs until the worker is gone.
-pub fn run(hubs: BTreeMap<GroupId, Arc<WatchHub>>, applied: Receiver<(GroupId, Applied)>) {
+pub fn run(keyspaces: &Keyspaces, applied: &Receiver<(KeyspaceId, Applied)>) {
     let mut next_tick = Instant::now() + TICK;
     loop {
         match applied.recv_deadline(next_tick) {
-            Ok((group, applied)) => {
-                if let Some(hub) = hubs.get(&group) {
-                    hub.publish_queued(&applied);
+            Ok((keyspace, applied)) => {
+                if let Some(keyspace) = keyspaces.get(keyspace) {
+                    keyspace.hub.publish_queued(&applied);
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -205,8 +209,8 @@ pub fn run(hubs: BTreeMap<GroupId, Arc<WatchHub>>, applied: Receiver<(GroupId, A
         }
         if Instant::now() >= next_tick {
             next_tick = Instant::now() + TICK;
-            for hub in hubs.values() {
-                hub.tick();
+            for keyspace in keyspaces.all() {
+                keyspace.hub.tick();
             }
         }
     }

@@ -1,22 +1,23 @@
 //! The thread that owns the host.
 
 use super::complaint::Complaint;
+use super::keyspaces::Keyspaces;
 use super::log_thread::LogWriter;
+use super::standing::Standing;
 use super::transport::Transport;
-use super::watch_thread::WatchHub;
 use crate::engine::FjallEngine;
 use crossbeam_channel::{Receiver, Sender};
-use quorate_node::{Effects, Grant, GroupStatus, Host, Notice, PeerMessage, Standing, Ticket, WriteId};
+use quorate_node::{Effects, Grant, Host, Notice, PeerMessage, Ticket, WriteId};
 use quorate_types::{
-    Entry, Fault, GroupId, Incarnation, KeyspaceId, LogWrite, NodeId, Rejection, Reply, Request,
+    Entry, Fault, GroupId, Incarnation, KeyRange, KeyspaceId, KeyspaceMap, LogWrite, NodeId, Rejection,
+    Reply, Request, Rules, Term,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::{oneshot, watch};
-use tracing::{error, info, warn};
+use tokio::sync::oneshot;
+use tracing::{debug, error, info, warn};
 
 /// Inputs handled before the host is asked for effects: more make larger batches, fewer answer sooner.
 const INPUTS_PER_ROUND_MAX: usize = 1_024;
@@ -29,8 +30,8 @@ pub enum Input {
     Receive(NodeId, Incarnation, Vec<PeerMessage>),
     /// A client's call.
     Request(KeyspaceId, Request, oneshot::Sender<Result<Reply, Rejection>>),
-    /// A client wants to read here.
-    Barrier(KeyspaceId, oneshot::Sender<Result<Grant, Rejection>>),
+    /// A client wants to read these ranges here; none are all.
+    Barrier(KeyspaceId, Vec<KeyRange>, oneshot::Sender<Result<Grant, Rejection>>),
     /// The log is durable up to this write.
     Persisted(WriteId),
     /// The ordered store is durable.
@@ -42,7 +43,7 @@ pub enum Input {
     /// Space for writes ran out, or came back.
     NoSpace(bool),
     /// Somebody wants to know how things stand.
-    Status(oneshot::Sender<Vec<GroupStatus>>),
+    Standing(oneshot::Sender<Standing>),
     /// Hand leaderships over; answered when none is left here.
     HandOver(oneshot::Sender<()>),
     /// A disk failed.
@@ -51,11 +52,14 @@ pub enum Input {
     Stop,
 }
 
-/// The newest term of each group: what headers say, which never goes back.
-pub type Terms = Arc<BTreeMap<GroupId, AtomicU64>>;
-
-/// Since when this node has known no leader of each group; `None` while it knows one.
-pub type Leaderless = Arc<BTreeMap<GroupId, watch::Sender<Option<Instant>>>>;
+/// What a node was told that counts only where the cluster is new.
+#[derive(Clone, Debug, Default)]
+pub struct Wished {
+    /// How many partitions.
+    pub partitions: Option<u32>,
+    /// Which placement rules.
+    pub rules: Option<Rules>,
+}
 
 /// Where the worker's effects go.
 pub struct Outlets {
@@ -66,19 +70,17 @@ pub struct Outlets {
     /// To the flush thread.
     pub flush: Sender<()>,
     /// To the watch thread.
-    pub applied: Sender<(GroupId, quorate_node::effects::Applied)>,
-    /// Who watches what.
-    pub hubs: BTreeMap<GroupId, Arc<WatchHub>>,
+    pub applied: Sender<(KeyspaceId, quorate_node::effects::Applied)>,
+    /// Who watches what; told of every new term, and when a leader is lost or found.
+    pub keyspaces: Arc<Keyspaces>,
     /// To the peers.
     pub transport: Arc<Transport>,
     /// Leader changes seen, for metrics.
     pub metrics: Arc<crate::metrics::Metrics>,
-    /// Told of every new term.
-    pub terms: Terms,
     /// Where the node's standing is recorded.
     pub data_dir: PathBuf,
-    /// Told when a leader is lost or found.
-    pub leaderless: Leaderless,
+    /// Compared with what the default keyspace is.
+    pub wished: Wished,
 }
 
 /// The worker thread's state.
@@ -95,6 +97,10 @@ pub struct Worker {
     grants: HashMap<Ticket, oneshot::Sender<Result<Grant, Rejection>>>,
     handing_over: Vec<oneshot::Sender<()>>,
     suspicions: Complaint,
+    /// The partitions of each keyspace.
+    partitions: BTreeMap<KeyspaceId, Vec<GroupId>>,
+    /// Groups whose leader is known here.
+    led: BTreeSet<GroupId>,
 }
 
 impl Worker {
@@ -114,6 +120,8 @@ impl Worker {
             grants: HashMap::new(),
             handing_over: Vec::new(),
             suspicions: Complaint::every(SUSPICION_INTERVAL),
+            partitions: BTreeMap::from([(KeyspaceId::SYSTEM, vec![GroupId::META])]),
+            led: BTreeSet::new(),
         }
     }
 
@@ -180,10 +188,10 @@ impl Worker {
                 self.replies.insert(ticket, reply);
                 self.host.request(ticket, keyspace, request)?;
             }
-            Input::Barrier(keyspace, grant) => {
+            Input::Barrier(keyspace, ranges, grant) => {
                 let ticket = self.ticket();
                 self.grants.insert(ticket, grant);
-                self.host.barrier(ticket, keyspace)?;
+                self.host.barrier(ticket, keyspace, ranges)?;
             }
             Input::Persisted(write) => {
                 self.persisted = write;
@@ -193,8 +201,10 @@ impl Worker {
             Input::ReleaseLog(groups) => self.host.release_log(groups),
             Input::PeerLost(node) => self.host.peer_lost(node),
             Input::NoSpace(no_space) => self.host.set_no_space(no_space),
-            Input::Status(answer) => {
-                let _ = answer.send(self.host.status());
+            Input::Standing(answer) => {
+                let maps = std::iter::once(KeyspaceMap::system()).chain(self.host.maps().cloned()).collect();
+                // Whoever asked may have stopped waiting.
+                let _ = answer.send(Standing { maps, groups: self.host.status() });
             }
             Input::HandOver(done) => {
                 if self.host.hand_over() {
@@ -212,7 +222,7 @@ impl Worker {
     /// Returns whether there is more to take: a write was made durable at once.
     fn carry_out(&mut self, effects: Effects) -> Result<bool, Fault> {
         // Before anything is sent. Rare enough to be done here: once in a directory's life, and when a peer has lost its.
-        if let Some(Standing::Admitted(lives)) = &effects.standing {
+        if let Some(quorate_node::Standing::Admitted(lives)) = &effects.standing {
             crate::data_dir::record_standing(&self.outlets.data_dir, lives)
                 .map_err(|error| Fault::new("recording that this node takes part", error))?;
             self.host.standing_recorded();
@@ -244,8 +254,8 @@ impl Worker {
             }
         }
         for applied in effects.applied {
-            let hub = self.outlets.hubs.get(&applied.0);
-            if hub.is_some_and(|hub| hub.is_watched() && !hub.publish_now(&applied.1)) {
+            let keyspace = self.outlets.keyspaces.get(applied.0);
+            if keyspace.is_some_and(|it| it.hub.is_watched() && !it.hub.publish_now(&applied.1)) {
                 let _ = self.outlets.applied.send(applied);
             }
         }
@@ -270,23 +280,62 @@ impl Worker {
             && self.outlets.log_writer.is_fast(entries().map(Entry::size).sum())
     }
 
+    /// A group's role, term or leader changed: what its keyspace is told.
+    fn note_role(&self, group: GroupId, term: Term) {
+        for (keyspace, partitions) in &self.partitions {
+            // Where revisions come from the sequencer, its leadership counts as well.
+            let is_sequenced = partitions.len() > 1;
+            if *keyspace != group.keyspace && !(is_sequenced && group == GroupId::META) {
+                continue;
+            }
+            let Some(told) = self.outlets.keyspaces.get(*keyspace) else { continue };
+            told.saw(term);
+            let is_led = |group: &GroupId| self.led.contains(group);
+            told.set_has_leader(partitions.iter().all(is_led) && (!is_sequenced || is_led(&GroupId::META)));
+        }
+    }
+
+    /// A keyspace's map is known, new or changed.
+    fn note_map(&mut self, keyspace: KeyspaceId) {
+        let Some(map) = self.host.maps().find(|map| map.id == keyspace) else { return };
+        if keyspace == KeyspaceId::DEFAULT {
+            let wished = std::mem::take(&mut self.outlets.wished);
+            let has_partitions = map.partitions.len();
+            if wished.partitions.is_some_and(|wished| wished as usize != has_partitions)
+                || wished.rules.is_some_and(|wished| wished != map.rules)
+            {
+                warn!(
+                    partitions = has_partitions,
+                    rules = map.rules.list().len(),
+                    "--partitions, --pin and --spread are not what this cluster was made with, and count for new clusters only: it \
+                     keeps what it has; see quorate partitions"
+                );
+            }
+        }
+        let group = |partition: &quorate_types::PartitionMap| GroupId { keyspace, partition: partition.id };
+        self.partitions.insert(keyspace, map.partitions.iter().map(group).collect());
+        if let Some(reader) = self.host.reader(keyspace) {
+            self.outlets.keyspaces.add(reader);
+        }
+        let groups = self.host.status();
+        for status in
+            groups.iter().filter(|status| [keyspace, KeyspaceId::SYSTEM].contains(&status.group.keyspace))
+        {
+            self.note_role(status.group, status.consensus.term);
+        }
+    }
+
     fn tell(&mut self, notice: Notice) {
         match notice {
             Notice::Role { group, term, role } => {
                 use quorate_consensus::Role;
-                if let Some(newest) = self.outlets.terms.get(&group) {
-                    newest.fetch_max(term.0, Ordering::Relaxed);
+                let is_known = matches!(role, Role::Leader { .. } | Role::Follower { leader: Some(_) });
+                if is_known {
+                    self.led.insert(group);
+                } else {
+                    self.led.remove(&group);
                 }
-                if let Some(leaderless) = self.outlets.leaderless.get(&group) {
-                    let is_known = matches!(role, Role::Leader { .. } | Role::Follower { leader: Some(_) });
-                    leaderless.send_if_modified(|since| {
-                        let has_changed = is_known == since.is_some();
-                        if has_changed {
-                            *since = (!is_known).then(Instant::now);
-                        }
-                        has_changed
-                    });
-                }
+                self.note_role(group, term);
                 match role {
                     Role::Leader { .. } => info!(%group, %term, "elected leader"),
                     Role::Follower { leader: Some(leader) } => {
@@ -296,6 +345,13 @@ impl Worker {
                     Role::Follower { leader: None } => info!(%group, %term, "knows no leader"),
                     Role::Candidate => info!(%group, %term, "asks for votes"),
                 }
+            }
+            Notice::Keyspace { keyspace, partitions } => {
+                info!(%keyspace, partitions, "knows the keyspace's partitions");
+                self.note_map(keyspace);
+            }
+            Notice::Registered { group, term, epoch } => {
+                debug!(%group, %term, %epoch, "has revisions from the sequencer");
             }
             Notice::Serving { group, term } => {
                 self.outlets.metrics.leader_changes.inc();

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use quorate_api::version;
 use quorate_mvcc::engine::Engine;
-use quorate_types::Rejection;
+use quorate_types::{GroupId, Rejection, Rule};
 use serde::Deserialize;
 use serde_json::json;
 use std::time::Duration;
@@ -23,6 +23,7 @@ pub(super) fn router(context: Context) -> axum::Router {
         .route("/readyz", get(readyz))
         .route("/version", get(version_of))
         .route("/metrics", get(metrics))
+        .route("/partitions", get(partitions))
         .with_state(context)
 }
 
@@ -45,7 +46,7 @@ async fn problem(context: &Context, is_serializable: bool) -> Option<String> {
     if is_serializable {
         return None;
     }
-    match tokio::time::timeout(PROBE_MAX, context.gateway.barrier(KEYSPACE)).await {
+    match tokio::time::timeout(PROBE_MAX, context.gateway.barrier(KEYSPACE, Vec::new())).await {
         Ok(Ok(_)) => None,
         Ok(Err(Rejection::NoLeader)) => Some("RAFT NO LEADER".into()),
         Ok(Err(rejection)) => Some(format!("RANGE ERROR:{rejection}")),
@@ -97,20 +98,56 @@ async fn version_of() -> Response {
     json_of(StatusCode::OK, &body)
 }
 
+/// Every partition as this node knows it; `quorate partitions` puts the nodes' answers together.
+async fn partitions(State(context): State<Context>) -> Response {
+    let Ok(standing) = context.gateway.standing().await else {
+        return json_of(StatusCode::SERVICE_UNAVAILABLE, &json!({"reason": "the node is stopping"}));
+    };
+    let keyspaces = standing.maps.iter().map(|map| {
+        let partitions = map.partitions.iter().map(|partition| {
+            let group = GroupId { keyspace: map.id, partition: partition.id };
+            let slots: Vec<[u16; 2]> =
+                partition.slots.ranges().map(|range| [range.start, range.end - 1]).collect();
+            let mut told =
+                json!({"partition": partition.id.0, "slots": partition.slots.len(), "ranges": slots});
+            if let Some(status) = standing.group(group) {
+                let consensus = &status.consensus;
+                told["leader"] = json!(consensus.leader.map(|leader| format!("{:x}", leader.0)));
+                told["term"] = json!(consensus.term.0);
+                told["serves"] = json!(status.is_serving);
+                told["committed"] = json!(consensus.commit.0);
+                told["applied"] = json!(consensus.applied.0);
+                told["log_bytes"] = json!(consensus.log_bytes);
+                told["sleeps"] = json!(consensus.is_hibernating);
+            }
+            told
+        });
+        let rules = map.rules.list().iter().map(|rule| match rule {
+            Rule::Pin { prefix } => json!({"pin": String::from_utf8_lossy(prefix)}),
+            Rule::Spread { directory, bits } => {
+                json!({"spread": String::from_utf8_lossy(directory), "bits": bits})
+            }
+        });
+        json!({
+            "keyspace": map.id.0,
+            "name": map.name,
+            "revision": context.gateway.reader(map.id).map_or(0, |reader| reader.revision().0),
+            "rules": rules.collect::<Vec<_>>(),
+            "partitions": partitions.collect::<Vec<_>>(),
+        })
+    });
+    let node = format!("{:x}", context.gateway.identity().node.0);
+    let body = json!({"node": node, "keyspaces": keyspaces.collect::<Vec<_>>()});
+    json_of(StatusCode::OK, &body)
+}
+
 async fn metrics(State(context): State<Context>) -> Response {
     let metrics = &context.metrics;
-    if let Ok(groups) = context.gateway.status().await {
-        for status in groups.iter().filter(|status| status.group.keyspace == KEYSPACE) {
-            let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-            let consensus = &status.consensus;
-            metrics.has_leader.set(consensus.leader.is_some().into());
-            metrics.is_leader.set(status.is_serving.into());
-            metrics.committed.set(signed(consensus.commit.0));
-            metrics.applied.set(signed(consensus.applied.0));
-            metrics.pending.set(signed(consensus.commit.0.saturating_sub(consensus.applied.0)));
-            metrics.revision.set(signed(status.revision.0));
-            metrics.leases.set(status.leases as i64);
-        }
+    if let Ok(standing) = context.gateway.standing().await {
+        metrics.tell(&standing, KEYSPACE);
+    }
+    if let Ok(reader) = context.gateway.reader(KEYSPACE) {
+        metrics.revision.set(i64::try_from(reader.revision().0).unwrap_or(i64::MAX));
     }
     metrics.store_bytes.set(i64::try_from(context.engine.disk_bytes()).unwrap_or(i64::MAX));
     if let Ok(hub) = context.gateway.hub(KEYSPACE) {

@@ -5,7 +5,7 @@ use crate::membership;
 use crate::runtime::gateway::on_thread;
 use quorate_api::{pb, version};
 use quorate_mvcc::engine::Engine;
-use quorate_node::GroupStatus;
+use quorate_types::Rejection;
 use tonic::{Request, Response, Status};
 
 /// The maintenance service.
@@ -19,12 +19,6 @@ fn signed(number: u64) -> i64 {
 }
 
 impl Maintenance {
-    async fn group(&self) -> Result<GroupStatus, Status> {
-        let groups = self.0.gateway.status().await.map_err(rejected)?;
-        let found = groups.into_iter().find(|status| status.group.keyspace == KEYSPACE);
-        found.ok_or_else(|| Status::internal("the default keyspace is not on this node"))
-    }
-
     async fn hash_kv_at(&self, revision: i64) -> Result<quorate_partition::HashKv, Status> {
         let reader = self.0.gateway.reader(KEYSPACE).map_err(rejected)?;
         on_thread(move || reader.hash_kv(revision)).await.map_err(unread)
@@ -42,24 +36,27 @@ impl pb::maintenance_server::Maintenance for Maintenance {
     }
 
     async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
-        let group = self.group().await?;
-        let consensus = group.consensus;
+        let standing = self.0.gateway.standing().await.map_err(rejected)?;
+        let Some(summary) = standing.summary(KEYSPACE) else {
+            // The cluster is new, or all of this node is: which partitions there are is not known here yet.
+            return Err(rejected(Rejection::NoLeader));
+        };
         let size = signed(self.0.engine.disk_bytes());
         let mut errors: Vec<String> = Vec::new();
-        if consensus.leader.is_none() {
+        if summary.leader.is_none() {
             errors.push("etcdserver: no leader".into());
         }
         if self.0.space.is_short() {
             errors.push(format!("memberID:{} alarm:NOSPACE ", self.0.gateway.identity().node.0));
         }
         Ok(Response::new(pb::StatusResponse {
-            header: self.0.header(group.revision, consensus.term),
+            header: self.0.header_now(),
             version: version::ETCD.into(),
             db_size: size,
-            leader: consensus.leader.map_or(0, |leader| leader.0),
-            raft_index: consensus.commit.0,
-            raft_term: consensus.term.0,
-            raft_applied_index: consensus.applied.0,
+            leader: summary.leader.map_or(0, |leader| leader.0),
+            raft_index: summary.committed,
+            raft_term: summary.term.0,
+            raft_applied_index: summary.applied,
             errors,
             db_size_in_use: size,
             is_learner: false,

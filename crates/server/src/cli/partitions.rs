@@ -1,0 +1,313 @@
+//! partitions: the slots, leaders and pace of every partition, put together from what each node says.
+
+use super::{CliError, Target, status};
+use serde::Deserialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use tonic::codegen::{Service, http};
+
+/// The largest answer of a node that is taken: a thousand partitions are about 200 KiB.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Between the two looks that a rate is told by.
+const RATE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a node says of all keyspaces.
+#[derive(Deserialize)]
+struct Told {
+    keyspaces: Vec<Keyspace>,
+    node: String,
+}
+
+#[derive(Deserialize)]
+struct Keyspace {
+    keyspace: u32,
+    name: String,
+    revision: u64,
+    rules: Vec<serde_json::Value>,
+    partitions: Vec<Partition>,
+}
+
+/// One partition on one node. What is not there is not known: the node has not opened its replica yet.
+#[derive(Clone, Deserialize)]
+struct Partition {
+    partition: u32,
+    slots: u32,
+    ranges: Vec<(u16, u16)>,
+    leader: Option<String>,
+    #[serde(default)]
+    term: u64,
+    #[serde(default)]
+    serves: bool,
+    #[serde(default)]
+    committed: u64,
+    #[serde(default)]
+    applied: u64,
+    #[serde(default)]
+    log_bytes: u64,
+    #[serde(default)]
+    sleeps: bool,
+}
+
+impl Partition {
+    fn range_words(&self) -> String {
+        let ranges = self.ranges.iter().map(|(first, last)| format!("{first}-{last}"));
+        ranges.collect::<Vec<_>>().join(",")
+    }
+}
+
+/// Everything that a partition's line is made of.
+struct Line {
+    keyspace: u32,
+    name: String,
+    /// As the newest leader says, or whoever was heard.
+    best: Partition,
+    /// Who leads, by name where the name is known.
+    leader: Option<String>,
+    /// Entries a second.
+    rate: f64,
+    /// Applied and missing entries, by the node's name.
+    replicas: BTreeMap<String, (u64, u64)>,
+    members: usize,
+}
+
+async fn ask(target: &Target, endpoint: &str) -> Result<Told, String> {
+    let mut channel = target.connect_to(endpoint).await.map_err(|error| error.to_string())?;
+    let request = http::Request::get("/partitions").body(tonic::body::Body::empty());
+    let request = request.map_err(|error| error.to_string())?;
+    std::future::poll_fn(|context| channel.poll_ready(context))
+        .await
+        .map_err(|error| super::whole(&error))?;
+    let response = channel.call(request).await.map_err(|error| super::whole(&error))?;
+    if response.status() != http::StatusCode::OK {
+        return Err(format!("it answers {} for /partitions: is it an older version?", response.status()));
+    }
+    let body = axum::body::to_bytes(axum::body::Body::new(response.into_body()), ANSWER_BYTES_MAX).await;
+    let body = body.map_err(|error| super::whole(&error))?;
+    serde_json::from_slice(&body).map_err(|error| format!("its answer makes no sense: {error}"))
+}
+
+/// Slots, leaders, lag and pace of every partition. Fails when a node does not answer.
+pub async fn partitions(target: &Target) -> Result<(), CliError> {
+    let mut nodes = Vec::new();
+    let mut problems = Vec::new();
+    let endpoints = status::endpoints(target).await;
+    let members = endpoints.len();
+    for (name, endpoint) in endpoints {
+        if endpoint.is_empty() {
+            problems
+                .push((if name.is_empty() { "?".into() } else { name }, "has not started yet".to_owned()));
+            continue;
+        }
+        let asked = Instant::now();
+        match ask(target, &endpoint).await {
+            Ok(told) => nodes.push((name, endpoint, told, asked)),
+            Err(problem) => problems.push((name, problem)),
+        }
+    }
+    if nodes.is_empty() {
+        let told: Vec<String> = problems.iter().map(|(name, problem)| format!("{name}: {problem}")).collect();
+        return Err(CliError::Unreachable(told.join(", ")));
+    }
+    let names: BTreeMap<String, String> =
+        nodes.iter().map(|(name, _, told, _)| (told.node.clone(), name.clone())).collect();
+    let before = committed(nodes.iter().map(|(_, _, told, _)| told));
+    tokio::time::sleep(RATE_INTERVAL).await;
+    let mut seconds = RATE_INTERVAL.as_secs_f64();
+    for (_, endpoint, told, asked) in &mut nodes {
+        // What it said first will do when it says nothing now.
+        if let Ok(again) = ask(target, endpoint).await {
+            *told = again;
+            seconds = asked.elapsed().as_secs_f64();
+        }
+    }
+    let told: Vec<(&str, &Told)> = nodes.iter().map(|(name, _, told, _)| (name.as_str(), told)).collect();
+    let mut lines = put_together(&told, &names, members);
+    for line in &mut lines {
+        let key = (line.keyspace, line.best.partition);
+        let more = line.best.committed.saturating_sub(before.get(&key).copied().unwrap_or(0));
+        line.rate = more as f64 / seconds;
+    }
+    if target.is_json() {
+        print_json(&told, &lines, &problems);
+    } else {
+        print_table(&told, &lines, &problems);
+    }
+    match problems.len() {
+        0 => Ok(()),
+        down => Err(CliError::Usage(format!("{down} of {members} nodes did not answer"))),
+    }
+}
+
+/// The furthest commit of each partition that anybody told of.
+fn committed<'a>(told: impl Iterator<Item = &'a Told>) -> BTreeMap<(u32, u32), u64> {
+    let mut furthest = BTreeMap::new();
+    for keyspace in told.flat_map(|told| &told.keyspaces) {
+        for partition in &keyspace.partitions {
+            let known: &mut u64 = furthest.entry((keyspace.keyspace, partition.partition)).or_default();
+            *known = partition.committed.max(*known);
+        }
+    }
+    furthest
+}
+
+fn put_together(told: &[(&str, &Told)], names: &BTreeMap<String, String>, members: usize) -> Vec<Line> {
+    let furthest = committed(told.iter().map(|(_, told)| *told));
+    let mut lines: BTreeMap<(u32, u32), Line> = BTreeMap::new();
+    for (node, told) in told {
+        for keyspace in &told.keyspaces {
+            for partition in &keyspace.partitions {
+                let key = (keyspace.keyspace, partition.partition);
+                let line = lines.entry(key).or_insert_with(|| Line {
+                    keyspace: keyspace.keyspace,
+                    name: keyspace.name.clone(),
+                    best: partition.clone(),
+                    leader: None,
+                    rate: 0.0,
+                    replicas: BTreeMap::new(),
+                    members,
+                });
+                // A leader that was deposed and has not heard of it is of an older term.
+                let rank = |partition: &Partition| (partition.term, partition.serves);
+                if rank(partition) > rank(&line.best) {
+                    line.best = partition.clone();
+                }
+                let furthest = furthest.get(&key).copied().unwrap_or(0);
+                let lag = furthest.saturating_sub(partition.applied);
+                line.replicas.insert((*node).to_owned(), (partition.applied, lag));
+            }
+        }
+    }
+    let mut lines: Vec<Line> = lines.into_values().collect();
+    for line in &mut lines {
+        let named = |id: &String| names.get(id).unwrap_or(id).clone();
+        line.leader = line.best.leader.as_ref().map(named);
+        // What the furthest node knows, whoever leads.
+        line.best.committed = furthest.get(&(line.keyspace, line.best.partition)).copied().unwrap_or(0);
+    }
+    lines
+}
+
+fn print_json(told: &[(&str, &Told)], lines: &[Line], problems: &[(String, String)]) {
+    let mut keyspaces: BTreeMap<u32, serde_json::Value> = BTreeMap::new();
+    for line in lines {
+        let keyspace = keyspaces.entry(line.keyspace).or_insert_with(|| {
+            let (revision, rules) = about(told, line.keyspace);
+            json!({"keyspace": line.keyspace, "name": line.name, "revision": revision, "rules": rules, "partitions": []})
+        });
+        let replicas: BTreeMap<&String, _> = line
+            .replicas
+            .iter()
+            .map(|(node, (applied, lag))| (node, json!({"applied": applied, "lag": lag})))
+            .collect();
+        let partition = json!({
+            "partition": line.best.partition,
+            "slots": line.best.slots,
+            "ranges": line.best.ranges,
+            "leader": line.leader,
+            "term": line.best.term,
+            "members": line.members,
+            "replicas": replicas,
+            "entries": line.best.committed,
+            "entries_per_second": (line.rate * 10.0).round() / 10.0,
+            "log_bytes": line.best.log_bytes,
+            "sleeps": line.best.sleeps,
+        });
+        if let Some(serde_json::Value::Array(partitions)) = keyspace.get_mut("partitions") {
+            partitions.push(partition);
+        }
+    }
+    let keyspaces: Vec<_> = keyspaces.into_values().collect();
+    let problems: BTreeMap<&String, &String> = problems.iter().map(|(name, what)| (name, what)).collect();
+    println!("{}", json!({"keyspaces": keyspaces, "problems": problems}));
+}
+
+/// The newest revision of a keyspace that a node told of, and its rules.
+fn about(told: &[(&str, &Told)], id: u32) -> (u64, Vec<serde_json::Value>) {
+    let of = || told.iter().flat_map(|(_, told)| &told.keyspaces).filter(|keyspace| keyspace.keyspace == id);
+    let revision = of().map(|keyspace| keyspace.revision).max().unwrap_or(0);
+    (revision, of().next().map(|keyspace| keyspace.rules.clone()).unwrap_or_default())
+}
+
+fn print_table(told: &[(&str, &Told)], lines: &[Line], problems: &[(String, String)]) {
+    for of_keyspace in lines.chunk_by(|a, b| a.keyspace == b.keyspace) {
+        let Some(first) = of_keyspace.first() else { continue };
+        let (revision, rules) = about(told, first.keyspace);
+        println!(
+            "keyspace {}, {}: {}, revision {revision}",
+            first.keyspace,
+            first.name,
+            if of_keyspace.len() == 1 {
+                "1 partition".into()
+            } else {
+                format!("{} partitions", of_keyspace.len())
+            }
+        );
+        for rule in rules {
+            let word = |key: &str| rule.get(key).and_then(serde_json::Value::as_str).map(str::to_owned);
+            match (word("pin"), word("spread")) {
+                (Some(prefix), _) => println!("  pin {prefix}"),
+                (_, Some(directory)) => println!("  spread {directory}:{}", rule["bits"]),
+                _ => println!("  {rule}"),
+            }
+        }
+        println!(
+            "{:>9}  {:>6}  {:<14} {:<8} {:>5} {:>10} {:>8} {:>9}  LAG",
+            "PARTITION", "SLOTS", "RANGES", "LEADER", "TERM", "ENTRIES", "PER S", "LOG"
+        );
+        for line in of_keyspace {
+            let lags: Vec<String> =
+                line.replicas.iter().map(|(node, (_, lag))| format!("{node} {lag}")).collect();
+            let missing = line.members - line.replicas.len();
+            let missing = if missing > 0 { format!(", {missing} unheard") } else { String::new() };
+            println!(
+                "{:>9}  {:>6}  {:<14} {:<8} {:>5} {:>10} {:>8.0} {:>9}  {}{missing}",
+                line.best.partition,
+                line.best.slots,
+                line.best.range_words(),
+                line.leader.as_deref().unwrap_or("none"),
+                line.best.term,
+                line.best.committed,
+                line.rate,
+                status::size(i64::try_from(line.best.log_bytes).unwrap_or(i64::MAX)),
+                lags.join(", "),
+            );
+        }
+        println!();
+    }
+    for (name, problem) in problems {
+        println!("{name}: {problem}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(node: &str, leader: Option<&str>, term: u64, serves: bool, committed: u64, applied: u64) -> Told {
+        let partition = json!({
+            "partition": 3, "slots": 1024, "ranges": [[3072, 4095]], "leader": leader, "term": term,
+            "serves": serves, "committed": committed, "applied": applied, "log_bytes": 9, "sleeps": false,
+        });
+        // As of a node that has not opened its replica yet.
+        let unopened = json!({"partition": 4, "slots": 1024, "ranges": [[4096, 5119]]});
+        let keyspace = json!({
+            "keyspace": 1, "name": "default", "revision": 7, "rules": [], "partitions": [partition, unopened],
+        });
+        serde_json::from_value(json!({"node": node, "keyspaces": [keyspace]})).unwrap()
+    }
+
+    #[test]
+    fn the_newest_term_says_who_leads_and_the_furthest_who_lags() {
+        // A deposed leader is not believed, but what it has committed counts.
+        let (a, b) = (told("a1", Some("a1"), 2, true, 50, 50), told("b2", Some("b2"), 3, true, 48, 40));
+        let names = BTreeMap::from([("a1".to_owned(), "a".to_owned()), ("b2".to_owned(), "b".to_owned())]);
+        let lines = put_together(&[("a", &a), ("b", &b)], &names, 3);
+        assert_eq!(lines.len(), 2);
+        let line = &lines[0];
+        assert_eq!((line.leader.as_deref(), line.best.term, line.best.committed), (Some("b"), 3, 50));
+        assert_eq!(line.replicas, BTreeMap::from([("a".to_owned(), (50, 0)), ("b".to_owned(), (40, 10))]));
+        assert_eq!(line.best.range_words(), "3072-4095");
+        assert_eq!((&lines[1].leader, lines[1].best.term), (&None, 0));
+    }
+}

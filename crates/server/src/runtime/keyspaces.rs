@@ -1,0 +1,107 @@
+//! What clients are told of each keyspace on this node: its copy to read, its watches, its term, and whether it has a leader.
+//!
+//! A keyspace is there from the moment this node learns of it. The worker adds and tells; everybody else reads.
+
+use super::watch_thread::WatchHub;
+use crate::engine::FjallEngine;
+use parking_lot::RwLock;
+use quorate_partition::Reader;
+use quorate_types::{KeyspaceId, Term};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// One keyspace on this node.
+pub struct Keyspace {
+    /// Its applied state.
+    pub reader: Reader<FjallEngine>,
+    /// Who watches it.
+    pub hub: Arc<WatchHub>,
+    /// The newest term that anything here said, of whichever partition: what headers say, which never goes back.
+    term: AtomicU64,
+    /// Since when this node has missed a leader that writes need; `None` while it knows them all.
+    leaderless: watch::Sender<Option<Instant>>,
+}
+
+impl Keyspace {
+    /// The newest term known here.
+    pub fn term(&self) -> Term {
+        Term(self.term.load(Ordering::Relaxed))
+    }
+
+    /// Something said this term; the newest that is known now.
+    pub fn saw(&self, term: Term) -> Term {
+        Term(self.term.fetch_max(term.0, Ordering::Relaxed).max(term.0))
+    }
+
+    /// Whether this node knows who leads; it may be wrong about it for an election timeout.
+    pub fn has_leader(&self) -> bool {
+        self.leaderless.borrow().is_none()
+    }
+
+    /// The worker knows now, or does not any more.
+    pub fn set_has_leader(&self, is_known: bool) {
+        self.leaderless.send_if_modified(|since| {
+            let has_changed = is_known == since.is_some();
+            if has_changed {
+                *since = (!is_known).then(Instant::now);
+            }
+            has_changed
+        });
+    }
+
+    /// Returns when this node has known no leader for so long, without a break.
+    pub async fn leaderless_for(&self, limit: Duration) {
+        let mut leaderless = self.leaderless.subscribe();
+        loop {
+            let since = *leaderless.borrow_and_update();
+            let changed = match since {
+                None => leaderless.changed().await,
+                Some(since) => {
+                    match tokio::time::timeout_at((since + limit).into(), leaderless.changed()).await {
+                        Ok(changed) => changed,
+                        Err(_) => return,
+                    }
+                }
+            };
+            // Cannot be: this is the sender.
+            if changed.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// All keyspaces that this node knows of.
+pub struct Keyspaces {
+    known: RwLock<BTreeMap<KeyspaceId, Arc<Keyspace>>>,
+    progress_interval: Duration,
+}
+
+impl Keyspaces {
+    /// None yet. Quiet watches that ask for it are told how far they are in this interval.
+    pub fn new(progress_interval: Duration) -> Arc<Self> {
+        Arc::new(Self { known: RwLock::default(), progress_interval })
+    }
+
+    /// The keyspace that `reader` reads, unless it is there already.
+    pub fn add(&self, reader: Reader<FjallEngine>) {
+        self.known.write().entry(reader.keyspace()).or_insert_with(|| {
+            let hub = WatchHub::new(reader.clone(), self.progress_interval);
+            let leaderless = watch::Sender::new(Some(Instant::now()));
+            Arc::new(Keyspace { reader, hub, term: AtomicU64::new(0), leaderless })
+        });
+    }
+
+    /// One of them.
+    pub fn get(&self, id: KeyspaceId) -> Option<Arc<Keyspace>> {
+        self.known.read().get(&id).cloned()
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<Keyspace>> {
+        self.known.read().values().cloned().collect()
+    }
+}

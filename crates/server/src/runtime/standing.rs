@@ -1,0 +1,58 @@
+//! How things stand on this node, for `status`, `partitions`, metrics and health.
+
+use quorate_node::GroupStatus;
+use quorate_types::{GroupId, KeyspaceId, KeyspaceMap, NodeId, Term};
+
+/// What this node knows of the keyspaces, and how its replicas are.
+#[derive(Debug)]
+pub struct Standing {
+    /// The keyspaces and their partitions, the system's first.
+    pub maps: Vec<KeyspaceMap>,
+    /// The groups that are here.
+    pub groups: Vec<GroupStatus>,
+}
+
+/// A keyspace as if it were one group, which is what etcd's API can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Who leads its partition; of several, who leads the group that gives them their revisions. `None` while that or any partition's leader
+    /// is unknown here.
+    pub leader: Option<NodeId>,
+    /// In which term.
+    pub term: Term,
+    /// Entries committed, of all partitions together.
+    pub committed: u64,
+    /// Entries applied, likewise.
+    pub applied: u64,
+    /// Whether this node is that leader, and serves.
+    pub is_serving: bool,
+    /// Live leases kept by leaders here.
+    pub leases: usize,
+}
+
+impl Standing {
+    /// The groups of a keyspace that are here.
+    pub fn of(&self, keyspace: KeyspaceId) -> impl Iterator<Item = &GroupStatus> {
+        self.groups.iter().filter(move |status| status.group.keyspace == keyspace)
+    }
+
+    /// One group.
+    pub fn group(&self, id: GroupId) -> Option<&GroupStatus> {
+        self.groups.iter().find(|status| status.group == id)
+    }
+
+    /// A keyspace in short; `None` while none of it is here.
+    pub fn summary(&self, keyspace: KeyspaceId) -> Option<Summary> {
+        let is_sequenced = self.of(keyspace).nth(1).is_some();
+        let first = if is_sequenced { self.group(GroupId::META) } else { self.of(keyspace).next() }?;
+        let is_led = self.of(keyspace).all(|status| status.consensus.leader.is_some());
+        Some(Summary {
+            leader: first.consensus.leader.filter(|_| is_led),
+            term: first.consensus.term,
+            committed: self.of(keyspace).map(|status| status.consensus.commit.0).sum(),
+            applied: self.of(keyspace).map(|status| status.consensus.applied.0).sum(),
+            is_serving: first.is_serving,
+            leases: self.of(keyspace).map(|status| status.leases).sum(),
+        })
+    }
+}
