@@ -32,17 +32,20 @@ pub(crate) fn run(quorate: &Path) -> Result<Tour, String> {
     // Nothing is there the first time.
     let _ = std::fs::remove_dir_all(&work);
     std::fs::create_dir_all(&work).map_err(|error| format!("cannot make {WORK}: {error}"))?;
-    let expected = session("etcd", Servers::start(&etcd, "etcd", 1)?, &etcdctl)?;
-    for nodes in [1, 3] {
-        let name = format!("quorate-{nodes}");
-        let printed = session(&name, Servers::start(quorate, &name, nodes)?, &etcdctl)?;
+    let expected = session("etcd", Servers::start(&etcd, "etcd", 1, 1)?, &etcdctl)?;
+    for (nodes, partitions) in [(1, 1), (3, 1), (1, 16), (3, 16)] {
+        let name = format!("quorate-{nodes}-{partitions}");
+        let printed = session(&name, Servers::start(quorate, &name, nodes, partitions)?, &etcdctl)?;
         if let Some((line, theirs, ours)) = first_difference(&expected, &printed) {
             return Err(format!(
-                "etcdctl says something else to {nodes} node(s) of quorate, first in line {line}:\n  etcd:    {theirs}\n  \
+                "etcdctl says something else to {nodes} node(s) of quorate with {partitions} partition(s), first in line {line}:\n  etcd:    {theirs}\n  \
                  quorate: {ours}\nall of it: diff {WORK}/etcd.txt {WORK}/{name}.txt"
             ));
         }
-        println!("{} lines equal with {nodes} node(s)", expected.lines().count());
+        println!(
+            "{} lines equal with {nodes} node(s) and {partitions} partition(s)",
+            expected.lines().count()
+        );
     }
     Ok(Tour::Equal)
 }
@@ -93,7 +96,7 @@ struct Servers {
 }
 
 impl Servers {
-    fn start(program: &Path, name: &str, nodes: usize) -> Result<Self, String> {
+    fn start(program: &Path, name: &str, nodes: usize, partitions: u32) -> Result<Self, String> {
         let is_etcd = name == "etcd";
         let ports = free_ports(nodes * 2)?;
         let (clients, peers) = ports.split_at(nodes);
@@ -115,7 +118,7 @@ impl Servers {
             if is_etcd {
                 command.args(["--log-level", "error", "--initial-advertise-peer-urls", &peer]);
             } else {
-                command.args(["serve", "--log-level", "error"]);
+                command.args(["serve", "--log-level", "error", "--partitions", &partitions.to_string()]);
             }
             command
                 .args(["--name", &format!("n{node}"), "--initial-cluster", &members.join(",")])
