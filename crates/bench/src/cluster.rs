@@ -39,6 +39,7 @@ impl Cluster {
         program: &Path,
         parent: &Path,
         nodes: usize,
+        partitions: u32,
     ) -> Result<Self, Failure> {
         let directory = parent.join(format!("{}-{}-{nodes}", system.name(), std::process::id()));
         std::fs::create_dir_all(&directory)
@@ -61,6 +62,8 @@ impl Cluster {
                     &client,
                     "--listen-peer",
                     &peer,
+                    "--partitions",
+                    &partitions.to_string(),
                 ]),
                 System::Etcd => command.args(["--log-level", "error"]).args([
                     "--listen-client-urls",

@@ -30,11 +30,12 @@ pub(crate) async fn run(
     cluster: &Cluster,
     kind: Kind,
     clients: usize,
+    directories: u64,
     duration: Duration,
 ) -> Result<Outcome, Failure> {
     let channels = cluster.connect(cluster.endpoints().len() * CONNECTIONS_PER_NODE).await?;
     if kind == Kind::Get {
-        fill(&channels).await?;
+        fill(&channels, directories).await?;
     }
     let pids = cluster.pids();
     let from = Instant::now() + WARM_UP;
@@ -42,7 +43,7 @@ pub(crate) async fn run(
     let mut tasks = JoinSet::new();
     for client in 0..clients {
         let channel = channels[client % channels.len()].clone();
-        tasks.spawn(closed_loop(kind, client as u64, channel, from, until));
+        tasks.spawn(closed_loop(kind, client as u64, directories, channel, from, until));
     }
     tokio::time::sleep_until(from.into()).await;
     let cpu_before = process::cpu_micros(&pids);
@@ -59,15 +60,19 @@ pub(crate) async fn run(
     Ok(outcome(&histogram, duration, cpu, rss, errors))
 }
 
-fn key_of(number: u64) -> Vec<u8> {
-    format!("bench/{number:010}").into_bytes()
+/// With one directory as it was before there were partitions, so that figures can be compared.
+fn key_of(number: u64, directories: u64) -> Vec<u8> {
+    match directories {
+        1 => format!("bench/{number:010}").into_bytes(),
+        _ => format!("bench/{:05}/{number:010}", number % directories).into_bytes(),
+    }
 }
 
 /// Puts every key that a get may ask for, unless they are there.
-async fn fill(channels: &[Channel]) -> Result<(), Failure> {
+async fn fill(channels: &[Channel], directories: u64) -> Result<(), Failure> {
     let mut client = KvClient::new(channels[0].clone());
-    let all = RangeRequest { count_only: true, range_end: key_of(KEYS).into(), ..Default::default() };
-    let all = RangeRequest { key: key_of(0).into(), ..all };
+    let all = RangeRequest { count_only: true, range_end: "bench0".into(), ..Default::default() };
+    let all = RangeRequest { key: "bench/".into(), ..all };
     if client.range(all).await?.into_inner().count >= KEYS as i64 {
         return Ok(());
     }
@@ -77,8 +82,11 @@ async fn fill(channels: &[Channel]) -> Result<(), Failure> {
         tasks.spawn(async move {
             for number in (filler..KEYS).step_by(FILLERS as usize) {
                 let value = vec![b'v'; VALUE_BYTES];
-                let put =
-                    PutRequest { key: key_of(number).into(), value: value.into(), ..Default::default() };
+                let put = PutRequest {
+                    key: key_of(number, directories).into(),
+                    value: value.into(),
+                    ..Default::default()
+                };
                 client.put(put).await?;
             }
             Ok(())
@@ -117,6 +125,7 @@ pub(crate) fn outcome(
 async fn closed_loop(
     kind: Kind,
     seed: u64,
+    directories: u64,
     channel: Channel,
     from: Instant,
     until: Instant,
@@ -129,7 +138,7 @@ async fn closed_loop(
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        let key = key_of(random % KEYS);
+        let key = key_of(random % KEYS, directories);
         let begun = Instant::now();
         if begun >= until {
             return Ok(times);

@@ -41,6 +41,12 @@ struct Options {
     /// What is measured
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Kind::Put, Kind::Get, Kind::Watch, Kind::Failover])]
     points: Vec<Kind>,
+    /// How many partitions quorate's clusters are made with
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    partitions: u32,
+    /// Over how many directories the keys of puts and gets are spread; keys of one directory are in one partition
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    directories: u64,
     /// Write every measurement here
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -97,13 +103,14 @@ async fn measure(options: &Options) -> Result<(), Failure> {
             // Who goes first changes from round to round.
             for turn in 0..systems.len() {
                 let (system, program) = &systems[(turn + round as usize) % systems.len()];
-                let mut cluster = Cluster::start(*system, program, &options.directory, nodes).await?;
+                let mut cluster =
+                    Cluster::start(*system, program, &options.directory, nodes, options.partitions).await?;
                 for &kind in options.points.iter().filter(|&&kind| kind != Kind::Failover) {
                     for &clients in &options.clients {
                         let point = Point { kind, nodes, clients };
                         let result = match kind {
                             Kind::Watch => watch::run(&cluster, clients, duration).await?,
-                            _ => load::run(&cluster, kind, clients, duration).await?,
+                            _ => load::run(&cluster, kind, clients, options.directories, duration).await?,
                         };
                         all.push(Measured { system: *system, round, point, result });
                         report::line(&all[all.len() - 1]);
