@@ -9,12 +9,13 @@ use quorate::config::{Config, ServeArgs};
 use quorate_api::pb;
 use quorate_api::pb::request_op::Request as Op;
 use quorate_consensus::{Message, ReadId};
-use quorate_node::peer::Outcome;
+use quorate_node::peer::{Outcome, ReadAnswer};
+use quorate_node::transaction::TxnMessage;
 use quorate_node::{PeerMessage, Ticket};
 use quorate_types::request::{PutLease, PutRequest, RangeRequest};
 use quorate_types::{
-    Bytes, Encode, Entry, EntryKind, GroupId, Index, KeyRange, LeaseId, PartitionId, Position, Rejection,
-    Request, Term,
+    Bytes, Encode, Entry, EntryKind, Footprint, GroupId, Index, KeyRange, LeaseId, PartitionId, Position,
+    Rejection, Request, Revision, Term, TxnId,
 };
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -605,7 +606,25 @@ fn absurd_messages(now: Term) -> Vec<PeerMessage> {
                     )
                 };
                 let said = group_messages.into_iter().filter(|message| term != now || !is_leaders(message));
-                messages.extend(said.map(|message| PeerMessage::Group { group, message }));
+                let meta = Term(number);
+                messages.extend(said.map(|message| PeerMessage::Group { group, meta, message }));
+                let keyspace = group.keyspace;
+                for confirmed in [false, true] {
+                    let ranges = vec![KeyRange::From(Bytes::new())];
+                    messages.push(PeerMessage::ReadAsk { reading: number, keyspace, ranges, confirmed });
+                }
+                let indexes = vec![(PartitionId(0), index), (PartitionId(77), Index(u64::MAX))];
+                let answer = ReadAnswer { revision: Revision(number), epoch: term, indexes };
+                messages.push(PeerMessage::ReadAnswer { reading: number, answer });
+                let (id, from) = (TxnId { home: group.partition, term, number }, PartitionId(number as u32));
+                let txn_messages = [
+                    TxnMessage::Prepare { id, footprint: Footprint::default(), wait: number == 0 },
+                    TxnMessage::Vote { id, from, outcome: None },
+                    TxnMessage::Finish { id, effects: None },
+                    TxnMessage::Finished { id, from },
+                    TxnMessage::Status { id, from },
+                ];
+                messages.extend(txn_messages.map(|message| PeerMessage::Txn { to: group, message }));
                 messages.push(PeerMessage::SnapshotPull { group, position, cursor: None });
                 messages.push(PeerMessage::SnapshotGone { group, position });
                 let outcome = Outcome(Err(Rejection::Unknown));

@@ -7,6 +7,7 @@
 #![allow(dead_code)] // Every test file uses another part.
 #![allow(unreachable_pub)]
 
+pub mod bank;
 pub mod client;
 pub mod damage;
 pub mod load;
