@@ -130,6 +130,10 @@ fn ci() -> Result<(), String> {
         step("simulation", &["cargo", "xtask", "sim", "--seeds", CI_SEEDS]),
         step("tour", &["cargo", "xtask", "tour"]),
         step("demo", &["cargo", "run", "--release", "--locked", "--", "demo", "--kills", "2"]),
+        step(
+            "demo of 16",
+            &["cargo", "run", "--release", "--locked", "--", "demo", "--kills", "2", "--partitions", "16"],
+        ),
     ];
     let mut times: Vec<(&str, Duration)> = Vec::new();
     for step in &steps {

@@ -1,7 +1,10 @@
 //! `quorate demo`: three real nodes, real input, and a leader killed again and again; then every
-//! acknowledged write is checked.
+//! acknowledged write is checked. With partitions there is a bank, too ([`bank`]).
 
-use crate::cli::{Target, prefix_end};
+mod bank;
+
+use crate::cli::{Target, partitions, prefix_end};
+use bank::Bank;
 use clap::Args;
 use quorate_api::pb;
 use std::collections::BTreeMap;
@@ -15,6 +18,8 @@ use tokio::sync::Mutex;
 const NODES: usize = 3;
 const WRITERS: usize = 8;
 const START_MAX: Duration = Duration::from_secs(20);
+/// Directories for each partition: some get more than others, as they are dealt out by a hash.
+const DIRECTORIES_EACH: usize = 8;
 /// Between two kills.
 const CALM: Duration = Duration::from_millis(2_500);
 /// How long a killed node stays away.
@@ -32,6 +37,10 @@ pub struct Demo {
     /// How often the leader is killed (kill -9)
     #[arg(long, default_value_t = 4)]
     kills: u32,
+    /// Into how many partitions the keys are dealt. With more than one the text goes to many directories, and a bank moves money
+    /// between accounts in all of them, whose total must never change
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    partitions: u32,
     /// Leave the cluster running and say how to reach it
     #[arg(long)]
     keep: bool,
@@ -104,7 +113,7 @@ impl Demo {
         }
         let directory = std::env::temp_dir().join(format!("quorate-demo-{}", std::process::id()));
         std::fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
-        let mut nodes = prepare(&directory)?;
+        let mut nodes = prepare(&directory, self.partitions)?;
         for node in &mut nodes {
             node.start()?;
         }
@@ -144,7 +153,9 @@ impl Demo {
         target: &Target,
         lines: Arc<Vec<String>>,
     ) -> Result<(), String> {
-        println!("three nodes start: {}", target.endpoints.join(", "));
+        let of =
+            if self.partitions > 1 { format!(" with {} partitions", self.partitions) } else { String::new() };
+        println!("three nodes{of} start: {}", target.endpoints.join(", "));
         let begun = Instant::now();
         let mut leader = wait_for_leader(target, None).await?;
         println!(
@@ -156,20 +167,30 @@ impl Demo {
         let progress = Arc::new(Progress::default());
         let clock = Instant::now();
         let writers: Vec<_> = (0..WRITERS)
-            .map(|writer| tokio::spawn(write(writer, target.clone(), lines.clone(), progress.clone(), clock)))
+            .map(|writer| {
+                let (target, lines, progress) = (target.clone(), lines.clone(), progress.clone());
+                tokio::spawn(write(writer, target, self.partitions, lines, progress, clock))
+            })
             .collect();
+        let bank = if self.partitions > 1 { Some(Bank::open(target).await?) } else { None };
         let mut gaps = Vec::new();
         for kill in 0..=self.kills {
             let before = progress.count.load(Ordering::Relaxed);
+            let money_before = bank.as_ref().map(Bank::counts).unwrap_or_default();
             let calm = Instant::now();
             tokio::time::sleep(CALM).await;
             let rate =
                 (progress.count.load(Ordering::Relaxed) - before) as f64 / calm.elapsed().as_secs_f64();
-            println!(
-                "{:>6.1} s  node {} leads, {rate:.0} writes/s",
-                begun.elapsed().as_secs_f64(),
-                leader + 1
-            );
+            let mut line = format!("node {} leads, {rate:.0} writes/s", leader + 1);
+            if let Some(bank) = &bank {
+                bank.problem().await?;
+                let money = bank.counts();
+                let transfers =
+                    (money.transfers - money_before.transfers) as f64 / calm.elapsed().as_secs_f64();
+                let audits = money.audits - money_before.audits;
+                line.push_str(&format!(", {transfers:.0} transfers/s over the partitions, {audits} audits"));
+            }
+            println!("{:>6.1} s  {line}", begun.elapsed().as_secs_f64());
             if kill == self.kills {
                 break;
             }
@@ -193,6 +214,10 @@ impl Demo {
         for writer in writers {
             writer.await.map_err(|error| format!("a writer failed: {error}"))?;
         }
+        let money = match bank {
+            Some(bank) => Some(bank.close().await?),
+            None => None,
+        };
         gaps.sort();
         let acknowledged = progress.acknowledged.lock().await;
         println!(
@@ -204,11 +229,29 @@ impl Demo {
         );
         check(target, &acknowledged).await?;
         println!("every acknowledged write is there, on all three nodes, and their histories are equal");
+        if let Some(money) = money {
+            println!(
+                "{} transfers between accounts all over the partitions ({} more met another's and were begun anew); {} audits at one revision each and \
+                 {} moves that a watcher followed: the total was always {}",
+                money.transfers,
+                money.conflicts,
+                money.audits,
+                money.watched,
+                bank::total()
+            );
+            let entries = partitions::entries(target, &target.endpoints[leader]).await?;
+            println!(
+                "{} partitions hold between {} and {} entries",
+                entries.len(),
+                entries.iter().min().unwrap_or(&0),
+                entries.iter().max().unwrap_or(&0)
+            );
+        }
         Ok(())
     }
 }
 
-fn prepare(directory: &Path) -> Result<Vec<Process>, String> {
+fn prepare(directory: &Path, partitions: u32) -> Result<Vec<Process>, String> {
     // Ports that are free now; held until all are chosen, so that they differ.
     let mut held = Vec::new();
     let mut port = || {
@@ -225,6 +268,7 @@ fn prepare(directory: &Path) -> Result<Vec<Process>, String> {
     let cluster: Vec<String> =
         addresses.iter().enumerate().map(|(at, (_, peer))| format!("n{}={peer}", at + 1)).collect();
     let cluster = cluster.join(",");
+    let partitions = partitions.to_string();
     let processes = addresses.into_iter().enumerate().map(|(at, (client, _))| {
         let name = format!("n{}", at + 1);
         let data = directory.join(&name).display().to_string();
@@ -238,6 +282,8 @@ fn prepare(directory: &Path) -> Result<Vec<Process>, String> {
             &client,
             "--initial-cluster",
             &cluster,
+            "--partitions",
+            &partitions,
         ];
         Process {
             child: None,
@@ -272,10 +318,19 @@ async fn wait_for_leader(target: &Target, gone: Option<usize>) -> Result<usize, 
     }
 }
 
+/// Where a line goes. A directory is in one partition, so several partitions need several.
+fn key_of(number: usize, partitions: u32) -> String {
+    match partitions {
+        1 => format!("demo/{number:08}"),
+        _ => format!("demo/{:04}/{number:08}", number % (partitions as usize * DIRECTORIES_EACH)),
+    }
+}
+
 /// Writes lines until told to stop; what fails is written again, through the next node.
 async fn write(
     writer: usize,
     target: Target,
+    partitions: u32,
     lines: Arc<Vec<String>>,
     progress: Arc<Progress>,
     clock: Instant,
@@ -284,7 +339,7 @@ async fn write(
     let mut number = writer;
     let mut channel = None;
     while !progress.stop.load(Ordering::Relaxed) {
-        let key = format!("demo/{number:08}");
+        let key = key_of(number, partitions);
         let value = lines[number % lines.len()].clone();
         let Some(connected) = channel.clone() else {
             channel = target.connect_to(&target.endpoints[at % NODES]).await.ok();
@@ -317,11 +372,11 @@ async fn write(
 
 /// Compares what every node has with what was acknowledged.
 async fn check(target: &Target, acknowledged: &BTreeMap<String, String>) -> Result<(), String> {
-    let mut hashes = Vec::new();
+    let mut newest = 0;
     for endpoint in &target.endpoints {
         let problem = |what: &str, error: &dyn std::fmt::Display| format!("{what} at {endpoint}: {error}");
         let channel = target.connect_to(endpoint).await.map_err(|error| error.to_string())?;
-        let mut client = pb::kv_client::KvClient::new(channel.clone()).max_decoding_message_size(1 << 30);
+        let mut client = pb::kv_client::KvClient::new(channel).max_decoding_message_size(1 << 30);
         let mut found = BTreeMap::new();
         let mut next = b"demo/".to_vec();
         loop {
@@ -336,6 +391,7 @@ async fn check(target: &Target, acknowledged: &BTreeMap<String, String>) -> Resu
                 .await
                 .map_err(|error| problem("reading", &error.message()))?
                 .into_inner();
+            newest = newest.max(page.header.as_ref().map_or(0, |header| header.revision));
             if let Some(last) = page.kvs.last() {
                 next = [&last.key[..], &[0]].concat();
             }
@@ -354,13 +410,30 @@ async fn check(target: &Target, acknowledged: &BTreeMap<String, String>) -> Resu
                 acknowledged.len()
             ));
         }
-        let mut client = pb::maintenance_client::MaintenanceClient::new(channel);
-        let hash = client.hash_kv(pb::HashKvRequest { revision: 0 }).await;
-        let hash = hash.map_err(|error| problem("hashing", &error.message()))?.into_inner();
-        hashes.push((hash.hash_revision, hash.hash));
+    }
+    let mut hashes = Vec::new();
+    for endpoint in &target.endpoints {
+        hashes.push(hash_at(target, endpoint, newest).await?);
     }
     if hashes.iter().any(|hash| *hash != hashes[0]) {
         return Err(format!("the nodes' histories differ: {hashes:?}"));
     }
     Ok(())
+}
+
+/// The hash of a node's history up to a revision, as soon as all of that is there.
+async fn hash_at(target: &Target, endpoint: &str, revision: i64) -> Result<u32, String> {
+    let begun = Instant::now();
+    loop {
+        let channel = target.connect_to(endpoint).await.map_err(|error| error.to_string())?;
+        let mut client = pb::maintenance_client::MaintenanceClient::new(channel);
+        match client.hash_kv(pb::HashKvRequest { revision }).await {
+            Ok(answer) => return Ok(answer.into_inner().hash),
+            Err(status) if begun.elapsed() > START_MAX => {
+                return Err(format!("hashing at {endpoint}: {}", status.message()));
+            }
+            // What was read there is there; what else there is by that revision may be on its way.
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
 }

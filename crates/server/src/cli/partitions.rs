@@ -1,6 +1,7 @@
 //! partitions: the slots, leaders and pace of every partition, put together from what each node says.
 
 use super::{CliError, Target, status};
+use quorate_types::KeyspaceId;
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -137,6 +138,14 @@ pub async fn partitions(target: &Target) -> Result<(), CliError> {
         0 => Ok(()),
         down => Err(CliError::Usage(format!("{down} of {members} nodes did not answer"))),
     }
+}
+
+/// How many entries each partition of the default keyspace has, as one node knows.
+pub(crate) async fn entries(target: &Target, endpoint: &str) -> Result<Vec<u64>, String> {
+    let told = ask(target, endpoint).await.map_err(|problem| format!("{endpoint}: {problem}"))?;
+    let of_default = |key: &(u32, u32)| key.0 == KeyspaceId::DEFAULT.0;
+    let entries = committed(std::iter::once(&told));
+    Ok(entries.into_iter().filter(|(key, _)| of_default(key)).map(|(_, entries)| entries).collect())
 }
 
 /// The furthest commit of each partition that anybody told of.
