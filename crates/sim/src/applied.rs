@@ -45,6 +45,8 @@ impl Shadow {
 struct First {
     entry: Entry,
     tick: u64,
+    /// When it was applied anywhere at all.
+    anywhere: u64,
 }
 
 /// What was applied.
@@ -89,6 +91,8 @@ pub struct Replayed {
     pub moments: Vec<Moment>,
     /// All leases that ever were, by grant.
     pub lives: Vec<LeaseLife>,
+    /// Every compaction of every partition, and when it was first applied anywhere.
+    pub compactions: Vec<(u64, Revision)>,
 }
 
 impl AppliedLog {
@@ -117,7 +121,7 @@ impl AppliedLog {
             };
             let first = self.entries.entry(index).or_insert_with(|| {
                 news.push(entry.clone());
-                First { entry: entry.clone(), tick }
+                First { entry: entry.clone(), tick, anywhere: tick }
             });
             if first.entry != *entry {
                 return Err(format!("two entries were applied at {index}: {:?} and {entry:?}", first.entry));
@@ -143,17 +147,18 @@ impl AppliedLog {
         let mut moments = vec![moment.clone()];
         let mut lives: Vec<LeaseLife> = Vec::new();
         let mut keys: BTreeMap<quorate_types::Key, Option<LeaseId>> = BTreeMap::new();
+        let mut compactions = Vec::new();
         let mut entries = Vec::new();
         for (group, log) in logs {
             let mut newest = 0;
-            for (index, First { entry, tick }) in &log.entries {
+            for (index, First { entry, tick, anywhere }) in &log.entries {
                 // What nobody answered for was there from its first day on, or never; nobody can tell.
                 newest = newest.max(*tick);
-                entries.push((newest, *group, *index, entry));
+                entries.push((newest, *group, *index, *anywhere, entry));
             }
         }
-        entries.sort_by_key(|(tick, group, index, _)| (*tick, *group, *index));
-        for (tick, _, index, entry) in entries {
+        entries.sort_by_key(|(tick, group, index, ..)| (*tick, *group, *index));
+        for (tick, _, index, anywhere, entry) in entries {
             moment.tick = tick;
             let bad = |error| format!("entry {index} does not decode: {error}");
             let effects = effects_of(entry).map_err(bad)?;
@@ -191,6 +196,7 @@ impl AppliedLog {
                     }
                     Effect::Compact { revision } => {
                         moment.compacted = moment.compacted.max(Some(*revision));
+                        compactions.push((anywhere, *revision));
                     }
                     Effect::LeaseCheckpoint { .. }
                     | Effect::LeaseHolder { .. }
@@ -199,7 +205,7 @@ impl AppliedLog {
             }
             moments.push(moment.clone());
         }
-        Ok(Replayed { moments, lives })
+        Ok(Replayed { moments, lives, compactions })
     }
 }
 

@@ -193,6 +193,23 @@ impl Truth<'_> {
 
     fn refusal(&self, call: &Call, request: &Request, rejection: &Rejection) -> Option<String> {
         match rejection {
+            // Moments follow the order in which partitions' entries were seen, so one partition's newest revision may hide another's: any
+            // revision will do that the call can have met.
+            Rejection::KeyNotFound if self.world.partitions > 1 => {
+                let moments = self.moments(call);
+                let (first, last) = (moments[0].revision, moments[moments.len() - 1].revision);
+                let mut met = self.states.range(first..).filter(|(revision, _)| {
+                    let applied = self.world.history.revisions.get(revision);
+                    let is_timely =
+                        applied.is_some_and(|(_, tick)| call.answered_tick.is_none_or(|end| *tick <= end));
+                    **revision <= last || is_timely
+                });
+                let at_first = self.state(first).into_iter();
+                let is_missing = |state: &State| Model::new(state, first).answer(request).is_none();
+                let was_missing =
+                    at_first.chain(met.by_ref().map(|(_, state)| state)).any(|state| is_missing(state));
+                (!was_missing).then(|| "at no time was a key missing".into())
+            }
             Rejection::KeyNotFound => self.once(call, "was a key missing", |moment| {
                 let state = self.state(moment.revision);
                 state.is_some_and(|state| Model::new(state, moment.revision).answer(request).is_none())
@@ -209,6 +226,15 @@ impl Truth<'_> {
 
     fn read_refusal(&self, call: &Call, rejection: &Rejection) -> Option<String> {
         match rejection {
+            // Whoever reads his own copy knows what any partition of it has compacted, before any leader answers for it.
+            Rejection::Compacted { asked, oldest } if self.world.partitions > 1 => {
+                let compacted = |(tick, revision): &(u64, Revision)| {
+                    revision == oldest && call.answered_tick.is_none_or(|answer| *tick <= answer)
+                };
+                let was_compacted =
+                    *oldest == Revision::FIRST || self.replayed.compactions.iter().any(compacted);
+                (!was_compacted || *asked > oldest.0 as i64).then(|| "at no time was it compacted".into())
+            }
             Rejection::Compacted { asked, oldest } => self.once(call, "was it compacted", |moment| {
                 moment.compacted.unwrap_or(Revision::FIRST) == *oldest && *asked <= oldest.0 as i64
             }),
