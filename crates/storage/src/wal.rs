@@ -20,6 +20,8 @@
 //! * Bytes of another segment, another place or another node never pass, because the checksum covers all three.
 //! * A segment begins with a frame that says where every group stands, so older segments can go once
 //!   nothing in them is needed.
+//! * A group that is removed ([`LogWrite::removal`]) is not named again, and pins no segment. Segments go oldest first, so the
+//!   removal outlives what it removes.
 //! * After the first error nothing more is written: what reached the disk is unknown.
 //!
 //! Caveat: damage to the very last frames, which nothing after them vouches for, looks like a torn tail. Only
@@ -310,14 +312,21 @@ impl<D: Disk> Wal<D> {
     }
 
     fn note(&mut self, writes: &[(GroupId, LogWrite)]) {
-        let Some(mut segment) = self.segments.last_entry() else { return };
         for (group, write) in writes {
+            if write.is_removal() {
+                self.groups.remove(group);
+                for segment in self.segments.values_mut() {
+                    segment.newest.remove(group);
+                }
+                continue;
+            }
             let (hard_state, start) = self.groups.entry(*group).or_default();
             *hard_state = write.hard_state.unwrap_or(*hard_state);
             if let Some(position) = write.restart.into_iter().chain(write.compact).max_by_key(|at| at.index) {
                 *start = if write.restart.is_some() { position } else { position.max(*start) };
             }
             if let Some(last) = write.entries.last() {
+                let Some(mut segment) = self.segments.last_entry() else { continue };
                 let newest = segment.get_mut().newest.entry(*group).or_default();
                 *newest = (*newest).max(last.index);
             }
@@ -521,6 +530,16 @@ fn read_all<D: Disk>(disk: &D, identity: u64) -> Result<Reading, OpenError> {
                     *newest = (*newest).max(last.index);
                     let span = report.groups.entry(group).or_insert((first.index, last.index));
                     *span = (span.0.min(first.index), span.1.max(last.index));
+                }
+                if write.is_removal() {
+                    // The segments before go first, so what is removed here cannot come up again.
+                    reading.groups.remove(&group);
+                    gaps.remove(&group);
+                    segment.newest.remove(&group);
+                    for earlier in reading.segments.values_mut() {
+                        earlier.newest.remove(&group);
+                    }
+                    continue;
                 }
                 let recovered = reading.groups.entry(group).or_default();
                 match fold(recovered, write, gaps.contains_key(&group)).map_err(|what| corrupt(at, what))? {

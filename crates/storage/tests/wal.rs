@@ -30,6 +30,10 @@ fn group(number: u64) -> GroupId {
 
 /// What a write means, as simply as it can be said.
 fn note(model: &mut Model, id: GroupId, write: &LogWrite) {
+    if write.is_removal() {
+        model.remove(&id);
+        return;
+    }
     let state = model.entry(id).or_default();
     if let Some(position) = write.restart {
         *state = Recovered { hard_state: state.hard_state, start: position, entries: Vec::new() };
@@ -49,12 +53,16 @@ fn random_write(random: &mut Random, state: &Recovered) -> LogWrite {
     let last = state.entries.last().map_or(state.start, Entry::position);
     let term = Term(last.term.0.max(1) + u64::from(random.below(10) == 0));
     let mut write = LogWrite::default();
+    if random.below(60) == 0 {
+        return LogWrite::removal();
+    }
     if random.below(3) == 0 {
         let (vote, commit) = (Some(NodeId(random.below(3) + 1)), last.index);
         write.hard_state = Some(HardState { term, vote, commit });
     }
     if random.below(60) == 0 {
-        write.restart = Some(Position { term, index: Index(last.index.0 + random.below(20)) });
+        // Never at the start, which has no term.
+        write.restart = Some(Position { term, index: Index(last.index.0 + 1 + random.below(20)) });
         return write;
     }
     let overwritten = if random.below(8) == 0 { random.below(state.entries.len() as u64 + 1) } else { 0 };

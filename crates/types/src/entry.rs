@@ -108,6 +108,18 @@ pub struct LogWrite {
 }
 
 impl LogWrite {
+    /// Removes a group from the log, as if it had never been: its keyspace is deleted. Nothing of the group may follow.
+    pub fn removal() -> Self {
+        Self { restart: Some(Position::default()), hard_state: Some(HardState::default()), ..Self::default() }
+    }
+
+    /// Whether it is a [`LogWrite::removal`].
+    pub fn is_removal(&self) -> bool {
+        self.restart == Some(Position::default())
+            && self.hard_state == Some(HardState::default())
+            && self.entries.is_empty()
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.restart.is_none()
