@@ -99,6 +99,11 @@ pub enum Notice {
         /// How many partitions it has.
         partitions: usize,
     },
+    /// A keyspace is deleted: it is not found any more, who watches it is to be told, and what is left of it is being removed.
+    KeyspaceDeleted {
+        /// Which.
+        keyspace: KeyspaceId,
+    },
     /// A follower fell behind the log; a snapshot is kept for it.
     SnapshotOffered {
         /// Of which group.

@@ -12,9 +12,11 @@
 //! * [`transaction`]: transactions over partitions.
 //! * [`peer`]: what nodes say to each other.
 //! * [`snapshots`]: serving snapshots to followers that fell behind, and fetching them.
+//! * [`administration`]: creating, listing and deleting keyspaces.
 //! * [`admission`]: how a node with a new data directory comes to take part.
 //! * [`retention`]: when the store is flushed and the log cut.
 
+pub mod administration;
 pub mod admission;
 pub mod effects;
 pub mod group;
@@ -27,6 +29,7 @@ pub mod sequencer;
 pub mod snapshots;
 pub mod transaction;
 
+pub use administration::{Administration, NewKeyspace, Order, Refused};
 pub use admission::{Life, Lives, Standing};
 pub use effects::{Effects, Grant, Notice, Ticket, WriteId};
 pub use group::GroupStatus;

@@ -98,6 +98,12 @@ impl<E: Engine> Sources<E> {
         out
     }
 
+    /// The group is not here any more.
+    pub(crate) fn forget(&mut self, group: GroupId) {
+        self.kept.retain(|(kept, _), _| *kept != group);
+        self.pulls.retain(|(_, pulled, ..)| *pulled != group);
+    }
+
     /// Drops what nobody asked for lately; says which followers it was kept for.
     pub(crate) fn drop_idle(&mut self, now: Tick, idle_ticks: u64) -> Vec<(GroupId, NodeId)> {
         let mut dropped = Vec::new();

@@ -52,6 +52,11 @@ impl Publication {
         self.published.settled.store(true, Ordering::SeqCst);
     }
 
+    /// The keyspace is deleted: whoever reads it, or is reading it now, is refused from now on.
+    pub fn close(&self) {
+        self.published.begin_replacing();
+    }
+
     /// Reads the keyspace in this store as far as it is published.
     pub fn reader<E>(&self, engine: E, keyspace: KeyspaceId) -> Reader<E> {
         Reader { engine, keyspace, published: Arc::clone(&self.published) }

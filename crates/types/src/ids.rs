@@ -65,6 +65,8 @@ impl KeyspaceId {
     pub const SYSTEM: Self = Self(0);
     /// The keyspace a stock etcd client talks to.
     pub const DEFAULT: Self = Self(1);
+    /// The first of those that are created on demand.
+    pub const FIRST_CREATED: Self = Self(2);
 }
 
 impl Term {

@@ -31,6 +31,8 @@ pub const PARTITIONS_MAX: u32 = 1024;
 pub const NAME_BYTES_MAX: usize = 64;
 
 const ROWS: &str = "keyspaces/";
+/// Among the rows, but not a keyspace's: the id of the next keyspace.
+const NEXT: &str = "keyspaces/next";
 /// The first byte of a stored map; a change of layout is a new one.
 const VERSION: u8 = 1;
 
@@ -226,6 +228,12 @@ impl KeyspaceMap {
     /// What all [`KeyspaceMap::row_key`]s begin with.
     pub fn rows() -> Key {
         Key::from_static(ROWS.as_bytes())
+    }
+
+    /// Where the id of the next keyspace is stored in the system keyspace. A keyspace is created in one transaction with
+    /// raising it, so an id below it that has no row belongs to a keyspace that was deleted, and never comes again.
+    pub fn next_id_key() -> Key {
+        Key::from_static(NEXT.as_bytes())
     }
 
     /// Whose row it is; `None` for a key that [`KeyspaceMap::row_key`] does not give.

@@ -38,6 +38,15 @@ impl Agenda {
         }
     }
 
+    /// The group is not here any more.
+    pub(super) fn forget(&mut self, id: GroupId) {
+        self.awake.remove(&id);
+        self.large.remove(&id);
+        if let Some(due) = self.due_of.remove(&id) {
+            self.due.remove(&(due, id));
+        }
+    }
+
     /// The groups that need this tick.
     pub(super) fn at(&self, now: Tick) -> BTreeSet<GroupId> {
         let due = self.due.iter().take_while(|(due, _)| *due <= now).map(|(_, id)| *id);

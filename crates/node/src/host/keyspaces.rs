@@ -85,6 +85,7 @@ impl<E: Engine> Host<E> {
             }
         }
         let quorate_partition::Applied { changes, compacted, shared } = applied;
+        self.use_space(id.keyspace, &changes);
         if changes.is_empty() && compacted.is_none() {
             return Ok(());
         }
@@ -122,6 +123,7 @@ impl<E: Engine> Host<E> {
         let Some(partition) = self.groups.get_mut(&id).and_then(Group::partition_mut) else { return Ok(()) };
         partition.set_rules(rules);
         let revision = partition.revision();
+        self.count_anew(id.keyspace);
         if id == GroupId::META {
             self.load_maps()?;
         }
@@ -263,7 +265,7 @@ impl<E: Engine> Host<E> {
         others.fold(own, |rest, taken| rest.subtract(&taken))
     }
 
-    fn groups_of(&self, id: KeyspaceId) -> impl Iterator<Item = GroupId> + '_ {
+    pub(super) fn groups_of(&self, id: KeyspaceId) -> impl Iterator<Item = GroupId> + '_ {
         self.groups.keys().copied().filter(move |group| group.keyspace == id)
     }
 }

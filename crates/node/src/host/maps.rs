@@ -15,12 +15,22 @@ use quorate_types::request::{
 use quorate_types::{
     Bytes, Decode, Encode, Event, Fault, GroupId, KeyRange, KeyValue, KeyspaceId, KeyspaceMap, Request,
 };
+use std::collections::BTreeSet;
 
 impl<E: Engine> Host<E> {
     /// Takes the maps that the meta group's state holds.
     pub(super) fn load_maps(&mut self) -> Result<(), Fault> {
-        for pair in self.scan_meta(KeyRange::prefix(KeyspaceMap::rows()))? {
-            self.take_map(&pair)?;
+        let is_whole = self.groups.get(&GroupId::META).is_some_and(|meta| meta.partition().is_some());
+        let rows = self.scan_meta(KeyRange::prefix(KeyspaceMap::rows()))?;
+        for pair in &rows {
+            self.take_row(pair)?;
+        }
+        if is_whole {
+            // Those that were here, and went while this node did not hear of it.
+            let found: BTreeSet<KeyspaceId> =
+                rows.iter().filter_map(|pair| KeyspaceMap::parse_row_key(&pair.key)).collect();
+            self.maps.retain(|id, _| found.contains(id));
+            self.remove_the_gone()?;
         }
         Ok(())
     }
@@ -31,7 +41,7 @@ impl<E: Engine> Host<E> {
         Ok(found.into_iter().next().map(|pair| pair.value))
     }
 
-    fn scan_meta(&self, range: KeyRange) -> Result<Vec<KeyValue>, Fault> {
+    pub(super) fn scan_meta(&self, range: KeyRange) -> Result<Vec<KeyValue>, Fault> {
         let Some(meta) = self.groups.get(&GroupId::META) else { return Ok(Vec::new()) };
         match meta.reader.range(&RangeRequest::new(range), meta.reader.revision()) {
             Ok((_, answer)) => Ok(answer.pairs),
@@ -43,19 +53,31 @@ impl<E: Engine> Host<E> {
 
     pub(super) fn on_map_event(&mut self, event: &Event) -> Result<(), Fault> {
         match event {
-            Event::Put(pair) => self.take_map(pair),
-            Event::Delete { .. } => Ok(()),
+            Event::Put(pair) => self.take_row(pair),
+            Event::Delete { key, .. } => {
+                let Some(keyspace) = KeyspaceMap::parse_row_key(key) else { return Ok(()) };
+                self.remove_keyspace(keyspace);
+                if self.sequencer.is_some() { self.remove_marks() } else { Ok(()) }
+            }
         }
     }
 
-    fn take_map(&mut self, pair: &KeyValue) -> Result<(), Fault> {
+    fn take_row(&mut self, pair: &KeyValue) -> Result<(), Fault> {
+        if pair.key == KeyspaceMap::next_id_key() {
+            let next = KeyspaceId::from_bytes(pair.value.clone())
+                .map_err(|cause| Fault::new("reading the id of the next keyspace", cause))?;
+            self.next_keyspace = self.next_keyspace.max(next);
+            return Ok(());
+        }
         let Some(keyspace) = KeyspaceMap::parse_row_key(&pair.key) else { return Ok(()) };
         let map = KeyspaceMap::from_bytes(pair.value.clone())
             .map_err(|cause| Fault::new(format!("reading the map of keyspace {keyspace}"), cause))?;
         self.router.set(&map);
         let partitions: Vec<GroupId> =
             map.partitions.iter().map(|partition| GroupId { keyspace, partition: partition.id }).collect();
+        let quota_bytes = map.quota_bytes;
         self.maps.insert(keyspace, map);
+        self.set_quota(keyspace, quota_bytes);
         let is_sequenced = self.is_sequenced(keyspace);
         let shared = self.keyspace(keyspace)?;
         if is_sequenced {

@@ -9,8 +9,10 @@
 //! * [`sequencing`]: where revisions come from.
 //! * [`transacting`]: transactions over partitions.
 //! * [`reading`]: reads over partitions.
+//! * [`removal`]: keyspaces that are deleted.
 //! * [`space`]: whose disks run full.
 //! * [`transfers`]: snapshots as the groups see them.
+//! * [`usage`]: how much of a keyspace's quota is used.
 
 mod agenda;
 mod joining;
@@ -18,11 +20,13 @@ mod keyspaces;
 mod liveness;
 mod maps;
 mod reading;
+mod removal;
 mod requests;
 mod sequencing;
 mod space;
 mod transacting;
 mod transfers;
+mod usage;
 
 use crate::admission::{Admission, Standing};
 use crate::effects::{Effects, Notice, Ticket, WriteId};
@@ -44,9 +48,11 @@ use quorate_types::{
     PartitionId, Position, Rejection, Request, Term, Tick, TxnId,
 };
 use reading::{Purpose, Reading};
+use removal::Removals;
 use requests::propose;
 use space::Space;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use usage::Usage;
 
 /// How often everything that waits is looked through for what came too late, in ticks.
 const TIMEOUT_SCAN_TICKS: u64 = 10;
@@ -66,6 +72,11 @@ pub struct Host<E: Engine> {
     /// Logs of groups that the maps this node has do not name yet.
     unopened: BTreeMap<GroupId, Recovered>,
     maps: BTreeMap<KeyspaceId, KeyspaceMap>,
+    /// The id of the next keyspace, as far as is known here.
+    next_keyspace: KeyspaceId,
+    removals: Removals,
+    /// Of the keyspaces that have a quota.
+    usages: BTreeMap<KeyspaceId, Usage>,
     /// Requests that wait for the first map.
     unrouted: Vec<(KeyspaceId, Work)>,
     /// The role, while this node leads the meta group.
@@ -140,6 +151,9 @@ impl<E: Engine> Host<E> {
             voters,
             unopened: logs,
             maps: BTreeMap::new(),
+            next_keyspace: KeyspaceId::FIRST_CREATED,
+            removals: Removals::default(),
+            usages: BTreeMap::new(),
             unrouted: Vec::new(),
             sequencer: None,
             raise_marks_next: false,
@@ -306,6 +320,8 @@ impl<E: Engine> Host<E> {
         self.now = self.now.after(1);
         self.sources.refill(self.options.snapshot_bytes_per_tick);
         self.tick_compaction()?;
+        self.tick_removals()?;
+        self.tick_usage()?;
         for id in self.agenda.at(self.now) {
             self.tick_group(id)?;
         }
@@ -543,6 +559,7 @@ impl<E: Engine> Host<E> {
                 self.dirty.insert(*id);
             }
         }
+        self.remove_logs();
     }
 
     /// The node's log could be shorter if these groups let go of their oldest entries.
@@ -606,10 +623,11 @@ impl<E: Engine> Host<E> {
             self.writing.push_back((self.write, parts));
             self.out.persist = Some((self.write, writes));
         }
-        if !self.is_flushing && self.agenda.is_flush_wanted() {
+        if !self.is_flushing && (self.agenda.is_flush_wanted() || self.removals.wants_flush()) {
             self.is_flushing = true;
             self.out.flush = true;
             self.agenda.flush_begins();
+            self.removals.flush_begins();
             for group in self.groups.values_mut() {
                 group.flushing = Some(group.applied());
             }
@@ -784,7 +802,7 @@ impl<E: Engine> Host<E> {
 
     /// The group is led here, and what earlier leaders committed is applied.
     fn begin_serving(&mut self, id: GroupId) -> Result<(), Fault> {
-        let (now, is_refusing) = (self.now, self.space.is_refusing);
+        let (now, is_refusing) = (self.now, self.is_refusing(id.keyspace));
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         let State::Ready(partition) = &mut group.state else { return Ok(()) };
         group.is_serving = true;

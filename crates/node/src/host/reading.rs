@@ -249,6 +249,15 @@ impl<E: Engine> Host<E> {
         Ok(())
     }
 
+    /// The keyspace is deleted.
+    pub(super) fn end_readings(&mut self, keyspace: KeyspaceId) {
+        for (_, reading) in self.readings.extract_if(.., |_, reading| reading.keyspace == keyspace) {
+            if let Purpose::Client(ticket) = reading.purpose {
+                self.out.grants.push((ticket, Err(Rejection::KeyspaceNotFound)));
+            }
+        }
+    }
+
     /// Questions that were not answered are asked again, until their time is over.
     pub(super) fn tick_readings(&mut self) -> Result<(), Fault> {
         let now = self.now;

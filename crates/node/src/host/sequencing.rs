@@ -23,7 +23,7 @@ use quorate_consensus::Consensus;
 use quorate_mvcc::engine::Engine;
 use quorate_types::request::{PutLease, PutRequest};
 use quorate_types::{
-    Bytes, Decode, Encode, Event, Fault, GroupId, Index, KeyspaceId, NodeId, PartitionId, Position,
+    Bytes, Decode, Encode, Event, Fault, GroupId, Index, KeyRange, KeyspaceId, NodeId, PartitionId, Position,
     Rejection, Request, Revision, Term, Tick,
 };
 
@@ -43,8 +43,13 @@ pub(super) enum Count {
     Wait,
 }
 
-fn mark_key(keyspace: KeyspaceId) -> Bytes {
+pub(super) fn mark_key(keyspace: KeyspaceId) -> Bytes {
     [MARKS, format!("{:08x}", keyspace.0).as_bytes()].concat().into()
+}
+
+fn keyspace_of_mark(key: &[u8]) -> Option<KeyspaceId> {
+    let number = std::str::from_utf8(key.strip_prefix(MARKS)?).ok()?;
+    u32::from_str_radix(number, 16).ok().map(KeyspaceId)
 }
 
 impl<E: Engine> Host<E> {
@@ -84,6 +89,7 @@ impl<E: Engine> Host<E> {
         self.sequencer = Some(Sequencer::new(meta.term));
         self.open_counters()?;
         self.bootstrap()?;
+        self.remove_marks()?;
         self.arrange_sequencing()
     }
 
@@ -99,6 +105,12 @@ impl<E: Engine> Host<E> {
             }
         }
         self.raise_marks()
+    }
+
+    /// The keyspaces that have a mark.
+    pub(super) fn marked_keyspaces(&self) -> Result<Vec<KeyspaceId>, Fault> {
+        let marks = self.scan_meta(KeyRange::prefix(Bytes::from_static(MARKS)))?;
+        Ok(marks.iter().filter_map(|pair| keyspace_of_mark(&pair.key)).collect())
     }
 
     /// Proposes the high-water marks that are wanted.
@@ -130,12 +142,9 @@ impl<E: Engine> Host<E> {
     /// A key of the system keyspace was put: a mark, or the map of a keyspace.
     pub(super) fn on_meta_event(&mut self, event: &Event) -> Result<(), Fault> {
         if let (Event::Put(pair), Some(sequencer)) = (event, &mut self.sequencer)
-            && let Some(number) = pair.key.strip_prefix(MARKS)
-            && let Some(keyspace) =
-                std::str::from_utf8(number).ok().and_then(|hex| u32::from_str_radix(hex, 16).ok())
+            && let Some(keyspace) = keyspace_of_mark(&pair.key)
             && let Ok(mark) = Revision::from_bytes(pair.value.clone())
         {
-            let keyspace = KeyspaceId(keyspace);
             sequencer.marked(keyspace, mark);
             for partition in self.router.partitions(keyspace).to_vec() {
                 self.wake_waiting(GroupId { keyspace, partition });

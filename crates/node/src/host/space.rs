@@ -56,10 +56,8 @@ impl<E: Engine> Host<E> {
         let is_refusing = self.space.is_short || !has_quorum;
         if is_refusing != self.space.is_refusing {
             self.space.is_refusing = is_refusing;
-            for group in self.groups.values_mut() {
-                if let Some(partition) = group.partition_mut() {
-                    partition.set_no_space(is_refusing);
-                }
+            for keyspace in self.router.keyspaces() {
+                self.refuse_or_not(keyspace);
             }
         }
     }

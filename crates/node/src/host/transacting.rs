@@ -203,7 +203,7 @@ impl<E: Engine> Host<E> {
     fn decide(&mut self, keyspace: KeyspaceId, id: TxnId) -> Result<(), Fault> {
         let home = GroupId { keyspace, partition: id.home };
         let count = self.count(home);
-        let no_space = self.space.is_refusing;
+        let no_space = self.is_refusing(keyspace);
         let Some(attempt) = self.attempts.get_mut(&(keyspace, id)) else { return Ok(()) };
         let terms = attempt.terms();
         let Count::Sequenced(at) = count else {

@@ -1,0 +1,280 @@
+//! Creating, listing and deleting keyspaces: transactions of the system keyspace.
+//!
+//! Pure: [`Administration`] says what to ask the system keyspace, is told the answer, and says what to ask next or that it is done. All of an order
+//! is one transaction, which finds everything as it was read or changes nothing; then the order reads anew, so often.
+//!
+//! * A creation reads all maps and the next id, and puts the new map and the id after, if the id is still the next one. Of two
+//!   creations at once one finds it taken: so neither an id nor a name is given twice.
+//! * A deletion removes the map's row if it is still as it was read. What follows from that is each node's own affair (`host/removal.rs`).
+//!
+//! An answer that is lost leaves open whether the order was carried out; the list says. Carried out again, it is refused.
+
+use quorate_types::map::is_name;
+use quorate_types::reply::OperationAnswer;
+use quorate_types::request::{
+    Compare, CompareResult, CompareTarget, DeleteRequest, Operation, PutLease, PutRequest, RangeRequest,
+    TxnRequest,
+};
+use quorate_types::{
+    Answer, Decode, Encode, Key, KeyRange, KeyValue, KeyspaceId, KeyspaceMap, Malformed, MapError, Reply,
+    Request, Rules,
+};
+use std::fmt;
+
+/// Keyspaces of a cluster; one more is refused.
+pub const KEYSPACES_MAX: usize = 256;
+/// So often is an order tried that others get in the way of.
+const ATTEMPTS_MAX: u32 = 8;
+
+/// What an operator wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// A new keyspace.
+    Create(NewKeyspace),
+    /// All of them.
+    List,
+    /// The end of one, and of everything in it.
+    Delete {
+        /// Which.
+        name: String,
+    },
+}
+
+/// A keyspace to be created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewKeyspace {
+    /// What clients will call it.
+    pub name: String,
+    /// With how many partitions it begins.
+    pub partitions: u32,
+    /// Which keys are not placed by their directory.
+    pub rules: Rules,
+    /// The space it may take.
+    pub quota_bytes: Option<u64>,
+}
+
+/// Why an order was not carried out. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// There is one of that name.
+    Exists {
+        /// The name.
+        name: String,
+    },
+    /// There is none of that name.
+    NotFound {
+        /// The name.
+        name: String,
+    },
+    /// The system's and the default one are always there.
+    Permanent {
+        /// The name.
+        name: String,
+    },
+    /// The map that it would have is not one.
+    Map(MapError),
+    /// A quota in which nothing fits.
+    QuotaZero,
+    /// [`KEYSPACES_MAX`] are there, or the ids have run out.
+    TooMany,
+    /// Others changed the keyspaces each time.
+    Contended,
+    /// What is stored is not what this version writes.
+    Malformed(Malformed),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exists { name } => write!(f, "keyspace {name} exists already"),
+            Self::NotFound { name } => write!(f, "keyspace {name} does not exist"),
+            Self::Permanent { name } => {
+                write!(f, "keyspace {name} is always there: it is not created or deleted")
+            }
+            Self::Map(error) => write!(f, "{error}"),
+            Self::QuotaZero => write!(f, "a quota of 0 bytes would take no write; leave it out for none"),
+            Self::TooMany => {
+                write!(f, "a cluster has no more than {KEYSPACES_MAX} keyspaces; delete one first")
+            }
+            Self::Contended => {
+                write!(f, "others change the keyspaces at the same time; nothing has happened, try again")
+            }
+            Self::Malformed(cause) => write!(f, "reading the keyspaces: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl From<MapError> for Refused {
+    fn from(error: MapError) -> Self {
+        Self::Map(error)
+    }
+}
+
+impl From<Malformed> for Refused {
+    fn from(cause: Malformed) -> Self {
+        Self::Malformed(cause)
+    }
+}
+
+/// What comes next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Ask this of the system keyspace.
+    Ask(Request),
+    /// The order is carried out: this is what was created or deleted, or all that there are, by id.
+    Done(Vec<KeyspaceMap>),
+}
+
+/// An order on its way.
+#[derive(Clone, Debug)]
+pub struct Administration {
+    order: Order,
+    /// What the transaction that was asked for does; `None` while the keyspaces are being read.
+    changing: Option<KeyspaceMap>,
+    attempts: u32,
+}
+
+/// The keyspaces as they were read.
+struct Found {
+    maps: Vec<(KeyspaceMap, KeyValue)>,
+    next: KeyspaceId,
+    /// When the next id was last changed; 0: never.
+    next_modified: i64,
+}
+
+impl Administration {
+    /// Begins: refuses what is wrong in itself, or says what to ask first.
+    pub fn begin(order: Order) -> Result<(Self, Request), Refused> {
+        match &order {
+            Order::Create(new) => {
+                if is_permanent(&new.name) {
+                    return Err(Refused::Exists { name: new.name.clone() });
+                }
+                if new.quota_bytes == Some(0) {
+                    return Err(Refused::QuotaZero);
+                }
+                new.map(KeyspaceId::FIRST_CREATED)?;
+            }
+            Order::Delete { name } if is_permanent(name) => {
+                return Err(Refused::Permanent { name: name.clone() });
+            }
+            Order::Delete { name } if !is_name(name) => return Err(Refused::Map(MapError::Name)),
+            Order::Delete { .. } | Order::List => {}
+        }
+        Ok((Self { order, changing: None, attempts: 0 }, read()))
+    }
+
+    /// Takes the answer to what was asked last.
+    pub fn answered(&mut self, reply: Reply) -> Result<Step, Refused> {
+        let Answer::Txn(answer) = reply.answer else {
+            return Err(Malformed("the answer to a transaction").into());
+        };
+        if let Some(map) = self.changing.take() {
+            if answer.succeeded {
+                return Ok(Step::Done(vec![map]));
+            }
+            self.attempts += 1;
+            return if self.attempts < ATTEMPTS_MAX {
+                Ok(Step::Ask(read()))
+            } else {
+                Err(Refused::Contended)
+            };
+        }
+        let Some(OperationAnswer::Range(_, answer)) = answer.responses.into_iter().next() else {
+            return Err(Malformed("the answer to a range").into());
+        };
+        let found = Found::from(answer.pairs)?;
+        let (map, txn) = match &self.order {
+            Order::List => {
+                let all = found.maps.into_iter().map(|(map, _)| map);
+                return Ok(Step::Done(all.collect()));
+            }
+            Order::Create(new) => found.create(new)?,
+            Order::Delete { name } => found.delete(name)?,
+        };
+        self.changing = Some(map);
+        Ok(Step::Ask(Request::Txn(txn)))
+    }
+}
+
+impl NewKeyspace {
+    fn map(&self, id: KeyspaceId) -> Result<KeyspaceMap, MapError> {
+        KeyspaceMap::new(id, self.name.clone(), self.partitions, self.rules.clone(), self.quota_bytes)
+    }
+}
+
+impl Found {
+    fn from(pairs: Vec<KeyValue>) -> Result<Self, Malformed> {
+        let mut found = Self { maps: Vec::new(), next: KeyspaceId::FIRST_CREATED, next_modified: 0 };
+        for pair in pairs {
+            if pair.key == KeyspaceMap::next_id_key() {
+                found.next = KeyspaceId::from_bytes(pair.value.clone())?;
+                found.next_modified = modified(&pair);
+            } else if KeyspaceMap::parse_row_key(&pair.key).is_some() {
+                found.maps.push((KeyspaceMap::from_bytes(pair.value.clone())?, pair));
+            }
+        }
+        Ok(found)
+    }
+
+    fn by_name(&self, name: &str) -> Option<&(KeyspaceMap, KeyValue)> {
+        self.maps.iter().find(|(map, _)| map.name == name)
+    }
+
+    fn create(&self, new: &NewKeyspace) -> Result<(KeyspaceMap, TxnRequest), Refused> {
+        if self.by_name(&new.name).is_some() {
+            return Err(Refused::Exists { name: new.name.clone() });
+        }
+        let after = self.next.0.checked_add(1).filter(|_| self.maps.len() < KEYSPACES_MAX);
+        let after = KeyspaceId(after.ok_or(Refused::TooMany)?);
+        let map = new.map(self.next)?;
+        let put = |key, value| {
+            let lease = PutLease::Detach;
+            Operation::Put(PutRequest { key, value: Some(value), lease, previous: false })
+        };
+        let txn = TxnRequest {
+            compares: vec![unchanged(KeyspaceMap::next_id_key(), self.next_modified)],
+            success: vec![
+                put(KeyspaceMap::next_id_key(), after.encoded()),
+                put(KeyspaceMap::row_key(map.id), map.encoded()),
+            ],
+            failure: Vec::new(),
+        };
+        Ok((map, txn))
+    }
+
+    fn delete(&self, name: &str) -> Result<(KeyspaceMap, TxnRequest), Refused> {
+        let (map, pair) = self.by_name(name).ok_or_else(|| Refused::NotFound { name: name.to_owned() })?;
+        let range = KeyRange::Single(pair.key.clone());
+        let txn = TxnRequest {
+            compares: vec![unchanged(pair.key.clone(), modified(pair))],
+            success: vec![Operation::DeleteRange(DeleteRequest { range, previous: false })],
+            failure: Vec::new(),
+        };
+        Ok((map.clone(), txn))
+    }
+}
+
+fn is_permanent(name: &str) -> bool {
+    matches!(name, "system" | "default")
+}
+
+fn modified(pair: &KeyValue) -> i64 {
+    i64::try_from(pair.modified.0).unwrap_or(i64::MAX)
+}
+
+fn unchanged(key: Key, modified: i64) -> Compare {
+    Compare {
+        range: KeyRange::Single(key),
+        result: CompareResult::Equal,
+        target: CompareTarget::Modified(modified),
+    }
+}
+
+/// All maps and the next id, which stands among them. A transaction, because the leader answers it, whichever node is asked.
+fn read() -> Request {
+    let all = RangeRequest::new(KeyRange::prefix(KeyspaceMap::rows()));
+    Request::Txn(TxnRequest { success: vec![Operation::Range(all)], ..TxnRequest::default() })
+}
