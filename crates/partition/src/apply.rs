@@ -12,8 +12,9 @@ use quorate_mvcc::layout::{self, ChangeKind};
 use quorate_types::record::Stored;
 use quorate_types::{
     Bytes, Changes, Command, Committed, Decide, Decode, Effect, Encode, Entry, EntryKind, Event, Fault, Key,
-    KeyValue, LeaseId, Malformed, Prepared, Record, Revision, Stamp, Tick, TxnId,
+    KeyValue, LeaseId, Malformed, Part, Prepared, Record, Revision, Stamp, Tick, TxnId,
 };
+use std::collections::BTreeMap;
 use twox_hash::XxHash3_64;
 
 /// What was applied, for those who watch.
@@ -23,8 +24,17 @@ pub struct Applied {
     pub changes: Vec<Changes>,
     /// History before this revision is gone.
     pub compacted: Option<Revision>,
-    /// Of the revisions among the changes, those that other partitions have parts of.
-    pub shared: Vec<Revision>,
+    /// Revisions of transactions over partitions that have a part here, or were decided here.
+    pub shared: BTreeMap<Revision, Share>,
+}
+
+/// What one partition says of a revision that several may have parts of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Whether there is a part here.
+    pub is_part: bool,
+    /// How many partitions have one; the transaction's home knows.
+    pub parts: Option<usize>,
 }
 
 impl<E: Engine> Partition<E> {
@@ -74,6 +84,9 @@ impl<E: Engine> Partition<E> {
                 EntryKind::Decide => match decode(entry)? {
                     Decide::Commit { id, own, others } => {
                         let row = state::decided_row(self.group, id);
+                        if let Some((revision, parts)) = parts_of(&own, &others) {
+                            applied.shared.entry(revision).or_default().parts = Some(parts);
+                        }
                         if !others.is_empty() {
                             batch.put(Table::State, row.clone(), layout::encode(Table::State, &row, &others));
                             self.decided.insert(id, others);
@@ -219,7 +232,7 @@ impl<E: Engine> Partition<E> {
         if let Some(Stamp { revision, .. }) = last {
             applied.changes.push(Changes { revision, events: events.into() });
             if is_part {
-                applied.shared.push(revision);
+                applied.shared.entry(revision).or_default().is_part = true;
             }
         }
         Ok(())
@@ -267,6 +280,14 @@ struct Tail<'a> {
     head: &'a mut Head,
     batch: &'a mut Batch,
     applied: &'a mut Applied,
+}
+
+/// The revision of a decided transaction, if it has one, and how many partitions change keys at it.
+fn parts_of(own: &[Effect], others: &[Part]) -> Option<(Revision, usize)> {
+    let all = std::iter::once(own).chain(others.iter().map(|part| &part.effects[..]));
+    let mut stamps = all.filter_map(|effects| effects.iter().find_map(Effect::stamp)).peekable();
+    let revision = stamps.peek()?.revision;
+    Some((revision, stamps.count()))
 }
 
 fn decode<T: Decode>(entry: &Entry) -> Result<T, Fault> {

@@ -31,7 +31,7 @@ mod view;
 pub mod watch;
 mod writer;
 
-pub use apply::Applied;
+pub use apply::{Applied, Share};
 pub use error::ReadError;
 pub use evaluate::Evaluated;
 pub use footprint::{Places, Touched};

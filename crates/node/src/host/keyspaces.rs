@@ -33,8 +33,22 @@ pub(super) struct Keyspace {
 enum Waiting {
     /// All of it.
     Whole(Changes),
-    /// A part; the rest is in other partitions, and the order among the parts in the store.
-    Part,
+    /// Parts, in several partitions; the order among them is in the store.
+    Parts {
+        /// So many are applied.
+        seen: usize,
+        /// Of so many, once the transaction's home has said.
+        of: Option<usize>,
+    },
+}
+
+impl Waiting {
+    fn is_whole(&self) -> bool {
+        match self {
+            Self::Whole(_) => true,
+            Self::Parts { seen, of } => Some(*seen) == *of,
+        }
+    }
 }
 
 impl<E: Engine> Host<E> {
@@ -86,7 +100,7 @@ impl<E: Engine> Host<E> {
         }
         let quorate_partition::Applied { changes, compacted, shared } = applied;
         self.use_space(id.keyspace, &changes);
-        if changes.is_empty() && compacted.is_none() {
+        if changes.is_empty() && compacted.is_none() && shared.is_empty() {
             return Ok(());
         }
         if !self.is_sequenced(id.keyspace) {
@@ -100,8 +114,15 @@ impl<E: Engine> Host<E> {
         }
         let keyspace = self.keyspace(id.keyspace)?;
         keyspace.compacted = keyspace.compacted.max(compacted);
-        for changes in changes {
-            let is_part = shared.contains(&changes.revision);
+        for (revision, share) in &shared {
+            let waiting =
+                keyspace.waiting.entry(*revision).or_insert(Waiting::Parts { seen: 0, of: None });
+            if let Waiting::Parts { seen, of } = waiting {
+                *seen += usize::from(share.is_part);
+                *of = of.or(share.parts);
+            }
+        }
+        for changes in changes.into_iter().filter(|changes| !shared.contains_key(&changes.revision)) {
             let bytes: usize = changes.events.iter().map(Event::size).sum();
             if keyspace.waiting_bytes + bytes > WAITING_BYTES_MAX {
                 keyspace.dropped =
@@ -109,12 +130,29 @@ impl<E: Engine> Host<E> {
                 keyspace.waiting.clear();
                 keyspace.waiting_bytes = 0;
             }
-            keyspace.waiting_bytes += if is_part { 0 } else { bytes };
-            let revision = changes.revision;
-            keyspace.waiting.insert(revision, if is_part { Waiting::Part } else { Waiting::Whole(changes) });
+            keyspace.waiting_bytes += bytes;
+            keyspace.waiting.insert(changes.revision, Waiting::Whole(changes));
         }
         self.wants_settled.insert(id.keyspace);
         Ok(())
+    }
+
+    /// Where the sequencer is elsewhere: revisions are given out one after the other, so what is applied here without a gap is all there is.
+    /// A gap stays when a sequencer or a leader died; then the sequencer is asked ([`Host::tick_settling`]).
+    pub(super) fn settle_contiguous(&mut self, id: KeyspaceId) -> Result<(), Fault> {
+        let Some(known) = self.published_revision(id) else { return Ok(()) };
+        let Some(keyspace) = self.keyspaces.get(&id).filter(|keyspace| keyspace.publication.is_settled())
+        else {
+            return Ok(());
+        };
+        let mut settled = known;
+        for (revision, waiting) in keyspace.waiting.range(known.next()..) {
+            if *revision != settled.next() || !waiting.is_whole() {
+                break;
+            }
+            settled = *revision;
+        }
+        if settled > known { self.settled_at(id, settled) } else { Ok(()) }
     }
 
     /// A snapshot has taken the place of a group's state.
@@ -169,7 +207,7 @@ impl<E: Engine> Host<E> {
                     keyspace.waiting_bytes -= whole.events.iter().map(Event::size).sum::<usize>();
                     changes.push(whole);
                 }
-                Waiting::Part => match reader.changes_at(at) {
+                Waiting::Parts { .. } => match reader.changes_at(at) {
                     Ok(Some(whole)) => changes.push(whole),
                     Ok(None) => {}
                     Err(ReadError::Fault(fault)) => return Err(fault),

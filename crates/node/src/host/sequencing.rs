@@ -326,7 +326,7 @@ impl<E: Engine> Host<E> {
         Ok(())
     }
 
-    /// Moves on what the sequencer's node knows to be applied everywhere.
+    /// Moves on what is known to be applied of all partitions.
     pub(super) fn settle(&mut self) -> Result<(), Fault> {
         for keyspace in std::mem::take(&mut self.wants_settled) {
             let partitions = self.router.partitions(keyspace).to_vec();
@@ -335,7 +335,10 @@ impl<E: Engine> Host<E> {
                 group.partition()?.inherited_floor()
             });
             let floor = floor.min();
-            let Some(sequencer) = &self.sequencer else { continue };
+            let Some(sequencer) = &self.sequencer else {
+                self.settle_contiguous(keyspace)?;
+                continue;
+            };
             if let Some(settled) = sequencer.settled(keyspace, self.options.id, &partitions) {
                 let settled = floor.map_or(settled, |floor| settled.min(floor));
                 self.settled_at(keyspace, settled)?;
