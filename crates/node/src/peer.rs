@@ -6,7 +6,7 @@ use crate::transaction::TxnMessage;
 use quorate_consensus::Message;
 use quorate_partition::snapshot::{Chunk, Cursor};
 use quorate_types::{
-    Decode, Encode, GroupId, Incarnation, Index, Input, KeyRange, KeyspaceId, Malformed, PartitionId,
+    Decode, Encode, GroupId, Incarnation, Input, KeyRange, KeyspaceId, Malformed, PartitionId,
     Position, Rejection, Reply, Request, Revision, Term, wire_enum,
 };
 
@@ -132,10 +132,10 @@ pub struct ReadAnswer {
     /// The sequencer's.
     pub epoch: Term,
     /// For each partition concerned, up to which entry.
-    pub indexes: Vec<(PartitionId, Index)>,
+    pub positions: Vec<(PartitionId, Position)>,
 }
 
-quorate_types::wire_struct!(ReadAnswer { revision, epoch, indexes });
+quorate_types::wire_struct!(ReadAnswer { revision, epoch, positions });
 
 /// How a forwarded request ended.
 #[derive(Clone, Debug, PartialEq)]

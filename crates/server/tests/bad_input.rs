@@ -613,8 +613,9 @@ fn absurd_messages(now: Term) -> Vec<PeerMessage> {
                     let ranges = vec![KeyRange::From(Bytes::new())];
                     messages.push(PeerMessage::ReadAsk { reading: number, keyspace, ranges, confirmed });
                 }
-                let indexes = vec![(PartitionId(0), index), (PartitionId(77), Index(u64::MAX))];
-                let answer = ReadAnswer { revision: Revision(number), epoch: term, indexes };
+                let far = Position { term, index: Index(u64::MAX) };
+                let positions = vec![(PartitionId(0), Position { term, index }), (PartitionId(77), far)];
+                let answer = ReadAnswer { revision: Revision(number), epoch: term, positions };
                 messages.push(PeerMessage::ReadAnswer { reading: number, answer });
                 let (id, from) = (TxnId { home: group.partition, term, number }, PartitionId(number as u32));
                 let txn_messages = [

@@ -7,7 +7,8 @@
 //! A partition's leader gives the index when
 //! * it is registered with the sequencer that named R: so no other leader of the partition was given a revision;
 //! * no prepared transaction that may commit at R or before holds one of the keys (it waits);
-//! * and it names an index past every entry of its log that changes one of the keys at R or before, committed or not.
+//! * and it names an index past every entry of its log that changes one of the keys at R or before, committed or not, with the term that
+//!   the entry there must have. With another term there, the question is asked again: the end of a decided transaction may come later.
 //!
 //! The same question without the confirmation and about all keys tells a follower how far all of a keyspace is applied: what merged
 //! watches are released by. It costs no barrier, because a revision that is too old does no harm there.
@@ -18,10 +19,12 @@ use crate::group::{Question, Then, Wait};
 use crate::peer::{PeerMessage, ReadAnswer};
 use crate::router::Target;
 use quorate_mvcc::engine::Engine;
+use quorate_partition::Partition;
 use quorate_types::{
-    Fault, GroupId, Index, KeyRange, KeyspaceId, NodeId, PartitionId, Rejection, Revision, Term, Tick,
+    Fault, GroupId, Index, KeyRange, KeyspaceId, NodeId, PartitionId, Position, Rejection, Revision,
+    Term, Tick,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A read that was not answered is asked again after so many ticks.
 const ASK_AGAIN_TICKS: u64 = 10;
@@ -122,10 +125,10 @@ impl<E: Engine> Host<E> {
         if let Some(revision) = self.published_revision(keyspace) {
             let applied = |partition: &PartitionId| {
                 let group = self.groups.get(&GroupId { keyspace, partition: *partition })?;
-                Some((*partition, group.applied()))
+                Some((*partition, group.partition()?.applied()))
             };
-            let indexes = self.router.partitions(keyspace).iter().filter_map(applied).collect();
-            self.answer_reading(from, reading, ReadAnswer { revision, epoch, indexes })?;
+            let positions = self.router.partitions(keyspace).iter().filter_map(applied).collect();
+            self.answer_reading(from, reading, ReadAnswer { revision, epoch, positions })?;
         }
         Ok(())
     }
@@ -133,7 +136,7 @@ impl<E: Engine> Host<E> {
     /// The sequencer was in office when it named the revision; now each partition concerned has its say.
     pub(super) fn on_question(&mut self, question: Question) -> Result<(), Fault> {
         let Question { from, reading, keyspace, ref ranges, revision, epoch, deadline } = question;
-        let mut indexes = Vec::new();
+        let mut positions = Vec::new();
         for partition in self.partitions_of(keyspace, ranges) {
             let id = GroupId { keyspace, partition };
             // A leader elsewhere is on its way here; the reader asks again.
@@ -151,9 +154,11 @@ impl<E: Engine> Host<E> {
                 return Ok(());
             }
             let pending = state.pending_until(ranges, revision);
-            indexes.push((partition, pending.unwrap_or(Index::START).max(state.applied().index)));
+            let index = pending.unwrap_or(Index::START).max(state.applied().index);
+            // All from its fence on is of its own term, and the fence is applied.
+            positions.push((partition, Position { term: group.term, index }));
         }
-        self.answer_reading(from, reading, ReadAnswer { revision, epoch, indexes })
+        self.answer_reading(from, reading, ReadAnswer { revision, epoch, positions })
     }
 
     /// The partitions that these ranges may have keys in; none are all.
@@ -189,31 +194,36 @@ impl<E: Engine> Host<E> {
 
     /// The sequencer's node has answered: this node waits until it has applied so much.
     pub(super) fn on_read_answer(&mut self, id: u64, answer: ReadAnswer) -> Result<(), Fault> {
-        let ReadAnswer { revision, epoch, indexes } = answer;
+        let ReadAnswer { revision, epoch, positions } = answer;
         let Some(reading) = self.readings.get_mut(&id) else { return Ok(()) };
         if reading.answered.is_some() {
             return Ok(());
         }
         let (keyspace, deadline) = (reading.keyspace, reading.deadline);
-        let mut left = BTreeSet::new();
-        for (partition, index) in indexes {
-            let group_id = GroupId { keyspace, partition };
-            let Some(group) = self.groups.get_mut(&group_id) else { return Ok(()) };
-            if group.partition().is_none() || group.applied() < index {
-                left.insert(partition);
-                // Another leader's entry may come to stand there. Then that leader has registered after the question was
-                // answered, and what the answer counted on can only have stayed or vanished.
-                let then = Then::Reading(id, partition);
-                group.waits.entry(index).or_default().push(Wait {
-                    term: None,
-                    confirm: None,
-                    deadline,
-                    then,
-                });
+        // What a sequencer's node has applied is there for good; what a leader has in its log may still give way to another leader's
+        // entries. Then a transaction that is decided ends in a later one of these.
+        let is_certain = reading.purpose == Purpose::Settle;
+        let mut left = BTreeMap::new();
+        for (partition, position) in positions {
+            let Some(group) = self.groups.get(&GroupId { keyspace, partition }) else { return Ok(()) };
+            match group.partition().map(Partition::applied) {
+                Some(applied) if applied.index < position.index => _ = left.insert(partition, position),
+                None => _ = left.insert(partition, position),
+                // It is asked again, when the new leader has registered.
+                Some(applied) if !is_certain && applied.term != position.term => return Ok(()),
+                Some(_) => {}
+            }
+        }
+        for (partition, Position { term, index }) in &left {
+            if let Some(group) = self.groups.get_mut(&GroupId { keyspace, partition: *partition }) {
+                let term = Some(*term).filter(|_| !is_certain);
+                let then = Then::Reading(id, *partition);
+                let wait = Wait { term, confirm: None, deadline, then };
+                group.waits.entry(*index).or_default().push(wait);
             }
         }
         if let Some(reading) = self.readings.get_mut(&id) {
-            reading.answered = Some((revision, epoch, left));
+            reading.answered = Some((revision, epoch, left.into_keys().collect()));
         }
         self.finish_reading(id)
     }
@@ -226,6 +236,15 @@ impl<E: Engine> Host<E> {
             left.remove(&partition);
         }
         self.finish_reading(id)
+    }
+
+    /// A partition's log came to hold something else than the answer said: the question is asked again, under another name, because what
+    /// waits for the other partitions waits for too little now.
+    pub(super) fn reading_failed(&mut self, id: u64) {
+        if let Some(reading) = self.readings.remove(&id) {
+            self.next_reading = self.next_reading.wrapping_add(1);
+            self.readings.insert(self.next_reading, Reading { answered: None, ..reading });
+        }
     }
 
     fn finish_reading(&mut self, id: u64) -> Result<(), Fault> {

@@ -313,9 +313,7 @@ impl<E: Engine> Host<E> {
             },
             // Whoever asked asks again.
             Then::Question(_) | Then::Vote(..) | Then::Finished(_) => {}
-            Then::Reading(reading, _) => {
-                self.readings.remove(&reading);
-            }
+            Then::Reading(reading, _) => self.reading_failed(reading),
             Then::Decided(keyspace, txn) => self.on_decided(keyspace, txn, false),
         }
     }
