@@ -84,7 +84,10 @@ impl<E: Engine> Host<E> {
             && partition.has_locks()
             && partition.is_locked(&partition.with_keys_of_leases(footprint(&work.request))?)
         {
-            group.blocked.push_back(Blocked::Work(work));
+            // A lease that ran out may be renewed while a key of it is locked; if it is not, its end is due again.
+            if work.origin != Origin::Own {
+                group.blocked.push_back(Blocked::Work(work));
+            }
             return Ok(());
         }
         if is_timer_call(&work.request) {
