@@ -109,6 +109,10 @@ pub trait Consensus {
     /// Ends hibernation, here and, through the leader, in the whole group.
     fn wake(&mut self);
 
+    /// Stands for election at once, whoever leads: for the first leader of a new group, whom its creator knows to have no rival. Nothing
+    /// happens where this replica leads, or may not ask for votes.
+    fn stand(&mut self);
+
     /// Hands leadership to `to`, or to the follower that is furthest when `None`; proposals are refused meanwhile, until done or
     /// an election timeout went by.
     fn transfer(&mut self, to: Option<NodeId>);

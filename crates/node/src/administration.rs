@@ -1,10 +1,11 @@
-//! Creating, listing and deleting keyspaces: transactions of the system keyspace.
+//! Creating, listing and deleting keyspaces, and splitting their partitions: transactions of the system keyspace.
 //!
 //! Pure: [`Administration`] says what to ask the system keyspace, is told the answer, and says what to ask next or that it is done. All of an order
 //! is one transaction, which finds everything as it was read or changes nothing; then the order reads anew, so often.
 //!
 //! * A creation reads all maps and the next id, and puts the new map and the id after, if the id is still the next one. Of two
 //!   creations at once one finds it taken: so neither an id nor a name is given twice.
+//! * A split names the child in the map, if that is still as it was read; the partition's leader does the rest (`host/splitting.rs`).
 //! * A deletion removes the map's row if it is still as it was read. What follows from that is each node's own affair (`host/removal.rs`).
 //!
 //! An answer that is lost leaves open whether the order was carried out; the list says. Carried out again, it is refused.
@@ -16,8 +17,8 @@ use quorate_types::request::{
     TxnRequest,
 };
 use quorate_types::{
-    Answer, Decode, Encode, Key, KeyRange, KeyValue, KeyspaceId, KeyspaceMap, Malformed, MapError, Reply,
-    Request, Rules,
+    Answer, Decode, Encode, Key, KeyRange, KeyValue, KeyspaceId, KeyspaceMap, Malformed, MapError,
+    PartitionId, Reply, Request, Rules, SplitError,
 };
 use std::fmt;
 
@@ -37,6 +38,13 @@ pub enum Order {
     Delete {
         /// Which.
         name: String,
+    },
+    /// One partition more: half of another's slots become its own, while it is used.
+    Split {
+        /// Of which keyspace.
+        name: String,
+        /// Which; `None`: the one with the most slots.
+        partition: Option<PartitionId>,
     },
 }
 
@@ -73,6 +81,8 @@ pub enum Refused {
     },
     /// The map that it would have is not one.
     Map(MapError),
+    /// The partition cannot be split.
+    Split(SplitError),
     /// A quota in which nothing fits.
     QuotaZero,
     /// [`KEYSPACES_MAX`] are there, or the ids have run out.
@@ -92,6 +102,7 @@ impl fmt::Display for Refused {
                 write!(f, "keyspace {name} is always there: it is not created or deleted")
             }
             Self::Map(error) => write!(f, "{error}"),
+            Self::Split(error) => write!(f, "{error}"),
             Self::QuotaZero => write!(f, "a quota of 0 bytes would take no write; leave it out for none"),
             Self::TooMany => {
                 write!(f, "a cluster has no more than {KEYSPACES_MAX} keyspaces; delete one first")
@@ -160,8 +171,10 @@ impl Administration {
             Order::Delete { name } if is_permanent(name) => {
                 return Err(Refused::Permanent { name: name.clone() });
             }
-            Order::Delete { name } if !is_name(name) => return Err(Refused::Map(MapError::Name)),
-            Order::Delete { .. } | Order::List => {}
+            Order::Delete { name } | Order::Split { name, .. } if !is_name(name) => {
+                return Err(Refused::Map(MapError::Name));
+            }
+            Order::Split { .. } | Order::Delete { .. } | Order::List => {}
         }
         Ok((Self { order, changing: None, attempts: 0 }, read()))
     }
@@ -193,6 +206,7 @@ impl Administration {
             }
             Order::Create(new) => found.create(new)?,
             Order::Delete { name } => found.delete(name)?,
+            Order::Split { name, partition } => found.split(name, *partition)?,
         };
         self.changing = Some(map);
         Ok(Step::Ask(Request::Txn(txn)))
@@ -240,6 +254,30 @@ impl Found {
                 put(KeyspaceMap::next_id_key(), after.encoded()),
                 put(KeyspaceMap::row_key(map.id), map.encoded()),
             ],
+            failure: Vec::new(),
+        };
+        Ok((map, txn))
+    }
+
+    fn split(
+        &self,
+        name: &str,
+        partition: Option<PartitionId>,
+    ) -> Result<(KeyspaceMap, TxnRequest), Refused> {
+        let not_found = || Refused::NotFound { name: name.to_owned() };
+        let (map, pair) = self.by_name(name).ok_or_else(not_found)?;
+        let mut map = map.clone();
+        // Of equals the one with the lowest number; one that is being split already is not it.
+        let idle = map.partitions.iter().filter(|partition| partition.child().is_none());
+        let largest = idle.rev().max_by_key(|partition| partition.slots.len()).map(|partition| partition.id);
+        let under_way = || Refused::Split(SplitError::UnderWay(map.partitions[0].id));
+        let partition = partition.or(largest).ok_or_else(under_way)?;
+        map.begin_split(partition).map_err(Refused::Split)?;
+        let lease = PutLease::Detach;
+        let put = PutRequest { key: pair.key.clone(), value: Some(map.encoded()), lease, previous: false };
+        let txn = TxnRequest {
+            compares: vec![unchanged(pair.key.clone(), modified(pair))],
+            success: vec![Operation::Put(put)],
             failure: Vec::new(),
         };
         Ok((map, txn))

@@ -184,6 +184,8 @@ pub(crate) struct Group<E: Engine> {
     pub(crate) flushed: Index,
     /// The node's log asks this group to let go of old entries.
     pub(crate) is_pinning: bool,
+    /// What it owns is not what the map gives it, or will not be when what is proposed is applied: nothing is evaluated here.
+    pub(crate) is_splitting: bool,
 }
 
 impl<E: Engine> Group<E> {

@@ -6,8 +6,8 @@ use crate::transaction::TxnMessage;
 use quorate_consensus::Message;
 use quorate_partition::snapshot::{Chunk, Cursor};
 use quorate_types::{
-    Decode, Encode, GroupId, Incarnation, Input, KeyRange, KeyspaceId, Malformed, PartitionId,
-    Position, Rejection, Reply, Request, Revision, Term, wire_enum,
+    Decode, Encode, GroupId, Incarnation, Input, KeyRange, KeyspaceId, Malformed, PartitionId, Position,
+    Rejection, Reply, Request, Revision, Term, wire_enum,
 };
 
 /// A message between two nodes. All may be lost. None is repeated by the transport; a repetition would do

@@ -90,6 +90,8 @@ pub(crate) struct Attempt {
     /// Locks are taken one after the other, in ascending order of partitions, waiting for each: the attempt after one that met locks. As
     /// all who wait go the same way, none waits for one that waits for it.
     pub(crate) in_order: bool,
+    /// So many partitions there were when the shares were told apart. With more, the request is told apart anew.
+    pub(crate) partitions: usize,
     /// Given up then.
     pub(crate) until: Tick,
 }

@@ -1,9 +1,10 @@
 //! Several keyspaces in one cluster: created, deleted, limited; with crashes in between.
-//!
-//! Three hosts, each with a log and a store that forget in a crash what was not made durable. Messages arrive in the tick they are sent in.
 
 #![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
 
+mod cluster;
+
+use cluster::{Cluster, count, get, new, put};
 use quorate_mvcc::engine::{Engine, Read, Table};
 use quorate_node::administration::Step;
 use quorate_node::{Administration, Host, NewKeyspace, Options, Order, Refused, Standing, Ticket};
@@ -19,198 +20,7 @@ use quorate_types::{
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-type Outcome = Result<Reply, Rejection>;
-
-struct Running {
-    host: Host<MemoryEngine>,
-    wal: Wal<MemoryDisk>,
-}
-
-struct Node {
-    id: NodeId,
-    disk: MemoryDisk,
-    engine: MemoryEngine,
-    standing: Standing,
-    running: Option<Running>,
-}
-
-struct Cluster {
-    nodes: Vec<Node>,
-    answers: BTreeMap<Ticket, Outcome>,
-    next_ticket: u64,
-    /// Of Xorshift, for what crashes keep.
-    random: u64,
-    /// Whether flushes are carried out.
-    flushes: bool,
-}
-
 impl Cluster {
-    fn new(seed: u64) -> Self {
-        let node = |id| Node {
-            id: NodeId(id),
-            disk: MemoryDisk::default(),
-            engine: MemoryEngine::default(),
-            standing: Standing::New,
-            running: None,
-        };
-        let mut cluster = Self {
-            nodes: (1..=3).map(node).collect(),
-            answers: BTreeMap::new(),
-            next_ticket: 0,
-            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
-            flushes: true,
-        };
-        (0..3).for_each(|at| cluster.start(at));
-        cluster.seconds(4);
-        cluster
-    }
-
-    fn draw(&mut self, below: u64) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random % below
-    }
-
-    fn start(&mut self, at: usize) {
-        let seed = self.draw(u64::MAX);
-        let node = &mut self.nodes[at];
-        let wal_options = WalOptions { segment_bytes: 16 << 10 };
-        let (wal, logs, _) = Wal::open(node.disk.clone(), node.id.0, wal_options).unwrap();
-        let options = Options {
-            incarnation: Incarnation(node.id.0),
-            log_bytes_target: 4 << 10,
-            log_bytes_max: 16 << 10,
-            compaction_rows_per_tick: 7,
-            ..Options::new(node.id, seed)
-        };
-        let voters = [1, 2, 3].map(NodeId).to_vec();
-        let host = Host::new(options, node.standing.clone(), node.engine.clone(), voters, logs).unwrap();
-        node.running = Some(Running { host, wal });
-    }
-
-    fn crash(&mut self, at: usize) {
-        self.nodes[at].running = None;
-        let mut random = self.draw(u64::MAX);
-        self.nodes[at].disk.crash(|| {
-            random = random.rotate_left(1);
-            random & 1 == 0
-        });
-        let unflushed = self.nodes[at].engine.unflushed() as u64;
-        let kept = self.draw(unflushed + 1) as usize;
-        self.nodes[at].engine.crash(kept);
-        for node in &mut self.nodes {
-            if let Some(running) = &mut node.running {
-                running.host.peer_lost(NodeId(at as u64 + 1));
-            }
-        }
-    }
-
-    fn host(&mut self, at: usize) -> &mut Host<MemoryEngine> {
-        &mut self.nodes[at].running.as_mut().unwrap().host
-    }
-
-    fn tick(&mut self) {
-        for node in &mut self.nodes {
-            if let Some(running) = &mut node.running {
-                running.host.tick().unwrap();
-            }
-        }
-        loop {
-            let mut sent = Vec::new();
-            for node in &mut self.nodes {
-                let Some(Running { host, wal }) = &mut node.running else { continue };
-                loop {
-                    let effects = host.take().unwrap();
-                    if let Some(standing) = effects.standing {
-                        node.standing = standing;
-                        host.standing_recorded();
-                    }
-                    sent.extend(effects.send.into_iter().map(|(to, message)| (node.id, to, message)));
-                    self.answers.extend(effects.replies);
-                    if effects.flush && self.flushes {
-                        node.engine.flush().unwrap();
-                        host.flushed();
-                    }
-                    let Some((write, writes)) = effects.persist else { break };
-                    wal.append(&writes).unwrap();
-                    wal.sync().unwrap();
-                    host.persisted(write);
-                    host.release_log(wal.pinned(32 << 10));
-                }
-            }
-            if sent.is_empty() {
-                return;
-            }
-            for (from, to, message) in sent {
-                if let Some(running) = &mut self.nodes[to.0 as usize - 1].running {
-                    running.host.receive(from, Incarnation(from.0), message).unwrap();
-                }
-            }
-        }
-    }
-
-    fn seconds(&mut self, count: u64) {
-        (0..count * 50).for_each(|_| self.tick());
-    }
-
-    fn ask(&mut self, at: usize, keyspace: KeyspaceId, request: Request) -> Ticket {
-        self.next_ticket += 1;
-        let ticket = Ticket(self.next_ticket);
-        self.host(at).request(ticket, keyspace, request).unwrap();
-        ticket
-    }
-
-    fn answer(&mut self, ticket: Ticket) -> Outcome {
-        for _ in 0..400 {
-            if let Some(outcome) = self.answers.remove(&ticket) {
-                return outcome;
-            }
-            self.tick();
-        }
-        panic!("{ticket:?} was not answered");
-    }
-
-    fn request(&mut self, at: usize, keyspace: KeyspaceId, request: Request) -> Outcome {
-        let ticket = self.ask(at, keyspace, request);
-        self.answer(ticket)
-    }
-
-    fn put(&mut self, keyspace: KeyspaceId, key: &str, bytes: usize) -> Result<Revision, Rejection> {
-        self.request(0, keyspace, put(key, bytes)).map(|reply| reply.revision)
-    }
-
-    fn order(&mut self, at: usize, order: Order) -> Result<Vec<KeyspaceMap>, Refused> {
-        let (mut order, mut request) = Administration::begin(order)?;
-        loop {
-            let reply = self.request(at, KeyspaceId::SYSTEM, request).unwrap();
-            match order.answered(reply)? {
-                Step::Ask(next) => request = next,
-                Step::Done(maps) => return Ok(maps),
-            }
-        }
-    }
-
-    fn create(
-        &mut self,
-        name: &str,
-        partitions: u32,
-        quota_bytes: Option<u64>,
-    ) -> Result<KeyspaceId, Refused> {
-        let order = Order::Create(new(name, partitions, quota_bytes));
-        let created = self.order(0, order)?;
-        self.seconds(2);
-        Ok(created[0].id)
-    }
-
-    fn delete(&mut self, name: &str) -> Result<KeyspaceId, Refused> {
-        Ok(self.order(0, Order::Delete { name: name.to_owned() })?[0].id)
-    }
-
-    fn names(&mut self) -> Vec<String> {
-        self.order(1, Order::List).unwrap().into_iter().map(|map| map.name).collect()
-    }
-
     /// Rows of a keyspace in a node's store.
     fn rows(&self, at: usize, keyspace: KeyspaceId) -> usize {
         let bound = |number: u32| Bytes::copy_from_slice(&number.to_be_bytes());
@@ -234,24 +44,6 @@ impl Cluster {
             assert_eq!(left, (0, 0, 0), "groups, rows and logs of keyspace {keyspace} on node {}", at + 1);
         }
     }
-}
-
-fn new(name: &str, partitions: u32, quota_bytes: Option<u64>) -> NewKeyspace {
-    NewKeyspace { name: name.to_owned(), partitions, rules: Rules::default(), quota_bytes }
-}
-
-fn put(key: &str, bytes: usize) -> Request {
-    let value = Some(Bytes::from(vec![b'v'; bytes]));
-    Request::Put(PutRequest { key: key.to_owned().into(), value, lease: PutLease::Detach, previous: false })
-}
-
-fn get(key: &str) -> Request {
-    Request::Range(RangeRequest::new(KeyRange::Single(key.to_owned().into())))
-}
-
-fn count(outcome: Outcome) -> u64 {
-    let Answer::Range(answer) = outcome.unwrap().answer else { panic!("not a range") };
-    answer.count
 }
 
 #[test]

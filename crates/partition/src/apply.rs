@@ -12,7 +12,7 @@ use quorate_mvcc::layout::{self, ChangeKind};
 use quorate_types::record::Stored;
 use quorate_types::{
     Bytes, Changes, Command, Committed, Decide, Decode, Effect, Encode, Entry, EntryKind, Event, Fault, Key,
-    KeyValue, LeaseId, Malformed, Part, Prepared, Record, Revision, Stamp, Tick, TxnId,
+    KeyValue, LeaseId, Malformed, Part, Prepared, Record, Revision, Split, Stamp, Tick, TxnId,
 };
 use std::collections::BTreeMap;
 use twox_hash::XxHash3_64;
@@ -26,6 +26,8 @@ pub struct Applied {
     pub compacted: Option<Revision>,
     /// Revisions of transactions over partitions that have a part here, or were decided here.
     pub shared: BTreeMap<Revision, Share>,
+    /// The partition was split by the last entry.
+    pub split: Option<Split>,
 }
 
 /// What one partition says of a revision that several may have parts of.
@@ -39,7 +41,7 @@ pub struct Share {
 
 impl<E: Engine> Partition<E> {
     /// Applies committed entries, in order. Those applied before (replayed after a crash) are skipped. `now` is when leases
-    /// granted here begin, if this replica leads.
+    /// granted here begin, if this replica leads. A split entry must be the last of a call: what comes after it is of another partition's making, too.
     ///
     /// # Errors
     /// A fault of the store, or an entry that is not ours, does not decode, or does not follow what is applied. The
@@ -103,7 +105,12 @@ impl<E: Engine> Partition<E> {
                         }
                     }
                 },
-                EntryKind::Fence | EntryKind::Config | EntryKind::Split => {}
+                EntryKind::Split => {
+                    let split: Split = decode(entry)?;
+                    self.apply_split(entry, &split, &head, &mut batch)?;
+                    applied.split = Some(split);
+                }
+                EntryKind::Fence | EntryKind::Config => {}
             }
             head.position = entry.position();
             head.digest = digest(head.digest, entry);
@@ -295,7 +302,7 @@ fn decode<T: Decode>(entry: &Entry) -> Result<T, Fault> {
 }
 
 /// The digest after `entry`, given that before it.
-fn digest(before: u64, entry: &Entry) -> u64 {
+pub(crate) fn digest(before: u64, entry: &Entry) -> u64 {
     let mut place = [0; 17];
     place[..8].copy_from_slice(&entry.term.0.to_be_bytes());
     place[8..16].copy_from_slice(&entry.index.0.to_be_bytes());
@@ -303,6 +310,6 @@ fn digest(before: u64, entry: &Entry) -> u64 {
     XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot_with_seed(before, &place), &entry.data)
 }
 
-fn bad(entry: &Entry, cause: Malformed) -> Fault {
+pub(crate) fn bad(entry: &Entry, cause: Malformed) -> Fault {
     Fault::new(format!("applying entry {}", entry.position()), cause)
 }

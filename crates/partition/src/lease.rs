@@ -96,6 +96,20 @@ impl Leases {
         self.table.get(&lease).is_some_and(|lease| lease.row.is_copy)
     }
 
+    /// All of them, copies too.
+    pub(crate) fn ids(&self) -> Vec<LeaseId> {
+        self.table.keys().copied().collect()
+    }
+
+    /// Its home is elsewhere from now on; keys here may still belong to it.
+    pub(crate) fn become_copy(&mut self, lease: LeaseId) {
+        self.forget_times(lease);
+        if let Some(lease) = self.table.get_mut(&lease) {
+            lease.row = LeaseRow::copy();
+            lease.holders.clear();
+        }
+    }
+
     pub(crate) fn remove(&mut self, lease: LeaseId) {
         self.forget_times(lease);
         self.table.remove(&lease);

@@ -4,6 +4,7 @@
 //! * [`footprint`] and [`transactions`]: its share in transactions over several partitions.
 //! * [`apply`]: every replica makes committed effects part of its state, without deciding anything.
 //! * [`publication`] and [`reader`]: any thread reads the applied state.
+//! * [`split`]: a part of the keys becomes another partition's.
 //! * [`snapshot`]: the whole state, sent to a replica that fell behind.
 //! * [`watch`]: who hears of which change.
 //!
@@ -24,6 +25,7 @@ pub mod publication;
 mod range;
 pub mod reader;
 pub mod snapshot;
+pub mod split;
 mod state;
 pub mod transactions;
 mod txn;

@@ -161,12 +161,6 @@ impl<E: Engine> Partition<E> {
         self.rules = rules;
     }
 
-    /// Whether what is applied here is the keyspace's newest revision as soon as it is: true of a keyspace's only partition.
-    /// Otherwise the owner says how far all are ([`Publication::advance`]).
-    pub fn set_publishes_revision(&mut self, publishes_revision: bool) {
-        self.publication.publishes_revision = publishes_revision;
-    }
-
     /// The last entry applied.
     pub fn applied(&self) -> Position {
         self.head.position

@@ -13,32 +13,35 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A handle to what is published of a keyspace; clones are of the same.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Publication {
     pub(crate) published: Arc<Published>,
-    /// Whether a partition with this handle publishes its revision when it applies.
-    pub(crate) publishes_revision: bool,
 }
 
 impl Publication {
     /// Of a keyspace with one partition, whose revision is the keyspace's.
     pub fn by_apply() -> Self {
-        Self { published: Arc::default(), publishes_revision: true }
+        Self::default()
     }
 
     /// Of a keyspace with several partitions, whose owner says what all of them have applied.
     pub fn by_owner() -> Self {
-        let mut publication = Self::by_apply();
+        let publication = Self::by_apply();
         publication.together();
         publication
     }
 
     /// The keyspace has several partitions from now on, or it turns out that it has: its owner says what all of them have applied, and until
     /// it has said so once there is nothing to read here.
-    pub fn together(&mut self) {
-        if std::mem::replace(&mut self.publishes_revision, false) {
+    pub fn together(&self) {
+        if self.published.is_by_apply.swap(false, Ordering::SeqCst) {
             self.published.settled.store(false, Ordering::SeqCst);
         }
+    }
+
+    /// The keyspace has several partitions from now on, and until now its only one has published everything: that can be read on.
+    pub fn share(&self) {
+        self.published.is_by_apply.store(false, Ordering::SeqCst);
     }
 
     /// Whether there is anything to read.
@@ -65,7 +68,7 @@ impl Publication {
     /// To be called after the write that `head` speaks of.
     pub(crate) fn publish(&self, head: &Head) {
         self.published.compact(head.compacted);
-        if self.publishes_revision {
+        if self.published.is_by_apply.load(Ordering::SeqCst) {
             self.advance(head.revision);
         }
     }
@@ -79,6 +82,8 @@ pub(crate) struct Published {
     compacted: AtomicU64,
     /// How many partitions are being replaced.
     unavailable: AtomicU64,
+    /// Whether a partition publishes its revision when it applies, being the only one.
+    is_by_apply: AtomicBool,
     /// Whether the revision is one that all partitions here have applied.
     settled: AtomicBool,
     /// Another one whenever a replacement begins or ends. Comparing it before and after a read tells whether
@@ -92,6 +97,7 @@ impl Default for Published {
             revision: AtomicU64::new(Revision::FIRST.0),
             compacted: AtomicU64::new(0),
             unavailable: AtomicU64::new(0),
+            is_by_apply: AtomicBool::new(true),
             settled: AtomicBool::new(true),
             generation: AtomicU64::new(0),
         }

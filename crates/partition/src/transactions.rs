@@ -267,7 +267,12 @@ impl<E: Engine> Partition<E> {
     }
 
     /// Takes the changes of an entry into the overlay.
-    fn register_changes(&mut self, index: Index, revision: Option<Revision>, effects: Vec<Effect>) {
+    pub(crate) fn register_changes(
+        &mut self,
+        index: Index,
+        revision: Option<Revision>,
+        effects: Vec<Effect>,
+    ) {
         for effect in &effects {
             if let Effect::LeaseRemove { lease } = effect {
                 self.leases.ending(*lease);

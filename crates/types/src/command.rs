@@ -3,7 +3,7 @@
 //! The leader evaluates a request and the entry carries what changes, with explicit revisions.
 //! Followers apply without evaluating, so two versions of the program cannot diverge over a rule.
 
-use crate::{GroupId, Key, LeaseId, PartitionId, Revision, Slot, Stamp, wire_enum, wire_struct};
+use crate::{GroupId, Key, LeaseId, PartitionId, Revision, Slot, SlotSet, Stamp, wire_enum, wire_struct};
 use bytes::Bytes;
 
 /// The bytes of an entry of kind [`crate::EntryKind::Write`] or [`crate::EntryKind::Lease`].
@@ -16,6 +16,20 @@ pub struct Command {
 }
 
 wire_struct!(Command { group, effects });
+
+/// What a split entry says: from here on these slots are another partition's.
+///
+/// Every replica that applies it has the child's whole state, because the rows of the keys are the keyspace's and only change hands. The
+/// leader appends it when no transaction holds locks here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// The new partition.
+    pub child: PartitionId,
+    /// What it takes over: a part of the parent's, not all.
+    pub slots: SlotSet,
+}
+
+wire_struct!(Split { child, slots });
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -38,7 +38,7 @@ pub mod watch;
 
 pub use bytes::Bytes;
 pub use codec::{Decode, Encode, Input, Malformed};
-pub use command::{Command, Effect};
+pub use command::{Command, Effect, Split};
 pub use entry::{Entry, EntryKind, HardState, LogWrite, Position};
 pub use event::{Changes, Event};
 pub use fault::Fault;

@@ -333,7 +333,7 @@ impl Raft {
     }
 
     pub(super) fn on_timeout_now(&mut self) {
-        if matches!(self.state, State::Follower { .. }) && !self.is_stateless && !self.is_withholding {
+        if !matches!(self.state, State::Leader(_)) && !self.is_stateless && !self.is_withholding {
             self.campaign(true);
         }
     }

@@ -440,6 +440,10 @@ impl Consensus for Raft {
         self.end_hibernation();
     }
 
+    fn stand(&mut self) {
+        self.on_timeout_now();
+    }
+
     fn transfer(&mut self, to: Option<NodeId>) {
         self.begin_transfer(to);
     }

@@ -26,6 +26,8 @@ pub(super) struct Keyspace {
     /// Some changes up to here were not kept, or came with a snapshot: watchers have to read the store.
     dropped: Option<Revision>,
     compacted: Option<Revision>,
+    /// A partition here does not own all of it, whatever the map says yet.
+    pub(super) is_split: bool,
 }
 
 /// A revision that is applied in some partitions.
@@ -63,6 +65,7 @@ impl<E: Engine> Host<E> {
                 waiting_bytes: 0,
                 dropped: None,
                 compacted: None,
+                is_split: false,
             };
             self.keyspaces.insert(id, keyspace);
         }
@@ -74,8 +77,7 @@ impl<E: Engine> Host<E> {
         let groups: Vec<GroupId> = self.groups_of(id).collect();
         let mut newest = Revision::FIRST;
         for group in groups {
-            if let Some(partition) = self.groups.get_mut(&group).and_then(Group::partition_mut) {
-                partition.set_publishes_revision(false);
+            if let Some(partition) = self.groups.get(&group).and_then(Group::partition) {
                 newest = newest.max(partition.revision());
             }
         }
@@ -98,7 +100,7 @@ impl<E: Engine> Host<E> {
                 }
             }
         }
-        let quorate_partition::Applied { changes, compacted, shared } = applied;
+        let quorate_partition::Applied { changes, compacted, shared, split: _ } = applied;
         self.use_space(id.keyspace, &changes);
         if changes.is_empty() && compacted.is_none() && shared.is_empty() {
             return Ok(());
@@ -115,8 +117,7 @@ impl<E: Engine> Host<E> {
         let keyspace = self.keyspace(id.keyspace)?;
         keyspace.compacted = keyspace.compacted.max(compacted);
         for (revision, share) in &shared {
-            let waiting =
-                keyspace.waiting.entry(*revision).or_insert(Waiting::Parts { seen: 0, of: None });
+            let waiting = keyspace.waiting.entry(*revision).or_insert(Waiting::Parts { seen: 0, of: None });
             if let Waiting::Parts { seen, of } = waiting {
                 *seen += usize::from(share.is_part);
                 *of = of.or(share.parts);
@@ -160,7 +161,10 @@ impl<E: Engine> Host<E> {
         let rules = self.router.rules(id.keyspace);
         let Some(partition) = self.groups.get_mut(&id).and_then(Group::partition_mut) else { return Ok(()) };
         partition.set_rules(rules);
-        let revision = partition.revision();
+        let (revision, is_split) = (partition.revision(), !partition.slots().is_all());
+        self.keyspace(id.keyspace)?.is_split |= is_split;
+        self.note_slots(id.keyspace);
+        self.open_partitions(id.keyspace)?;
         self.count_anew(id.keyspace);
         if id == GroupId::META {
             self.load_maps()?;
@@ -245,7 +249,12 @@ impl<E: Engine> Host<E> {
         Ok(())
     }
 
-    /// The slots that the map gives a partition: what it owns when it begins.
+    /// What a partition owns when it begins: what the map gives it and all that has been split off it since.
+    pub(super) fn original_slots(&self, id: GroupId) -> SlotSet {
+        self.maps.get(&id.keyspace).map_or_else(SlotSet::all, |map| map.original_slots(id.partition))
+    }
+
+    /// The slots that the map gives a partition.
     pub(super) fn mapped_slots(&self, id: GroupId) -> SlotSet {
         let map = self.maps.get(&id.keyspace);
         let partition = map.and_then(|map| map.partition(id.partition));

@@ -8,7 +8,7 @@ use crate::Options;
 use crate::effects::Notice;
 use crate::group::{Origin, Work};
 use quorate_mvcc::engine::Engine;
-use quorate_partition::{Partition, ReadError};
+use quorate_partition::ReadError;
 use quorate_types::request::{
     Compare, CompareResult, CompareTarget, Operation, PutLease, PutRequest, RangeRequest, TxnRequest,
 };
@@ -72,39 +72,28 @@ impl<E: Engine> Host<E> {
         let Some(keyspace) = KeyspaceMap::parse_row_key(&pair.key) else { return Ok(()) };
         let map = KeyspaceMap::from_bytes(pair.value.clone())
             .map_err(|cause| Fault::new(format!("reading the map of keyspace {keyspace}"), cause))?;
+        let was_sequenced = self.is_sequenced(keyspace);
         self.router.set(&map);
-        let partitions: Vec<GroupId> =
-            map.partitions.iter().map(|partition| GroupId { keyspace, partition: partition.id }).collect();
-        let quota_bytes = map.quota_bytes;
+        let (partitions, quota_bytes) = (map.partitions.len(), map.quota_bytes);
         self.maps.insert(keyspace, map);
         self.set_quota(keyspace, quota_bytes);
-        let is_sequenced = self.is_sequenced(keyspace);
+        let begins = !was_sequenced && self.is_sequenced(keyspace);
+        let is_open = self.groups_of(keyspace).next().is_some();
         let shared = self.keyspace(keyspace)?;
-        if is_sequenced {
-            shared.publication.together();
+        match (begins, is_open) {
+            // Its only partition has published all it has applied; that can be read on.
+            (true, true) => shared.publication.share(),
+            (true, false) => shared.publication.together(),
+            (false, _) => {}
         }
-        self.out.notices.push(Notice::Keyspace { keyspace, partitions: partitions.len() });
-        // What a partition that is not whole may clear is known when all that are whole are open.
-        let mut incomplete = Vec::new();
-        for id in partitions {
-            if self.groups.contains_key(&id) {
-                continue;
-            }
-            if Partition::is_incomplete(&self.engine, id)? {
-                incomplete.push(id);
-            } else {
-                self.open_group(id)?;
-                self.catch_up_also(id)?;
-            }
-        }
-        for id in incomplete {
-            self.open_group(id)?;
-            self.catch_up_also(id)?;
-        }
-        if is_sequenced {
+        self.out.notices.push(Notice::Keyspace { keyspace, partitions });
+        self.open_partitions(keyspace)?;
+        self.note_slots(keyspace);
+        if begins && !is_open {
             self.publish_together(keyspace)?;
         }
         self.open_counters()?;
+        self.arrange_sequencing()?;
         for work in std::mem::take(&mut self.unrouted) {
             self.route(work.0, work.1)?;
         }

@@ -11,6 +11,7 @@
 //! * [`reading`]: reads over partitions.
 //! * [`removal`]: keyspaces that are deleted.
 //! * [`space`]: whose disks run full.
+//! * [`splitting`]: one partition becomes two.
 //! * [`transfers`]: snapshots as the groups see them.
 //! * [`usage`]: how much of a keyspace's quota is used.
 
@@ -24,6 +25,7 @@ mod removal;
 mod requests;
 mod sequencing;
 mod space;
+mod splitting;
 mod transacting;
 mod transfers;
 mod usage;
@@ -44,8 +46,8 @@ use quorate_mvcc::engine::Engine;
 use quorate_partition::snapshot::Installer;
 use quorate_partition::{Evaluated, Opened, Partition, ReadError, Reader};
 use quorate_types::{
-    Entry, Fault, GroupId, Incarnation, Index, KeyRange, KeyspaceId, KeyspaceMap, LogWrite, NodeId,
-    PartitionId, Position, Rejection, Request, Term, Tick, TxnId,
+    Entry, EntryKind, Fault, GroupId, Incarnation, Index, KeyRange, KeyspaceId, KeyspaceMap, LogWrite,
+    NodeId, PartitionId, Position, Rejection, Request, Term, Tick, TxnId,
 };
 use reading::{Purpose, Reading};
 use removal::Removals;
@@ -201,9 +203,20 @@ impl<E: Engine> Host<E> {
         let voters = self.voters.clone();
         let mut recovered = self.unopened.remove(&id).unwrap_or_default();
         let limits = self.options.partition.clone();
+        // Nobody was told of what it applied in an earlier life.
+        let begins_split = Partition::is_split(&self.engine, id)? && !self.is_sequenced(id.keyspace);
+        if begins_split {
+            let keyspace = self.keyspace(id.keyspace)?;
+            keyspace.is_split = true;
+            keyspace.publication.together();
+        }
         let publication = self.keyspace(id.keyspace)?.publication.clone();
         let engine = self.engine.clone();
-        let opened = Partition::open_among(&publication, engine, id, self.mapped_slots(id), limits.clone())?;
+        let opened = if self.is_without_state(id)? {
+            Opened::Incomplete
+        } else {
+            Partition::open_among(&publication, engine, id, self.original_slots(id), limits.clone())?
+        };
         let (state, reader, applied) = match opened {
             Opened::Ready(mut partition) => {
                 partition.set_rules(self.router.rules(id.keyspace));
@@ -287,8 +300,13 @@ impl<E: Engine> Host<E> {
             flushing: None,
             flushed: Index::START,
             is_pinning: false,
+            is_splitting: false,
         };
         self.groups.insert(id, group);
+        self.note_slots_of(id);
+        if begins_split {
+            self.publish_together(id.keyspace)?;
+        }
         self.dirty.insert(id);
         Ok(())
     }
@@ -326,6 +344,7 @@ impl<E: Engine> Host<E> {
             self.tick_group(id)?;
         }
         self.tick_sequencing()?;
+        self.tick_splits()?;
         self.tick_transactions()?;
         self.tick_readings()?;
         self.tick_settling()?;
@@ -354,7 +373,7 @@ impl<E: Engine> Host<E> {
             group.raft.wake();
         }
         for work in waiting {
-            self.dispatch(id, work)?;
+            self.dispatch_again(id, work)?;
         }
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         if !group.is_serving {
@@ -369,7 +388,7 @@ impl<E: Engine> Host<E> {
             self.serve(id, work)?;
         }
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
-        if group.raft.can_propose().is_ok() {
+        if group.raft.can_propose().is_ok() && !group.is_splitting {
             let index = group.raft.last().index.next();
             let State::Ready(partition) = &mut group.state else { return Ok(()) };
             match partition.checkpoints(now, index) {
@@ -466,7 +485,7 @@ impl<E: Engine> Host<E> {
                 let origin = Origin::Remote(from, ticket);
                 let work = Work { origin, request, received: self.now, deadline };
                 if self.groups.contains_key(&group) {
-                    self.dispatch(group, work)?;
+                    self.dispatch_again(group, work)?;
                 } else {
                     self.reply(origin, Err(Rejection::LeaderChanged));
                 }
@@ -696,7 +715,9 @@ impl<E: Engine> Host<E> {
                 partition.follow();
             }
             group.is_serving = false;
+            self.note_slots_of(id);
         }
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         if let Role::Leader { fence } = role {
             group.proposed = fence;
         }
@@ -733,7 +754,7 @@ impl<E: Engine> Host<E> {
             self.retry_read(id, read);
         }
         for work in waiting {
-            self.dispatch(id, work)?;
+            self.dispatch_again(id, work)?;
         }
         if id == GroupId::META {
             self.repeat_readings()?;
@@ -759,18 +780,26 @@ impl<E: Engine> Host<E> {
 
     fn apply(&mut self, id: GroupId, entries: &[Entry], now: Tick) -> Result<(), Fault> {
         let own_meta = self.meta_term();
+        // What comes after a split is told in another way than what came before it.
+        for entries in entries.split_inclusive(|entry| entry.kind == EntryKind::Split) {
+            let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+            let State::Ready(partition) = &mut group.state else {
+                panic!("group {id} was given entries to apply while its state is being installed");
+            };
+            let mut applied = partition.apply(entries, now)?;
+            let split = applied.split.take();
+            self.on_applied(id, applied)?;
+            if let Some(split) = split {
+                self.on_split(id, &split)?;
+            }
+        }
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
-        let State::Ready(partition) = &mut group.state else {
-            panic!("group {id} was given entries to apply while its state is being installed");
-        };
-        let applied = partition.apply(entries, now)?;
         let last = entries.last().map_or(Index::START, |entry| entry.index);
         group.raft.applied(last);
         let begins = match group.role {
             Role::Leader { fence } => !group.is_serving && last >= fence.index,
             _ => false,
         };
-        self.on_applied(id, applied)?;
         if begins {
             self.begin_serving(id)?;
         }
@@ -816,9 +845,10 @@ impl<E: Engine> Host<E> {
             self.arrange_sequencing()?;
             self.owe_all(id);
             self.inherit(id);
+            self.tick_splits()?;
         }
         for work in waiting {
-            self.dispatch(id, work)?;
+            self.dispatch_again(id, work)?;
         }
         Ok(())
     }

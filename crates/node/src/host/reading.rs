@@ -21,8 +21,8 @@ use crate::router::Target;
 use quorate_mvcc::engine::Engine;
 use quorate_partition::Partition;
 use quorate_types::{
-    Fault, GroupId, Index, KeyRange, KeyspaceId, NodeId, PartitionId, Position, Rejection, Revision,
-    Term, Tick,
+    Fault, GroupId, Index, KeyRange, KeyspaceId, NodeId, PartitionId, Position, Rejection, Revision, Term,
+    Tick,
 };
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -3,6 +3,7 @@
 //! Everything that waits has a deadline and is answered once, at the latest by [`Host::reject_late`].
 
 use super::Host;
+use super::reading::Purpose;
 use super::sequencing::Count;
 use crate::effects::{Grant, Ticket};
 use crate::group::{
@@ -58,7 +59,7 @@ impl<E: Engine> Host<E> {
         }
         let count = self.count(id);
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
-        if count == Count::Wait {
+        if count == Count::Wait || group.is_splitting {
             if group.waiting.len() < self.options.waiting_max && work.origin != Origin::Own {
                 group.waiting.push_back(work);
             } else {
@@ -245,7 +246,7 @@ impl<E: Engine> Host<E> {
     }
 
     pub(super) fn finish(&mut self, id: GroupId, then: Then, deadline: Tick) -> Result<(), Fault> {
-        let now = self.now;
+        let (now, is_sequenced) = (self.now, self.is_sequenced(id.keyspace));
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         match then {
             Then::Reply(origin, (revision, answer)) => {
@@ -255,6 +256,10 @@ impl<E: Engine> Host<E> {
             Then::Refuse(origin, rejection) => self.reply(origin, Err(rejection)),
             Then::ReplyPhysical(origin, reply, revision) => {
                 group.physical.push((revision, origin, reply, deadline));
+            }
+            Then::Grant(ticket) if is_sequenced => {
+                // The keyspace has been split since: there are more partitions to ask.
+                return self.begin_reading(Purpose::Client(ticket), id.keyspace, Vec::new());
             }
             Then::Grant(ticket) => {
                 let grant =
@@ -273,6 +278,7 @@ impl<E: Engine> Host<E> {
             Then::Finished(txn) => {
                 self.tell(id.keyspace, txn.home, TxnMessage::Finished { id: txn, from: id.partition });
             }
+            Then::Lease(work) if group.is_splitting => return self.dispatch_again(id, work),
             Then::Lease(work) => {
                 let (State::Ready(partition), true) = (&group.state, group.is_serving) else {
                     return self.dispatch(id, work);

@@ -56,6 +56,7 @@ impl<E: Engine> Host<E> {
     /// Whether the keyspace's revisions come from the sequencer.
     pub(super) fn is_sequenced(&self, keyspace: KeyspaceId) -> bool {
         self.router.partitions(keyspace).len() > 1
+            || self.keyspaces.get(&keyspace).is_some_and(|keyspace| keyspace.is_split)
     }
 
     /// Where a request on this group gets its revision.
@@ -96,7 +97,8 @@ impl<E: Engine> Host<E> {
     /// A counter for each keyspace of several partitions.
     pub(super) fn open_counters(&mut self) -> Result<(), Fault> {
         for keyspace in self.router.keyspaces() {
-            if self.is_sequenced(keyspace) && self.sequencer.is_some() {
+            // While the first split is under way, the mark to begin above is not known.
+            if self.router.partitions(keyspace).len() > 1 && self.sequencer.is_some() {
                 let mark = self.read_meta(&mark_key(keyspace))?;
                 let mark = mark.and_then(|value| Revision::from_bytes(value).ok());
                 if let Some(sequencer) = &mut self.sequencer {
@@ -187,7 +189,9 @@ impl<E: Engine> Host<E> {
         let is_here = self.sequencer.is_some();
         let ids: Vec<GroupId> = self.groups.keys().copied().collect();
         for id in ids {
-            if !self.is_sequenced(id.keyspace) {
+            let is_sequenced = self.is_sequenced(id.keyspace);
+            // A partition is split where the sequencer is.
+            if !is_sequenced && self.wanted_split(id).is_none() {
                 continue;
             }
             let Some(group) = self.groups.get_mut(&id) else { continue };
@@ -195,7 +199,7 @@ impl<E: Engine> Host<E> {
                 continue;
             }
             if is_here {
-                if group.registered != Some(epoch) && group.registering != Some(epoch) {
+                if is_sequenced && group.registered != Some(epoch) && group.registering != Some(epoch) {
                     group.registering = Some(epoch);
                     let deadline = self.now.after(self.options.election_ticks_max);
                     self.begin_barrier(id, Position::default(), deadline, Then::Register(id, epoch), None)?;

@@ -55,7 +55,7 @@ impl<E: Engine> Host<E> {
             Request::LeaseRevoke { lease } => {
                 let of_lease = || Footprint { leases_exclusive: vec![*lease], ..Footprint::default() };
                 let mut shares = BTreeMap::from([(id.partition, of_lease())]);
-                shares.extend(partition.lease_holders(*lease).into_iter().map(|holder| (holder, of_lease())));
+                shares.extend(self.holders(id, *lease).into_iter().map(|holder| (holder, of_lease())));
                 shares
             }
             Request::LeaseTimeToLive { lease, with_keys: true } => {
@@ -63,7 +63,7 @@ impl<E: Engine> Host<E> {
                 let of_lease =
                     || Footprint { leases_exclusive: vec![*lease], reads_only: true, ..Footprint::default() };
                 let mut shares = BTreeMap::from([(id.partition, of_lease())]);
-                shares.extend(partition.lease_holders(*lease).into_iter().map(|holder| (holder, of_lease())));
+                shares.extend(self.holders(id, *lease).into_iter().map(|holder| (holder, of_lease())));
                 shares
             }
             Request::Leases => {
@@ -115,7 +115,8 @@ impl<E: Engine> Host<E> {
             .map(|(partition, footprint)| (partition, Share { footprint, is_asked: false, vote: None }))
             .collect();
         let until = self.now.after(ATTEMPT_TICKS);
-        let attempt = Attempt { home, work, shares, phase: Phase::Collecting, in_order, until };
+        let partitions = self.router.partitions(home.keyspace).len();
+        let attempt = Attempt { home, work, shares, phase: Phase::Collecting, in_order, partitions, until };
         self.attempts.insert((home.keyspace, id), attempt);
         self.advance_attempt(home.keyspace, id)
     }
@@ -156,6 +157,9 @@ impl<E: Engine> Host<E> {
         footprint: Footprint,
     ) -> Result<(), Fault> {
         let home = GroupId { keyspace, partition: id.home };
+        if self.is_closed_to_transactions(home) {
+            return self.give_up(keyspace, id, false);
+        }
         let Some(group) = self.groups.get_mut(&home) else { return Ok(()) };
         let (State::Ready(partition), true) = (&mut group.state, group.is_serving) else {
             return self.give_up(keyspace, id, false);
@@ -170,7 +174,8 @@ impl<E: Engine> Host<E> {
         let attempt = self.attempts.get(&(keyspace, id));
         let is_outdated = match attempt.map(|attempt| (&attempt.work.request, &attempt.shares)) {
             Some((Request::LeaseRevoke { lease } | Request::LeaseTimeToLive { lease, .. }, shares)) => {
-                partition.lease_holders(*lease).iter().any(|holder| !shares.contains_key(holder))
+                let mut holders = partition.lease_holders(*lease).into_iter();
+                holders.any(|holder| holder != home.partition && !shares.contains_key(&holder))
             }
             _ => false,
         };
@@ -211,7 +216,9 @@ impl<E: Engine> Host<E> {
             self.undecided.insert((keyspace, id));
             return Ok(());
         };
-        if !self.sequencer.as_ref().is_some_and(|sequencer| sequencer.are_current(keyspace, &terms)) {
+        let are_current =
+            self.sequencer.as_ref().is_some_and(|sequencer| sequencer.are_current(keyspace, &terms));
+        if !are_current || attempt.partitions != self.router.partitions(keyspace).len() {
             return self.give_up(keyspace, id, true);
         }
         let Some(group) = self.groups.get_mut(&home) else { return Ok(()) };
@@ -398,10 +405,11 @@ impl<E: Engine> Host<E> {
     }
 
     fn try_again(&mut self, home: GroupId, work: Work, in_order: bool) -> Result<(), Fault> {
-        let is_serving = self.groups.get(&home).is_some_and(|group| group.is_serving);
+        let is_serving = self.groups.get(&home).is_some_and(|group| group.is_serving && !group.is_splitting);
+        let is_home = self.router.route(home.keyspace, &work.request) == Ok(home);
         match self.shares(home, &work.request) {
-            Some(shares) if is_serving => self.begin_attempt(home, work, shares, in_order),
-            _ => self.dispatch(home, work),
+            Some(shares) if is_serving && is_home => self.begin_attempt(home, work, shares, in_order),
+            _ => self.dispatch_again(home, work),
         }
     }
 
@@ -473,7 +481,7 @@ impl<E: Engine> Host<E> {
             // Not registered: its locks would be worth nothing. The coordinator tries again.
             Count::Own | Count::Wait => return Ok(()),
         };
-        let now = self.now;
+        let (now, is_closed) = (self.now, self.is_closed_to_transactions(id));
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         let State::Ready(partition) = &mut group.state else { return Ok(()) };
         if partition.holds(txn) || partition.is_prepared(txn) {
@@ -484,6 +492,10 @@ impl<E: Engine> Host<E> {
             let vote = TxnMessage::Vote { id: txn, from: id.partition, outcome: None };
             host.tell(id.keyspace, txn.home, vote);
         };
+        if is_closed {
+            no(self);
+            return Ok(());
+        }
         if partition.is_locked(&footprint) {
             if wait {
                 let until = now.after(ATTEMPT_TICKS);
@@ -624,7 +636,7 @@ impl<E: Engine> Host<E> {
             let questions = std::mem::take(&mut group.questions);
             for blocked in blocked {
                 match blocked {
-                    Blocked::Work(work) => self.dispatch(id, work)?,
+                    Blocked::Work(work) => self.dispatch_again(id, work)?,
                     Blocked::Home(txn, footprint) => {
                         if self.attempts.contains_key(&(id.keyspace, txn)) {
                             self.lock_home(id.keyspace, txn, footprint)?;
@@ -644,7 +656,7 @@ impl<E: Engine> Host<E> {
         while let Some(id) = self.rouse_waiting.pop_first() {
             let Some(group) = self.groups.get_mut(&id) else { continue };
             for work in std::mem::take(&mut group.waiting) {
-                self.dispatch(id, work)?;
+                self.dispatch_again(id, work)?;
             }
             for (keyspace, txn) in std::mem::take(&mut self.undecided) {
                 self.advance_attempt(keyspace, txn)?;

@@ -1,0 +1,265 @@
+//! Splitting a partition while it is used.
+//!
+//! 1. **The map says so**: an order puts [`PartitionState::Splitting`] into it, with the child's number and slots.
+//! 2. The partition's leader, once it is on the sequencer's node, lets transactions over partitions end and locks nothing more for new ones; then it
+//!    appends the **split entry**. From now on requests wait: whose their keys are is open.
+//! 3. Every replica that applies the entry has the child's state, opens its group, and the leader's node stands for election in it at once.
+//! 4. When the child's leader serves on the sequencer's node, the **map is finished**: keys are routed to the child, and both answer
+//!    again. A keyspace that had one partition is counted by the sequencer from here on, beginning after the newest revision,
+//!    which is committed as its mark in the same transaction.
+//!
+//! A crash at any step leaves something that whoever leads next goes on with: the map is in the meta group, the entry in the partition's log.
+//!
+//! **Who has no state must not stand in for who has.** Until the map is finished only replicas that applied the entry open the child, so a leader of it was
+//! elected by a quorum that holds its state. So
+//! * the map is finished only when the child's leader serves;
+//! * until then the parent gives nobody a snapshot, in which the child's keys are missing;
+//! * and afterwards a node that never had the child's state opens it as one that has lost it, and is sent a snapshot.
+//!
+//! [`Group::is_splitting`] says that what the partition owns and what the map gives it differ, or are about to.
+
+use super::Host;
+use super::requests::propose;
+use super::sequencing::{Count, mark_key};
+use crate::group::{Origin, State, Work};
+use quorate_consensus::{Consensus, Role};
+use quorate_mvcc::engine::Engine;
+use quorate_partition::Partition;
+use quorate_types::request::{
+    Compare, CompareResult, CompareTarget, Operation, PutLease, PutRequest, RangeRequest, TxnRequest,
+};
+use quorate_types::{
+    Bytes, Encode, Fault, GroupId, Key, KeyRange, KeyspaceId, KeyspaceMap, LeaseId, PartitionId, Request,
+    Split,
+};
+use std::collections::BTreeSet;
+
+/// Between two attempts of a new partition's first leader to be elected, in ticks: the others may not have opened it yet.
+const STAND_TICKS: u64 = 2;
+
+impl<E: Engine> Host<E> {
+    /// The split that the map wants of a partition and that its replica here has not applied.
+    pub(super) fn wanted_split(&self, id: GroupId) -> Option<Split> {
+        let (child, slots) = self.maps.get(&id.keyspace)?.partition(id.partition)?.child()?;
+        let owned = self.groups.get(&id)?.partition()?.slots();
+        let is_applied = owned.subtract(slots).len() == owned.len();
+        (!is_applied).then(|| Split { child, slots: slots.clone() })
+    }
+
+    /// Whether transactions over partitions must not begin here, so that those under way can end.
+    pub(super) fn is_closed_to_transactions(&self, id: GroupId) -> bool {
+        self.groups.get(&id).is_some_and(|group| group.is_splitting)
+            || (self.sequencer.is_some() && self.wanted_split(id).is_some())
+    }
+
+    /// Goes on with the splits that the maps name.
+    pub(super) fn tick_splits(&mut self) -> Result<(), Fault> {
+        let under_way: Vec<(GroupId, PartitionId)> = self
+            .maps
+            .iter()
+            .flat_map(|(keyspace, map)| map.partitions.iter().map(|partition| (*keyspace, partition)))
+            .filter_map(|(keyspace, partition)| {
+                Some((GroupId { keyspace, partition: partition.id }, partition.child()?.0))
+            })
+            .collect();
+        for (parent, child) in under_way {
+            self.begin_split(parent)?;
+            self.stand_for_child(parent, GroupId { partition: child, ..parent });
+            self.finish_split(parent, child)?;
+        }
+        Ok(())
+    }
+
+    /// Appends the split entry, if the map wants it and nothing is in the way.
+    fn begin_split(&mut self, id: GroupId) -> Result<(), Fault> {
+        let Some(split) = self.wanted_split(id) else { return Ok(()) };
+        let count = self.count(id);
+        if self.sequencer.is_none() || count == Count::Wait {
+            return Ok(());
+        }
+        let Some(group) = self.groups.get_mut(&id).filter(|group| group.is_serving && !group.is_splitting)
+        else {
+            return Ok(());
+        };
+        if group.raft.can_propose().is_err() {
+            return Ok(());
+        }
+        let index = group.raft.last().index.next();
+        let State::Ready(partition) = &mut group.state else { return Ok(()) };
+        if partition.has_locks() {
+            return Ok(());
+        }
+        let (kind, data) = partition.split(&split, index);
+        group.proposed = propose(&mut group.raft, kind, data, index);
+        group.is_splitting = true;
+        self.dirty.insert(id);
+        Ok(())
+    }
+
+    /// This replica of the parent has applied the entry: the child is there.
+    pub(super) fn on_split(&mut self, parent: GroupId, split: &Split) -> Result<(), Fault> {
+        let child = GroupId { partition: split.child, ..parent };
+        let was_sequenced = self.is_sequenced(parent.keyspace);
+        let keyspace = self.keyspace(parent.keyspace)?;
+        keyspace.is_split = true;
+        if !was_sequenced {
+            // The parent has published all there was; that can be read on.
+            keyspace.publication.share();
+        }
+        self.note_slots(parent.keyspace);
+        if self.groups.contains_key(&child) {
+            return Err(Fault::new(
+                format!("splitting group {parent}"),
+                format!("group {child} is there already"),
+            ));
+        }
+        self.open_group(child)?;
+        self.catch_up_also(child)?;
+        self.stand_for_child(parent, child);
+        Ok(())
+    }
+
+    /// The leader of the parent is the child's first, if the others agree.
+    fn stand_for_child(&mut self, parent: GroupId, child: GroupId) {
+        let is_due = self.now.0.is_multiple_of(STAND_TICKS) || !self.groups.contains_key(&parent);
+        let leads = self.groups.get(&parent).is_some_and(|group| matches!(group.role, Role::Leader { .. }));
+        let Some(group) = self.groups.get_mut(&child) else { return };
+        let is_first = group.leader.is_none() && !matches!(group.role, Role::Leader { .. });
+        if leads && is_due && is_first && group.applied() <= quorate_partition::split::FIRST.index {
+            group.raft.stand();
+            self.dirty.insert(child);
+        }
+    }
+
+    /// The child's leader serves here: keys are its own from now on.
+    fn finish_split(&mut self, parent: GroupId, child: PartitionId) -> Result<(), Fault> {
+        let child = GroupId { partition: child, ..parent };
+        let is_led_here = self.groups.get(&child).is_some_and(|group| group.is_serving);
+        let can_propose = self
+            .groups
+            .get(&GroupId::META)
+            .is_some_and(|meta| meta.is_serving && meta.raft.can_propose().is_ok());
+        if self.sequencer.is_none() || !is_led_here || !can_propose {
+            return Ok(());
+        }
+        let key = KeyspaceMap::row_key(parent.keyspace);
+        let Some(row) = self.scan_meta(KeyRange::Single(key.clone()))?.into_iter().next() else {
+            return Ok(());
+        };
+        let Some(mut map) = self.maps.get(&parent.keyspace).cloned() else { return Ok(()) };
+        let was_alone = map.partitions.len() == 1;
+        if map.finish_split(parent.partition).is_err() {
+            return Ok(());
+        }
+        let mut success = vec![put(key.clone(), map.encoded())];
+        if was_alone {
+            // The parent counted until now, and has given out nothing since the split.
+            let newest = self.groups.get(&child).and_then(|group| Some(group.partition()?.revision()));
+            let Some(newest) = newest else { return Ok(()) };
+            success.push(put(mark_key(parent.keyspace), newest.encoded()));
+        }
+        let modified = i64::try_from(row.modified.0).unwrap_or(i64::MAX);
+        let is_as_read = Compare {
+            range: KeyRange::Single(key.clone()),
+            result: CompareResult::Equal,
+            target: CompareTarget::Modified(modified),
+        };
+        let failure = vec![Operation::Range(RangeRequest::new(KeyRange::Single(key)))];
+        let txn = TxnRequest { compares: vec![is_as_read], success, failure };
+        let deadline = self.now.after(self.options.request_ticks_max);
+        let work = Work { origin: Origin::Own, request: Request::Txn(txn), received: self.now, deadline };
+        self.serve(GroupId::META, work)
+    }
+
+    /// Opens the groups of a keyspace that are not open and can be.
+    pub(super) fn open_partitions(&mut self, keyspace: KeyspaceId) -> Result<(), Fault> {
+        let Some(map) = self.maps.get(&keyspace).cloned() else { return Ok(()) };
+        let mut ids: Vec<GroupId> = Vec::new();
+        for partition in &map.partitions {
+            ids.push(GroupId { keyspace, partition: partition.id });
+            ids.extend(partition.child().map(|(child, _)| GroupId { keyspace, partition: child }));
+        }
+        // What a partition that is not whole may clear is known when all that are whole are open.
+        for incomplete in [false, true] {
+            for id in &ids {
+                if !self.groups.contains_key(id)
+                    && self.is_at_hand(&map, *id)?
+                    && Partition::is_incomplete(&self.engine, *id)? == incomplete
+                {
+                    self.open_group(*id)?;
+                    self.catch_up_also(*id)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a group can be opened by the map. One that comes from a split waits until its parent here has applied the split: until then the
+    /// keys are the parent's. One whose map is not finished must have its state from that.
+    fn is_at_hand(&self, map: &KeyspaceMap, id: GroupId) -> Result<bool, Fault> {
+        if Partition::has_state(&self.engine, id)? || Partition::is_incomplete(&self.engine, id)? {
+            return Ok(true);
+        }
+        let Some(partition) = map.partition(id.partition) else { return Ok(false) };
+        let Some(origin) = partition.origin else { return Ok(true) };
+        let parent = self.groups.get(&GroupId { partition: origin, ..id });
+        let owned = parent.and_then(|parent| parent.partition()).map(Partition::slots);
+        Ok(owned.is_some_and(|owned| owned.subtract(&partition.slots).len() == owned.len()))
+    }
+
+    /// Whether a group comes from a split whose entry is not in this store: others have its state.
+    pub(super) fn is_without_state(&self, id: GroupId) -> Result<bool, Fault> {
+        let map = self.maps.get(&id.keyspace);
+        let origin = map.and_then(|map| map.partition(id.partition)).and_then(|partition| partition.origin);
+        Ok(origin.is_some() && !Partition::has_state(&self.engine, id)?)
+    }
+
+    /// Compares what the partitions own with what the map gives them; what waits for that goes on.
+    pub(super) fn note_slots(&mut self, keyspace: KeyspaceId) {
+        let ids: Vec<GroupId> = self.groups_of(keyspace).collect();
+        for id in ids {
+            self.note_slots_of(id);
+        }
+    }
+
+    /// The same for one of them.
+    pub(super) fn note_slots_of(&mut self, id: GroupId) {
+        let mapped = self.mapped_slots(id);
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let Some(partition) = group.partition() else { return };
+        let is_splitting = **partition.slots() != mapped;
+        if std::mem::replace(&mut group.is_splitting, is_splitting) && !is_splitting {
+            self.rouse_waiting.insert(id);
+        }
+    }
+
+    /// The partitions that may hold keys of a lease, besides its home: those that it knows, and what has been split off them since.
+    pub(super) fn holders(&self, home: GroupId, lease: LeaseId) -> BTreeSet<PartitionId> {
+        let partition = self.groups.get(&home).and_then(|group| group.partition());
+        let known = partition.map(|partition| partition.lease_holders(lease)).unwrap_or_default();
+        let mut holders = match self.maps.get(&home.keyspace) {
+            Some(map) => map.with_descendants(known),
+            None => known.into_iter().collect(),
+        };
+        holders.remove(&home.partition);
+        holders
+    }
+
+    /// Sends on what waited: its keys may be another partition's by now.
+    pub(super) fn dispatch_again(&mut self, id: GroupId, work: Work) -> Result<(), Fault> {
+        if id.keyspace == KeyspaceId::SYSTEM || self.router.partitions(id.keyspace).len() < 2 {
+            return self.dispatch(id, work);
+        }
+        match self.router.route(id.keyspace, &work.request) {
+            Ok(group) => self.dispatch(group, work),
+            Err(rejection) => {
+                self.reply(work.origin, Err(rejection));
+                Ok(())
+            }
+        }
+    }
+}
+
+fn put(key: Key, value: Bytes) -> Operation {
+    Operation::Put(PutRequest { key, value: Some(value), lease: PutLease::Detach, previous: false })
+}

@@ -1,0 +1,349 @@
+//! Partitions that are split while they are used, with crashes in between.
+
+#![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
+
+mod cluster;
+
+use cluster::{Cluster, Outcome, get, put};
+use quorate_node::{Order, Refused, Ticket};
+use quorate_types::request::{PutLease, PutRequest, RangeRequest};
+use quorate_types::{
+    Answer, Bytes, GroupId, KeyRange, KeyspaceId, LeaseId, PartitionId, Rejection, Request, Revision,
+    SlotSet, SplitError,
+};
+use std::collections::BTreeMap;
+
+const KEYSPACE: KeyspaceId = KeyspaceId::DEFAULT;
+
+/// Keys and values as they were acknowledged.
+type Model = BTreeMap<String, String>;
+
+impl Cluster {
+    fn split(&mut self, partition: Option<u32>) -> Result<(), Refused> {
+        let partition = partition.map(PartitionId);
+        self.order(0, Order::Split { name: "default".into(), partition }).map(|_| ())
+    }
+
+    /// Partitions of the map as a node knows it; a split that is under way counts.
+    fn partitions(&mut self, at: usize) -> (usize, usize) {
+        let maps: Vec<_> = self.host(at).maps().cloned().collect();
+        let map = maps.iter().find(|map| map.id == KEYSPACE).unwrap();
+        let splitting = map.partitions.iter().filter(|partition| partition.child().is_some()).count();
+        (map.partitions.len(), splitting)
+    }
+
+    fn write(
+        &mut self,
+        at: usize,
+        model: &mut Model,
+        key: String,
+        value: String,
+    ) -> Result<Revision, Rejection> {
+        let request = Request::Put(PutRequest {
+            key: key.clone().into(),
+            value: Some(Bytes::from(value.clone())),
+            lease: PutLease::Detach,
+            previous: false,
+        });
+        let revision = self.request(at, KEYSPACE, request)?.revision;
+        model.insert(key, value);
+        Ok(revision)
+    }
+
+    /// Reads everything behind a barrier, from a node's own copy.
+    fn read_all(&mut self, at: usize) -> Model {
+        for _ in 0..20 {
+            self.next_ticket += 1;
+            let ticket = Ticket(self.next_ticket);
+            self.host(at).barrier(ticket, KEYSPACE, Vec::new()).unwrap();
+            let grant = loop {
+                if let Some(grant) = self.grants.remove(&ticket) {
+                    break grant;
+                }
+                self.tick();
+            };
+            let Ok(grant) = grant else { continue };
+            let reader = self.host(at).reader(KEYSPACE).unwrap();
+            if let Ok((_, answer)) = reader.range(&RangeRequest::new(KeyRange::all()), grant.revision) {
+                let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+                return answer.pairs.iter().map(|pair| (text(&pair.key), text(&pair.value))).collect();
+            }
+        }
+        panic!("node {} cannot read", at + 1);
+    }
+
+    /// All replicas are where the map says, and equal.
+    #[track_caller]
+    fn assert_settled(&mut self, partitions: usize) {
+        let mut digests: BTreeMap<GroupId, u64> = BTreeMap::new();
+        for at in 0..3 {
+            assert_eq!(self.partitions(at), (partitions, 0), "node {}", at + 1);
+            let groups: Vec<_> = self
+                .host(at)
+                .status()
+                .into_iter()
+                .filter(|status| status.group.keyspace == KEYSPACE)
+                .collect();
+            assert_eq!(groups.len(), partitions, "node {}", at + 1);
+            for status in groups {
+                let digest = status.digest.expect("its state is whole");
+                assert_eq!(*digests.entry(status.group).or_insert(digest), digest, "{}", status.group);
+            }
+        }
+    }
+}
+
+fn text(number: u64) -> String {
+    format!("value {number}")
+}
+
+fn key(number: u64) -> String {
+    format!("/d{}/k{}", number % 23, number % 5)
+}
+
+#[test]
+fn a_partition_is_split_again_and_again_while_it_is_used() {
+    let mut cluster = Cluster::new(11);
+    let mut model = Model::new();
+    let mut revision = Revision::FIRST;
+    for number in 0..40 {
+        let written = cluster.write(0, &mut model, key(number), text(number)).unwrap();
+        assert_eq!(written, revision.next());
+        revision = written;
+    }
+    let mut number = 40;
+    for splits in 1..=7 {
+        cluster.split(None).unwrap();
+        // Nothing is refused meanwhile, it waits; and the revisions go on one after the other.
+        for _ in 0..30 {
+            let at = (number % 3) as usize;
+            let written = cluster.write(at, &mut model, key(number), text(number)).unwrap();
+            assert_eq!(written, revision.next(), "after {splits} splits");
+            revision = written;
+            number += 1;
+        }
+        let at = (splits % 3) as usize;
+        assert_eq!(cluster.read_all(at), model, "after {splits} splits, at node {}", at + 1);
+        cluster.seconds(1);
+        cluster.assert_settled(splits + 1);
+    }
+    for at in 0..3 {
+        assert_eq!(cluster.read_all(at), model);
+        let reader = cluster.host(at).reader(KEYSPACE).unwrap();
+        assert_eq!(reader.revision(), revision, "all is known to be applied on node {}", at + 1);
+    }
+}
+
+#[test]
+fn what_cannot_be_split_is_refused_and_nothing_changes() {
+    let mut cluster = Cluster::new(3);
+    let none = SplitError::NoPartition(PartitionId(9));
+    assert_eq!(cluster.split(Some(9)), Err(Refused::Split(none)));
+    let unknown = Order::Split { name: "orders".into(), partition: None };
+    assert_eq!(cluster.order(0, unknown), Err(Refused::NotFound { name: "orders".into() }));
+    // With a majority away the partition cannot be split, and a second order finds it at that.
+    cluster.split(None).unwrap();
+    assert_eq!(cluster.split(Some(0)), Err(Refused::Split(SplitError::UnderWay(PartitionId(0)))));
+    cluster.seconds(1);
+    cluster.assert_settled(2);
+}
+
+/// A key of each half of the slots.
+fn halves() -> [String; 2] {
+    let (lower, upper) = SlotSet::all().split().unwrap();
+    [lower, upper].map(|half| {
+        let mut keys = (0..).map(|number| format!("/half{number}/k"));
+        keys.find(|key| half.contains(quorate_types::Slot::of(key.as_bytes()))).unwrap()
+    })
+}
+
+/// A lease whose home is in each half of the slots.
+fn leases() -> [LeaseId; 2] {
+    let (lower, upper) = SlotSet::all().split().unwrap();
+    [lower, upper].map(|half| {
+        let mut leases = (1..).filter_map(LeaseId::new);
+        leases.find(|lease| half.contains(quorate_types::Slot::of_lease(*lease))).unwrap()
+    })
+}
+
+fn leased(key: &str, lease: LeaseId) -> Request {
+    Request::Put(PutRequest {
+        key: key.to_owned().into(),
+        value: Some(Bytes::from_static(b"v")),
+        lease: PutLease::Attach(lease),
+        previous: false,
+    })
+}
+
+fn is_there(outcome: Outcome) -> bool {
+    cluster::count(outcome) == 1
+}
+
+#[test]
+fn leases_and_their_keys_are_told_apart_by_a_split() {
+    let (keys, leases) = (halves(), leases());
+    for ends_by_itself in [false, true] {
+        // With keys in either half, in both, in none.
+        for held in [&[][..], &[0][..], &[1][..], &[0, 1][..]] {
+            for lease in leases {
+                let mut cluster = Cluster::new(5);
+                let grant = Request::LeaseGrant { lease, ttl_seconds: 4 };
+                cluster.request(0, KEYSPACE, grant).unwrap();
+                for at in held {
+                    cluster.request(0, KEYSPACE, leased(&keys[*at], lease)).unwrap();
+                }
+                cluster.split(None).unwrap();
+                cluster.seconds(1);
+                cluster.assert_settled(2);
+                let case = format!("lease {lease} with keys in {held:?}");
+                let time = cluster.request(1, KEYSPACE, Request::LeaseTimeToLive { lease, with_keys: true });
+                let Answer::LeaseTimeToLive(Some(time)) = time.unwrap().answer else { panic!("{case}") };
+                let found: Vec<&str> =
+                    time.keys.iter().map(|key| std::str::from_utf8(key).unwrap()).collect();
+                let mut expected: Vec<&str> = held.iter().map(|at| keys[*at].as_str()).collect();
+                expected.sort_unstable();
+                assert_eq!(found, expected, "{case}");
+                // Another key in the other half, after the split.
+                cluster.request(2, KEYSPACE, leased(&keys[0], lease)).unwrap();
+                cluster.split(Some(1)).unwrap();
+                cluster.split(Some(0)).unwrap();
+                cluster.seconds(1);
+                let kept = cluster.request(2, KEYSPACE, Request::LeaseKeepAlive { lease }).unwrap();
+                assert_eq!(kept.answer, Answer::LeaseKeepAlive { ttl_seconds: Some(4) }, "{case}");
+                if ends_by_itself {
+                    cluster.seconds(8);
+                } else {
+                    cluster.request(1, KEYSPACE, Request::LeaseRevoke { lease }).unwrap();
+                }
+                for key in &keys {
+                    assert!(!is_there(cluster.request(1, KEYSPACE, get(key))), "{case} left {key}");
+                }
+                let refused = cluster.request(0, KEYSPACE, leased(&keys[0], lease));
+                assert_eq!(refused, Err(Rejection::LeaseNotFound(lease)), "{case}");
+                let all = cluster.request(0, KEYSPACE, Request::Leases).unwrap();
+                assert_eq!(all.answer, Answer::Leases(Vec::new()), "{case}");
+                cluster.assert_settled(4);
+            }
+        }
+    }
+}
+
+#[test]
+fn crashes_at_any_step_of_a_split_lose_nothing() {
+    let mut splits = 0;
+    for seed in 0..60 {
+        let mut cluster = Cluster::new(1000 + seed);
+        let mut model = Model::new();
+        // What was not answered may be there or not.
+        let mut unsure: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut number = 0;
+        for round in 0..12 {
+            let up: Vec<usize> = (0..3).filter(|at| cluster.nodes[*at].running.is_some()).collect();
+            let at = up[cluster.draw(up.len() as u64) as usize];
+            if round % 4 == 1 {
+                let (mut order, mut request) = quorate_node::Administration::begin(Order::Split {
+                    name: "default".into(),
+                    partition: None,
+                })
+                .unwrap();
+                // Whoever is asked may crash; then it is open whether the split began.
+                while let Ok(reply) = cluster.request(at, KeyspaceId::SYSTEM, request.clone()) {
+                    match order.answered(reply) {
+                        Ok(quorate_node::administration::Step::Ask(next)) => request = next,
+                        _ => break,
+                    }
+                }
+            }
+            for _ in 0..cluster.draw(12) {
+                let (name, value) = (key(number * 7), text(number));
+                number += 1;
+                let before = model.clone();
+                if cluster.write(at, &mut model, name.clone(), value.clone()).is_err() {
+                    model = before;
+                    unsure.entry(name).or_default().push(value);
+                } else {
+                    unsure.remove(&name);
+                }
+            }
+            for _ in 0..cluster.draw(6) {
+                cluster.tick();
+            }
+            let victim = cluster.draw(3) as usize;
+            let down: Vec<usize> = (0..3).filter(|at| cluster.nodes[*at].running.is_none()).collect();
+            match down.first() {
+                Some(down) => cluster.start(*down),
+                None => cluster.crash(victim),
+            }
+            let ticks = cluster.draw(120);
+            (0..ticks).for_each(|_| cluster.tick());
+        }
+        for at in 0..3 {
+            if cluster.nodes[at].running.is_none() {
+                cluster.start(at);
+            }
+        }
+        cluster.seconds(6);
+        let (partitions, _) = cluster.partitions(0);
+        splits += partitions - 1;
+        cluster.assert_settled(partitions);
+        for at in 0..3 {
+            let found = cluster.read_all(at);
+            for name in model.keys().chain(found.keys()) {
+                let (value, expected) = (found.get(name), model.get(name));
+                let may_be = unsure.get(name).is_some_and(|values| value.is_some_and(|v| values.contains(v)));
+                assert!(
+                    value == expected || may_be,
+                    "seed {seed}: {name} is {value:?} on {}, not {expected:?}",
+                    at + 1
+                );
+            }
+        }
+    }
+    assert!(splits > 60, "only {splits} splits");
+}
+
+#[test]
+fn a_node_that_was_away_gets_the_state_of_partitions_it_never_had() {
+    for (seed, is_cut) in [(1, false), (2, true)] {
+        let mut cluster = Cluster::new(seed);
+        let mut model = Model::new();
+        for number in 0..50 {
+            cluster.write(0, &mut model, key(number), text(number)).unwrap();
+        }
+        let at = (0..3).find(|at| {
+            !cluster
+                .host(*at)
+                .status()
+                .iter()
+                .any(|status| status.group == GroupId::META && status.is_serving)
+        });
+        let away = at.unwrap();
+        if is_cut {
+            cluster.cut.push(away)
+        } else {
+            cluster.crash(away)
+        }
+        let here = (away + 1) % 3;
+        cluster.seconds(2);
+        for _ in 0..3 {
+            let order = Order::Split { name: "default".into(), partition: None };
+            cluster.order(here, order).unwrap();
+            // So much that the logs do not go back to before the split.
+            for number in 0..400 {
+                let value = format!("{number} {}", "x".repeat(200));
+                cluster.write(here, &mut model, key(number), value).unwrap();
+            }
+        }
+        cluster.cut.clear();
+        if !is_cut {
+            cluster.start(away);
+        }
+        cluster.seconds(20);
+        cluster.assert_settled(4);
+        assert_eq!(cluster.read_all(away), model, "cut off {is_cut}");
+        // It counts: with another one away, these two go on.
+        cluster.crash(here);
+        cluster.seconds(5);
+        cluster.request(away, KEYSPACE, put("/after", 1)).unwrap();
+    }
+}
