@@ -12,9 +12,9 @@
 #![allow(clippy::unwrap_used)] // A measurement, with nobody to hand an error to.
 
 use quorate_consensus::Role;
-use quorate_node::{GroupStart, Host, Options, PeerMessage, Standing};
+use quorate_node::{Host, Options, PeerMessage, Standing};
 use quorate_storage::memory::MemoryEngine;
-use quorate_types::{Bytes, Decode, Encode, GroupId, Incarnation, Input, KeyspaceId, NodeId, PartitionId};
+use quorate_types::{Bytes, Decode, Encode, Incarnation, Input, NodeId};
 use std::collections::BTreeMap;
 
 const TICKS_PER_SECOND: u64 = 50;
@@ -29,13 +29,10 @@ impl World {
     fn new(groups: u32, hibernate_after_ticks: Option<u64>) -> Self {
         let voters: Vec<NodeId> = (1..=3).map(NodeId).collect();
         let host = |id: &NodeId| {
-            let starts = (0..groups).map(|number| GroupStart {
-                group: GroupId { keyspace: KeyspaceId(1), partition: PartitionId(number) },
-                voters: voters.clone(),
-                recovered: Default::default(),
-            });
-            let options = Options { hibernate_after_ticks, ..Options::new(*id, id.0 * 7) };
-            Host::new(options, Standing::New, MemoryEngine::default(), starts.collect()).unwrap()
+            let options =
+                Options { hibernate_after_ticks, partitions: groups, ..Options::new(*id, id.0 * 7) };
+            let (engine, logs) = (MemoryEngine::default(), BTreeMap::new());
+            Host::new(options, Standing::New, engine, voters.clone(), logs).unwrap()
         };
         Self { hosts: voters.iter().map(|id| Some(host(id))).collect(), messages: 0 }
     }

@@ -5,19 +5,16 @@
 mod cluster;
 
 use cluster::{Cluster, count, get, new, put};
-use quorate_mvcc::engine::{Engine, Read, Table};
+use quorate_mvcc::engine::{Read, Table};
 use quorate_node::administration::Step;
-use quorate_node::{Administration, Host, NewKeyspace, Options, Order, Refused, Standing, Ticket};
-use quorate_storage::disk::MemoryDisk;
-use quorate_storage::memory::MemoryEngine;
+use quorate_node::{Administration, Order, Refused, Ticket};
 use quorate_storage::wal::{Wal, WalOptions};
 use quorate_types::map::PARTITIONS_MAX;
-use quorate_types::request::{DeleteRequest, PutLease, PutRequest, RangeRequest};
+use quorate_types::request::{DeleteRequest, RangeRequest};
 use quorate_types::{
-    Answer, Bytes, GroupId, Incarnation, KeyRange, KeyspaceId, KeyspaceMap, MapError, NodeId, PartitionId,
-    Rejection, Reply, Request, Revision, Rules,
+    Bytes, GroupId, Incarnation, KeyRange, KeyspaceId, MapError, NodeId, PartitionId, Rejection, Request,
+    Revision,
 };
-use std::collections::BTreeMap;
 use std::ops::Bound;
 
 impl Cluster {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
 
 use quorate_consensus::Recovered;
-use quorate_node::{GroupStart, Host, Options, Standing};
+use quorate_node::{Host, Options, Standing};
 use quorate_partition::{Limits, Opened, Partition};
 use quorate_storage::memory::MemoryEngine;
 use quorate_types::{
@@ -26,7 +26,7 @@ fn entries(terms: &[u64]) -> Vec<Entry> {
 fn first_write(applied: &[u64], logged: &[u64]) -> Option<LogWrite> {
     let engine = MemoryEngine::default();
     let Opened::Ready(mut partition) =
-        Partition::open(engine.clone(), GroupId::FIRST, SlotSet::all(), Limits::default()).unwrap()
+        Partition::open(engine.clone(), GroupId::META, SlotSet::all(), Limits::default()).unwrap()
     else {
         panic!("an empty store is whole")
     };
@@ -38,9 +38,9 @@ fn first_write(applied: &[u64], logged: &[u64]) -> Option<LogWrite> {
         entries: entries(logged),
     };
     let voters = [1, 2, 3].map(NodeId).to_vec();
-    let start = GroupStart { group: GroupId::FIRST, voters, recovered };
+    let logs = BTreeMap::from([(GroupId::META, recovered)]);
     let standing = Standing::Admitted(BTreeMap::new());
-    let mut host = Host::new(Options::new(NodeId(1), 1), standing, engine, vec![start]).unwrap();
+    let mut host = Host::new(Options::new(NodeId(1), 1), standing, engine, voters, logs).unwrap();
     let status = host.status();
     assert_eq!(status[0].consensus.applied, Index(applied.len() as u64));
     let (_, writes) = host.take().unwrap().persist?;

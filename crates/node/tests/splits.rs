@@ -122,7 +122,7 @@ fn a_partition_is_split_again_and_again_while_it_is_used() {
             revision = written;
             number += 1;
         }
-        let at = (splits % 3) as usize;
+        let at = splits % 3;
         assert_eq!(cluster.read_all(at), model, "after {splits} splits, at node {}", at + 1);
         cluster.seconds(1);
         cluster.assert_settled(splits + 1);

@@ -238,7 +238,7 @@ impl<E: Engine> Partition<E> {
         }
         let revision = effects.iter().find_map(Effect::stamp).map(|stamp| stamp.revision);
         let committed = Committed { id, effects };
-        let data = Bytes::from(committed.encoded());
+        let data = committed.encoded();
         self.register_changes(index, revision, committed.effects);
         Some((EntryKind::Commit, data))
     }
@@ -249,13 +249,13 @@ impl<E: Engine> Partition<E> {
             return None;
         }
         self.register_changes(index, None, Vec::new());
-        Some((EntryKind::Abort, id.encoded().into()))
+        Some((EntryKind::Abort, id.encoded()))
     }
 
     /// Nobody will ask about these decisions any more.
     pub fn forget(&mut self, ids: Vec<TxnId>, index: Index) -> (EntryKind, Bytes) {
         self.register_changes(index, None, Vec::new());
-        (EntryKind::Decide, Decide::Forget(ids).encoded().into())
+        (EntryKind::Decide, Decide::Forget(ids).encoded())
     }
 
     fn checked(&self, data: Bytes) -> Result<Bytes, Rejection> {

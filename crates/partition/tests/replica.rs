@@ -10,8 +10,8 @@ use quorate_partition::snapshot::{Chunk, Cursor, InstallError, Installer, Snapsh
 use quorate_partition::{Opened, Partition, ReadError};
 use quorate_types::request::{PutLease, PutRequest};
 use quorate_types::{
-    Command, Decode, Effect, Encode, Entry, EntryKind, GroupId, Index, KeyRange, Position, Rejection,
-    Request, Revision, Slot, SlotSet, Stamp, Term, Tick,
+    Command, Decode, Effect, Encode, Entry, EntryKind, GroupId, Index, KeyRange, PartitionId, Position,
+    Rejection, Request, Revision, Slot, SlotSet, Split, Stamp, Term, Tick,
 };
 use support::{GROUP, Pair, Random, TestEngine, delete, lease, limits, open, put_op, range};
 
@@ -198,19 +198,23 @@ fn an_entry_that_cannot_be_ours_is_a_fault() {
         let effect = Effect::Delete { slot: Slot(0), stamp, key: "a".into(), previous_lease: None };
         Command { group, effects: vec![effect] }.encoded_vec()
     };
+    let split = |slots| Split { child: PartitionId(1), slots }.encoded_vec();
     for bad in [
         entry(1, EntryKind::Write, b"nonsense".to_vec()),
         entry(1, EntryKind::Prepare, b"nonsense".to_vec()),
         entry(1, EntryKind::Write, command(GroupId::META, 2, 0)),
         entry(1, EntryKind::Write, command(GROUP, 1, 0)),
         entry(1, EntryKind::Write, command(GROUP, 2, 1)),
+        entry(1, EntryKind::Split, b"nonsense".to_vec()),
+        entry(1, EntryKind::Split, split(SlotSet::none())),
+        entry(1, EntryKind::Split, split(SlotSet::all())),
         entry(3, EntryKind::Fence, Vec::new()),
     ] {
         assert!(open(&TestEngine::default()).apply(&[bad], Tick(0)).is_err());
     }
     // Reserved kinds only move the place.
     let mut partition = open(&TestEngine::default());
-    let entries = [entry(1, EntryKind::Config, b"x".to_vec()), entry(2, EntryKind::Split, Vec::new())];
+    let entries = [entry(1, EntryKind::Config, b"x".to_vec()), entry(2, EntryKind::Fence, Vec::new())];
     let applied = partition.apply(&entries, Tick(0)).unwrap();
     assert!(applied.changes.is_empty());
     assert_eq!(partition.applied(), Position { term: Term(1), index: Index(2) });

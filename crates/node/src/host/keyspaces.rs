@@ -320,14 +320,15 @@ impl<E: Engine> Host<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{GroupStart, Options, Standing};
-    use quorate_consensus::Recovered;
+    use crate::{Options, Standing};
     use quorate_mvcc::engine::Table;
     use quorate_mvcc::layout;
     use quorate_partition::snapshot::Installer;
     use quorate_partition::{Limits, Partition};
     use quorate_storage::memory::MemoryEngine;
-    use quorate_types::{Command, Effect, Encode, Entry, EntryKind, NodeId, PartitionId, Stamp, Term, Tick};
+    use quorate_types::{
+        Command, Effect, Encode, Entry, EntryKind, KeyspaceMap, NodeId, PartitionId, Stamp, Term, Tick,
+    };
     use std::collections::BTreeMap;
 
     const KEYSPACE: KeyspaceId = KeyspaceId::DEFAULT;
@@ -365,14 +366,26 @@ mod tests {
         }
     }
 
+    /// A node that knows of the keyspace by what the meta group has applied.
     fn host(engine: &MemoryEngine) -> Host<MemoryEngine> {
-        let start = |partition| {
-            let recovered = Recovered { start: Default::default(), ..Recovered::default() };
-            GroupStart { group: group(partition), voters: vec![NodeId(1)], recovered }
+        let map = KeyspaceMap::new(KEYSPACE, "default", 2, Default::default(), None).unwrap();
+        let meta = Partition::open(engine.clone(), GroupId::META, SlotSet::all(), Limits::default());
+        let put = Effect::Put {
+            slot: quorate_types::Slot(0),
+            stamp: Stamp { revision: Revision(2), sub: 0 },
+            key: KeyspaceMap::row_key(KEYSPACE),
+            value: map.encoded(),
+            create: Revision(2),
+            version: 1,
+            lease: None,
+            previous_lease: None,
         };
+        let data = Command { group: GroupId::META, effects: vec![put] }.encoded();
+        let first = Entry { term: Term(1), index: quorate_types::Index(1), kind: EntryKind::Write, data };
+        meta.unwrap().ready().unwrap().apply(&[first], Tick(0)).unwrap();
         let standing = Standing::Admitted(BTreeMap::new());
-        let options = Options::new(NodeId(1), 1);
-        Host::new(options, standing, engine.clone(), vec![start(0), start(1)]).unwrap()
+        Host::new(Options::new(NodeId(1), 1), standing, engine.clone(), vec![NodeId(1)], BTreeMap::new())
+            .unwrap()
     }
 
     fn changes(engine: &MemoryEngine) -> usize {

@@ -74,6 +74,7 @@ impl<E: Engine> Host<E> {
             .map_err(|cause| Fault::new(format!("reading the map of keyspace {keyspace}"), cause))?;
         let was_sequenced = self.is_sequenced(keyspace);
         self.router.set(&map);
+        self.note_splits(&map);
         let (partitions, quota_bytes) = (map.partitions.len(), map.quota_bytes);
         self.maps.insert(keyspace, map);
         self.set_quota(keyspace, quota_bytes);

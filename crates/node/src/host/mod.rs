@@ -74,6 +74,8 @@ pub struct Host<E: Engine> {
     /// Logs of groups that the maps this node has do not name yet.
     unopened: BTreeMap<GroupId, Recovered>,
     maps: BTreeMap<KeyspaceId, KeyspaceMap>,
+    /// Partitions that the maps say are being split, and their children.
+    splits: BTreeMap<GroupId, PartitionId>,
     /// The id of the next keyspace, as far as is known here.
     next_keyspace: KeyspaceId,
     removals: Removals,
@@ -153,6 +155,7 @@ impl<E: Engine> Host<E> {
             voters,
             unopened: logs,
             maps: BTreeMap::new(),
+            splits: BTreeMap::new(),
             next_keyspace: KeyspaceId::FIRST_CREATED,
             removals: Removals::default(),
             usages: BTreeMap::new(),

@@ -112,6 +112,7 @@ impl<E: Engine> Host<E> {
     /// The keyspace is deleted.
     pub(super) fn remove_keyspace(&mut self, id: KeyspaceId) {
         self.maps.remove(&id);
+        self.splits.retain(|parent, _| parent.keyspace != id);
         self.router.remove(id);
         self.usages.remove(&id);
         if let Some(sequencer) = &mut self.sequencer {

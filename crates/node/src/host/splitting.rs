@@ -38,6 +38,15 @@ use std::collections::BTreeSet;
 const STAND_TICKS: u64 = 2;
 
 impl<E: Engine> Host<E> {
+    /// Notes which splits a new map names.
+    pub(super) fn note_splits(&mut self, map: &KeyspaceMap) {
+        self.splits.retain(|parent, _| parent.keyspace != map.id);
+        let splits = map.partitions.iter().filter_map(|partition| {
+            Some((GroupId { keyspace: map.id, partition: partition.id }, partition.child()?.0))
+        });
+        self.splits.extend(splits);
+    }
+
     /// The split that the map wants of a partition and that its replica here has not applied.
     pub(super) fn wanted_split(&self, id: GroupId) -> Option<Split> {
         let (child, slots) = self.maps.get(&id.keyspace)?.partition(id.partition)?.child()?;
@@ -54,15 +63,7 @@ impl<E: Engine> Host<E> {
 
     /// Goes on with the splits that the maps name.
     pub(super) fn tick_splits(&mut self) -> Result<(), Fault> {
-        let under_way: Vec<(GroupId, PartitionId)> = self
-            .maps
-            .iter()
-            .flat_map(|(keyspace, map)| map.partitions.iter().map(|partition| (*keyspace, partition)))
-            .filter_map(|(keyspace, partition)| {
-                Some((GroupId { keyspace, partition: partition.id }, partition.child()?.0))
-            })
-            .collect();
-        for (parent, child) in under_way {
+        for (parent, child) in self.splits.clone() {
             self.begin_split(parent)?;
             self.stand_for_child(parent, GroupId { partition: child, ..parent });
             self.finish_split(parent, child)?;

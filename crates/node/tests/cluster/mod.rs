@@ -183,7 +183,12 @@ impl Cluster {
         self.answer(ticket)
     }
 
-    pub(crate) fn put(&mut self, keyspace: KeyspaceId, key: &str, bytes: usize) -> Result<Revision, Rejection> {
+    pub(crate) fn put(
+        &mut self,
+        keyspace: KeyspaceId,
+        key: &str,
+        bytes: usize,
+    ) -> Result<Revision, Rejection> {
         self.request(0, keyspace, put(key, bytes)).map(|reply| reply.revision)
     }
 
