@@ -238,6 +238,9 @@ fn a_keyspace_is_unavailable_until_the_last_of_its_partitions_is_whole() {
         installer.add(chunk).unwrap();
         installer.finish().unwrap();
     }
+    // And its owner has said how far they are.
+    assert!(!reader.is_available());
+    publication.advance(Revision(79));
     assert!(reader.is_available());
     assert_eq!(reader.compacted(), Some(Revision(40)));
     assert_eq!(node.engine.dump(), source.engine.dump());
