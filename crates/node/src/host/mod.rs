@@ -604,17 +604,20 @@ impl<E: Engine> Host<E> {
 
     /// Hands over every leadership; returns whether none is left.
     pub fn hand_over(&mut self) -> bool {
-        let mut is_done = true;
-        for (id, group) in &mut self.groups {
-            if let Role::Leader { .. } = group.role
-                && group.voters.len() > 1
-            {
-                is_done = false;
-                if group.raft.can_propose().is_ok() {
-                    group.raft.transfer(None);
-                }
-                self.dirty.insert(*id);
+        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
+        // All of them: each has to be begun.
+        ids.into_iter().fold(true, |is_done, id| self.hand_over_group(id) && is_done)
+    }
+
+    /// Hands over the leadership of one group; returns whether it is not led here.
+    pub fn hand_over_group(&mut self, id: GroupId) -> bool {
+        let Some(group) = self.groups.get_mut(&id) else { return true };
+        let is_done = !matches!(group.role, Role::Leader { .. }) || group.voters.len() == 1;
+        if !is_done {
+            if group.raft.can_propose().is_ok() {
+                group.raft.transfer(None);
             }
+            self.dirty.insert(id);
         }
         is_done
     }
