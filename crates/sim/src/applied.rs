@@ -17,13 +17,15 @@ pub(crate) struct Shadow {
     start: Index,
     entries: BTreeMap<Index, Entry>,
     applied: Index,
+    /// Whether its node led it and could draw revisions, when last seen.
+    pub(crate) is_registered: bool,
 }
 
 impl Shadow {
     /// A node starts with what its log held.
     pub(crate) fn new(recovered: &quorate_consensus::Recovered, applied: Index) -> Self {
         let entries = recovered.entries.iter().map(|entry| (entry.index, entry.clone())).collect();
-        Self { start: recovered.start.index, entries, applied }
+        Self { start: recovered.start.index, entries, applied, is_registered: false }
     }
 
     /// The node writes to its log.

@@ -21,6 +21,8 @@ use std::fmt;
 pub struct Violation {
     /// The run.
     pub seed: u64,
+    /// Over so many partitions.
+    pub partitions: u32,
     /// When it was noticed.
     pub tick: u64,
     /// What.
@@ -31,8 +33,8 @@ impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "seed {} at tick {}: {}\nto see it again: cargo xtask sim --seed {}",
-            self.seed, self.tick, self.what, self.seed
+            "seed {} at tick {}: {}\nto see it again: cargo xtask sim --seed {} --partitions {}",
+            self.seed, self.tick, self.what, self.seed, self.partitions
         )
     }
 }

@@ -9,6 +9,7 @@
 //! * [`world`]: nodes, network, disks, time, pauses.
 //! * [`clients`]: random calls, and what was answered; [`watchers`]: random watches, and what each promise means for them.
 //! * [`history`] and [`applied`]: what happened, by revision and by entry.
+//! * [`Transactions`]: how those over partitions ended.
 //! * [`checker`]: what must hold of it, with a [`model`] of the key space and what is promised of [`leases`].
 //!
 //! A seed gives the same run, to the bit, every time; a failure names its seed.
@@ -20,10 +21,13 @@ pub mod history;
 mod leases;
 pub mod model;
 pub mod random;
+mod transactions;
 mod watchers;
 pub mod world;
 
 use checker::Violation;
+use random::Random;
+pub use transactions::Transactions;
 use world::World;
 
 /// What one run did.
@@ -53,13 +57,27 @@ pub struct Summary {
     pub watched: u64,
     /// Leases that ran out.
     pub expired: u64,
+    /// Over several partitions.
+    pub transactions: Transactions,
     /// Digest of everything that happened, in order.
     pub trace: u64,
 }
 
-/// Runs one seed, over so many partitions.
+/// How many partitions a run has that does not say.
+const PARTITIONS_DRAWN: [u32; 10] = [1, 1, 2, 2, 3, 3, 4, 4, 8, 16];
+
+/// How many partitions a run has: as many as asked for; of 0, what the seed says.
+pub fn partitions_of(seed: u64, asked: u32) -> u32 {
+    match asked {
+        // By a generator of its own: the seed's last digits say other things.
+        0 => PARTITIONS_DRAWN[Random::new(!seed).below(PARTITIONS_DRAWN.len() as u64) as usize],
+        asked => asked,
+    }
+}
+
+/// Runs one seed, over so many partitions; 0 is for the seed to say.
 pub fn run(seed: u64, partitions: u32) -> Result<Summary, Violation> {
-    let mut world = World::new(seed, partitions);
+    let mut world = World::new(seed, partitions_of(seed, partitions));
     world.run_with_faults()?;
     world.heal_and_finish()?;
     world.sleep_and_wake()?;

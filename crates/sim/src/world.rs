@@ -18,7 +18,7 @@ use quorate_storage::memory::MemoryEngine;
 use quorate_storage::wal::{Wal, WalOptions};
 use quorate_types::{
     Encode, Event, GroupId, Incarnation, Index, KeyspaceId, NodeId, PartitionId, Rejection, Revision, Term,
-    WatchRequest,
+    TxnId, WatchRequest,
 };
 use std::collections::BTreeMap;
 
@@ -49,9 +49,32 @@ struct Rates {
     pause_ticks_max: u64,
     breaks: u64,
     hand_over: u64,
+    /// One group is handed over, in a keyspace of several partitions: leaderships scatter, the sequencer's goes from under a transaction.
+    scatter: u64,
     calls: u64,
     /// The load stops for a while, so that groups fall asleep among the faults.
     lull: u64,
+}
+
+impl Rates {
+    /// Nothing fails.
+    fn healthy(self) -> Self {
+        Self {
+            loss: 0,
+            repeat: 0,
+            delay_ticks_max: 1,
+            cut: 0,
+            crash: 0,
+            disk_loss: 0,
+            sync_ticks_max: 1,
+            pause: 0,
+            breaks: 0,
+            hand_over: 0,
+            scatter: 0,
+            lull: 0,
+            ..self
+        }
+    }
 }
 
 struct Node {
@@ -129,6 +152,8 @@ pub struct World {
     pub healed_tick: u64,
     /// Who led which term of which group.
     leaders: BTreeMap<(GroupId, Term), NodeId>,
+    /// Prepared somewhere and not ended there: the term of the entry.
+    prepared: BTreeMap<(GroupId, TxnId), Term>,
     trace: u64,
     counts: Summary,
     is_faulty: bool,
@@ -161,6 +186,7 @@ impl World {
             hand_over: rate(6),
             calls: 200 + rate(800),
             lull: rate(8),
+            scatter: if partitions > 1 { rate(40) } else { 0 },
         };
         // Long pauses are rare, and such runs are longer.
         let pause_ticks_max = [60, 250, 250, 3_000][random.below(4) as usize];
@@ -200,6 +226,7 @@ impl World {
             partitions,
             healed_tick: 0,
             leaders: BTreeMap::new(),
+            prepared: BTreeMap::new(),
             trace: 0,
             counts: Summary::default(),
             is_faulty: true,
@@ -210,6 +237,14 @@ impl World {
         }
     }
 
+    /// A world in which nothing fails, all clocks agree and nobody stops asking.
+    pub fn healthy(seed: u64, partitions: u32) -> Self {
+        let mut world = Self::new(seed, partitions);
+        world.rates = world.rates.healthy();
+        world.nodes.iter_mut().for_each(|node| node.rate = 1_000);
+        world
+    }
+
     /// Ticks of simulated time so far.
     pub fn now(&self) -> u64 {
         self.now
@@ -217,7 +252,7 @@ impl World {
 
     /// A violation found now.
     pub fn violation(&self, what: impl Into<String>) -> Violation {
-        Violation { seed: self.seed, tick: self.now, what: what.into() }
+        Violation { seed: self.seed, partitions: self.partitions, tick: self.now, what: what.into() }
     }
 
     fn note(&mut self, what: &[u8]) {
@@ -256,20 +291,7 @@ impl World {
     pub fn heal_and_finish(&mut self) -> Result<(), Violation> {
         self.is_faulty = false;
         self.cut.clear();
-        self.rates = Rates {
-            loss: 0,
-            repeat: 0,
-            delay_ticks_max: 1,
-            cut: 0,
-            crash: 0,
-            disk_loss: 0,
-            sync_ticks_max: 1,
-            pause: 0,
-            breaks: 0,
-            hand_over: 0,
-            lull: 0,
-            ..self.rates
-        };
+        self.rates = self.rates.healthy();
         self.healed_tick = self.now;
         for node in &mut self.nodes {
             node.down_until = 0;
@@ -382,6 +404,17 @@ impl World {
                 self.settle(at, Ok(()))?;
             }
         }
+        // While something is prepared there is more to go wrong.
+        let scatter = self.rates.scatter * if self.prepared.is_empty() { 1 } else { 3 };
+        if self.random.chance(scatter) {
+            let group = self.any_group();
+            if let Some(at) = self.leader_of(group)
+                && let Some(running) = self.awake(at)
+            {
+                running.host.hand_over_group(group);
+                self.settle(at, Ok(()))?;
+            }
+        }
         if self.random.chance(self.rates.disk_loss) {
             self.lose_disk();
         }
@@ -421,13 +454,31 @@ impl World {
         if !self.random.chance(500) {
             return at;
         }
+        let group = self.any_group();
+        self.leader_of(group).unwrap_or(at)
+    }
+
+    /// The group that something is done to: of several partitions any, and often the sequencer's.
+    fn any_group(&mut self) -> GroupId {
+        match self.partitions {
+            1 => GroupId::FIRST,
+            _ if self.random.chance(400) => GroupId::META,
+            count => {
+                let partition = PartitionId(self.random.below(u64::from(count)) as u32);
+                GroupId { keyspace: KeyspaceId::DEFAULT, partition }
+            }
+        }
+    }
+
+    /// Who leads a group, in its newest term.
+    fn leader_of(&self, group: GroupId) -> Option<usize> {
         let term = |node: &Node| {
             let statuses = node.running.as_ref()?.host.status();
-            let first = statuses.into_iter().find(|status| status.group == GroupId::FIRST)?;
-            matches!(first.consensus.role, Role::Leader { .. }).then_some(first.consensus.term)
+            let found = statuses.into_iter().find(|status| status.group == group)?;
+            matches!(found.consensus.role, Role::Leader { .. }).then_some(found.consensus.term)
         };
         let leaders = self.nodes.iter().enumerate().filter_map(|(at, node)| Some((term(node)?, at)));
-        leaders.max().map_or(at, |(_, at)| at)
+        leaders.max().map(|(_, at)| at)
     }
 
     /// The connections of a node break, though it lives: who heard of a leader by them looks for another.
@@ -802,7 +853,7 @@ impl World {
             }
             for changes in applied.changes {
                 if let Err(what) = self.history.check(&changes) {
-                    return Err(Violation { seed: self.seed, tick: self.now, what });
+                    return Err(self.violation(what));
                 }
             }
         }
@@ -852,10 +903,13 @@ impl World {
         for status in running.host.status().into_iter().filter(|status| status.group != GroupId::META) {
             let log = self.applied.entry(status.group).or_default();
             let shadow = node.shadows.entry(status.group).or_default();
-            let is_visible = self.partitions == 1 || status.is_registered;
+            // What it answered before it lost its registration, just now, counts.
+            let was_registered = std::mem::replace(&mut shadow.is_registered, status.is_registered);
+            let is_visible = self.partitions == 1 || status.is_registered || was_registered;
             let news = log.advance(shadow, status.consensus.applied, status.digest, is_visible, self.now);
             let noted = news.and_then(|news| {
                 for entry in news {
+                    self.counts.transactions.note(status.group, &entry, &mut self.prepared);
                     if let Some((revision, part)) = changes_of(&entry)? {
                         self.history.add(revision, part, self.now)?;
                     }
