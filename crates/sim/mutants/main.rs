@@ -1,9 +1,10 @@
 //! The test of the tester: puts bugs into a copy of the program, one at a time, and counts the seeds until the simulator
 //! finds each.
 //!
-//! The bugs are in `table.txt`. The copy lies under `target/mutants` and is built there, without the optimizations that take
-//! long. A bug is found when a run ends in a violation or an assertion; how, is printed behind the number of its seed. The
-//! last line counts those that were not found: each is a hole in the load or in a checker, or no bug.
+//! The bugs are in `table.txt`, those that need several partitions with how many. The copy lies under `target/mutants` and is
+//! built there, without the optimizations that take long. A bug is found when a run ends in a violation or an assertion; how,
+//! is printed behind the number of its seed. The last line counts those that were not found: each is a hole in the load or in
+//! a checker, or no bug.
 
 #![allow(clippy::unwrap_used)] // A test, with nobody to hand an error to.
 
@@ -21,6 +22,8 @@ struct Mutant {
     name: String,
     what: String,
     file: String,
+    /// As the simulation's option: 0 is for the seed to say.
+    partitions: String,
     old: String,
     new: String,
 }
@@ -31,13 +34,14 @@ fn table() -> Vec<Mutant> {
         let Some((field, text)) = line.split_once(": ") else { continue };
         let text = text.replace("\\n", "\n");
         if field == "name" {
-            mutants.push(Mutant { name: text, ..Mutant::default() });
+            mutants.push(Mutant { name: text, partitions: "1".into(), ..Mutant::default() });
             continue;
         }
         let mutant = mutants.last_mut().unwrap_or_else(|| panic!("a mutant begins with its name: {line}"));
         match field {
             "what" => mutant.what = text,
             "file" => mutant.file = text,
+            "partitions" => mutant.partitions = text,
             "old" => mutant.old = text,
             "new" => mutant.new = text,
             _ => panic!("not a field: {line}"),
@@ -74,11 +78,11 @@ fn build(work: &Path, target: &Path) -> Result<(), String> {
 }
 
 /// What the simulator says of the program: the first thing wrong, if there is one.
-fn hunt(target: &Path, seeds: &str, limit: Duration) -> String {
+fn hunt(target: &Path, mutant: &Mutant, seeds: &str, limit: Duration) -> String {
     let said = target.join("said.txt");
     let log = fs::File::create(&said).unwrap();
     let mut run = Command::new(target.join("release/quorate-sim"))
-        .args(["--seeds", seeds])
+        .args(["--seeds", seeds, "--partitions", &mutant.partitions])
         .stdout(Stdio::from(log.try_clone().unwrap()))
         .stderr(Stdio::from(log))
         .spawn()
@@ -138,13 +142,13 @@ fn main() -> ExitCode {
         let outcome = match text.matches(&mutant.old).count() {
             1 => {
                 fs::write(&file, text.replacen(&mutant.old, &mutant.new, 1)).unwrap();
-                let outcome = build(&work, &target).map(|()| hunt(&target, &seeds, limit));
+                let outcome = build(&work, &target).map(|()| hunt(&target, mutant, &seeds, limit));
                 fs::write(&file, &text).unwrap();
                 outcome.unwrap_or_else(|error| format!("DOES NOT BUILD: {error}"))
             }
             count => format!("DOES NOT APPLY: the old text stands {count} times in {}", mutant.file),
         };
-        println!("| {} | {} | {outcome} |", mutant.name, mutant.what);
+        println!("| {} | {} | {} | {outcome} |", mutant.name, mutant.partitions, mutant.what);
         if !outcome.starts_with("seed") {
             missed.push(&mutant.name);
         }
