@@ -3,12 +3,12 @@
 
 #![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
 
-use quorate_node::{GroupStart, Host, Options, PeerMessage, Standing, Ticket};
+use quorate_node::{Host, Options, PeerMessage, Standing, Ticket};
 use quorate_storage::disk::MemoryDisk;
 use quorate_storage::memory::MemoryEngine;
 use quorate_storage::wal::{Wal, WalOptions};
 use quorate_types::request::{PutLease, PutRequest};
-use quorate_types::{Bytes, GroupId, Incarnation, KeyspaceId, NodeId, Request};
+use quorate_types::{Bytes, GroupId, Incarnation, KeyRange, KeyspaceId, NodeId, Request};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 #[derive(Clone)]
@@ -83,17 +83,13 @@ impl Net {
 
     fn start(&mut self, id: u64) {
         let disk = &self.disks[&id];
-        let (wal, mut recovered, _) =
+        let (wal, recovered, _) =
             Wal::open(disk.log.clone(), id, WalOptions { segment_bytes: 32 << 10 }).unwrap();
         let mut options = Options::new(NodeId(id), id * 7 + disk.incarnation);
         options.incarnation = Incarnation(disk.incarnation);
         options.lease_read = self.lease_read;
-        let starts = [GroupId::META, GroupId::FIRST].map(|group| GroupStart {
-            group,
-            voters: (1..=self.size).map(NodeId).collect(),
-            recovered: recovered.remove(&group).unwrap_or_default(),
-        });
-        let host = Host::new(options, disk.standing.clone(), disk.engine.clone(), starts.to_vec()).unwrap();
+        let voters = (1..=self.size).map(NodeId).collect();
+        let host = Host::new(options, disk.standing.clone(), disk.engine.clone(), voters, recovered).unwrap();
         self.up.insert(id, Running { host, wal });
     }
 
@@ -221,7 +217,7 @@ impl Net {
     }
 
     fn revision(&self, id: u64) -> u64 {
-        self.up[&id].host.reader(GroupId::FIRST).unwrap().revision().0
+        self.up[&id].host.reader(KeyspaceId::DEFAULT).unwrap().revision().0
     }
 }
 
@@ -309,7 +305,7 @@ fn lease_read_after_a_pause() {
     let ticket = net.ticket;
     let host = &mut net.up.get_mut(&old).unwrap().host;
     host.slept();
-    host.barrier(Ticket(ticket), KeyspaceId::DEFAULT).unwrap();
+    host.barrier(Ticket(ticket), KeyspaceId::DEFAULT, vec![KeyRange::all()]).unwrap();
     host.tick().unwrap();
     net.settle(old);
     assert!(
