@@ -7,7 +7,7 @@
 
 use quorate_types::{
     Command, Committed, Decide, Decode, Effect, Entry, EntryKind, Event, GroupId, Index, KeyValue, LeaseId,
-    LogWrite, Revision,
+    LogWrite, Revision, Term,
 };
 use std::collections::BTreeMap;
 
@@ -17,15 +17,20 @@ pub(crate) struct Shadow {
     start: Index,
     entries: BTreeMap<Index, Entry>,
     applied: Index,
-    /// Whether its node led it and could draw revisions, when last seen.
-    pub(crate) is_registered: bool,
+    /// The newest term in which its node led it and was registered with the sequencer.
+    registered: Option<Term>,
 }
 
 impl Shadow {
     /// A node starts with what its log held.
     pub(crate) fn new(recovered: &quorate_consensus::Recovered, applied: Index) -> Self {
         let entries = recovered.entries.iter().map(|entry| (entry.index, entry.clone())).collect();
-        Self { start: recovered.start.index, entries, applied, is_registered: false }
+        Self { start: recovered.start.index, entries, applied, registered: None }
+    }
+
+    /// Its node has registered with the sequencer as the leader in this term.
+    pub(crate) fn register(&mut self, term: Term) {
+        self.registered = self.registered.max(Some(term));
     }
 
     /// The node writes to its log.
@@ -42,7 +47,8 @@ impl Shadow {
 }
 
 /// An entry and when it was first applied where clients are answered: anywhere, or of several partitions by a leader that is registered
-/// with the sequencer. What a leader that is not has applied, nobody has heard of.
+/// with the sequencer, or was in the term of the entry: what was evaluated and confirmed while it was registered is answered when the
+/// entries that it rests on are applied, whoever leads by then. What other leaders have applied, nobody has heard of.
 #[derive(Debug)]
 struct First {
     entry: Entry,
@@ -108,6 +114,7 @@ impl AppliedLog {
         tick: u64,
     ) -> Result<Vec<Entry>, String> {
         let mut news = Vec::new();
+        let mut visible = if is_visible { applied } else { self.visible };
         // While a snapshot is being installed nothing is applied, and the index is said to be at the start.
         let Some(digest) = digest else { return Ok(news) };
         if *self.digests.entry(applied).or_insert(digest) != digest {
@@ -125,15 +132,18 @@ impl AppliedLog {
                 news.push(entry.clone());
                 First { entry: entry.clone(), tick, anywhere: tick }
             });
+            if shadow.registered == Some(entry.term) {
+                visible = visible.max(index);
+            }
             if first.entry != *entry {
                 return Err(format!("two entries were applied at {index}: {:?} and {entry:?}", first.entry));
             }
         }
-        if is_visible && applied > self.visible {
-            for (_, first) in self.entries.range_mut(self.visible.next()..=applied) {
+        if visible > self.visible {
+            for (_, first) in self.entries.range_mut(self.visible.next()..=visible) {
                 first.tick = tick;
             }
-            self.visible = applied;
+            self.visible = visible;
         }
         shadow.applied = applied;
         shadow.entries = shadow.entries.split_off(&applied.next());

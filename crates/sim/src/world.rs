@@ -834,6 +834,12 @@ impl World {
             self.nodes[at].standing = standing;
             self.nodes[at].is_forgetful = false;
         }
+        for notice in &notices {
+            // It may have lost its registration again by now, and have answered meanwhile.
+            if let Notice::Registered { group, term, .. } = notice {
+                self.nodes[at].shadows.entry(*group).or_default().register(*term);
+            }
+        }
         self.note_applied(at, &written)?;
         let Some(running) = &mut self.nodes[at].running else { return Ok(()) };
         for (keyspace, applied) in applied {
@@ -903,9 +909,7 @@ impl World {
         for status in running.host.status().into_iter().filter(|status| status.group != GroupId::META) {
             let log = self.applied.entry(status.group).or_default();
             let shadow = node.shadows.entry(status.group).or_default();
-            // What it answered before it lost its registration, just now, counts.
-            let was_registered = std::mem::replace(&mut shadow.is_registered, status.is_registered);
-            let is_visible = self.partitions == 1 || status.is_registered || was_registered;
+            let is_visible = self.partitions == 1 || status.is_registered;
             let news = log.advance(shadow, status.consensus.applied, status.digest, is_visible, self.now);
             let noted = news.and_then(|news| {
                 for entry in news {
