@@ -3,21 +3,19 @@
 
 #![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
 
-use quorate_node::{GroupStart, Host, Options, PeerMessage, Standing};
+use quorate_node::{Host, Options, PeerMessage, Standing};
 use quorate_storage::memory::MemoryEngine;
-use quorate_types::{GroupId, Incarnation, KeyspaceId, NodeId, PartitionId};
-use std::collections::VecDeque;
+use quorate_types::{Incarnation, NodeId};
+use std::collections::{BTreeMap, VecDeque};
 
-const GROUPS: u32 = 256;
+const PARTITIONS: u32 = 255;
+/// Those of the partitions, and the meta group.
+const GROUPS: usize = PARTITIONS as usize + 1;
 
 fn host(id: u64, size: u64, hibernate_after_ticks: Option<u64>) -> Host<MemoryEngine> {
-    let starts = (0..GROUPS).map(|number| GroupStart {
-        group: GroupId { keyspace: KeyspaceId(1), partition: PartitionId(number) },
-        voters: (1..=size).map(NodeId).collect(),
-        recovered: Default::default(),
-    });
-    let options = Options { hibernate_after_ticks, ..Options::new(NodeId(id), id) };
-    Host::new(options, Standing::New, MemoryEngine::default(), starts.collect()).unwrap()
+    let options = Options { hibernate_after_ticks, partitions: PARTITIONS, ..Options::new(NodeId(id), id) };
+    let voters = (1..=size).map(NodeId).collect();
+    Host::new(options, Standing::New, MemoryEngine::default(), voters, BTreeMap::new()).unwrap()
 }
 
 /// Counts of a stretch of time.
@@ -79,19 +77,21 @@ fn three(hibernate_after_ticks: Option<u64>) -> [Host<MemoryEngine>; 3] {
     let mut hosts = [1, 2, 3].map(|id| host(id, 3, hibernate_after_ticks));
     live(&mut hosts, 400);
     let serving = hosts.iter().flat_map(Host::status).filter(|status| status.is_serving).count();
-    assert_eq!(serving, GROUPS as usize, "each group has one leader");
+    assert_eq!(serving, GROUPS, "each group has one leader");
     hosts
 }
 
 /// That a node lives, to two others, every fifth tick.
 const ALIVE_PER_500_TICKS: usize = 3 * 2 * 500 / 5;
+/// How far the keyspace is, asked by a node that is not the sequencer's, and answered, every fiftieth tick.
+const SETTLING_PER_500_TICKS: usize = 2 * 500 / 50;
 
 #[test]
 fn three_nodes_with_256_groups_that_never_sleep_send_heartbeats_and_nothing_else() {
     let counts = live(&mut three(None), 500);
     assert_eq!((counts.writes, counts.flushes), (0, 0), "nothing is written in ten seconds of idling");
     // A heartbeat and its answer for each of two followers, every fifth tick.
-    let heartbeats = GROUPS as usize * 4 * 500 / 5 + ALIVE_PER_500_TICKS;
+    let heartbeats = GROUPS * 4 * 500 / 5 + ALIVE_PER_500_TICKS;
     assert!(counts.messages <= heartbeats + heartbeats / 10, "{} messages", counts.messages);
 }
 
@@ -100,7 +100,12 @@ fn three_nodes_with_256_idle_groups_say_only_that_they_live() {
     let mut hosts = three(Some(50));
     assert!(hosts.iter().flat_map(Host::status).all(|status| status.consensus.is_hibernating));
     let counts = live(&mut hosts, 500);
-    assert_eq!(counts, Counts { messages: ALIVE_PER_500_TICKS, ..Counts::default() });
+    assert_eq!((counts.writes, counts.flushes), (0, 0));
+    assert!(
+        counts.messages <= ALIVE_PER_500_TICKS + 2 * SETTLING_PER_500_TICKS,
+        "{} messages",
+        counts.messages
+    );
 }
 
 /// How many groups each leads.
@@ -118,12 +123,13 @@ fn a_dead_nodes_groups_go_to_one_survivor_and_sleep_again() {
         }
         live_without(Some(0), &mut hosts, if is_noticed { 20 } else { 60 });
         let after = led(&hosts[1..]);
-        assert_eq!(after.iter().sum::<usize>(), GROUPS as usize, "all are led again");
+        assert_eq!(after.iter().sum::<usize>(), GROUPS, "all are led again");
         let gained = after[0] - before[1];
         assert!(gained == 0 || gained == before[0], "one takes all: {before:?}, then {after:?}");
         live_without(Some(0), &mut hosts, 150);
         let counts = live_without(Some(0), &mut hosts, 500);
-        assert_eq!((counts.writes, counts.messages), (0, ALIVE_PER_500_TICKS * 2 / 3));
+        let said = ALIVE_PER_500_TICKS * 2 / 3 + SETTLING_PER_500_TICKS;
+        assert!(counts.writes == 0 && counts.messages <= said, "{counts:?}");
         // It comes back without having noticed anything.
         live(&mut hosts, 200);
         assert_eq!(led(&hosts)[0], 0);
