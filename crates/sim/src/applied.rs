@@ -86,7 +86,9 @@ pub struct LeaseLife {
     pub lease: LeaseId,
     /// Granted.
     pub ttl_seconds: u64,
-    /// When the grant was first applied.
+    /// When the grant was first applied anywhere: its time runs from then on.
+    pub granted: u64,
+    /// When the grant was first applied where clients are answered.
     pub begun: u64,
     /// When its removal was first applied; `None` if it lives.
     pub ended: Option<u64>,
@@ -193,6 +195,7 @@ impl AppliedLog {
                         lives.push(LeaseLife {
                             lease: *lease,
                             ttl_seconds: *ttl_seconds,
+                            granted: anywhere,
                             begun: tick,
                             ended: None,
                         });

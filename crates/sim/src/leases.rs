@@ -36,7 +36,7 @@ pub(crate) fn check(world: &World, replayed: &Replayed) -> Result<(), Violation>
         let calls = || world.calls.iter().filter(|call| is_about(call, life));
         if let Some(ended) = life.ended {
             let kept = calls().filter_map(|call| kept_alive(call, life, ended));
-            let promised = kept.chain([life.begun + shortest(life.ttl_seconds)]).max().unwrap_or_default();
+            let promised = kept.chain([life.granted + shortest(life.ttl_seconds)]).max().unwrap_or_default();
             if ended < promised && !calls().any(|call| may_have_revoked(call, ended)) {
                 return Err(world.violation(format!("{life:?} was promised until {promised}")));
             }

@@ -51,6 +51,9 @@ struct Rates {
     hand_over: u64,
     /// One group is handed over, in a keyspace of several partitions: leaderships scatter, the sequencer's goes from under a transaction.
     scatter: u64,
+    /// One group's messages to and from a node are lost for a while, and the others' are not: nodes differ about who is the
+    /// sequencer while partitions go on, and votes are waited for while other participants get new leaders.
+    mute: u64,
     calls: u64,
     /// The load stops for a while, so that groups fall asleep among the faults.
     lull: u64,
@@ -71,6 +74,7 @@ impl Rates {
             breaks: 0,
             hand_over: 0,
             scatter: 0,
+            mute: 0,
             lull: 0,
             ..self
         }
@@ -138,6 +142,8 @@ pub struct World {
     flying: Vec<Flying>,
     /// Connections that are cut, one way each.
     cut: BTreeMap<(NodeId, NodeId), u64>,
+    /// Groups whose messages to and from a node are lost.
+    muted: BTreeMap<(GroupId, NodeId), u64>,
     now: u64,
     step: u64,
     /// Every call ever made.
@@ -187,6 +193,7 @@ impl World {
             calls: 200 + rate(800),
             lull: rate(8),
             scatter: if partitions > 1 { rate(40) } else { 0 },
+            mute: if partitions > 1 { rate(20) } else { 0 },
         };
         // Long pauses are rare, and such runs are longer.
         let pause_ticks_max = [60, 250, 250, 3_000][random.below(4) as usize];
@@ -218,6 +225,7 @@ impl World {
             nodes,
             flying: Vec::new(),
             cut: BTreeMap::new(),
+            muted: BTreeMap::new(),
             now: 0,
             step: 0,
             calls: Vec::new(),
@@ -291,6 +299,7 @@ impl World {
     pub fn heal_and_finish(&mut self) -> Result<(), Violation> {
         self.is_faulty = false;
         self.cut.clear();
+        self.muted.clear();
         self.rates = self.rates.healthy();
         self.healed_tick = self.now;
         for node in &mut self.nodes {
@@ -415,6 +424,13 @@ impl World {
                 self.settle(at, Ok(()))?;
             }
         }
+        if self.random.chance(self.rates.mute) {
+            let group = self.any_group();
+            if let Some(at) = self.leader_of(group) {
+                let until = self.now + 20 + self.random.below(100);
+                self.muted.insert((group, self.nodes[at].id), until);
+            }
+        }
         if self.random.chance(self.rates.disk_loss) {
             self.lose_disk();
         }
@@ -433,7 +449,13 @@ impl World {
         }
         let now = self.now;
         self.cut.retain(|_, until| *until > now);
+        self.muted.retain(|_, until| *until > now);
         Ok(())
+    }
+
+    fn is_muted(&self, flying: &Flying) -> bool {
+        let PeerMessage::Group { group, .. } = &flying.message else { return false };
+        [flying.from, flying.to].into_iter().any(|node| self.muted.contains_key(&(*group, node)))
     }
 
     fn cut_off(&mut self, lonely: NodeId, is_out: bool, is_in: bool) {
@@ -744,7 +766,7 @@ impl World {
         while !due.is_empty() {
             let next = self.random.below(due.len() as u64) as usize;
             let flying = due.swap_remove(next);
-            if self.cut.contains_key(&(flying.from, flying.to)) {
+            if self.cut.contains_key(&(flying.from, flying.to)) || self.is_muted(&flying) {
                 continue;
             }
             let at = flying.to.0 as usize - 1;
