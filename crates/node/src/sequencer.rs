@@ -48,8 +48,19 @@ struct Counter {
     asked: Option<Revision>,
     step: u64,
     partitions: BTreeMap<PartitionId, Registered>,
-    /// Given out, and not applied in these partitions yet.
-    outstanding: BTreeMap<Revision, BTreeSet<PartitionId>>,
+    /// Given out, and not applied everywhere yet.
+    outstanding: BTreeMap<Revision, Outstanding>,
+}
+
+/// A revision that is given out.
+#[derive(Debug)]
+struct Outstanding {
+    /// Whose leader drew it: without its entry there is nothing of it anywhere.
+    home: PartitionId,
+    /// That entry is applied.
+    is_decided: bool,
+    /// The partitions that have not applied their part.
+    partitions: BTreeSet<PartitionId>,
 }
 
 impl Counter {
@@ -113,10 +124,12 @@ impl Sequencer {
             return Ok(());
         }
         counter.next = counter.next.max(newest.next());
-        // What an earlier leader drew is applied by now, or never will be.
-        counter.outstanding.retain(|_, partitions| {
-            partitions.remove(&group.partition);
-            !partitions.is_empty()
+        // What an earlier leader drew is applied by now, or never will be, here or in other partitions. An end that others have decided
+        // comes later; what is prepared here says so by its floor.
+        counter.outstanding.retain(|_, outstanding| {
+            outstanding.partitions.remove(&group.partition);
+            let is_lost = outstanding.home == group.partition && !outstanding.is_decided;
+            !is_lost && !outstanding.partitions.is_empty()
         });
         Ok(())
     }
@@ -138,9 +151,9 @@ impl Sequencer {
         self.counters.get(&keyspace).is_some_and(|counter| counter.next <= counter.mark)
     }
 
-    /// Draws the next revision for a change in these partitions, by leaders in these terms.
-    pub fn draw(&mut self, keyspace: KeyspaceId, parts: &[(PartitionId, Term)]) -> Result<Revision, Refused> {
-        let counter = self.counters.get_mut(&keyspace).ok_or(Refused::Stale)?;
+    /// Draws the next revision for a change that the leader of `home` proposes, in these partitions, by leaders in these terms.
+    pub fn draw(&mut self, home: GroupId, parts: &[(PartitionId, Term)]) -> Result<Revision, Refused> {
+        let counter = self.counters.get_mut(&home.keyspace).ok_or(Refused::Stale)?;
         for (partition, term) in parts {
             if counter.partitions.get(partition).is_none_or(|known| known.term != *term) {
                 return Err(Refused::Stale);
@@ -151,7 +164,9 @@ impl Sequencer {
         }
         let drawn = counter.next;
         counter.next = drawn.next();
-        counter.outstanding.insert(drawn, parts.iter().map(|(partition, _)| *partition).collect());
+        let partitions = parts.iter().map(|(partition, _)| *partition).collect();
+        let outstanding = Outstanding { home: home.partition, is_decided: false, partitions };
+        counter.outstanding.insert(drawn, outstanding);
         Ok(drawn)
     }
 
@@ -166,11 +181,19 @@ impl Sequencer {
     /// The partition has applied its part of a revision on this node.
     pub fn applied(&mut self, group: GroupId, revision: Revision) {
         let Some(counter) = self.counters.get_mut(&group.keyspace) else { return };
-        if let Some(partitions) = counter.outstanding.get_mut(&revision) {
-            partitions.remove(&group.partition);
-            if partitions.is_empty() {
+        if let Some(outstanding) = counter.outstanding.get_mut(&revision) {
+            outstanding.partitions.remove(&group.partition);
+            if outstanding.partitions.is_empty() {
                 counter.outstanding.remove(&revision);
             }
+        }
+    }
+
+    /// The transaction with this revision is decided: its parts will be applied, whoever leads.
+    pub fn decided(&mut self, home: GroupId, revision: Revision) {
+        let counter = self.counters.get_mut(&home.keyspace);
+        if let Some(outstanding) = counter.and_then(|counter| counter.outstanding.get_mut(&revision)) {
+            outstanding.is_decided = true;
         }
     }
 
@@ -244,7 +267,7 @@ mod tests {
             sequencer.register(group(partition), NodeId(1), Term(1), Revision::FIRST).unwrap();
         }
         let marks = sequencer.marks_wanted();
-        assert_eq!(sequencer.draw(KEYSPACE, &[(PartitionId(0), Term(1))]), Err(Refused::Wait));
+        assert_eq!(sequencer.draw(group(0), &[(PartitionId(0), Term(1))]), Err(Refused::Wait));
         for (keyspace, mark) in marks {
             sequencer.marked(keyspace, mark);
         }
@@ -255,10 +278,11 @@ mod tests {
     fn revisions_are_contiguous_over_all_partitions_and_settle_in_order() {
         let mut sequencer = sequencer();
         let all = [PartitionId(0), PartitionId(1)];
-        let mut draw = |partition| sequencer.draw(KEYSPACE, &[(PartitionId(partition), Term(1))]).unwrap();
+        let mut draw =
+            |partition| sequencer.draw(group(partition), &[(PartitionId(partition), Term(1))]).unwrap();
         assert_eq!((draw(0), draw(1), draw(0)), (Revision(2), Revision(3), Revision(4)));
         let both = [(PartitionId(0), Term(1)), (PartitionId(1), Term(1))];
-        assert_eq!(sequencer.draw(KEYSPACE, &both), Ok(Revision(5)));
+        assert_eq!(sequencer.draw(group(0), &both), Ok(Revision(5)));
         let settled = |sequencer: &Sequencer| sequencer.settled(KEYSPACE, NodeId(1), &all).unwrap().0;
         assert_eq!(settled(&sequencer), 1);
         sequencer.applied(group(1), Revision(3));
@@ -273,13 +297,30 @@ mod tests {
         assert_eq!(sequencer.settled(KEYSPACE, NodeId(2), &all), None);
     }
 
+    /// Else nothing after it would ever be settled, and watches stand still: nobody applies what was never decided.
+    #[test]
+    fn a_transaction_that_its_homes_next_leader_does_not_have_is_not_waited_for_in_other_partitions() {
+        let all = [PartitionId(0), PartitionId(1)];
+        let both = all.map(|partition| (partition, Term(1)));
+        let mut sequencer = sequencer();
+        assert_eq!(sequencer.draw(group(0), &both), Ok(Revision(2)));
+        assert_eq!(sequencer.draw(group(0), &both), Ok(Revision(3)));
+        sequencer.decided(group(0), Revision(2));
+        sequencer.applied(group(0), Revision(2));
+        sequencer.register(group(0), NodeId(1), Term(2), Revision(2)).unwrap();
+        let settled = |sequencer: &Sequencer| sequencer.settled(KEYSPACE, NodeId(1), &all).unwrap().0;
+        assert_eq!(settled(&sequencer), 1, "the other part of 2 will come");
+        sequencer.applied(group(1), Revision(2));
+        assert_eq!(settled(&sequencer), 3);
+    }
+
     #[test]
     fn an_older_term_is_given_nothing_once_a_newer_one_is_registered() {
         let mut sequencer = sequencer();
         sequencer.register(group(0), NodeId(2), Term(2), Revision(9)).unwrap();
-        assert_eq!(sequencer.draw(KEYSPACE, &[(PartitionId(0), Term(1))]), Err(Refused::Stale));
+        assert_eq!(sequencer.draw(group(0), &[(PartitionId(0), Term(1))]), Err(Refused::Stale));
         assert_eq!(sequencer.register(group(0), NodeId(1), Term(1), Revision(9)), Err(Refused::Stale));
-        assert_eq!(sequencer.draw(KEYSPACE, &[(PartitionId(0), Term(2))]), Ok(Revision(10)));
+        assert_eq!(sequencer.draw(group(0), &[(PartitionId(0), Term(2))]), Ok(Revision(10)));
     }
 
     #[test]
@@ -291,6 +332,6 @@ mod tests {
         let [(keyspace, mark)] = sequencer.marks_wanted()[..] else { panic!() };
         assert!(sequencer.marks_wanted().is_empty(), "each is asked for once");
         sequencer.marked(keyspace, mark);
-        assert_eq!(sequencer.draw(KEYSPACE, &[(PartitionId(0), Term(1))]), Ok(Revision(1_003)));
+        assert_eq!(sequencer.draw(group(0), &[(PartitionId(0), Term(1))]), Ok(Revision(1_003)));
     }
 }

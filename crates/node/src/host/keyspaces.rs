@@ -110,6 +110,9 @@ impl<E: Engine> Host<E> {
             return Ok(());
         }
         if let Some(sequencer) = &mut self.sequencer {
+            for (revision, _) in shared.iter().filter(|(_, share)| share.parts.is_some()) {
+                sequencer.decided(id, *revision);
+            }
             for changes in &changes {
                 sequencer.applied(id, changes.revision);
             }

@@ -79,7 +79,7 @@ impl<E: Engine> Host<E> {
     /// The partition's leader has evaluated a change with this revision, the one after the newest: it is taken.
     pub(super) fn take_revision(&mut self, id: GroupId, parts: &[(PartitionId, Term)], revision: Revision) {
         let Some(sequencer) = &mut self.sequencer else { panic!("group {id} drew from no sequencer") };
-        let drawn = sequencer.draw(id.keyspace, parts);
+        let drawn = sequencer.draw(id, parts);
         assert!(drawn == Ok(revision), "group {id} evaluated for {revision}, and {drawn:?} was drawn");
         self.raise_marks_next |= sequencer.wants_mark(id.keyspace);
     }
