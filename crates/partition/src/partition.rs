@@ -44,7 +44,8 @@ pub struct Partition<E> {
     pub(crate) decided: BTreeMap<TxnId, Vec<Part>>,
     /// What transactions hold locked; only at the leader.
     pub(crate) locks: LockTable,
-    /// Of those that are prepared, the ones that an earlier leader prepared.
+    /// Of those that are prepared, the ones that were when this leader registered: an earlier leader prepared them, or an earlier sequencer
+    /// may have given them a revision.
     pub(crate) inherited: BTreeSet<TxnId>,
     /// Which slot a key belongs to.
     pub(crate) rules: Arc<Rules>,
@@ -202,6 +203,12 @@ impl<E: Engine> Partition<E> {
             let held = Held { footprint: footprint.clone(), floor: *floor, is_prepared: true };
             self.locks.hold(*id, held);
         }
+        self.inherit();
+    }
+
+    /// This leader registers with a sequencer, who knows nothing of the revisions that were given out before: also a transaction that this
+    /// leader itself prepared may have one already.
+    pub fn inherit(&mut self) {
         self.inherited = self.prepared.keys().copied().collect();
     }
 

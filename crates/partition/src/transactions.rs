@@ -87,8 +87,8 @@ impl<E: Engine> Partition<E> {
         holders
     }
 
-    /// The lowest revision above which a transaction that an earlier leader prepared may commit: it may have its revision, and its changes
-    /// here are not applied.
+    /// The lowest revision above which a transaction may commit that was prepared when this leader registered: it may have its revision, of
+    /// which the sequencer does not know, and its changes here are not applied.
     pub fn inherited_floor(&self) -> Option<Revision> {
         let inherited = self.prepared.values().filter(|prepared| self.inherited.contains(&prepared.id));
         inherited.map(|prepared| prepared.floor).min()

@@ -201,8 +201,11 @@ impl<E: Engine> Host<E> {
             if is_here {
                 if is_sequenced && group.registered != Some(epoch) && group.registering != Some(epoch) {
                     group.registering = Some(epoch);
+                    // What this leader has in its log has revisions of an earlier sequencer, of which this one does not know that they
+                    // are given out: it is applied first, or what is settled would leave it behind.
+                    let after = group.proposed;
                     let deadline = self.now.after(self.options.election_ticks_max);
-                    self.begin_barrier(id, Position::default(), deadline, Then::Register(id, epoch), None)?;
+                    self.begin_barrier(id, after, deadline, Then::Register(id, epoch), None)?;
                 }
             } else if let Some(leader) = leader
                 && leader != self.options.id
@@ -229,6 +232,9 @@ impl<E: Engine> Host<E> {
         if sequencer.register(id, self.options.id, group.term, partition.newest()).is_ok() {
             group.registered = Some(epoch);
             group.acks.clear();
+            if let Some(partition) = group.partition_mut() {
+                partition.inherit();
+            }
             self.rouse_waiting.insert(id);
             self.wants_settled.insert(id.keyspace);
             self.out.notices.push(Notice::Registered { group: id, term: group.term, epoch });
