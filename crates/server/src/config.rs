@@ -2,7 +2,7 @@
 //! A flag wins over the environment, the environment over the file, the file over the default.
 
 use clap::Args;
-use quorate_types::map::PARTITIONS_MAX;
+use quorate_types::map::{PARTITIONS_MAX, is_name};
 use quorate_types::{Bytes, ClusterId, NodeId, Rule, RuleError, Rules};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,6 +36,11 @@ pub struct ServeArgs {
     #[arg(long, env = "QUORATE_LISTEN_CLIENT", value_name = "ADDR", alias = "listen-client-urls")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen_client: Option<String>,
+    /// Where clients of the keyspace NAME connect: whatever they ask is asked of it, so that a client that knows nothing of keyspaces can
+    /// use it. May be given more than once, or with commas. Until the keyspace is created they are told that it does not exist
+    #[arg(long, env = "QUORATE_LISTEN_KEYSPACE", value_name = "NAME=ADDR", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen_keyspace: Option<Vec<String>>,
     /// What clients are told to connect to [default: the same as --listen-client]
     #[arg(long, env = "QUORATE_ADVERTISE_CLIENT", value_name = "ADDR", alias = "advertise-client-urls")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -213,6 +218,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where clients connect.
     pub listen_client: String,
+    /// Where the clients of a keyspace connect, by its name.
+    pub listen_keyspaces: BTreeMap<String, String>,
     /// What clients are told to connect to.
     pub advertise_client: String,
     /// Where other nodes connect.
@@ -265,6 +272,7 @@ impl ServeArgs {
             name,
             data_dir,
             listen_client,
+            listen_keyspace,
             advertise_client,
             listen_peer,
             initial_cluster,
@@ -325,6 +333,28 @@ impl ServeArgs {
             Some(address) => clients.plain_address("advertise-client", address)?,
             None => listen_client.clone(),
         };
+        let mut listen_keyspaces = BTreeMap::new();
+        for text in self.listen_keyspace.as_deref().unwrap_or_default() {
+            let parts = text.split_once('=').filter(|(name, _)| is_name(name));
+            let Some((keyspace, address)) = parts else {
+                let problem = format!("«{text}» is not NAME=HOST:PORT with the name of a keyspace");
+                return senseless("listen-keyspace", problem);
+            };
+            if keyspace == "system" {
+                return senseless(
+                    "listen-keyspace",
+                    "keyspace system is the cluster's own and not for clients".into(),
+                );
+            }
+            let address = clients.plain_address("listen-keyspace", address)?;
+            if address == listen_client || listen_keyspaces.values().any(|known| *known == address) {
+                let problem = format!("{address} is listened on for another keyspace already");
+                return senseless("listen-keyspace", problem);
+            }
+            if listen_keyspaces.insert(keyspace.to_owned(), address).is_some() {
+                return senseless("listen-keyspace", format!("{keyspace} is there twice"));
+            }
+        }
         let heartbeat = self.heartbeat_interval.unwrap_or(100);
         let election = self.election_timeout.unwrap_or(500);
         if heartbeat < 20 || election < 5 * heartbeat || election > 50_000 {
@@ -357,6 +387,7 @@ impl ServeArgs {
             data_dir: self.data_dir.unwrap_or_else(|| format!("{name}.quorate").into()),
             name,
             listen_client,
+            listen_keyspaces,
             advertise_client,
             listen_peer,
             members,
@@ -389,6 +420,9 @@ impl Config {
             name: Some(self.name.clone()),
             data_dir: Some(self.data_dir.clone()),
             listen_client: Some(self.listen_client.clone()),
+            listen_keyspace: Some(&self.listen_keyspaces)
+                .filter(|all| !all.is_empty())
+                .map(|all| all.iter().map(|(keyspace, address)| format!("{keyspace}={address}")).collect()),
             advertise_client: Some(self.advertise_client.clone()),
             listen_peer: Some(self.listen_peer.clone()),
             initial_cluster: Some(members.join(",")),
@@ -456,7 +490,10 @@ fn senseless<T>(flag: &'static str, problem: &str) -> Result<T, ConfigError> {
 }
 
 /// The placement rules that are asked for; `None` when none are, which is not the same as asking for no rules.
-fn rules(pins: Option<&[String]>, spreads: Option<&[String]>) -> Result<Option<Rules>, ConfigError> {
+pub(crate) fn rules(
+    pins: Option<&[String]>,
+    spreads: Option<&[String]>,
+) -> Result<Option<Rules>, ConfigError> {
     if pins.is_none() && spreads.is_none() {
         return Ok(None);
     }

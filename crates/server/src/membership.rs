@@ -21,6 +21,9 @@ pub struct NodeRecord {
     pub peer: String,
     /// Where clients reach it; with TLS as a URL; empty until it has started once.
     pub client: String,
+    /// Where clients of single keyspaces reach it, by the keyspace's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub keyspaces: BTreeMap<String, String>,
 }
 
 fn key(node: NodeId) -> Bytes {
@@ -32,12 +35,32 @@ fn told(address: &str, is_tls: bool) -> String {
     if is_tls { format!("https://{address}") } else { address.to_owned() }
 }
 
+/// What clients are told of an address that is listened on: one that stands for all of a host's is not told.
+fn advertised(config: &Config, listen: &str) -> String {
+    let host_and_port =
+        |address: &str| address.rsplit_once(':').map(|(host, port)| (host.to_owned(), port.to_owned()));
+    match (host_and_port(listen), host_and_port(&config.advertise_client)) {
+        (Some((any, port)), Some((host, _))) if matches!(any.as_str(), "0.0.0.0" | "[::]") => {
+            format!("{host}:{port}")
+        }
+        _ => listen.to_owned(),
+    }
+}
+
 /// Tells the cluster this node's addresses, until it is told.
 pub async fn publish(gateway: Gateway, config: Config) {
     let record = NodeRecord {
         name: config.name.clone(),
         peer: told(&config.members[&config.name], config.peer_tls.is_some()),
         client: told(&config.advertise_client, config.client_tls.is_some()),
+        keyspaces: config
+            .listen_keyspaces
+            .iter()
+            .map(|(keyspace, address)| {
+                let address = advertised(&config, address);
+                (keyspace.clone(), told(&address, config.client_tls.is_some()))
+            })
+            .collect(),
     };
     let node = config.node_id(&config.name);
     loop {
@@ -73,7 +96,8 @@ pub async fn members(
         .iter()
         .map(|(name, address)| {
             let peer = told(address, config.peer_tls.is_some());
-            let record = NodeRecord { name: String::new(), peer, client: String::new() };
+            let record =
+                NodeRecord { name: String::new(), peer, client: String::new(), keyspaces: BTreeMap::new() };
             (config.node_id(name), record)
         })
         .collect();

@@ -1,6 +1,7 @@
 //! Counters for Prometheus, under etcd's names where the meaning is the same.
 
 use crate::runtime::standing::Standing;
+use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -8,7 +9,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use quorate_types::KeyspaceId;
+use quorate_types::{GroupId, KeyspaceId};
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
 
 type Float = Gauge<f64, AtomicU64>;
@@ -99,10 +101,16 @@ impl Default for Metrics {
 }
 
 /// Of each replica on this node.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 struct GroupLabels {
     keyspace: u32,
     partition: u32,
+}
+
+impl GroupLabels {
+    fn of(group: GroupId) -> Self {
+        Self { keyspace: group.keyspace.0, partition: group.partition.0 }
+    }
 }
 
 /// Gauges that every replica has.
@@ -113,6 +121,8 @@ struct Groups {
     committed: Family<GroupLabels, Gauge>,
     applied: Family<GroupLabels, Gauge>,
     log_bytes: Family<GroupLabels, Gauge>,
+    /// Whose gauges there are.
+    told: Mutex<BTreeSet<GroupLabels>>,
 }
 
 impl Groups {
@@ -129,6 +139,22 @@ impl Groups {
             committed: family("quorate_partition_committed_index", "Committed entries of the partition"),
             applied: family("quorate_partition_applied_index", "Applied entries of the partition"),
             log_bytes: family("quorate_partition_log_bytes", "Bytes of the partition's log in memory"),
+            told: Mutex::default(),
+        }
+    }
+}
+
+impl Groups {
+    /// Lets go of replicas that are not here any more, as their keyspace was deleted.
+    fn keep_only(&self, standing: &Standing) {
+        let here: BTreeSet<GroupLabels> =
+            standing.groups.iter().map(|status| GroupLabels::of(status.group)).collect();
+        let gone = std::mem::replace(&mut *self.told.lock(), here.clone());
+        let Self { has_leader, is_leader, term, committed, applied, log_bytes, told: _ } = self;
+        for labels in gone.difference(&here) {
+            for family in [has_leader, is_leader, term, committed, applied, log_bytes] {
+                family.remove(labels);
+            }
         }
     }
 }
@@ -148,9 +174,9 @@ impl Metrics {
             self.pending.set(signed(summary.committed.saturating_sub(summary.applied)));
             self.leases.set(summary.leases as i64);
         }
+        self.groups.keep_only(standing);
         for status in &standing.groups {
-            let (group, consensus) = (status.group, &status.consensus);
-            let labels = GroupLabels { keyspace: group.keyspace.0, partition: group.partition.0 };
+            let (labels, consensus) = (GroupLabels::of(status.group), &status.consensus);
             let set = |family: &Family<GroupLabels, Gauge>, value: i64| {
                 family.get_or_create(&labels).set(value);
             };

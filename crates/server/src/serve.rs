@@ -6,7 +6,7 @@ use crate::disk::FileDisk;
 use crate::engine::FjallEngine;
 use crate::membership;
 use crate::metrics::Metrics;
-use crate::runtime::connections;
+use crate::runtime::connections::{self, Slots};
 use crate::runtime::gateway::{Gateway, Member};
 use crate::runtime::keyspaces::Keyspaces;
 use crate::runtime::log_thread::{self, LogWriter};
@@ -61,7 +61,7 @@ pub enum ServeError {
     Mistake,
     /// An address cannot be listened on.
     #[error(
-        "cannot listen on {address} for {whom}: {cause}; is another process using it? See --listen-client and --listen-peer"
+        "cannot listen on {address} for {whom}: {cause}; is another process using it? See --listen-client, --listen-keyspace and --listen-peer"
     )]
     Listen {
         /// The address.
@@ -99,6 +99,10 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let client_tls = config.client_tls.as_ref().map(tls::for_clients).transpose()?;
     let peer_tls = config.peer_tls.as_ref().map(tls::for_peers).transpose()?;
     let clients = listen(&config.listen_client, "clients").await?;
+    let mut listeners = Vec::new();
+    for (keyspace, address) in &config.listen_keyspaces {
+        listeners.push((keyspace.clone(), address, listen(address, "clients of a keyspace").await?));
+    }
     let peer_listener = listen(&config.listen_peer, "peers").await?;
     let data_dir = DataDir::open(&config.data_dir, owner)?;
     let engine = FjallEngine::open(&data_dir.store(), config.cache_bytes)?;
@@ -121,8 +125,15 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
 
     let metrics = Arc::new(Metrics::default());
     let keyspaces = Keyspaces::new(config.watch_progress_interval);
-    for reader in [KeyspaceId::SYSTEM, KeyspaceId::DEFAULT].into_iter().filter_map(|id| host.reader(id)) {
-        keyspaces.add(reader);
+    for (name, id) in [("system", KeyspaceId::SYSTEM), ("default", KeyspaceId::DEFAULT)] {
+        if let Some(reader) = host.reader(id) {
+            keyspaces.add(name, reader);
+        }
+    }
+    for map in host.maps() {
+        if let Some(reader) = host.reader(map.id) {
+            keyspaces.add(&map.name, reader);
+        }
     }
     let peers: BTreeMap<NodeId, String> = config
         .members
@@ -190,10 +201,18 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         space,
         metrics,
         config: Arc::new(config.clone()),
+        keyspace: None,
         stop: stop.clone(),
     };
+    let slots = Slots::new();
+    let mut servers = tokio::task::JoinSet::new();
+    for (keyspace, address, listener) in listeners {
+        info!(keyspace, clients = address, "listens for a keyspace's clients");
+        let router = services::router(Context { keyspace: Some(keyspace.into()), ..context.clone() });
+        servers.spawn(connections::serve(listener, client_tls.clone(), router, slots.clone(), stop.clone()));
+    }
     let router = services::router(context);
-    let server = tokio::spawn(connections::serve(clients, client_tls, router, stop.clone()));
+    servers.spawn(connections::serve(clients, client_tls, router, slots, stop.clone()));
     info!(
         clients = config.listen_client,
         client_tls = config.client_tls.is_some(),
@@ -221,7 +240,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         warn!("some leaderships could not be handed over in time");
     }
     let _ = stop_in.send(true);
-    if tokio::time::timeout(DRAIN_MAX, server).await.is_err() {
+    if tokio::time::timeout(DRAIN_MAX, servers.join_all()).await.is_err() {
         warn!("some calls were still open and are cut off");
     }
     let _ = worker_in.send(Input::Stop);

@@ -46,16 +46,30 @@ const TAKEN_BACK_MAX: usize = 1_024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Room for connections, of all ports together; clones are the same.
+#[derive(Clone)]
+pub struct Slots {
+    slots: Arc<Semaphore>,
+    connections_max: usize,
+}
+
+impl Slots {
+    /// As many as this process can afford.
+    pub fn new() -> Self {
+        let connections_max = connections_max();
+        Self { slots: Arc::new(Semaphore::new(connections_max)), connections_max }
+    }
+}
+
 /// Serves clients until told to stop; then accepts no more, tells those connected (GOAWAY) and returns when the
 /// last call is answered. Whoever waits for that sets the limit.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Current<ServerConfig>>>,
     router: Router,
+    Slots { slots, connections_max }: Slots,
     mut stop: watch::Receiver<bool>,
 ) {
-    let connections_max = connections_max();
-    let slots = Arc::new(Semaphore::new(connections_max));
     let server = Arc::new(Server { tls, router: router.with_state(()), builder: builder() });
     let mut refusals = Complaint::every(COMPLAINT_INTERVAL);
     let mut failures = Complaint::every(COMPLAINT_INTERVAL);
@@ -94,7 +108,7 @@ pub async fn serve(
         });
     }
     drop(listener);
-    // All slots are free when all connections have ended. The semaphore is never closed.
+    // All slots are free when all connections, also those of other ports, have ended. The semaphore is never closed.
     let _ = slots.acquire_many(connections_max as u32).await;
 }
 

@@ -112,6 +112,11 @@ impl Gateway {
         }
     }
 
+    /// The keyspace of this name, as far as this node has heard.
+    pub fn by_name(&self, name: &str) -> Option<KeyspaceId> {
+        self.inner.keyspaces.by_name(name)
+    }
+
     /// A keyspace on this node.
     pub fn keyspace(&self, keyspace: KeyspaceId) -> Result<Arc<Keyspace>, Rejection> {
         self.inner.keyspaces.get(keyspace).ok_or(Rejection::KeyspaceNotFound)

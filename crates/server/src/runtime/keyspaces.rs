@@ -23,6 +23,8 @@ pub struct Keyspace {
     term: AtomicU64,
     /// Since when this node has missed a leader that writes need; `None` while it knows them all.
     leaderless: watch::Sender<Option<Instant>>,
+    /// Turns true when it is deleted.
+    gone: watch::Sender<bool>,
 }
 
 impl Keyspace {
@@ -52,6 +54,12 @@ impl Keyspace {
         });
     }
 
+    /// Returns when it is deleted.
+    pub async fn gone(&self) {
+        // An error means that nobody can know it any more, either.
+        let _ = self.gone.subscribe().wait_for(|is_gone| *is_gone).await;
+    }
+
     /// Returns when this node has known no leader for so long, without a break.
     pub async fn leaderless_for(&self, limit: Duration) {
         let mut leaderless = self.leaderless.subscribe();
@@ -77,22 +85,40 @@ impl Keyspace {
 /// All keyspaces that this node knows of.
 pub struct Keyspaces {
     known: RwLock<BTreeMap<KeyspaceId, Arc<Keyspace>>>,
+    names: RwLock<BTreeMap<String, KeyspaceId>>,
     progress_interval: Duration,
 }
 
 impl Keyspaces {
     /// None yet. Quiet watches that ask for it are told how far they are in this interval.
     pub fn new(progress_interval: Duration) -> Arc<Self> {
-        Arc::new(Self { known: RwLock::default(), progress_interval })
+        Arc::new(Self { known: RwLock::default(), names: RwLock::default(), progress_interval })
     }
 
     /// The keyspace that `reader` reads, unless it is there already.
-    pub fn add(&self, reader: Reader<FjallEngine>) {
+    pub fn add(&self, name: &str, reader: Reader<FjallEngine>) {
+        let id = reader.keyspace();
         self.known.write().entry(reader.keyspace()).or_insert_with(|| {
             let hub = WatchHub::new(reader.clone(), self.progress_interval);
             let leaderless = watch::Sender::new(Some(Instant::now()));
-            Arc::new(Keyspace { reader, hub, term: AtomicU64::new(0), leaderless })
+            let gone = watch::Sender::new(false);
+            Arc::new(Keyspace { reader, hub, term: AtomicU64::new(0), leaderless, gone })
         });
+        // Last: who finds the name finds what it names.
+        self.names.write().insert(name.to_owned(), id);
+    }
+
+    /// It is deleted: nobody finds it any more, and who uses it is told.
+    pub fn remove(&self, id: KeyspaceId) {
+        self.names.write().retain(|_, named| *named != id);
+        if let Some(keyspace) = self.known.write().remove(&id) {
+            keyspace.gone.send_replace(true);
+        }
+    }
+
+    /// The keyspace of this name.
+    pub fn by_name(&self, name: &str) -> Option<KeyspaceId> {
+        self.names.read().get(name).copied()
     }
 
     /// One of them.

@@ -2,6 +2,7 @@
 
 use quorate_node::GroupStatus;
 use quorate_types::{GroupId, KeyspaceId, KeyspaceMap, NodeId, Term};
+use std::collections::BTreeMap;
 
 /// What this node knows of the keyspaces, and how its replicas are.
 #[derive(Debug)]
@@ -10,6 +11,8 @@ pub struct Standing {
     pub maps: Vec<KeyspaceMap>,
     /// The groups that are here.
     pub groups: Vec<GroupStatus>,
+    /// The space that keyspaces with a quota take on this node.
+    pub used_bytes: BTreeMap<KeyspaceId, u64>,
 }
 
 /// A keyspace as if it were one group, which is what etcd's API can say.

@@ -203,8 +203,11 @@ impl Worker {
             Input::NoSpace(no_space) => self.host.set_no_space(no_space),
             Input::Standing(answer) => {
                 let maps = std::iter::once(KeyspaceMap::system()).chain(self.host.maps().cloned()).collect();
+                let used =
+                    self.host.maps().filter_map(|map| Some((map.id, self.host.keyspace_bytes(map.id)?)));
+                let used_bytes = used.collect();
                 // Whoever asked may have stopped waiting.
-                let _ = answer.send(Standing { maps, groups: self.host.status() });
+                let _ = answer.send(Standing { maps, groups: self.host.status(), used_bytes });
             }
             Input::HandOver(done) => {
                 if self.host.hand_over() {
@@ -243,6 +246,10 @@ impl Worker {
                 let _ = self.outlets.log.send((id, writes));
             }
         }
+        // Before anything is answered: who is told that a keyspace was created finds it.
+        for notice in effects.notices {
+            self.tell(notice);
+        }
         for (ticket, outcome) in effects.replies {
             if let Some(reply) = self.replies.remove(&ticket) {
                 let _ = reply.send(outcome);
@@ -261,9 +268,6 @@ impl Worker {
         }
         if effects.flush {
             let _ = self.outlets.flush.send(());
-        }
-        for notice in effects.notices {
-            self.tell(notice);
         }
         Ok(is_written)
     }
@@ -315,7 +319,7 @@ impl Worker {
         let group = |partition: &quorate_types::PartitionMap| GroupId { keyspace, partition: partition.id };
         self.partitions.insert(keyspace, map.partitions.iter().map(group).collect());
         if let Some(reader) = self.host.reader(keyspace) {
-            self.outlets.keyspaces.add(reader);
+            self.outlets.keyspaces.add(&map.name, reader);
         }
         let groups = self.host.status();
         for status in
@@ -349,6 +353,12 @@ impl Worker {
             Notice::Keyspace { keyspace, partitions } => {
                 info!(%keyspace, partitions, "knows the keyspace's partitions");
                 self.note_map(keyspace);
+            }
+            Notice::KeyspaceDeleted { keyspace } => {
+                info!(%keyspace, "the keyspace is deleted; removing what is left of it here");
+                self.outlets.keyspaces.remove(keyspace);
+                self.partitions.remove(&keyspace);
+                self.led.retain(|group| group.keyspace != keyspace);
             }
             Notice::Registered { group, term, epoch } => {
                 debug!(%group, %term, %epoch, "has revisions from the sequencer");

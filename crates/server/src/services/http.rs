@@ -1,13 +1,13 @@
 //! Health, version and metrics over plain HTTP.
 
-use super::{Context, KEYSPACE};
+use super::Context;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use quorate_api::version;
 use quorate_mvcc::engine::Engine;
-use quorate_types::{GroupId, Rejection, Rule};
+use quorate_types::{GroupId, KeyspaceId, Rejection, Rule, Rules};
 use serde::Deserialize;
 use serde_json::json;
 use std::time::Duration;
@@ -36,7 +36,11 @@ struct HealthQuery {
 
 /// Why this node cannot serve, if it cannot.
 async fn problem(context: &Context, is_serializable: bool) -> Option<String> {
-    let reader = match context.gateway.reader(KEYSPACE) {
+    let keyspace = match context.own_keyspace().await {
+        Ok(keyspace) => keyspace,
+        Err(status) => return Some(status.message().to_owned()),
+    };
+    let reader = match context.gateway.reader(keyspace) {
         Ok(reader) => reader,
         Err(rejection) => return Some(rejection.to_string()),
     };
@@ -46,7 +50,7 @@ async fn problem(context: &Context, is_serializable: bool) -> Option<String> {
     if is_serializable {
         return None;
     }
-    match tokio::time::timeout(PROBE_MAX, context.gateway.barrier(KEYSPACE, Vec::new())).await {
+    match tokio::time::timeout(PROBE_MAX, context.gateway.barrier(keyspace, Vec::new())).await {
         Ok(Ok(_)) => None,
         Ok(Err(Rejection::NoLeader)) => Some("RAFT NO LEADER".into()),
         Ok(Err(rejection)) => Some(format!("RANGE ERROR:{rejection}")),
@@ -54,7 +58,7 @@ async fn problem(context: &Context, is_serializable: bool) -> Option<String> {
     }
 }
 
-fn json_of(status: StatusCode, body: &serde_json::Value) -> Response {
+pub(super) fn json_of(status: StatusCode, body: &serde_json::Value) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
@@ -98,6 +102,17 @@ async fn version_of() -> Response {
     json_of(StatusCode::OK, &body)
 }
 
+/// Placement rules, for people and programs.
+pub(super) fn rules_json(rules: &Rules) -> Vec<serde_json::Value> {
+    let rules = rules.list().iter().map(|rule| match rule {
+        Rule::Pin { prefix } => json!({"pin": String::from_utf8_lossy(prefix)}),
+        Rule::Spread { directory, bits } => {
+            json!({"spread": String::from_utf8_lossy(directory), "bits": bits})
+        }
+    });
+    rules.collect()
+}
+
 /// Every partition as this node knows it; `quorate partitions` puts the nodes' answers together.
 async fn partitions(State(context): State<Context>) -> Response {
     let Ok(standing) = context.gateway.standing().await else {
@@ -122,17 +137,11 @@ async fn partitions(State(context): State<Context>) -> Response {
             }
             told
         });
-        let rules = map.rules.list().iter().map(|rule| match rule {
-            Rule::Pin { prefix } => json!({"pin": String::from_utf8_lossy(prefix)}),
-            Rule::Spread { directory, bits } => {
-                json!({"spread": String::from_utf8_lossy(directory), "bits": bits})
-            }
-        });
         json!({
             "keyspace": map.id.0,
             "name": map.name,
             "revision": context.gateway.reader(map.id).map_or(0, |reader| reader.revision().0),
-            "rules": rules.collect::<Vec<_>>(),
+            "rules": rules_json(&map.rules),
             "partitions": partitions.collect::<Vec<_>>(),
         })
     });
@@ -141,16 +150,17 @@ async fn partitions(State(context): State<Context>) -> Response {
     json_of(StatusCode::OK, &body)
 }
 
+/// Of the default keyspace, and of the node.
 async fn metrics(State(context): State<Context>) -> Response {
     let metrics = &context.metrics;
     if let Ok(standing) = context.gateway.standing().await {
-        metrics.tell(&standing, KEYSPACE);
+        metrics.tell(&standing, KeyspaceId::DEFAULT);
     }
-    if let Ok(reader) = context.gateway.reader(KEYSPACE) {
+    if let Ok(reader) = context.gateway.reader(KeyspaceId::DEFAULT) {
         metrics.revision.set(i64::try_from(reader.revision().0).unwrap_or(i64::MAX));
     }
     metrics.store_bytes.set(i64::try_from(context.engine.disk_bytes()).unwrap_or(i64::MAX));
-    if let Ok(hub) = context.gateway.hub(KEYSPACE) {
+    if let Ok(hub) = context.gateway.hub(KeyspaceId::DEFAULT) {
         let counts = hub.counts();
         metrics.watches.set(counts.watches as i64);
         metrics.watch_streams.set(counts.streams as i64);

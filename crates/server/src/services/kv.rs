@@ -1,10 +1,10 @@
 //! Range, Put, DeleteRange, Txn, Compact.
 
-use super::{Context, KEYSPACE, rejected, unread};
+use super::{Context, unread};
 use prost::Message;
 use quorate_api::status::Invalid;
 use quorate_api::{pb, request, response};
-use quorate_types::{Answer, Reply, Request as Ask};
+use quorate_types::{Answer, Request as Ask};
 use tonic::{Request, Response, Status};
 
 /// The service.
@@ -18,10 +18,6 @@ impl Kv {
         }
         Ok(())
     }
-
-    async fn ask(&self, request: Ask) -> Result<Reply, Status> {
-        self.0.gateway.request(KEYSPACE, request).await.map_err(rejected)
-    }
 }
 
 /// The leader answered something else than was asked: our own mistake, but not worth a crash.
@@ -32,15 +28,17 @@ pub(super) fn mismatch(answer: &Answer) -> Status {
 #[tonic::async_trait]
 impl pb::kv_server::Kv for Kv {
     async fn range(&self, message: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
+        let keyspace = self.0.keyspace(message.metadata()).await?;
         let request = request::range(message.into_inner())?;
-        let (revision, term, answer) = self.0.gateway.range(KEYSPACE, request).await.map_err(unread)?;
+        let (revision, term, answer) = self.0.gateway.range(keyspace, request).await.map_err(unread)?;
         Ok(Response::new(response::range(self.0.header(revision, term), answer)))
     }
 
     async fn put(&self, message: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
+        let keyspace = self.0.keyspace(message.metadata()).await?;
         let message = message.into_inner();
         self.check_size(&message)?;
-        let reply = self.ask(Ask::Put(request::put(message)?)).await?;
+        let reply = self.0.ask(keyspace, Ask::Put(request::put(message)?)).await?;
         match reply.answer {
             Answer::Put(answer) => {
                 Ok(Response::new(response::put(self.0.header(reply.revision, reply.term), answer)))
@@ -53,9 +51,10 @@ impl pb::kv_server::Kv for Kv {
         &self,
         message: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        let keyspace = self.0.keyspace(message.metadata()).await?;
         let message = message.into_inner();
         self.check_size(&message)?;
-        let reply = self.ask(Ask::DeleteRange(request::delete_range(message)?)).await?;
+        let reply = self.0.ask(keyspace, Ask::DeleteRange(request::delete_range(message)?)).await?;
         match reply.answer {
             Answer::DeleteRange(answer) => {
                 Ok(Response::new(response::delete_range(self.0.header(reply.revision, reply.term), answer)))
@@ -65,14 +64,15 @@ impl pb::kv_server::Kv for Kv {
     }
 
     async fn txn(&self, message: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
+        let keyspace = self.0.keyspace(message.metadata()).await?;
         let message = message.into_inner();
         self.check_size(&message)?;
         let txn = request::txn(message, self.0.config.txn_operations_max)?;
         if txn.is_read_only() {
-            let (revision, term, answer) = self.0.gateway.read_txn(KEYSPACE, txn).await.map_err(unread)?;
+            let (revision, term, answer) = self.0.gateway.read_txn(keyspace, txn).await.map_err(unread)?;
             return Ok(Response::new(response::txn(self.0.header(revision, term), answer)));
         }
-        let reply = self.ask(Ask::Txn(txn)).await?;
+        let reply = self.0.ask(keyspace, Ask::Txn(txn)).await?;
         match reply.answer {
             Answer::Txn(answer) => {
                 Ok(Response::new(response::txn(self.0.header(reply.revision, reply.term), answer)))
@@ -85,8 +85,9 @@ impl pb::kv_server::Kv for Kv {
         &self,
         message: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
+        let keyspace = self.0.keyspace(message.metadata()).await?;
         let pb::CompactionRequest { revision, physical } = message.into_inner();
-        let reply = self.ask(Ask::Compact { revision, physical }).await?;
+        let reply = self.0.ask(keyspace, Ask::Compact { revision, physical }).await?;
         Ok(Response::new(pb::CompactionResponse { header: self.0.header(reply.revision, reply.term) }))
     }
 }

@@ -1,11 +1,11 @@
 //! Leases.
 
 use super::kv::mismatch;
-use super::{Context, KEYSPACE, leader_missed, rejected, requires_leader};
+use super::{Context, leader_missed, rejected, requires_leader};
 use crate::runtime::connections::stopping;
 use quorate_api::status::Invalid;
 use quorate_api::{pb, response};
-use quorate_types::{Answer, LeaseId, Rejection, Reply, Request as Ask};
+use quorate_types::{Answer, KeyspaceId, LeaseId, Rejection, Request as Ask};
 use std::pin::pin;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -18,15 +18,11 @@ const KEEP_ALIVE_ANSWERS_MAX: usize = 16;
 pub(super) struct Lease(pub(super) Context);
 
 impl Lease {
-    async fn ask(&self, request: Ask) -> Result<Reply, Status> {
-        self.0.gateway.request(KEYSPACE, request).await.map_err(rejected)
-    }
-
-    async fn keep_alive(&self, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status> {
+    async fn keep_alive(&self, keyspace: KeyspaceId, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status> {
         let Some(lease) = LeaseId::new(id) else {
-            return Ok(pb::LeaseKeepAliveResponse { header: self.0.header_now(), id, ttl: 0 });
+            return Ok(pb::LeaseKeepAliveResponse { header: self.0.header_now(keyspace), id, ttl: 0 });
         };
-        let reply = self.ask(Ask::LeaseKeepAlive { lease }).await?;
+        let reply = self.0.ask(keyspace, Ask::LeaseKeepAlive { lease }).await?;
         match reply.answer {
             // An unknown lease is no error: its time to live is 0.
             Answer::LeaseKeepAlive { ttl_seconds } => Ok(pb::LeaseKeepAliveResponse {
@@ -52,11 +48,12 @@ impl pb::lease_server::Lease for Lease {
         &self,
         message: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
+        let keyspace = self.0.keyspace(message.metadata()).await?;
         let pb::LeaseGrantRequest { ttl, id } = message.into_inner();
         let Some(lease) = LeaseId::new(if id == 0 { draw_id() } else { id }) else {
             return Err(Status::internal("drew a lease id of 0"));
         };
-        let reply = self.ask(Ask::LeaseGrant { lease, ttl_seconds: ttl }).await?;
+        let reply = self.0.ask(keyspace, Ask::LeaseGrant { lease, ttl_seconds: ttl }).await?;
         match reply.answer {
             Answer::LeaseGrant { lease, ttl_seconds } => Ok(Response::new(pb::LeaseGrantResponse {
                 header: self.0.header(reply.revision, reply.term),
@@ -72,8 +69,9 @@ impl pb::lease_server::Lease for Lease {
         &self,
         message: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
+        let keyspace = self.0.keyspace(message.metadata()).await?;
         let lease = LeaseId::new(message.into_inner().id).ok_or(Invalid::LeaseNotFound)?;
-        let reply = self.ask(Ask::LeaseRevoke { lease }).await?;
+        let reply = self.0.ask(keyspace, Ask::LeaseRevoke { lease }).await?;
         Ok(Response::new(pb::LeaseRevokeResponse { header: self.0.header(reply.revision, reply.term) }))
     }
 
@@ -83,13 +81,14 @@ impl pb::lease_server::Lease for Lease {
         &self,
         message: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        let keyspace = self.0.keyspace(message.metadata()).await?;
         let is_leader_required = requires_leader(message.metadata());
         let mut requests = message.into_inner();
         let (answers, stream) = tokio::sync::mpsc::channel(KEEP_ALIVE_ANSWERS_MAX);
         let service = self.clone();
         let mut stop = self.0.stop.clone();
         tokio::spawn(async move {
-            let mut leader_missed = pin!(leader_missed(&service.0, is_leader_required));
+            let mut leader_missed = pin!(leader_missed(&service.0, keyspace, is_leader_required));
             loop {
                 let request = tokio::select! {
                     request = requests.message() => request,
@@ -102,7 +101,7 @@ impl pb::lease_server::Lease for Lease {
                 // One answer a request, in order; the stream ends with the client's.
                 let Ok(Some(request)) = request else { return };
                 let answer = tokio::select! {
-                    answer = service.keep_alive(request.id) => answer,
+                    answer = service.keep_alive(keyspace, request.id) => answer,
                     () = &mut leader_missed => Err(rejected(Rejection::NoLeader)),
                 };
                 let is_over = answer.is_err();
@@ -118,11 +117,12 @@ impl pb::lease_server::Lease for Lease {
         &self,
         message: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
+        let keyspace = self.0.keyspace(message.metadata()).await?;
         let pb::LeaseTimeToLiveRequest { id, keys } = message.into_inner();
         let Some(lease) = LeaseId::new(id) else {
-            return Ok(Response::new(response::lease_time(self.0.header_now(), id, None)));
+            return Ok(Response::new(response::lease_time(self.0.header_now(keyspace), id, None)));
         };
-        let reply = self.ask(Ask::LeaseTimeToLive { lease, with_keys: keys }).await?;
+        let reply = self.0.ask(keyspace, Ask::LeaseTimeToLive { lease, with_keys: keys }).await?;
         match reply.answer {
             Answer::LeaseTimeToLive(time) => {
                 let header = self.0.header(reply.revision, reply.term);
@@ -134,9 +134,10 @@ impl pb::lease_server::Lease for Lease {
 
     async fn lease_leases(
         &self,
-        _: Request<pb::LeaseLeasesRequest>,
+        message: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
-        let reply = self.ask(Ask::Leases).await?;
+        let keyspace = self.0.keyspace(message.metadata()).await?;
+        let reply = self.0.ask(keyspace, Ask::Leases).await?;
         match reply.answer {
             Answer::Leases(leases) => Ok(Response::new(pb::LeaseLeasesResponse {
                 header: self.0.header(reply.revision, reply.term),

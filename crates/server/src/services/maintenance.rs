@@ -1,11 +1,11 @@
 //! Status, hashes, alarms, members.
 
-use super::{Context, KEYSPACE, rejected, unread};
+use super::{Context, KEYSPACE_HEADER, rejected, unread};
 use crate::membership;
 use crate::runtime::gateway::on_thread;
 use quorate_api::{pb, version};
 use quorate_mvcc::engine::Engine;
-use quorate_types::Rejection;
+use quorate_types::{KeyspaceId, Rejection};
 use tonic::{Request, Response, Status};
 
 /// The maintenance service.
@@ -19,25 +19,34 @@ fn signed(number: u64) -> i64 {
 }
 
 impl Maintenance {
-    async fn hash_kv_at(&self, revision: i64) -> Result<quorate_partition::HashKv, Status> {
-        let reader = self.0.gateway.reader(KEYSPACE).map_err(rejected)?;
+    async fn hash_kv_at(
+        &self,
+        keyspace: KeyspaceId,
+        revision: i64,
+    ) -> Result<quorate_partition::HashKv, Status> {
+        let reader = self.0.gateway.reader(keyspace).map_err(rejected)?;
         on_thread(move || reader.hash_kv(revision)).await.map_err(unread)
     }
 }
 
 #[tonic::async_trait]
 impl pb::maintenance_server::Maintenance for Maintenance {
-    async fn alarm(&self, _: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
+    async fn alarm(&self, message: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
+        let keyspace = self.0.keyspace(message.metadata()).await?;
         // Space that runs out and comes back is noticed by itself; there is nothing to arm or disarm.
         let member_id = self.0.gateway.identity().node.0;
         let alarm = pb::AlarmMember { member_id, alarm: pb::AlarmType::Nospace.into() };
         let alarms = if self.0.space.is_short() { vec![alarm] } else { Vec::new() };
-        Ok(Response::new(pb::AlarmResponse { header: self.0.header_now(), alarms }))
+        Ok(Response::new(pb::AlarmResponse { header: self.0.header_now(keyspace), alarms }))
     }
 
-    async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
+    async fn status(
+        &self,
+        message: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
+        let keyspace = self.0.keyspace(message.metadata()).await?;
         let standing = self.0.gateway.standing().await.map_err(rejected)?;
-        let Some(summary) = standing.summary(KEYSPACE) else {
+        let Some(summary) = standing.summary(keyspace) else {
             // The cluster is new, or all of this node is: which partitions there are is not known here yet.
             return Err(rejected(Rejection::NoLeader));
         };
@@ -50,7 +59,7 @@ impl pb::maintenance_server::Maintenance for Maintenance {
             errors.push(format!("memberID:{} alarm:NOSPACE ", self.0.gateway.identity().node.0));
         }
         Ok(Response::new(pb::StatusResponse {
-            header: self.0.header_now(),
+            header: self.0.header_now(keyspace),
             version: version::ETCD.into(),
             db_size: size,
             leader: summary.leader.map_or(0, |leader| leader.0),
@@ -67,25 +76,29 @@ impl pb::maintenance_server::Maintenance for Maintenance {
 
     async fn defragment(
         &self,
-        _: Request<pb::DefragmentRequest>,
+        message: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        // Of no keyspace in particular, but who names one that is not there is mistaken about something.
+        self.0.keyspace(message.metadata()).await?;
         // The store gives space back by itself; this only hurries it.
         crate::space::reclaim(self.0.engine.clone()).await;
         Ok(Response::new(pb::DefragmentResponse { header: None }))
     }
 
-    async fn hash(&self, _: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
-        let hash = self.hash_kv_at(0).await?;
-        Ok(Response::new(pb::HashResponse { header: self.0.header_now(), hash: hash.hash }))
+    async fn hash(&self, message: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
+        let keyspace = self.0.keyspace(message.metadata()).await?;
+        let hash = self.hash_kv_at(keyspace, 0).await?;
+        Ok(Response::new(pb::HashResponse { header: self.0.header_now(keyspace), hash: hash.hash }))
     }
 
     async fn hash_kv(
         &self,
         message: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
-        let hash = self.hash_kv_at(message.into_inner().revision).await?;
+        let keyspace = self.0.keyspace(message.metadata()).await?;
+        let hash = self.hash_kv_at(keyspace, message.into_inner().revision).await?;
         Ok(Response::new(pb::HashKvResponse {
-            header: self.0.header_now(),
+            header: self.0.header_now(keyspace),
             hash: hash.hash,
             compact_revision: hash.compacted.map_or(-1, |revision| signed(revision.0)),
             hash_revision: signed(hash.revision.0),
@@ -99,6 +112,9 @@ impl pb::cluster_server::Cluster for Cluster {
         &self,
         message: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
+        let keyspace = self.0.keyspace(message.metadata()).await?;
+        // Clients that follow the members must stay in the keyspace of the port that they came to, unless they name one with every call.
+        let port = self.0.keyspace.clone().filter(|_| !message.metadata().contains_key(KEYSPACE_HEADER));
         let is_linearizable = message.into_inner().linearizable;
         let members =
             membership::members(&self.0.gateway, &self.0.config, is_linearizable).await.map_err(unread)?;
@@ -108,14 +124,20 @@ impl pb::cluster_server::Cluster for Cluster {
             address if address.contains("://") => vec![address],
             address => vec![format!("http://{address}")],
         };
-        let members = members.into_iter().map(|(id, record)| pb::Member {
-            id: id.0,
-            name: record.name,
-            peer_ur_ls: url(record.peer),
-            client_ur_ls: url(record.client),
-            is_learner: false,
+        let members = members.into_iter().map(|(id, mut record)| {
+            let client = match &port {
+                Some(keyspace) => record.keyspaces.remove(&**keyspace).unwrap_or_default(),
+                None => record.client,
+            };
+            pb::Member {
+                id: id.0,
+                name: record.name,
+                peer_ur_ls: url(record.peer),
+                client_ur_ls: url(client),
+                is_learner: false,
+            }
         });
-        let mut header = self.0.header_now();
+        let mut header = self.0.header_now(keyspace);
         if let Some(header) = &mut header {
             // About no revision of any keyspace, as in etcd.
             header.revision = 0;

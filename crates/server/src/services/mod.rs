@@ -1,6 +1,7 @@
 //! etcd's API over gRPC, health, version and metrics over HTTP: all on the client port.
 
 mod http;
+mod keyspaces;
 mod kv;
 mod lease;
 mod maintenance;
@@ -12,11 +13,11 @@ use crate::metrics::Metrics;
 use crate::runtime::gateway::Gateway;
 use quorate_api::{pb, response};
 use quorate_partition::ReadError;
-use quorate_types::{KeyspaceId, Rejection, Revision, Term};
+use quorate_types::map::is_name;
+use quorate_types::{KeyspaceId, Rejection, Reply, Request as Ask, Revision, Term};
 use std::sync::Arc;
+use tonic::Status;
 use tonic::metadata::MetadataMap;
-use tonic::service::interceptor::InterceptedService;
-use tonic::{Request, Status};
 
 /// What every service has at hand.
 #[derive(Clone)]
@@ -31,12 +32,14 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// The settings in force.
     pub config: Arc<Config>,
+    /// The keyspace of calls that name none; the default one where the port has none, either.
+    pub keyspace: Option<Arc<str>>,
     /// Turns true when the node is about to stop.
     pub stop: tokio::sync::watch::Receiver<bool>,
 }
 
-/// The keyspace that stock clients talk to.
-const KEYSPACE: KeyspaceId = KeyspaceId::DEFAULT;
+/// With this in its metadata a call goes to the keyspace of that name.
+pub(crate) const KEYSPACE_HEADER: &str = "quorate-keyspace";
 
 /// Room for what surrounds a request of the largest size: beyond it gRPC itself refuses the frame, as etcd's does.
 const FRAME_OVERHEAD: usize = 512 << 10;
@@ -53,9 +56,55 @@ impl Context {
     }
 
     /// The header of a call that is about no revision in particular: the newest this node has.
-    fn header_now(&self) -> Option<pb::ResponseHeader> {
-        let reader = self.gateway.reader(KEYSPACE).ok()?;
-        self.header(reader.revision(), self.gateway.newest_term(KEYSPACE))
+    fn header_now(&self, keyspace: KeyspaceId) -> Option<pb::ResponseHeader> {
+        let reader = self.gateway.reader(keyspace).ok()?;
+        self.header(reader.revision(), self.gateway.newest_term(keyspace))
+    }
+
+    /// The keyspace that a call is for: that of its metadata, or else that of the port. Refused when it does not exist, when it is the
+    /// one that the cluster keeps about itself, and when the client requires a leader that this node does not know.
+    async fn keyspace(&self, metadata: &MetadataMap) -> Result<KeyspaceId, Status> {
+        let named = metadata.get(KEYSPACE_HEADER).map(|name| String::from_utf8_lossy(name.as_bytes()));
+        let keyspace = match named.as_deref().or(self.keyspace.as_deref()) {
+            // Always there, also before this node has heard of it.
+            None | Some("default") => KeyspaceId::DEFAULT,
+            Some(name) => self.by_name(name).await?,
+        };
+        if requires_leader(metadata) && !self.gateway.has_leader(keyspace) {
+            return Err(rejected(Rejection::NoLeader));
+        }
+        Ok(keyspace)
+    }
+
+    /// The keyspace of this name. That there is none is said only when this node has heard of all that were created before.
+    async fn by_name(&self, name: &str) -> Result<KeyspaceId, Status> {
+        if name == "system" {
+            return Err(Status::permission_denied(
+                "keyspace system is the cluster's own and not for clients; see quorate keyspace list, quorate members and quorate partitions",
+            ));
+        }
+        if let Some(keyspace) = self.gateway.by_name(name) {
+            return Ok(keyspace);
+        }
+        if is_name(name) {
+            self.gateway.barrier(KeyspaceId::SYSTEM, Vec::new()).await.map_err(rejected)?;
+        }
+        self.gateway.by_name(name).ok_or_else(|| {
+            Status::not_found(format!(
+                "keyspace {} does not exist; quorate keyspace list shows those that do, quorate keyspace create makes one",
+                name.escape_default()
+            ))
+        })
+    }
+
+    /// The keyspace of the port, for what has no metadata.
+    async fn own_keyspace(&self) -> Result<KeyspaceId, Status> {
+        self.keyspace(&MetadataMap::new()).await
+    }
+
+    /// Has a client's request carried out.
+    async fn ask(&self, keyspace: KeyspaceId, request: Ask) -> Result<Reply, Status> {
+        self.gateway.request(keyspace, request).await.map_err(rejected)
     }
 }
 
@@ -65,16 +114,22 @@ fn requires_leader(metadata: &MetadataMap) -> bool {
 }
 
 /// Waits until a stream whose client requires a leader has to end for want of one; for ever, if it does not.
-async fn leader_missed(context: &Context, is_required: bool) {
+async fn leader_missed(context: &Context, keyspace: KeyspaceId, is_required: bool) {
     if !is_required {
         return std::future::pending().await;
     }
     let limit = LEADERLESS_TIMEOUTS_MAX * context.config.election_timeout;
-    context.gateway.leaderless_for(KEYSPACE, limit).await;
+    context.gateway.leaderless_for(keyspace, limit).await;
 }
 
 fn rejected(rejection: Rejection) -> Status {
-    quorate_api::status::status(&rejection)
+    match rejection {
+        // It was there when the call came: who names one that is not there is told so before anything is asked.
+        Rejection::KeyspaceNotFound => {
+            Status::not_found("the keyspace has been deleted; quorate keyspace list shows those that exist")
+        }
+        rejection => quorate_api::status::status(&rejection),
+    }
 }
 
 fn unread(error: ReadError) -> Status {
@@ -90,43 +145,27 @@ fn unread(error: ReadError) -> Status {
 /// Everything that is served on the client port.
 pub fn router(context: Context) -> axum::Router {
     let message_bytes_max = context.config.request_bytes_max + FRAME_OVERHEAD;
-    let gateway = context.gateway.clone();
-    let check = move |request: Request<()>| {
-        if requires_leader(request.metadata()) && !gateway.has_leader(KEYSPACE) {
-            return Err(rejected(Rejection::NoLeader));
-        }
-        Ok(request)
-    };
     let mut routes = tonic::service::Routes::builder();
-    routes.add_service(InterceptedService::new(
+    routes.add_service(
         pb::kv_server::KvServer::new(kv::Kv(context.clone()))
             .max_decoding_message_size(message_bytes_max)
             .max_encoding_message_size(i32::MAX as usize),
-        check.clone(),
-    ));
-    routes.add_service(InterceptedService::new(
+    );
+    routes.add_service(
         pb::watch_server::WatchServer::new(watch::Watch(context.clone()))
             .max_decoding_message_size(message_bytes_max)
             .max_encoding_message_size(i32::MAX as usize),
-        check.clone(),
-    ));
-    routes.add_service(InterceptedService::new(
-        pb::lease_server::LeaseServer::new(lease::Lease(context.clone())),
-        check.clone(),
-    ));
-    routes.add_service(InterceptedService::new(
-        pb::cluster_server::ClusterServer::new(maintenance::Cluster(context.clone())),
-        check.clone(),
-    ));
-    routes.add_service(InterceptedService::new(
-        pb::maintenance_server::MaintenanceServer::new(maintenance::Maintenance(context.clone())),
-        check,
-    ));
+    );
+    routes.add_service(pb::lease_server::LeaseServer::new(lease::Lease(context.clone())));
+    routes.add_service(pb::cluster_server::ClusterServer::new(maintenance::Cluster(context.clone())));
+    routes.add_service(pb::maintenance_server::MaintenanceServer::new(maintenance::Maintenance(
+        context.clone(),
+    )));
     let (_, health) = tonic_health::server::health_reporter();
     routes.add_service(health);
     let grpc = routes.routes().prepare().into_axum_router();
     let grpc = grpc.layer(axum::middleware::map_response(too_large_as_etcd));
-    grpc.merge(http::router(context))
+    grpc.merge(http::router(context.clone())).merge(keyspaces::router(context))
 }
 
 /// How the gRPC library tells that a frame is over the limit, up to the two numbers.

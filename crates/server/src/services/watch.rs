@@ -1,12 +1,13 @@
 //! Watches: the shell between a gRPC stream and the watch hub.
 
-use super::{Context, KEYSPACE, leader_missed, rejected, requires_leader};
+use super::{Context, leader_missed, rejected, requires_leader};
 use crate::runtime::connections::stopping;
+use crate::runtime::keyspaces::Keyspace;
 use crate::runtime::watch_thread::WatchStream;
 use futures_core::Stream;
 use quorate_api::{pb, request, response};
 use quorate_partition::watch::{NO_WATCH, Refusal, WatchResponse, WatchResponseKind};
-use quorate_types::{Rejection, Revision};
+use quorate_types::{KeyspaceId, Rejection, Revision};
 use std::collections::VecDeque;
 use std::pin::Pin;
 use tonic::{Request, Response, Status, Streaming};
@@ -24,8 +25,9 @@ impl pb::watch_server::Watch for Watch {
         &self,
         message: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let hub = self.0.gateway.hub(KEYSPACE).map_err(rejected)?;
-        let stream = hub.open().map_err(refused)?;
+        let keyspace = self.0.keyspace(message.metadata()).await?;
+        let here = self.0.gateway.keyspace(keyspace).map_err(rejected)?;
+        let stream = here.hub.open().map_err(refused)?;
         let is_leader_required = requires_leader(message.metadata());
         let context = self.0.clone();
         let session = Session {
@@ -34,8 +36,9 @@ impl pb::watch_server::Watch for Watch {
             has_requests: true,
             polled: VecDeque::new(),
             is_over: false,
-            ending: Box::pin(async move { ending(&context, is_leader_required).await }),
+            ending: Box::pin(async move { ending(&context, &here, is_leader_required).await }),
             context: self.0.clone(),
+            keyspace,
         };
         let responses = futures_util::stream::unfold(session, |mut session| async move {
             let next = session.next().await?;
@@ -50,11 +53,12 @@ fn refused(refusal: Refusal) -> Status {
 }
 
 /// Why a stream has to end though its client is there.
-async fn ending(context: &Context, is_leader_required: bool) -> Status {
+async fn ending(context: &Context, here: &Keyspace, is_leader_required: bool) -> Status {
     let mut stop = context.stop.clone();
     tokio::select! {
         () = stopping(&mut stop) => Status::unavailable("etcdserver: server stopped"),
-        () = leader_missed(context, is_leader_required) => rejected(Rejection::NoLeader),
+        () = here.gone() => rejected(Rejection::KeyspaceNotFound),
+        () = leader_missed(context, here.reader.keyspace(), is_leader_required) => rejected(Rejection::NoLeader),
     }
 }
 
@@ -62,6 +66,7 @@ async fn ending(context: &Context, is_leader_required: bool) -> Status {
 /// between, and what the client does not take stays in the hub, whose queues are bounded. It ends when it is dropped.
 struct Session {
     context: Context,
+    keyspace: KeyspaceId,
     stream: WatchStream,
     requests: Streaming<pb::WatchRequest>,
     /// The client may send more. That it does not ends nothing.
@@ -80,7 +85,7 @@ impl Session {
                 return None;
             }
             if let Some(response) = self.polled.pop_front() {
-                return Some(Ok(convert(&self.context, response)));
+                return Some(Ok(convert(&self.context, self.keyspace, response)));
             }
             match self.stream.poll() {
                 Ok(responses) if responses.is_empty() => {}
@@ -130,8 +135,8 @@ fn handle(stream: &WatchStream, message: pb::WatchRequest) -> Result<(), Refusal
     }
 }
 
-fn convert(context: &Context, told: WatchResponse) -> pb::WatchResponse {
-    let term = context.gateway.newest_term(KEYSPACE);
+fn convert(context: &Context, keyspace: KeyspaceId, told: WatchResponse) -> pb::WatchResponse {
+    let term = context.gateway.newest_term(keyspace);
     let mut message = pb::WatchResponse {
         header: context.header(told.header_revision.unwrap_or(Revision(0)), term),
         watch_id: told.id,
