@@ -119,6 +119,7 @@ impl Demo {
         }
         let target = Target {
             endpoints: nodes.iter().map(|node| node.client.clone()).collect(),
+            keyspace: None,
             output: crate::cli::Output::Table,
             timeout: 5,
             tls: Default::default(),

@@ -36,6 +36,8 @@ enum Command {
     Watch(cli::watch::Watch),
     #[command(subcommand)]
     Lease(cli::lease::Lease),
+    #[command(subcommand)]
+    Keyspace(cli::keyspace::Keyspace),
     Compact(cli::kv::Compact),
     /// A hash of each endpoint's history; equal hashes, equal histories
     Hash {
@@ -89,6 +91,7 @@ fn run_client(command: Command, target: &Target) -> ExitCode {
             Command::Txn(txn) => txn.run(target).await,
             Command::Watch(watch) => watch.run(target).await,
             Command::Lease(lease) => lease.run(target).await,
+            Command::Keyspace(keyspace) => keyspace.run(target).await,
             Command::Compact(compact) => compact.run(target).await,
             Command::Hash { rev } => cli::status::hash(target, rev).await,
             Command::Serve(_) | Command::Doctor { .. } | Command::Completions { .. } => Ok(()),

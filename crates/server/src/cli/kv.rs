@@ -115,7 +115,7 @@ fn show_pairs(pairs: &[mvccpb::KeyValue]) {
 impl Put {
     /// Carries it out.
     pub async fn run(self, target: &Target) -> Result<(), CliError> {
-        let mut client = pb::kv_client::KvClient::new(target.connect().await?);
+        let mut client = pb::kv_client::KvClient::new(target.line().await?);
         let request = pb::PutRequest {
             key: self.key.into(),
             value: self.value.into(),
@@ -138,7 +138,7 @@ impl Put {
 impl Get {
     /// Carries it out.
     pub async fn run(self, target: &Target) -> Result<(), CliError> {
-        let mut client = pb::kv_client::KvClient::new(target.connect().await?);
+        let mut client = pb::kv_client::KvClient::new(target.line().await?);
         let request = pb::RangeRequest {
             range_end: range_end(&self.key, self.end.as_ref(), self.prefix).into(),
             key: if self.key.is_empty() { vec![0].into() } else { self.key.into() },
@@ -173,7 +173,7 @@ impl Get {
 impl Del {
     /// Carries it out.
     pub async fn run(self, target: &Target) -> Result<(), CliError> {
-        let mut client = pb::kv_client::KvClient::new(target.connect().await?);
+        let mut client = pb::kv_client::KvClient::new(target.line().await?);
         let range_end = range_end(&self.key, self.end.as_ref(), self.prefix).into();
         let request = pb::DeleteRangeRequest { key: self.key.into(), range_end, prev_kv: false };
         let response = client.delete_range(request).await?.into_inner();
@@ -254,7 +254,7 @@ impl Txn {
             success: self.success.iter().map(|text| parse_operation(text)).collect::<Result<_, _>>()?,
             failure: self.failure.iter().map(|text| parse_operation(text)).collect::<Result<_, _>>()?,
         };
-        let mut client = pb::kv_client::KvClient::new(target.connect().await?);
+        let mut client = pb::kv_client::KvClient::new(target.line().await?);
         let response = client.txn(request).await?.into_inner();
         let mut shown_json = Vec::new();
         if !target.is_json() {
@@ -294,7 +294,7 @@ impl Txn {
 impl Compact {
     /// Carries it out.
     pub async fn run(self, target: &Target) -> Result<(), CliError> {
-        let mut client = pb::kv_client::KvClient::new(target.connect().await?);
+        let mut client = pb::kv_client::KvClient::new(target.line().await?);
         let request = pb::CompactionRequest { revision: self.revision, physical: self.physical };
         let response = client.compact(request).await?.into_inner();
         if target.is_json() {

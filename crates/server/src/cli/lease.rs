@@ -48,7 +48,7 @@ pub fn parse_id(text: &str) -> Result<i64, String> {
 impl Lease {
     /// Carries it out.
     pub async fn run(self, target: &Target) -> Result<(), CliError> {
-        let mut client = pb::lease_client::LeaseClient::new(target.connect().await?);
+        let mut client = pb::lease_client::LeaseClient::new(target.line().await?);
         let (table, value) = match self {
             Self::Grant { ttl } => {
                 let response = client.lease_grant(pb::LeaseGrantRequest { ttl, id: 0 }).await?.into_inner();

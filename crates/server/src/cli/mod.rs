@@ -1,21 +1,31 @@
 //! The commands for people, over the public API: what they can do, any etcd client can.
 
 pub mod doctor;
+pub mod keyspace;
 pub mod kv;
 pub mod lease;
 pub mod partitions;
 pub mod status;
 pub mod watch;
 
+use crate::services::KEYSPACE_HEADER;
 use clap::{Args, ValueEnum};
 use quorate_api::pb;
+use quorate_types::MapError;
+use quorate_types::map::is_name;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tonic::codegen::{Service as _, http};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
 /// How long one endpoint may take to answer before the next is tried.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// The largest answer of a node that is taken over plain HTTP: a thousand partitions are about 200 KiB.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Where the cluster is, and how answers are shown.
 #[derive(Args, Clone, Debug)]
@@ -29,6 +39,9 @@ pub struct Target {
         value_delimiter = ','
     )]
     pub endpoints: Vec<String>,
+    /// The keyspace to work in [default: that of the port, which is \"default\" unless the node says otherwise]
+    #[arg(long, global = true, env = "QUORATE_KEYSPACE", value_name = "NAME", value_parser = parse_keyspace)]
+    pub keyspace: Option<String>,
     /// How answers are shown
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
     pub output: Output,
@@ -100,7 +113,63 @@ pub enum CliError {
     Usage(String),
 }
 
+/// A connection whose calls name their keyspace.
+pub type Line = InterceptedService<Channel, ForKeyspace>;
+
+/// Puts the keyspace into a call's metadata.
+#[derive(Clone, Debug)]
+pub struct ForKeyspace(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for ForKeyspace {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(name) = &self.0 {
+            request.metadata_mut().insert(KEYSPACE_HEADER, name.clone());
+        }
+        Ok(request)
+    }
+}
+
+fn parse_keyspace(text: &str) -> Result<String, String> {
+    if is_name(text) { Ok(text.to_owned()) } else { Err(format!("«{text}»: {}", MapError::Name)) }
+}
+
+/// A node's answer to plain HTTP: JSON, or what was wrong with it.
+pub(crate) async fn http_call(
+    mut channel: Channel,
+    method: http::Method,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<(http::StatusCode, serde_json::Value), String> {
+    let body = tonic::body::Body::new(axum::body::Body::from(body));
+    let request = http::Request::builder().method(method).uri(path).body(body);
+    let request = request.map_err(|error| error.to_string())?;
+    std::future::poll_fn(|context| channel.poll_ready(context)).await.map_err(|error| whole(&error))?;
+    let response = channel.call(request).await.map_err(|error| whole(&error))?;
+    let status = response.status();
+    let body = axum::body::to_bytes(axum::body::Body::new(response.into_body()), ANSWER_BYTES_MAX).await;
+    let body = body.map_err(|error| whole(&error))?;
+    // One of an older version says in words, or not at all, that it does not know the path.
+    let unknown = || format!("it answers {status} for {path}: is it an older version?");
+    serde_json::from_slice(&body).map(|body| (status, body)).map_err(|_| unknown())
+}
+
 impl Target {
+    /// Connects to one endpoint, for calls in the keyspace that is asked for.
+    pub async fn line_to(&self, endpoint: &str) -> Result<Line, CliError> {
+        Ok(self.named(self.connect_to(endpoint).await?))
+    }
+
+    /// Connects to the first endpoint that answers, for calls in the keyspace that is asked for.
+    pub async fn line(&self) -> Result<Line, CliError> {
+        Ok(self.named(self.connect().await?))
+    }
+
+    fn named(&self, channel: Channel) -> Line {
+        // What a name may be made of may stand in metadata.
+        let name = self.keyspace.as_ref().and_then(|name| MetadataValue::try_from(name.as_str()).ok());
+        InterceptedService::new(channel, ForKeyspace(name))
+    }
+
     /// Connects to one endpoint.
     pub async fn connect_to(&self, endpoint: &str) -> Result<Channel, CliError> {
         let (is_tls, plain) = match (endpoint.strip_prefix("http://"), endpoint.strip_prefix("https://")) {
@@ -142,8 +211,8 @@ impl Target {
     }
 
     /// Connects without a limit on how long an answer takes, for watches.
-    pub async fn connect_patiently(&self) -> Result<Channel, CliError> {
-        Target { timeout: u64::from(u32::MAX), ..self.clone() }.connect().await
+    pub async fn line_patiently(&self) -> Result<Line, CliError> {
+        Target { timeout: u64::from(u32::MAX), ..self.clone() }.line().await
     }
 }
 

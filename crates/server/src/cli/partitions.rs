@@ -1,15 +1,13 @@
 //! partitions: the slots, leaders and pace of every partition, put together from what each node says.
 
-use super::{CliError, Target, status};
+use super::{CliError, Target, http_call, keyspace, status};
 use quorate_types::KeyspaceId;
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use tonic::codegen::{Service, http};
+use tonic::codegen::http::{Method, StatusCode};
 
-/// The largest answer of a node that is taken: a thousand partitions are about 200 KiB.
-const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Between the two looks that a rate is told by.
 const RATE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -73,31 +71,32 @@ struct Line {
 }
 
 async fn ask(target: &Target, endpoint: &str) -> Result<Told, String> {
-    let mut channel = target.connect_to(endpoint).await.map_err(|error| error.to_string())?;
-    let request = http::Request::get("/partitions").body(tonic::body::Body::empty());
-    let request = request.map_err(|error| error.to_string())?;
-    std::future::poll_fn(|context| channel.poll_ready(context))
-        .await
-        .map_err(|error| super::whole(&error))?;
-    let response = channel.call(request).await.map_err(|error| super::whole(&error))?;
-    if response.status() != http::StatusCode::OK {
-        return Err(format!("it answers {} for /partitions: is it an older version?", response.status()));
+    let channel = target.connect_to(endpoint).await.map_err(|error| error.to_string())?;
+    let (status, answer) = http_call(channel, Method::GET, "/partitions", Vec::new()).await?;
+    if status != StatusCode::OK {
+        return Err(format!(
+            "it answers {status} for /partitions: {}",
+            answer["reason"].as_str().unwrap_or("?")
+        ));
     }
-    let body = axum::body::to_bytes(axum::body::Body::new(response.into_body()), ANSWER_BYTES_MAX).await;
-    let body = body.map_err(|error| super::whole(&error))?;
-    serde_json::from_slice(&body).map_err(|error| format!("its answer makes no sense: {error}"))
+    let mut told: Told =
+        serde_json::from_value(answer).map_err(|error| format!("its answer makes no sense: {error}"))?;
+    if let Some(name) = &target.keyspace {
+        told.keyspaces.retain(|keyspace| keyspace.name == *name);
+    }
+    Ok(told)
 }
 
 /// Slots, leaders, lag and pace of every partition. Fails when a node does not answer.
 pub async fn partitions(target: &Target) -> Result<(), CliError> {
     let mut nodes = Vec::new();
     let mut problems = Vec::new();
-    let endpoints = status::endpoints(target).await;
+    let endpoints = status::endpoints(target).await?;
     let members = endpoints.len();
     for (name, endpoint) in endpoints {
         if endpoint.is_empty() {
-            problems
-                .push((if name.is_empty() { "?".into() } else { name }, "has not started yet".to_owned()));
+            let why = status::addressless(&name).to_owned();
+            problems.push((if name.is_empty() { "?".into() } else { name }, why));
             continue;
         }
         let asked = Instant::now();
@@ -253,12 +252,7 @@ fn print_table(told: &[(&str, &Told)], lines: &[Line], problems: &[(String, Stri
             }
         );
         for rule in rules {
-            let word = |key: &str| rule.get(key).and_then(serde_json::Value::as_str).map(str::to_owned);
-            match (word("pin"), word("spread")) {
-                (Some(prefix), _) => println!("  pin {prefix}"),
-                (_, Some(directory)) => println!("  spread {directory}:{}", rule["bits"]),
-                _ => println!("  {rule}"),
-            }
+            println!("  {}", keyspace::rule_words(&rule));
         }
         println!(
             "{:>9}  {:>6}  {:<14} {:<8} {:>5} {:>10} {:>8} {:>9}  LAG",

@@ -3,6 +3,7 @@
 use super::{CliError, Target};
 use quorate_api::pb;
 use serde_json::json;
+use tonic::Code;
 
 /// One node's answer.
 struct NodeStatus {
@@ -12,7 +13,7 @@ struct NodeStatus {
 
 async fn ask(target: &Target, endpoint: &str) -> NodeStatus {
     let answer = async {
-        let channel = target.connect_to(endpoint).await?;
+        let channel = target.line_to(endpoint).await?;
         let mut client = pb::maintenance_client::MaintenanceClient::new(channel);
         Ok::<_, CliError>(client.status(pb::StatusRequest {}).await?.into_inner())
     };
@@ -21,13 +22,22 @@ async fn ask(target: &Target, endpoint: &str) -> NodeStatus {
 }
 
 /// Everybody's client address, as the cluster knows them; what was typed when it cannot be asked.
-pub(super) async fn endpoints(target: &Target) -> Vec<(String, String)> {
+/// Fails when it is asked for a keyspace that is not there: that is no node's trouble.
+pub(super) async fn endpoints(target: &Target) -> Result<Vec<(String, String)>, CliError> {
     let asked = async {
-        let mut client = pb::cluster_client::ClusterClient::new(target.connect().await?);
+        let mut client = pb::cluster_client::ClusterClient::new(target.line().await?);
         let request = pb::MemberListRequest { linearizable: false };
         Ok::<_, CliError>(client.member_list(request).await?.into_inner().members)
     };
-    let members = asked.await.unwrap_or_default();
+    let members = match asked.await {
+        Ok(members) => members,
+        Err(CliError::Refused(status))
+            if matches!(status.code(), Code::NotFound | Code::PermissionDenied) =>
+        {
+            return Err(status.into());
+        }
+        Err(_) => Vec::new(),
+    };
     let known: Vec<(String, String)> = members
         .into_iter()
         .map(|member| {
@@ -36,17 +46,22 @@ pub(super) async fn endpoints(target: &Target) -> Vec<(String, String)> {
         })
         .collect();
     if known.is_empty() {
-        return target.endpoints.iter().map(|endpoint| ("?".into(), endpoint.clone())).collect();
+        return Ok(target.endpoints.iter().map(|endpoint| ("?".into(), endpoint.clone())).collect());
     }
-    known
+    Ok(known)
+}
+
+/// Why a member tells no address for clients.
+pub(super) fn addressless(name: &str) -> &'static str {
+    if name.is_empty() { "has not started yet" } else { "has no port for this keyspace (--listen-keyspace)" }
 }
 
 /// Who leads, how far everybody is, how large, how healthy: on one screen. Fails when a node does not answer.
 pub async fn status(target: &Target) -> Result<(), CliError> {
     let mut rows = Vec::new();
-    for (name, endpoint) in endpoints(target).await {
+    for (name, endpoint) in endpoints(target).await? {
         let status = if endpoint.is_empty() {
-            NodeStatus { endpoint: "-".into(), answer: Err("has not started yet".into()) }
+            NodeStatus { endpoint: "-".into(), answer: Err(addressless(&name).into()) }
         } else {
             ask(target, &endpoint).await
         };
@@ -130,7 +145,7 @@ pub(super) fn size(bytes: i64) -> String {
 
 /// The nodes of the cluster.
 pub async fn members(target: &Target) -> Result<(), CliError> {
-    let mut client = pb::cluster_client::ClusterClient::new(target.connect().await?);
+    let mut client = pb::cluster_client::ClusterClient::new(target.line().await?);
     let response = client.member_list(pb::MemberListRequest { linearizable: true }).await?.into_inner();
     if target.is_json() {
         let members: Vec<_> = response
@@ -156,7 +171,7 @@ pub async fn members(target: &Target) -> Result<(), CliError> {
 pub async fn hash(target: &Target, revision: i64) -> Result<(), CliError> {
     let mut seen = Vec::new();
     for endpoint in &target.endpoints {
-        let mut client = pb::maintenance_client::MaintenanceClient::new(target.connect_to(endpoint).await?);
+        let mut client = pb::maintenance_client::MaintenanceClient::new(target.line_to(endpoint).await?);
         let response = client.hash_kv(pb::HashKvRequest { revision }).await?.into_inner();
         if target.is_json() {
             println!(

@@ -24,7 +24,7 @@ pub struct Watch {
 impl Watch {
     /// Carries it out.
     pub async fn run(self, target: &Target) -> Result<(), CliError> {
-        let mut client = pb::watch_client::WatchClient::new(target.connect_patiently().await?);
+        let mut client = pb::watch_client::WatchClient::new(target.line_patiently().await?);
         let create = pb::WatchCreateRequest {
             range_end: if self.prefix { prefix_end(self.key.as_bytes()).into() } else { Default::default() },
             key: self.key.into(),

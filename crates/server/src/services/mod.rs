@@ -1,7 +1,7 @@
 //! etcd's API over gRPC, health, version and metrics over HTTP: all on the client port.
 
 mod http;
-mod keyspaces;
+pub(crate) mod keyspaces;
 mod kv;
 mod lease;
 mod maintenance;
