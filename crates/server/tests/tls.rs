@@ -176,7 +176,7 @@ async fn until<T, E: std::fmt::Debug>(what: &str, mut ask: impl AsyncFnMut() -> 
 }
 
 fn target(endpoint: &str, tls: TargetTls) -> Target {
-    Target { endpoints: vec![endpoint.to_owned()], output: Output::Table, timeout: 5, tls }
+    Target { endpoints: vec![endpoint.to_owned()], keyspace: None, output: Output::Table, timeout: 5, tls }
 }
 
 fn trusting(ca: &Path) -> TargetTls {
@@ -218,6 +218,8 @@ async fn clients_need_a_certificate_of_the_ca() {
     let wrong = Files::issued(dir.path(), "wrong", &other);
     let mut flags = server.for_clients();
     flags.push("--client-cert-auth".into());
+    let [of_keyspace] = addresses();
+    flags.extend(["--listen-keyspace".into(), format!("default={of_keyspace}")]);
     let mut node = Node::single(dir.path(), &flags);
     let https = format!("https://{}", node.client);
 
@@ -243,6 +245,11 @@ async fn clients_need_a_certificate_of_the_ca() {
     }
     node.logs("the TLS handshake failed: peer sent no certificates").await;
     node.logs("the TLS handshake failed: invalid peer certificate").await;
+    // A keyspace's port wants the same.
+    let of_keyspace = format!("https://{of_keyspace}");
+    assert_eq!(get(&target(&of_keyspace, showing(&right, &server.ca)), "key").await.unwrap(), "value");
+    let refused = put(&target(&of_keyspace, trusting(&server.ca)), "key", "?").await.unwrap_err().to_string();
+    assert!(refused.contains("ertificate") || refused.contains("CA"), "{refused}");
     // A client that does not trust the node.
     let refused = put(&target(&https, showing(&right, &wrong.ca)), "key", "?").await.unwrap_err();
     assert!(refused.to_string().contains("UnknownIssuer"), "{refused}");

@@ -211,8 +211,13 @@ impl Target {
     }
 
     /// Connects without a limit on how long an answer takes, for watches.
+    pub async fn connect_patiently(&self) -> Result<Channel, CliError> {
+        Target { timeout: u64::from(u32::MAX), ..self.clone() }.connect().await
+    }
+
+    /// The same, for calls in the keyspace that is asked for.
     pub async fn line_patiently(&self) -> Result<Line, CliError> {
-        Target { timeout: u64::from(u32::MAX), ..self.clone() }.line().await
+        Ok(self.named(self.connect_patiently().await?))
     }
 }
 
