@@ -42,8 +42,8 @@ pub enum Keyspace {
 /// A keyspace to be created.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Partitions and placement rules are chosen now and stay. One partition is enough until one node's processor is not;
-see docs/partitions.md. All nodes hold every keyspace."
+    after_help = "Without options: one partition, no limit of its own. Placement rules and quota are chosen now and stay; docs/keyspaces.md
+says what they cost. Every node holds every keyspace."
 )]
 pub struct Create {
     /// What clients will call it: 1 to 64 letters, digits, '.', '_' or '-', not beginning with '.' or '-'

@@ -39,7 +39,7 @@ pub struct Target {
         value_delimiter = ','
     )]
     pub endpoints: Vec<String>,
-    /// The keyspace to work in [default: that of the port, which is \"default\" unless the node says otherwise]
+    /// The keyspace to work in [default: that of the port; default, if it has none of its own]
     #[arg(long, global = true, env = "QUORATE_KEYSPACE", value_name = "NAME", value_parser = parse_keyspace)]
     pub keyspace: Option<String>,
     /// How answers are shown
