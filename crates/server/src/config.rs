@@ -708,6 +708,7 @@ mod tests {
         let args = ServeArgs {
             initial_cluster: Some("default=https://h:1".into()),
             listen_client: Some("https://h:2".into()),
+            listen_keyspace: Some(vec!["shop=https://h:3".into(), "a-1=h:4".into()]),
             cert_file: file("cert"),
             key_file: file("key"),
             trusted_ca_file: file("ca"),
@@ -721,6 +722,8 @@ mod tests {
         let again = again.resolve().unwrap();
         assert_eq!(again.to_toml(), config.to_toml());
         assert_eq!((&again.client_tls, &again.peer_tls), (&config.client_tls, &config.peer_tls));
+        assert_eq!(again.listen_keyspaces, config.listen_keyspaces);
+        assert_eq!((again.listen_keyspaces["shop"].as_str(), again.listen_keyspaces.len()), ("h:3", 2));
         assert_eq!(again.client_tls.unwrap().ca, file("ca"));
         let plain = ServeArgs { initial_cluster: Some("default=h:1".into()), ..ServeArgs::default() };
         let plain = plain.resolve().unwrap();

@@ -43,6 +43,7 @@ pub struct Metrics {
     /// Live leases; on the leader.
     pub leases: Gauge,
     groups: Groups,
+    quotas: Quotas,
     /// Resident memory.
     pub resident_bytes: Gauge,
     /// Processor time used so far.
@@ -77,6 +78,7 @@ impl Default for Metrics {
         let leases = gauge("quorate_leases", "Live leases, on the leader");
         let resident_bytes = gauge("process_resident_memory_bytes", "Resident memory");
         let groups = Groups::registered(&mut registry);
+        let quotas = Quotas::registered(&mut registry);
         let cpu_seconds = Float::default();
         registry.register("process_cpu_seconds_total", "Processor time used", cpu_seconds.clone());
         Self {
@@ -94,6 +96,7 @@ impl Default for Metrics {
             watch_streams,
             leases,
             groups,
+            quotas,
             resident_bytes,
             cpu_seconds,
         }
@@ -110,6 +113,50 @@ struct GroupLabels {
 impl GroupLabels {
     fn of(group: GroupId) -> Self {
         Self { keyspace: group.keyspace.0, partition: group.partition.0 }
+    }
+}
+
+/// Of each keyspace that has a quota.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KeyspaceLabels {
+    keyspace: u32,
+}
+
+/// Gauges that every keyspace with a quota has.
+struct Quotas {
+    used_bytes: Family<KeyspaceLabels, Gauge>,
+    quota_bytes: Family<KeyspaceLabels, Gauge>,
+    /// Whose gauges there are.
+    told: Mutex<BTreeSet<KeyspaceId>>,
+}
+
+impl Quotas {
+    fn registered(registry: &mut Registry) -> Self {
+        let mut family = |name: &str, help: &str| {
+            let family = Family::default();
+            registry.register(name, help, family.clone());
+            family
+        };
+        Self {
+            used_bytes: family("quorate_keyspace_used_bytes", "Bytes that count for the keyspace's quota"),
+            quota_bytes: family("quorate_keyspace_quota_bytes", "The keyspace's quota"),
+            told: Mutex::default(),
+        }
+    }
+
+    fn tell(&self, standing: &Standing) {
+        let here: BTreeSet<KeyspaceId> = standing.used_bytes.keys().copied().collect();
+        let gone = std::mem::replace(&mut *self.told.lock(), here.clone());
+        for KeyspaceId(keyspace) in gone.difference(&here).copied() {
+            self.used_bytes.remove(&KeyspaceLabels { keyspace });
+            self.quota_bytes.remove(&KeyspaceLabels { keyspace });
+        }
+        for (id, used_bytes) in &standing.used_bytes {
+            let labels = KeyspaceLabels { keyspace: id.0 };
+            self.used_bytes.get_or_create(&labels).set(signed(*used_bytes));
+            let quota_bytes = standing.quota_bytes(*id).unwrap_or(0);
+            self.quota_bytes.get_or_create(&labels).set(signed(quota_bytes));
+        }
     }
 }
 
@@ -174,6 +221,7 @@ impl Metrics {
             self.pending.set(signed(summary.committed.saturating_sub(summary.applied)));
             self.leases.set(summary.leases as i64);
         }
+        self.quotas.tell(standing);
         self.groups.keep_only(standing);
         for status in &standing.groups {
             let (labels, consensus) = (GroupLabels::of(status.group), &status.consensus);

@@ -261,6 +261,17 @@ async fn a_full_keyspace_refuses_writes_and_others_do_not() {
         other.put(&format!("d{number}/k"), &value).await;
         client.put(&format!("d{number}/k"), &value).await;
     }
+    // Whoever looks is told of it, for this keyspace alone.
+    let status = async |name| {
+        let status = client.maintenance().status(within(name, pb::StatusRequest {})).await;
+        status.unwrap().into_inner()
+    };
+    assert!(status("small").await.errors[0].contains("NOSPACE"));
+    assert_eq!(status("small").await.db_size_quota, QUOTA as i64);
+    assert_eq!(status("other").await.errors, [""; 0]);
+    let (_, metrics) = http(node, "/metrics").await;
+    let quota = format!("quorate_keyspace_quota_bytes{{keyspace=\"2\"}} {QUOTA}");
+    assert!(metrics.contains(&quota), "{metrics}");
     // Reading and deleting go on; what is deleted and compacted makes room.
     assert_eq!(small.all().await.1.len(), written);
     let shown = listed(node);

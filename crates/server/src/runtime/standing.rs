@@ -44,6 +44,17 @@ impl Standing {
         self.groups.iter().find(|status| status.group == id)
     }
 
+    /// The space that a keyspace may take, if it has a limit of its own.
+    pub fn quota_bytes(&self, keyspace: KeyspaceId) -> Option<u64> {
+        self.maps.iter().find(|map| map.id == keyspace)?.quota_bytes
+    }
+
+    /// Whether a keyspace has used up its quota, as far as this node has counted.
+    pub fn is_full(&self, keyspace: KeyspaceId) -> bool {
+        let used = self.used_bytes.get(&keyspace);
+        used.zip(self.quota_bytes(keyspace)).is_some_and(|(used, quota)| *used >= quota)
+    }
+
     /// A keyspace in short; `None` while none of it is here.
     pub fn summary(&self, keyspace: KeyspaceId) -> Option<Summary> {
         let is_sequenced = self.of(keyspace).nth(1).is_some();

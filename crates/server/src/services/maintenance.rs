@@ -36,7 +36,9 @@ impl pb::maintenance_server::Maintenance for Maintenance {
         // Space that runs out and comes back is noticed by itself; there is nothing to arm or disarm.
         let member_id = self.0.gateway.identity().node.0;
         let alarm = pb::AlarmMember { member_id, alarm: pb::AlarmType::Nospace.into() };
-        let alarms = if self.0.space.is_short() { vec![alarm] } else { Vec::new() };
+        let standing = self.0.gateway.standing().await.map_err(rejected)?;
+        let is_short = self.0.space.is_short() || standing.is_full(keyspace);
+        let alarms = if is_short { vec![alarm] } else { Vec::new() };
         Ok(Response::new(pb::AlarmResponse { header: self.0.header_now(keyspace), alarms }))
     }
 
@@ -51,11 +53,12 @@ impl pb::maintenance_server::Maintenance for Maintenance {
             return Err(rejected(Rejection::NoLeader));
         };
         let size = signed(self.0.engine.disk_bytes());
+        let quota_bytes = standing.quota_bytes(keyspace).or(self.0.config.quota_bytes);
         let mut errors: Vec<String> = Vec::new();
         if summary.leader.is_none() {
             errors.push("etcdserver: no leader".into());
         }
-        if self.0.space.is_short() {
+        if self.0.space.is_short() || standing.is_full(keyspace) {
             errors.push(format!("memberID:{} alarm:NOSPACE ", self.0.gateway.identity().node.0));
         }
         Ok(Response::new(pb::StatusResponse {
@@ -70,7 +73,7 @@ impl pb::maintenance_server::Maintenance for Maintenance {
             db_size_in_use: size,
             is_learner: false,
             storage_version: version::ETCD_CLUSTER.into(),
-            db_size_quota: signed(self.0.config.quota_bytes.unwrap_or(0)),
+            db_size_quota: signed(quota_bytes.unwrap_or(0)),
         }))
     }
 
