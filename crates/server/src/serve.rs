@@ -204,7 +204,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         keyspace: None,
         stop: stop.clone(),
     };
-    let slots = Slots::new();
+    let slots = Slots::affordable();
     let mut servers = tokio::task::JoinSet::new();
     for (keyspace, address, listener) in listeners {
         info!(keyspace, clients = address, "listens for a keyspace's clients");

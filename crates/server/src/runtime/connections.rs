@@ -55,7 +55,7 @@ pub struct Slots {
 
 impl Slots {
     /// As many as this process can afford.
-    pub fn new() -> Self {
+    pub fn affordable() -> Self {
         let connections_max = connections_max();
         Self { slots: Arc::new(Semaphore::new(connections_max)), connections_max }
     }
