@@ -224,8 +224,11 @@ impl AppliedLog {
     }
 }
 
+/// What one partition changes at a revision: each event with its place among all of the revision.
+pub(crate) type Part = Vec<(u32, Event)>;
+
 /// The changes of keys that an entry says, and when.
-pub(crate) fn changes_of(entry: &Entry) -> Result<Option<(Revision, Vec<(u32, Event)>)>, String> {
+pub(crate) fn changes_of(entry: &Entry) -> Result<Option<(Revision, Part)>, String> {
     let effects =
         effects_of(entry).map_err(|error| format!("entry {} does not decode: {error}", entry.index))?;
     let mut found = None;

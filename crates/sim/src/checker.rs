@@ -208,8 +208,7 @@ impl Truth<'_> {
                 });
                 let at_first = self.state(first).into_iter();
                 let is_missing = |state: &State| Model::new(state, first).answer(request).is_none();
-                let was_missing =
-                    at_first.chain(met.by_ref().map(|(_, state)| state)).any(|state| is_missing(state));
+                let was_missing = at_first.chain(met.by_ref().map(|(_, state)| state)).any(is_missing);
                 (!was_missing).then(|| "at no time was a key missing".into())
             }
             Rejection::KeyNotFound => self.once(call, "was a key missing", |moment| {

@@ -605,8 +605,11 @@ impl<E: Engine> Host<E> {
     /// Hands over every leadership; returns whether none is left.
     pub fn hand_over(&mut self) -> bool {
         let ids: Vec<GroupId> = self.groups.keys().copied().collect();
-        // All of them: each has to be begun.
-        ids.into_iter().fold(true, |is_done, id| self.hand_over_group(id) && is_done)
+        let mut is_done = true;
+        for id in ids {
+            is_done &= self.hand_over_group(id);
+        }
+        is_done
     }
 
     /// Hands over the leadership of one group; returns whether it is not led here.

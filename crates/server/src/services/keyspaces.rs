@@ -14,7 +14,7 @@ use axum::response::Response;
 use axum::routing::{delete, get};
 use quorate_node::administration::Step;
 use quorate_node::{Administration, NewKeyspace, Order, Refused};
-use quorate_types::{KeyspaceId, KeyspaceMap, Rejection};
+use quorate_types::{KeyspaceId, KeyspaceMap, Rejection, SplitError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -79,7 +79,11 @@ fn refusal(problem: Problem) -> Response {
         Problem::Refused(refused) => {
             let status = match &refused {
                 Refused::Exists { .. } | Refused::TooMany | Refused::Contended => StatusCode::CONFLICT,
-                Refused::NotFound { .. } => StatusCode::NOT_FOUND,
+                Refused::Split(SplitError::UnderWay(_) | SplitError::TooMany) => StatusCode::CONFLICT,
+                Refused::Split(SplitError::NoPartition(_)) | Refused::NotFound { .. } => {
+                    StatusCode::NOT_FOUND
+                }
+                Refused::Split(_) => StatusCode::BAD_REQUEST,
                 Refused::Permanent { .. } | Refused::Map(_) | Refused::QuotaZero => StatusCode::BAD_REQUEST,
                 Refused::Malformed(_) => StatusCode::INTERNAL_SERVER_ERROR,
             };
