@@ -365,6 +365,26 @@ async fn a_deleted_keyspace_is_gone_on_all_nodes_and_its_name_begins_anew() {
     }
 }
 
+/// A node that stood still when a keyspace was created is asked for it before it can have heard: it must find out, not deny it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_paused_does_not_deny_what_was_created_meanwhile() {
+    let cluster = Cluster::started(3).await;
+    for name in ["first", "second", "third"] {
+        let at = cluster.follower().await;
+        let (paused, other) = (&cluster.nodes[at], &cluster.nodes[(at + 1) % 3]);
+        let client = paused.only();
+        // The connection is there before the pause.
+        client.put("k", "default").await;
+        paused.pause();
+        keyspace(other, &["create", name]);
+        let call = tokio::spawn(async move { Space::new(&client, name).put("k", name).await });
+        tokio::task::yield_now().await;
+        paused.resume();
+        // Refused as not there would be a failure, "not now" is not.
+        assert!(call.await.unwrap() >= 2);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_for_a_keyspace_that_is_not_there_are_refused_in_words() {
     let cluster = Cluster::started(1).await;
