@@ -59,12 +59,15 @@ impl Process {
         let log = std::fs::File::options().create(true).append(true).open(&self.log);
         let log = log.map_err(|error| format!("{}: {error}", self.log.display()))?;
         let own = std::env::current_exe().map_err(|error| format!("finding this program: {error}"))?;
-        let child = Command::new(own)
-            .args(&self.command)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn();
+        let mut command = Command::new(own);
+        // Settings of this shell are meant for another cluster: three nodes cannot share a port or a file.
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"QUORATE_"))
+        {
+            command.env_remove(name);
+        }
+        let child =
+            command.args(&self.command).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         self.child = Some(child.map_err(|error| format!("starting a node: {error}"))?);
         Ok(())
     }
