@@ -186,6 +186,8 @@ pub(crate) struct Group<E: Engine> {
     pub(crate) is_pinning: bool,
     /// What it owns is not what the map gives it, or will not be when what is proposed is applied: nothing is evaluated here.
     pub(crate) is_splitting: bool,
+    /// This leader has appended a split entry that is not applied yet.
+    pub(crate) is_split_proposed: bool,
 }
 
 impl<E: Engine> Group<E> {

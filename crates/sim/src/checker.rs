@@ -197,7 +197,7 @@ impl Truth<'_> {
         match rejection {
             // Moments follow the order in which partitions' entries were seen, so one partition's newest revision may hide another's: any
             // revision will do that the call can have met.
-            Rejection::KeyNotFound if self.world.partitions > 1 => {
+            Rejection::KeyNotFound if self.world.has_partitions() => {
                 let moments = self.moments(call);
                 let (first, last) = (moments[0].revision, moments[moments.len() - 1].revision);
                 let mut met = self.states.range(first..).filter(|(revision, _)| {
@@ -228,7 +228,7 @@ impl Truth<'_> {
     fn read_refusal(&self, call: &Call, rejection: &Rejection) -> Option<String> {
         match rejection {
             // Whoever reads his own copy knows what any partition of it has compacted, before any leader answers for it.
-            Rejection::Compacted { asked, oldest } if self.world.partitions > 1 => {
+            Rejection::Compacted { asked, oldest } if self.world.has_partitions() => {
                 let compacted = |(tick, revision): &(u64, Revision)| {
                     revision == oldest && call.answered_tick.is_none_or(|answer| *tick <= answer)
                 };
@@ -240,7 +240,7 @@ impl Truth<'_> {
                 moment.compacted.unwrap_or(Revision::FIRST) == *oldest && *asked <= oldest.0 as i64
             }),
             // Of several partitions the sequencer says how far it is, which nobody may have applied.
-            Rejection::FutureRevision { asked, newest } if self.world.partitions > 1 => {
+            Rejection::FutureRevision { asked, newest } if self.world.has_partitions() => {
                 let is_fresh = self.moments(call)[0].revision <= *newest;
                 (!is_fresh || *asked <= newest.0 as i64).then(|| "that is not in the future".into())
             }
@@ -311,7 +311,7 @@ impl Truth<'_> {
                 let mut leases = leases.clone();
                 leases.sort_unstable();
                 // Several partitions are asked one after the other: each lease was there, or not, at some time.
-                if self.world.partitions > 1 {
+                if self.world.has_partitions() {
                     let moments = self.moments(call);
                     let were_there =
                         leases.iter().all(|lease| moments.iter().any(|at| at.leases.contains_key(lease)));

@@ -57,6 +57,8 @@ pub struct Summary {
     pub watched: u64,
     /// Leases that ran out.
     pub expired: u64,
+    /// Partitions that were split off others.
+    pub splits: u64,
     /// Over several partitions.
     pub transactions: Transactions,
     /// Digest of everything that happened, in order.

@@ -76,13 +76,14 @@ fn many(arguments: &[String], partitions: u32) -> Result<(), String> {
         sum.pauses += summary.pauses;
         sum.expired += summary.expired;
         sum.transactions += summary.transactions;
+        sum.splits += summary.splits;
         if (seed + 1 - from).is_multiple_of(100) {
             println!("{} seeds", seed + 1 - from);
         }
     }
     println!(
         "{count} seeds, {:.1} simulated minutes: {} calls answered, {} rejected, {} unknown; {} revisions, {} events \
-         watched; {} crashes, {} pauses, {} disks lost, {} terms led, {} snapshots installed, {} leases ended; over \
+         watched; {} crashes, {} pauses, {} disks lost, {} terms led, {} snapshots installed, {} leases ended; {} partitions split off; over \
          partitions {} transactions decided, {} shares prepared, {} committed, {} given back, {} of these by another leader. \
          Nothing wrong.",
         sum.ticks as f64 / 50.0 / 60.0,
@@ -97,6 +98,7 @@ fn many(arguments: &[String], partitions: u32) -> Result<(), String> {
         sum.elections,
         sum.snapshots,
         sum.expired,
+        sum.splits,
         sum.transactions.decided,
         sum.transactions.prepared,
         sum.transactions.committed,

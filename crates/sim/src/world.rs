@@ -1,6 +1,7 @@
 //! Nodes, network, disks and time.
 
 mod sleep;
+mod splits;
 
 use crate::Summary;
 use crate::applied::{AppliedLog, Shadow, changes_of};
@@ -20,7 +21,8 @@ use quorate_types::{
     Encode, Event, GroupId, Incarnation, Index, KeyspaceId, NodeId, PartitionId, Rejection, Revision, Term,
     TxnId, WatchRequest,
 };
-use std::collections::BTreeMap;
+use splits::{Orders, Splits};
+use std::collections::{BTreeMap, BTreeSet};
 
 const FAULTY_TICKS: u64 = 1_500;
 /// Where nodes pause for long: until some have come back, to everybody's surprise.
@@ -121,6 +123,7 @@ struct Running {
     inbox: Vec<usize>,
     /// Calls that this process owes an answer.
     open: BTreeMap<Ticket, usize>,
+    orders: Orders,
 }
 
 struct Flying {
@@ -152,8 +155,9 @@ pub struct World {
     pub history: History,
     /// What was applied, entry by entry.
     pub applied: BTreeMap<GroupId, AppliedLog>,
-    /// How many partitions the keyspace has.
+    /// How many partitions the keyspace begins with.
     pub partitions: u32,
+    splits: Splits,
     /// When faults ended.
     pub healed_tick: u64,
     /// Who led which term of which group.
@@ -218,6 +222,7 @@ impl World {
             shadows: BTreeMap::new(),
         };
         let nodes = (1..=size).map(&mut node).collect();
+        let splits = Splits::new(seed);
         Self {
             seed,
             random,
@@ -229,7 +234,8 @@ impl World {
             now: 0,
             step: 0,
             calls: Vec::new(),
-            history: History { may_have_holes: partitions > 1, ..History::default() },
+            history: History { may_have_holes: partitions > 1 || splits.happen(), ..History::default() },
+            splits,
             applied: BTreeMap::new(),
             partitions,
             healed_tick: 0,
@@ -249,6 +255,8 @@ impl World {
     pub fn healthy(seed: u64, partitions: u32) -> Self {
         let mut world = Self::new(seed, partitions);
         world.rates = world.rates.healthy();
+        world.splits = Splits::none();
+        world.history.may_have_holes = partitions > 1;
         world.nodes.iter_mut().for_each(|node| node.rate = 1_000);
         world
     }
@@ -290,6 +298,7 @@ impl World {
     pub fn run_with_faults(&mut self) -> Result<(), Violation> {
         while self.now < self.faulty_ticks {
             self.fail_something()?;
+            self.split_something()?;
             self.live_a_tick()?;
         }
         Ok(())
@@ -313,6 +322,7 @@ impl World {
             }
             self.live_a_tick()?;
         }
+        self.check_splits()?;
         for node in &mut self.nodes {
             if let Some(running) = &mut node.running {
                 running.watchers.ask_progress(&mut running.watches);
@@ -363,7 +373,7 @@ impl World {
                 return Err(self.violation(format!("at {}: {problem}", node.id)));
             }
         }
-        for group in self.groups() {
+        for group in self.all_groups() {
             let mut of_group = states.iter().filter(|state| state.0 == group);
             let Some(first) = of_group.next() else { continue };
             if let Some(other) =
@@ -482,13 +492,11 @@ impl World {
 
     /// The group that something is done to: of several partitions any, and often the sequencer's.
     fn any_group(&mut self) -> GroupId {
-        match self.partitions {
-            1 => GroupId::FIRST,
+        let groups = self.groups();
+        match groups.len() {
+            0 | 1 => groups.first().copied().unwrap_or(GroupId::FIRST),
             _ if self.random.chance(400) => GroupId::META,
-            count => {
-                let partition = PartitionId(self.random.below(u64::from(count)) as u32);
-                GroupId { keyspace: KeyspaceId::DEFAULT, partition }
-            }
+            count => groups[self.random.below(count as u64) as usize],
         }
     }
 
@@ -625,6 +633,7 @@ impl World {
             mail: Vec::new(),
             inbox: Vec::new(),
             open: BTreeMap::new(),
+            orders: Orders::default(),
         };
         let resuming = std::mem::take(&mut node.resuming);
         if !resuming.is_empty() && self.random.chance(800) {
@@ -894,6 +903,10 @@ impl World {
             }
         }
         for (ticket, outcome) in replies {
+            let orders = self.nodes[at].running.as_mut().map(|running| &mut running.orders);
+            if orders.is_some_and(|orders| orders.answered(ticket, &outcome)) {
+                continue;
+            }
             let outcome = match outcome {
                 Ok(reply) => {
                     self.history.reach(reply.revision);
@@ -928,10 +941,14 @@ impl World {
             node.shadows.entry(*group).or_default().write(write);
         }
         let id = node.id;
-        for status in running.host.status().into_iter().filter(|status| status.group != GroupId::META) {
+        let statuses: Vec<_> =
+            running.host.status().into_iter().filter(|status| status.group != GroupId::META).collect();
+        // The only partition answers whether or not it is registered.
+        let is_alone = statuses.len() == 1;
+        for status in statuses {
             let log = self.applied.entry(status.group).or_default();
             let shadow = node.shadows.entry(status.group).or_default();
-            let is_visible = self.partitions == 1 || status.is_registered;
+            let is_visible = is_alone || status.is_registered;
             let news = log.advance(shadow, status.consensus.applied, status.digest, is_visible, self.now);
             let noted = news.and_then(|news| {
                 for entry in news {
@@ -949,11 +966,23 @@ impl World {
         Ok(())
     }
 
-    /// The groups that there are.
+    /// The groups of keys that there are, or will be.
     fn groups(&self) -> Vec<GroupId> {
-        let of_keys = (0..self.partitions)
+        let first = (0..self.partitions)
             .map(|partition| GroupId { keyspace: KeyspaceId::DEFAULT, partition: PartitionId(partition) });
-        std::iter::once(GroupId::META).chain(of_keys).collect()
+        let mut groups: BTreeSet<GroupId> = self.applied.keys().copied().collect();
+        groups.extend(first);
+        groups.into_iter().collect()
+    }
+
+    /// The meta group, and those.
+    fn all_groups(&self) -> Vec<GroupId> {
+        std::iter::once(GroupId::META).chain(self.groups()).collect()
+    }
+
+    /// Whether the keyspace has several partitions, or may come to have.
+    pub fn has_partitions(&self) -> bool {
+        self.partitions > 1 || self.splits.happen()
     }
 
     fn read(&self, at: usize, ticket: Ticket, newest: Revision) -> Result<Outcome, Violation> {

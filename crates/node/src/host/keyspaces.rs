@@ -3,7 +3,7 @@
 
 use super::Host;
 use crate::effects::Applied;
-use crate::group::{Group, State};
+use crate::group::Group;
 use quorate_mvcc::Compactor;
 use quorate_mvcc::engine::Engine;
 use quorate_partition::{Publication, ReadError};
@@ -306,13 +306,17 @@ impl<E: Engine> Host<E> {
     /// The slots whose rows go when a snapshot replaces the state of `group`: its own, without what other partitions of this
     /// node own and hold. Those may have got it from this one, by a split that this replica has not applied yet.
     pub(super) fn slots_to_clear(&self, group: GroupId) -> SlotSet {
-        let slots = |id: GroupId| match &self.groups.get(&id)?.state {
-            State::Ready(partition) => Some(partition.slots().as_ref().clone()),
-            State::Installing(_) => None,
+        let owned = |id: GroupId| self.groups.get(&id)?.partition().map(|partition| &**partition.slots());
+        let origin = self.origin_of(group).map(|(origin, _)| origin);
+        // What its parent is to get by a snapshot is without this.
+        let is_other =
+            |other: &GroupId| *other != group && (owned(*other).is_some() || Some(other.partition) != origin);
+        let claimed = |id: GroupId| match (owned(id), self.origin_of(id)) {
+            (Some(slots), _) | (None, Some((_, slots))) => slots.clone(),
+            (None, None) => self.mapped_slots(id),
         };
-        let own = slots(group).unwrap_or_else(|| self.mapped_slots(group));
-        let others = self.groups_of(group.keyspace).filter(|other| *other != group).filter_map(slots);
-        others.fold(own, |rest, taken| rest.subtract(&taken))
+        let others = self.groups_of(group.keyspace).filter(is_other).map(claimed);
+        others.fold(claimed(group), |rest, taken| rest.subtract(&taken))
     }
 
     pub(super) fn groups_of(&self, id: KeyspaceId) -> impl Iterator<Item = GroupId> + '_ {

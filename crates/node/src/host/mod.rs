@@ -304,6 +304,7 @@ impl<E: Engine> Host<E> {
             flushed: Index::START,
             is_pinning: false,
             is_splitting: false,
+            is_split_proposed: false,
         };
         self.groups.insert(id, group);
         self.note_slots_of(id);
@@ -646,6 +647,9 @@ impl<E: Engine> Host<E> {
             }
         }
         self.settle()?;
+        // Groups that were opened meanwhile: where their logs begin, before what is in them.
+        let writes: Vec<(GroupId, LogWrite)> =
+            std::mem::take(&mut self.extra_writes).into_iter().chain(writes).collect();
         if !writes.is_empty() {
             self.write = WriteId(self.write.0 + 1);
             self.writing.push_back((self.write, parts));
@@ -724,6 +728,7 @@ impl<E: Engine> Host<E> {
                 partition.follow();
             }
             group.is_serving = false;
+            group.is_split_proposed = false;
             self.note_slots_of(id);
         }
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };

@@ -10,11 +10,10 @@
 //!
 //! A crash at any step leaves something that whoever leads next goes on with: the map is in the meta group, the entry in the partition's log.
 //!
-//! **Who has no state must not stand in for who has.** Until the map is finished only replicas that applied the entry open the child, so a leader of it was
-//! elected by a quorum that holds its state. So
-//! * the map is finished only when the child's leader serves;
-//! * until then the parent gives nobody a snapshot, in which the child's keys are missing;
-//! * and afterwards a node that never had the child's state opens it as one that has lost it, and is sent a snapshot.
+//! **Who has no state must not stand in for who has.** A replica of the parent that was sent a snapshot from after the split has not the child's
+//! keys. It opens the child as one that has lost its state: it votes, but does not stand, and is sent a snapshot of the child. That
+//! loses nothing: the entry was committed by a quorum that has it in its logs, and nobody who has it there is ever sent a snapshot of
+//! the parent in place of applying it (what an offer speaks of and the log holds is taken as committed).
 //!
 //! [`Group::is_splitting`] says that what the partition owns and what the map gives it differ, or are about to.
 
@@ -30,7 +29,7 @@ use quorate_types::request::{
 };
 use quorate_types::{
     Bytes, Encode, Fault, GroupId, Key, KeyRange, KeyspaceId, KeyspaceMap, LeaseId, PartitionId, Request,
-    Split,
+    SlotSet, Split,
 };
 use std::collections::BTreeSet;
 
@@ -92,7 +91,7 @@ impl<E: Engine> Host<E> {
         }
         let (kind, data) = partition.split(&split, index);
         group.proposed = propose(&mut group.raft, kind, data, index);
-        group.is_splitting = true;
+        (group.is_splitting, group.is_split_proposed) = (true, true);
         self.dirty.insert(id);
         Ok(())
     }
@@ -106,6 +105,9 @@ impl<E: Engine> Host<E> {
         if !was_sequenced {
             // The parent has published all there was; that can be read on.
             keyspace.publication.share();
+        }
+        if let Some(group) = self.groups.get_mut(&parent) {
+            group.is_split_proposed = false;
         }
         self.note_slots(parent.keyspace);
         if self.groups.contains_key(&child) {
@@ -195,24 +197,34 @@ impl<E: Engine> Host<E> {
         Ok(())
     }
 
+    /// What a partition was split off, and its slots, as far as the map tells; also when it is not finished.
+    pub(super) fn origin_of(&self, id: GroupId) -> Option<(PartitionId, &SlotSet)> {
+        Self::origin(self.maps.get(&id.keyspace)?, id.partition)
+    }
+
+    fn origin(map: &KeyspaceMap, id: PartitionId) -> Option<(PartitionId, &SlotSet)> {
+        if let Some(partition) = map.partition(id) {
+            return Some((partition.origin?, &partition.slots));
+        }
+        let mut children = map.partitions.iter().filter_map(|parent| Some((parent.id, parent.child()?)));
+        children.find(|(_, (child, _))| *child == id).map(|(parent, (_, slots))| (parent, slots))
+    }
+
     /// Whether a group can be opened by the map. One that comes from a split waits until its parent here has applied the split: until then the
-    /// keys are the parent's. One whose map is not finished must have its state from that.
+    /// keys are the parent's.
     fn is_at_hand(&self, map: &KeyspaceMap, id: GroupId) -> Result<bool, Fault> {
         if Partition::has_state(&self.engine, id)? || Partition::is_incomplete(&self.engine, id)? {
             return Ok(true);
         }
-        let Some(partition) = map.partition(id.partition) else { return Ok(false) };
-        let Some(origin) = partition.origin else { return Ok(true) };
+        let Some((origin, slots)) = Self::origin(map, id.partition) else { return Ok(true) };
         let parent = self.groups.get(&GroupId { partition: origin, ..id });
         let owned = parent.and_then(|parent| parent.partition()).map(Partition::slots);
-        Ok(owned.is_some_and(|owned| owned.subtract(&partition.slots).len() == owned.len()))
+        Ok(owned.is_some_and(|owned| owned.subtract(slots).len() == owned.len()))
     }
 
     /// Whether a group comes from a split whose entry is not in this store: others have its state.
     pub(super) fn is_without_state(&self, id: GroupId) -> Result<bool, Fault> {
-        let map = self.maps.get(&id.keyspace);
-        let origin = map.and_then(|map| map.partition(id.partition)).and_then(|partition| partition.origin);
-        Ok(origin.is_some() && !Partition::has_state(&self.engine, id)?)
+        Ok(self.origin_of(id).is_some() && !Partition::has_state(&self.engine, id)?)
     }
 
     /// Compares what the partitions own with what the map gives them; what waits for that goes on.
@@ -228,7 +240,7 @@ impl<E: Engine> Host<E> {
         let mapped = self.mapped_slots(id);
         let Some(group) = self.groups.get_mut(&id) else { return };
         let Some(partition) = group.partition() else { return };
-        let is_splitting = **partition.slots() != mapped;
+        let is_splitting = group.is_split_proposed || **partition.slots() != mapped;
         if std::mem::replace(&mut group.is_splitting, is_splitting) && !is_splitting {
             self.rouse_waiting.insert(id);
         }

@@ -13,12 +13,6 @@ use quorate_types::{Fault, GroupId, NodeId, Rejection};
 impl<E: Engine> Host<E> {
     pub(super) fn offer_snapshot(&mut self, id: GroupId, to: NodeId) {
         let Some(group) = self.groups.get_mut(&id) else { return };
-        if group.is_splitting {
-            // Whoever takes it gives up the child's keys, and the child may have nobody else yet.
-            group.raft.snapshot_failed(to);
-            self.dirty.insert(id);
-            return;
-        }
         let voters = group.voters.clone();
         let Some(source) = group.partition().map(Partition::snapshot) else { return };
         let position = self.sources.keep(id, to, source, self.now);

@@ -92,7 +92,7 @@ impl World {
             let led = world.leaders.iter().filter(|((led, _), _)| *led == group);
             led.max_by_key(|((_, term), _)| *term).map(|((_, term), leader)| (*leader, *term))
         };
-        let groups = self.groups();
+        let groups = self.all_groups();
         let group = groups[self.random.below(groups.len() as u64) as usize];
         let Some((lost, _)) = leader(self, group) else { return Ok(()) };
         let at = lost.0 as usize - 1;
