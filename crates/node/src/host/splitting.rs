@@ -29,12 +29,14 @@ use quorate_types::request::{
 };
 use quorate_types::{
     Bytes, Encode, Fault, GroupId, Key, KeyRange, KeyspaceId, KeyspaceMap, LeaseId, PartitionId, Request,
-    SlotSet, Split,
+    SlotSet, Split, Term,
 };
 use std::collections::BTreeSet;
 
 /// Between two attempts of a new partition's first leader to be elected, in ticks: the others may not have opened it yet.
 const STAND_TICKS: u64 = 2;
+/// And so often: each attempt takes a term. After that others get their chance, who may have more in their logs.
+const STAND_TERMS_MAX: Term = Term(12);
 
 impl<E: Engine> Host<E> {
     /// Notes which splits a new map names.
@@ -127,8 +129,8 @@ impl<E: Engine> Host<E> {
         let is_due = self.now.0.is_multiple_of(STAND_TICKS) || !self.groups.contains_key(&parent);
         let leads = self.groups.get(&parent).is_some_and(|group| matches!(group.role, Role::Leader { .. }));
         let Some(group) = self.groups.get_mut(&child) else { return };
-        let is_first = group.leader.is_none() && !matches!(group.role, Role::Leader { .. });
-        if leads && is_due && is_first && group.applied() <= quorate_partition::split::FIRST.index {
+        let is_free = group.leader.is_none() && !matches!(group.role, Role::Leader { .. });
+        if leads && is_due && is_free && group.raft.term() < STAND_TERMS_MAX {
             group.raft.stand();
             self.dirty.insert(child);
         }
