@@ -369,6 +369,10 @@ impl<E: Engine> Installer<E> {
         let Self { engine, group, limits, publication, .. } = self;
         let published = Arc::clone(&publication.published);
         let partition = Partition::restore(engine, group, SlotSet::none(), limits, head, publication)?;
+        if !partition.slots.is_all() {
+            // It may have been the only one when its state was given up.
+            partition.publication.together();
+        }
         partition.publication.publish(&head);
         published.end_replacing();
         Ok(partition)
