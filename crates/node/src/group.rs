@@ -155,6 +155,8 @@ pub(crate) struct Group<E: Engine> {
     pub(crate) registered: Option<Term>,
     /// The epoch for which that is being arranged.
     pub(crate) registering: Option<Term>,
+    /// The newest term of the meta group that each follower named in an answer of this leader's term.
+    pub(crate) met: BTreeMap<NodeId, Term>,
     /// What each follower held while in no newer term of the meta group than the epoch.
     pub(crate) acks: BTreeMap<NodeId, Index>,
     /// Applied, and not yet confirmed in this epoch; by index.

@@ -287,6 +287,7 @@ impl<E: Engine> Host<E> {
             is_serving: false,
             registered: None,
             registering: None,
+            met: BTreeMap::new(),
             acks: BTreeMap::new(),
             unconfirmed: VecDeque::new(),
             blocked: VecDeque::new(),
@@ -471,6 +472,9 @@ impl<E: Engine> Host<E> {
             PeerMessage::Group { group: id, meta, message } => {
                 if let Message::Appended { matched, term } = message {
                     self.on_acknowledged(id, from, (matched, term), meta);
+                }
+                if let Message::Appended { term, .. } | Message::HeartbeatResponse { term, .. } = message {
+                    self.on_met(id, from, term, meta);
                 }
                 // A group that is not here may be one that the maps of this node do not name yet.
                 if let Some(group) = self.groups.get_mut(&id) {
@@ -729,6 +733,7 @@ impl<E: Engine> Host<E> {
             }
             group.is_serving = false;
             group.is_split_proposed = false;
+            group.met.clear();
             self.note_slots_of(id);
         }
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };

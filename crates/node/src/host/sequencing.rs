@@ -229,6 +229,12 @@ impl<E: Engine> Host<E> {
         if sequencer.epoch() != epoch || group.registered == Some(epoch) {
             return;
         }
+        // From now on no leader of the partition can register with an earlier sequencer, who may not know that it is deposed: a voter of that
+        // leader's is among these, and names this epoch. It is tried again when they have heard of it.
+        let knowing = group.met.values().filter(|meta| **meta == epoch).count();
+        if (knowing + 1) * 2 <= group.voters.len() {
+            return;
+        }
         if sequencer.register(id, self.options.id, group.term, partition.newest()).is_ok() {
             group.registered = Some(epoch);
             group.acks.clear();
@@ -238,6 +244,16 @@ impl<E: Engine> Host<E> {
             self.rouse_waiting.insert(id);
             self.wants_settled.insert(id.keyspace);
             self.out.notices.push(Notice::Registered { group: id, term: group.term, epoch });
+        }
+    }
+
+    /// A follower of a group answers its leader, and says which term of the meta group it is in.
+    pub(super) fn on_met(&mut self, id: GroupId, from: NodeId, term: Term, meta: Term) {
+        if let Some(group) = self.groups.get_mut(&id)
+            && group.registered.is_none_or(|epoch| epoch != meta)
+            && term == group.term
+        {
+            group.met.insert(from, meta);
         }
     }
 
