@@ -121,13 +121,14 @@ impl<E: Engine> Host<E> {
                 None,
             );
         }
-        // What is settled needs no waiting: all of it is applied here.
-        if let Some(revision) = self.published_revision(keyspace) {
-            let applied = |partition: &PartitionId| {
-                let group = self.groups.get(&GroupId { keyspace, partition: *partition })?;
-                Some((*partition, group.partition()?.applied()))
-            };
-            let positions = self.router.partitions(keyspace).iter().filter_map(applied).collect();
+        // What is settled needs no waiting: all of it is applied here. Where the state of one partition is being replaced, nobody can say
+        // how far that is; the reader asks again.
+        let applied = |partition: &PartitionId| {
+            let group = self.groups.get(&GroupId { keyspace, partition: *partition })?;
+            Some((*partition, group.partition()?.applied()))
+        };
+        let positions: Option<Vec<_>> = self.router.partitions(keyspace).iter().map(applied).collect();
+        if let (Some(revision), Some(positions)) = (self.published_revision(keyspace), positions) {
             self.answer_reading(from, reading, ReadAnswer { revision, epoch, positions })?;
         }
         Ok(())
