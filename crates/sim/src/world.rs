@@ -145,8 +145,10 @@ pub struct World {
     flying: Vec<Flying>,
     /// Connections that are cut, one way each.
     cut: BTreeMap<(NodeId, NodeId), u64>,
-    /// Groups whose messages to and from a node are lost.
-    muted: BTreeMap<(GroupId, NodeId), u64>,
+    /// Groups whose messages to a node are lost, until when; and whether those from it are, too.
+    muted: BTreeMap<(GroupId, NodeId), (u64, bool)>,
+    /// When a leadership is handed over while messages are lost.
+    hand_over_at: u64,
     now: u64,
     step: u64,
     /// Every call ever made.
@@ -231,6 +233,7 @@ impl World {
             flying: Vec::new(),
             cut: BTreeMap::new(),
             muted: BTreeMap::new(),
+            hand_over_at: 0,
             now: 0,
             step: 0,
             calls: Vec::new(),
@@ -423,23 +426,20 @@ impl World {
                 self.settle(at, Ok(()))?;
             }
         }
-        // While something is prepared there is more to go wrong.
-        let scatter = self.rates.scatter * if self.prepared.is_empty() { 1 } else { 3 };
+        // While something is prepared there is more to go wrong, and while nodes differ about who leads.
+        let is_delicate = !self.prepared.is_empty() || !self.muted.is_empty();
+        let scatter = self.rates.scatter * if is_delicate { 3 } else { 1 };
         if self.random.chance(scatter) {
             let group = self.any_group();
-            if let Some(at) = self.leader_of(group)
-                && let Some(running) = self.awake(at)
-            {
-                running.host.hand_over_group(group);
-                self.settle(at, Ok(()))?;
-            }
+            self.hand_over_group(group)?;
         }
         if self.random.chance(self.rates.mute) {
-            let group = self.any_group();
-            if let Some(at) = self.leader_of(group) {
-                let until = self.now + 20 + self.random.below(100);
-                self.muted.insert((group, self.nodes[at].id), until);
-            }
+            self.mute()?;
+        }
+        if self.hand_over_at == self.now {
+            let is_office_muted = self.muted.keys().any(|(group, _)| *group == GroupId::META);
+            let group = if is_office_muted { self.any_partition() } else { GroupId::META };
+            self.hand_over_group(group)?;
         }
         if self.random.chance(self.rates.disk_loss) {
             self.lose_disk();
@@ -459,13 +459,14 @@ impl World {
         }
         let now = self.now;
         self.cut.retain(|_, until| *until > now);
-        self.muted.retain(|_, until| *until > now);
+        self.muted.retain(|_, (until, _)| *until > now);
         Ok(())
     }
 
     fn is_muted(&self, flying: &Flying) -> bool {
         let PeerMessage::Group { group, .. } = &flying.message else { return false };
-        [flying.from, flying.to].into_iter().any(|node| self.muted.contains_key(&(*group, node)))
+        self.muted.contains_key(&(*group, flying.to))
+            || self.muted.get(&(*group, flying.from)).is_some_and(|(_, is_silent)| *is_silent)
     }
 
     fn cut_off(&mut self, lonely: NodeId, is_out: bool, is_in: bool) {
@@ -490,13 +491,44 @@ impl World {
         self.leader_of(group).unwrap_or(at)
     }
 
+    /// A group's leader does not hear the others any more, and they perhaps not it. Either they elect another in time; or it has just
+    /// handed over, so that there is another at once, and does not know that for as long as a leader goes on without a quorum.
+    fn mute(&mut self) -> Result<(), Violation> {
+        let group = self.any_group();
+        let Some(at) = self.leader_of(group) else { return Ok(()) };
+        let is_silent = self.random.chance(500);
+        let again_ticks = if is_silent { 30 + self.random.below(60) } else { 2 + self.random.below(12) };
+        if !is_silent {
+            self.hand_over_group(group)?;
+        }
+        let until = self.now + 20 + self.random.below(140);
+        self.muted.insert((group, self.nodes[at].id), (until, is_silent));
+        // Then the office goes where the partition went, or a partition after the office.
+        self.hand_over_at = self.now + again_ticks;
+        Ok(())
+    }
+
+    fn hand_over_group(&mut self, group: GroupId) -> Result<(), Violation> {
+        if let Some(at) = self.leader_of(group)
+            && let Some(running) = self.awake(at)
+        {
+            running.host.hand_over_group(group);
+            self.settle(at, Ok(()))?;
+        }
+        Ok(())
+    }
+
+    fn any_partition(&mut self) -> GroupId {
+        let groups = self.groups();
+        groups[self.random.below(groups.len() as u64) as usize]
+    }
+
     /// The group that something is done to: of several partitions any, and often the sequencer's.
     fn any_group(&mut self) -> GroupId {
-        let groups = self.groups();
-        match groups.len() {
-            0 | 1 => groups.first().copied().unwrap_or(GroupId::FIRST),
+        match self.groups().len() {
+            0 | 1 => GroupId::FIRST,
             _ if self.random.chance(400) => GroupId::META,
-            count => groups[self.random.below(count as u64) as usize],
+            _ => self.any_partition(),
         }
     }
 
