@@ -115,6 +115,10 @@ pub struct Host<E: Engine> {
     dirty: BTreeSet<GroupId>,
     agenda: Agenda,
     liveness: Liveness,
+    /// The meta group's term as a crash would leave it: what messages carry.
+    meta_term_durable: Term,
+    /// Newer ones, and the writes that make them so.
+    meta_terms_written: VecDeque<(WriteId, Term)>,
     next_read: u64,
     next_reading: u64,
     write: WriteId,
@@ -146,7 +150,10 @@ impl<E: Engine> Host<E> {
         voters: Vec<NodeId>,
         logs: BTreeMap<GroupId, Recovered>,
     ) -> Result<Self, Fault> {
+        let meta_term_durable = logs.get(&GroupId::META).map_or(Term(0), |meta| meta.hard_state.term);
         let mut host = Self {
+            meta_term_durable,
+            meta_terms_written: VecDeque::new(),
             router: Router::with(&[]),
             now: Tick(0),
             groups: BTreeMap::new(),
@@ -572,6 +579,9 @@ impl<E: Engine> Host<E> {
                 self.dirty.insert(id);
             }
         }
+        while let Some((_, term)) = self.meta_terms_written.pop_front_if(|(id, _)| *id <= write) {
+            self.meta_term_durable = self.meta_term_durable.max(term);
+        }
         self.count_caught_up();
     }
 
@@ -656,6 +666,9 @@ impl<E: Engine> Host<E> {
             std::mem::take(&mut self.extra_writes).into_iter().chain(writes).collect();
         if !writes.is_empty() {
             self.write = WriteId(self.write.0 + 1);
+            let of_meta = writes.iter().filter(|(id, _)| *id == GroupId::META);
+            let terms = of_meta.filter_map(|(_, write)| Some((self.write, write.hard_state?.term)));
+            self.meta_terms_written.extend(terms);
             self.writing.push_back((self.write, parts));
             self.out.persist = Some((self.write, writes));
         }
@@ -680,11 +693,10 @@ impl<E: Engine> Host<E> {
         parts: &mut Vec<(GroupId, quorate_consensus::WriteId)>,
     ) -> Result<(), Fault> {
         let now = self.now;
-        let own_meta = self.meta_term();
+        // What it promised in a newer term, which a crash may let it forget, is not promised to anybody yet.
+        let meta = self.meta_term_durable;
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         let effects = group.raft.take();
-        // As of now, which is no earlier than what made us say it.
-        let meta = own_meta;
         let wrap = |message: Message| PeerMessage::Group { group: id, meta, message };
         self.out.send.extend(effects.send_now.into_iter().map(|(to, message)| (to, wrap(message))));
         if let Some((part, write)) = effects.persist {
