@@ -55,6 +55,11 @@ impl Publication {
         self.published.settled.store(true, Ordering::SeqCst);
     }
 
+    /// Some keys of the keyspace are in no partition here, from now on or no more: whoever reads it meanwhile is refused. To be called in turns.
+    pub fn set_whole(&self, is_whole: bool) {
+        if is_whole { self.published.end_replacing() } else { self.published.begin_replacing() }
+    }
+
     /// The keyspace is deleted: whoever reads it, or is reading it now, is refused from now on.
     pub fn close(&self) {
         self.published.begin_replacing();

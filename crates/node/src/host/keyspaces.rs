@@ -28,6 +28,8 @@ pub(super) struct Keyspace {
     compacted: Option<Revision>,
     /// A partition here does not own all of it, whatever the map says yet.
     pub(super) is_split: bool,
+    /// Every slot is some partition's here. Not so between a snapshot of a partition that was split and the map that names the child.
+    is_whole: bool,
 }
 
 /// A revision that is applied in some partitions.
@@ -66,6 +68,7 @@ impl<E: Engine> Host<E> {
                 dropped: None,
                 compacted: None,
                 is_split: false,
+                is_whole: true,
             };
             self.keyspaces.insert(id, keyspace);
         }
@@ -168,6 +171,7 @@ impl<E: Engine> Host<E> {
         self.keyspace(id.keyspace)?.is_split |= is_split;
         self.note_slots(id.keyspace);
         self.open_partitions(id.keyspace)?;
+        self.note_whole(id.keyspace)?;
         self.count_anew(id.keyspace);
         if id == GroupId::META {
             self.load_maps()?;
@@ -303,20 +307,41 @@ impl<E: Engine> Host<E> {
         self.keyspaces.get(&id).and_then(|keyspace| keyspace.compactor.finished())
     }
 
+    /// Looks whether every slot is some partition's here; until that is so nobody reads the keyspace.
+    pub(super) fn note_whole(&mut self, id: KeyspaceId) -> Result<(), Fault> {
+        let claims: Vec<SlotSet> = self.groups_of(id).map(|group| self.claimed_slots(group)).collect();
+        let is_whole = SlotSet::from_ranges(claims.iter().flat_map(SlotSet::ranges)).is_all();
+        self.set_whole(id, is_whole)
+    }
+
+    pub(super) fn set_whole(&mut self, id: KeyspaceId, is_whole: bool) -> Result<(), Fault> {
+        let keyspace = self.keyspace(id)?;
+        if std::mem::replace(&mut keyspace.is_whole, is_whole) != is_whole {
+            keyspace.publication.set_whole(is_whole);
+        }
+        Ok(())
+    }
+
+    /// What a partition owns here, or will when its state has come.
+    fn claimed_slots(&self, id: GroupId) -> SlotSet {
+        let owned = self.groups.get(&id).and_then(|group| group.partition());
+        match (owned, self.origin_of(id)) {
+            (Some(partition), _) => partition.slots().as_ref().clone(),
+            (None, Some((_, slots))) => slots.clone(),
+            (None, None) => self.mapped_slots(id),
+        }
+    }
+
     /// The slots whose rows go when a snapshot replaces the state of `group`: its own, without what other partitions of this
     /// node own and hold. Those may have got it from this one, by a split that this replica has not applied yet.
     pub(super) fn slots_to_clear(&self, group: GroupId) -> SlotSet {
-        let owned = |id: GroupId| self.groups.get(&id)?.partition().map(|partition| &**partition.slots());
+        let is_ready = |id: GroupId| self.groups.get(&id).is_some_and(|group| group.partition().is_some());
         let origin = self.origin_of(group).map(|(origin, _)| origin);
         // What its parent is to get by a snapshot is without this.
         let is_other =
-            |other: &GroupId| *other != group && (owned(*other).is_some() || Some(other.partition) != origin);
-        let claimed = |id: GroupId| match (owned(id), self.origin_of(id)) {
-            (Some(slots), _) | (None, Some((_, slots))) => slots.clone(),
-            (None, None) => self.mapped_slots(id),
-        };
-        let others = self.groups_of(group.keyspace).filter(is_other).map(claimed);
-        others.fold(claimed(group), |rest, taken| rest.subtract(&taken))
+            |other: &GroupId| *other != group && (is_ready(*other) || Some(other.partition) != origin);
+        let others = self.groups_of(group.keyspace).filter(is_other);
+        others.fold(self.claimed_slots(group), |rest, other| rest.subtract(&self.claimed_slots(other)))
     }
 
     pub(super) fn groups_of(&self, id: KeyspaceId) -> impl Iterator<Item = GroupId> + '_ {

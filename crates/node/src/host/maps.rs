@@ -90,6 +90,7 @@ impl<E: Engine> Host<E> {
         self.out.notices.push(Notice::Keyspace { keyspace, partitions });
         self.open_partitions(keyspace)?;
         self.note_slots(keyspace);
+        self.note_whole(keyspace)?;
         if begins && !is_open {
             self.publish_together(keyspace)?;
         }

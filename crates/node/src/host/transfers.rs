@@ -90,6 +90,8 @@ impl<E: Engine> Host<E> {
                 return Ok(());
             }
         }
+        // Its source may have been split since the state here was given up.
+        self.set_whole(id.keyspace, false)?;
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         group.state = State::Ready(installer.finish()?);
         let position = meta.position;
