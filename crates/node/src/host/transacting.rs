@@ -36,7 +36,7 @@ use quorate_types::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// An attempt that has not all its votes by then is given up, and another begun; in ticks.
+/// An attempt that has got no vote for so long, and still needs some, is given up, and another begun; in ticks.
 const ATTEMPT_TICKS: u64 = 25;
 /// So long locks are held before their holder asks how it ended, and between two such questions.
 const STATUS_TICKS: u64 = 25;
@@ -555,6 +555,7 @@ impl<E: Engine> Host<E> {
         from: PartitionId,
         outcome: Option<(Term, PreState)>,
     ) -> Result<(), Fault> {
+        let now = self.now;
         let Some(attempt) = self.attempts.get_mut(&(home.keyspace, id)) else { return Ok(()) };
         if attempt.phase != Phase::Collecting {
             return Ok(());
@@ -563,6 +564,8 @@ impl<E: Engine> Host<E> {
             (Some(vote), Some(share)) => {
                 // The locks of leases' keys are the participant's business; what it sent is what counts.
                 share.vote = Some(vote);
+                // In order they come one by one, which takes as long as there are partitions.
+                attempt.until = now.after(ATTEMPT_TICKS);
                 self.advance_attempt(home.keyspace, id)
             }
             (None, Some(_)) => self.give_up(home.keyspace, id, true),
@@ -701,10 +704,12 @@ impl<E: Engine> Host<E> {
         for (home, work, in_order) in std::mem::take(&mut self.again) {
             self.try_again(home, work, in_order)?;
         }
-        let late = self
-            .attempts
-            .iter()
-            .filter(|(_, attempt)| attempt.phase == Phase::Collecting && attempt.until <= now);
+        let is_late = |attempt: &Attempt| {
+            // Nobody waits for what this node began by itself.
+            let is_over = attempt.work.origin != Origin::Own && attempt.work.deadline <= now;
+            attempt.phase == Phase::Collecting && (attempt.until <= now || is_over)
+        };
+        let late = self.attempts.iter().filter(|(_, attempt)| is_late(attempt));
         for (keyspace, id) in late.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.give_up(keyspace, id, true)?;
         }
