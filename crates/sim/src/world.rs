@@ -980,6 +980,10 @@ impl World {
         for status in statuses {
             let log = self.applied.entry(status.group).or_default();
             let shadow = node.shadows.entry(status.group).or_default();
+            // What it was asked then is answered also after a split.
+            if is_alone && status.is_serving {
+                shadow.register(status.consensus.term);
+            }
             let is_visible = is_alone || status.is_registered;
             let news = log.advance(shadow, status.consensus.applied, status.digest, is_visible, self.now);
             let noted = news.and_then(|news| {
