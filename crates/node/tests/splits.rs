@@ -76,7 +76,7 @@ impl Cluster {
     #[track_caller]
     fn assert_settled(&mut self, partitions: usize) {
         let mut digests: BTreeMap<GroupId, u64> = BTreeMap::new();
-        for at in 0..3 {
+        for at in 0..self.nodes.len() {
             assert_eq!(self.partitions(at), (partitions, 0), "node {}", at + 1);
             let groups: Vec<_> = self
                 .host(at)
@@ -345,5 +345,29 @@ fn a_node_that_was_away_gets_the_state_of_partitions_it_never_had() {
         cluster.crash(here);
         cluster.seconds(5);
         cluster.request(away, KEYSPACE, put("/after", 1)).unwrap();
+    }
+}
+
+/// A node that is alone elects itself and appends to the new partition's log in the very moment in which it opens it.
+#[test]
+fn a_node_that_is_alone_opens_its_partitions_again_after_a_crash() {
+    for seed in 1..=8 {
+        let mut cluster = Cluster::of(1, seed);
+        let mut model = Model::new();
+        for partitions in 1..5 {
+            for number in 0..40 {
+                cluster.write(0, &mut model, key(number), format!("{partitions} {number}")).unwrap();
+            }
+            cluster.split(None).unwrap();
+            // Without writes nothing would be missed in its log.
+            for number in 0..cluster.draw(40) {
+                cluster.write(0, &mut model, key(number), format!("{number}")).unwrap();
+            }
+            cluster.crash(0);
+            cluster.start(0);
+            cluster.seconds(4);
+            cluster.assert_settled(partitions + 1);
+            assert_eq!(cluster.read_all(0), model, "seed {seed}, {} partitions", partitions + 1);
+        }
     }
 }

@@ -642,7 +642,7 @@ impl<E: Engine> Host<E> {
 
     /// What to do now. Everything that was told since the last call is carried out first.
     pub fn take(&mut self) -> Result<Effects, Fault> {
-        let mut writes: Vec<(GroupId, LogWrite)> = std::mem::take(&mut self.extra_writes);
+        let mut writes: Vec<(GroupId, LogWrite)> = Vec::new();
         let mut parts = Vec::new();
         let target = self.options.log_bytes_target;
         loop {
@@ -661,9 +661,8 @@ impl<E: Engine> Host<E> {
             }
         }
         self.settle()?;
-        // Groups that were opened meanwhile: where their logs begin, before what is in them.
-        let writes: Vec<(GroupId, LogWrite)> =
-            std::mem::take(&mut self.extra_writes).into_iter().chain(writes).collect();
+        // A group that was opened just now, by a split, may have entries already: its log begins before them.
+        writes.splice(0..0, std::mem::take(&mut self.extra_writes));
         if !writes.is_empty() {
             self.write = WriteId(self.write.0 + 1);
             let of_meta = writes.iter().filter(|(id, _)| *id == GroupId::META);

@@ -1,4 +1,4 @@
-//! Three hosts, each with a log and a store that forget in a crash what was not made durable. Messages arrive in the tick they are sent in.
+//! Three hosts, or as many as a test wants, each with a log and a store that forget in a crash what was not made durable. Messages arrive in the tick they are sent in.
 
 #![allow(dead_code)] // Each test uses a part.
 
@@ -46,6 +46,10 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn new(seed: u64) -> Self {
+        Self::of(3, seed)
+    }
+
+    pub(crate) fn of(size: usize, seed: u64) -> Self {
         let node = |id| Node {
             id: NodeId(id),
             disk: MemoryDisk::default(),
@@ -54,7 +58,7 @@ impl Cluster {
             running: None,
         };
         let mut cluster = Self {
-            nodes: (1..=3).map(node).collect(),
+            nodes: (1..=size as u64).map(node).collect(),
             answers: BTreeMap::new(),
             grants: BTreeMap::new(),
             cut: Vec::new(),
@@ -62,7 +66,7 @@ impl Cluster {
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             flushes: true,
         };
-        (0..3).for_each(|at| cluster.start(at));
+        (0..size).for_each(|at| cluster.start(at));
         cluster.seconds(4);
         cluster
     }
@@ -76,6 +80,7 @@ impl Cluster {
 
     pub(crate) fn start(&mut self, at: usize) {
         let seed = self.draw(u64::MAX);
+        let voters: Vec<NodeId> = self.nodes.iter().map(|node| node.id).collect();
         let node = &mut self.nodes[at];
         let wal_options = WalOptions { segment_bytes: 16 << 10 };
         let (wal, logs, _) = Wal::open(node.disk.clone(), node.id.0, wal_options).unwrap();
@@ -86,7 +91,6 @@ impl Cluster {
             compaction_rows_per_tick: 7,
             ..Options::new(node.id, seed)
         };
-        let voters = [1, 2, 3].map(NodeId).to_vec();
         let host = Host::new(options, node.standing.clone(), node.engine.clone(), voters, logs).unwrap();
         node.running = Some(Running { host, wal });
     }
