@@ -25,8 +25,7 @@ enum Command {
     Demo(Demo),
     /// Who leads, how far everybody is, how large, how healthy
     Status,
-    /// Each partition's slots, leader, lag and pace, from all nodes
-    Partitions,
+    Partitions(cli::partitions::Partitions),
     /// The nodes of the cluster
     Members,
     Put(cli::kv::Put),
@@ -83,7 +82,7 @@ fn run_client(command: Command, target: &Target) -> ExitCode {
         match command {
             Command::Demo(demo) => demo.run().await.map_err(CliError::Usage),
             Command::Status => cli::status::status(target).await,
-            Command::Partitions => cli::partitions::partitions(target).await,
+            Command::Partitions(partitions) => partitions.run(target).await,
             Command::Members => cli::status::members(target).await,
             Command::Put(put) => put.run(target).await,
             Command::Get(get) => get.run(target).await,

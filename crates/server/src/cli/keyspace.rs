@@ -6,9 +6,11 @@ use clap::{Args, Subcommand};
 use quorate_api::pb;
 use serde::Deserialize;
 use serde_json::Value;
-use tonic::codegen::http::{Method, StatusCode};
+use tonic::codegen::http::Method;
 
 const PATH: &str = "/keyspaces";
+/// The command that shows what has become of a change.
+const LIST: &str = "quorate keyspace list";
 
 /// Keyspaces: key spaces of their own in one cluster, with their own revisions, leases and watches
 #[derive(Subcommand, Debug)]
@@ -95,7 +97,7 @@ impl Create {
         let Self { name, partitions, pin, spread, quota: quota_bytes } = self;
         let wanted = Wanted { name, partitions, pin, spread, quota_bytes };
         let body = serde_json::to_vec(&wanted).map_err(|error| CliError::Usage(error.to_string()))?;
-        let answer = ask(target, Method::POST, PATH, body).await?;
+        let answer = ask(target, Method::POST, PATH, body, LIST).await?;
         if target.is_json() {
             println!("{answer}");
         } else {
@@ -107,7 +109,7 @@ impl Create {
 }
 
 async fn list(target: &Target) -> Result<(), CliError> {
-    let answer = ask(target, Method::GET, PATH, Vec::new()).await?;
+    let answer = ask(target, Method::GET, PATH, Vec::new(), LIST).await?;
     if target.is_json() {
         println!("{answer}");
         return Ok(());
@@ -144,7 +146,7 @@ async fn delete(target: &Target, name: &str, is_confirmed: bool) -> Result<(), C
             "deleting keyspace {name} loses {lost}, all its leases and its history on every node, for good; to do it, say --yes"
         )));
     }
-    let answer = ask(target, Method::DELETE, &format!("{PATH}/{name}"), Vec::new()).await?;
+    let answer = ask(target, Method::DELETE, &format!("{PATH}/{name}"), Vec::new(), LIST).await?;
     if target.is_json() {
         println!("{answer}");
     } else {
@@ -167,7 +169,7 @@ async fn lost(target: &Target, name: &str) -> Result<String, CliError> {
     Ok(counted(u64::try_from(count).unwrap_or(0), "key"))
 }
 
-fn counted(count: u64, noun: &str) -> String {
+pub(super) fn counted(count: u64, noun: &str) -> String {
     let ending = if count == 1 { "" } else { "s" };
     format!("{count} {noun}{ending}")
 }
@@ -187,15 +189,28 @@ fn keyspaces(answer: &Value) -> Result<Vec<Told>, CliError> {
     told.map_err(|error| CliError::Usage(format!("the node's answer makes no sense: {error}")))
 }
 
-/// Asks the first node that can be reached; what it refuses is an error in its words.
-async fn ask(target: &Target, method: Method, path: &str, body: Vec<u8>) -> Result<Value, CliError> {
+/// Whether a keyspace is there, as the cluster's leader says.
+pub(super) async fn is_there(target: &Target, id: u32) -> Result<bool, CliError> {
+    let answer = ask(target, Method::GET, PATH, Vec::new(), LIST).await?;
+    Ok(keyspaces(&answer)?.iter().any(|keyspace| keyspace.keyspace == id))
+}
+
+/// Asks the first node that can be reached; what it refuses is an error in its words. `shown_by` is the command that tells what has become of a
+/// change whose answer is lost.
+pub(super) async fn ask(
+    target: &Target,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+    shown_by: &str,
+) -> Result<Value, CliError> {
     let may_change = method != Method::GET;
     let channel = target.connect().await?;
     let (status, answer) = http_call(channel, method, path, body).await.map_err(|problem| {
-        let doubt = "; it may have been carried out or not: quorate keyspace list shows which";
-        CliError::Usage(format!("{problem}{}", if may_change { doubt } else { "" }))
+        let doubt = format!("; it may have been carried out or not: {shown_by} shows which");
+        CliError::Usage(if may_change { format!("{problem}{doubt}") } else { problem })
     })?;
-    if matches!(status, StatusCode::OK | StatusCode::CREATED) {
+    if status.is_success() {
         return Ok(answer);
     }
     let words = answer["error"].as_str().map_or_else(|| format!("the node answers {status}"), str::to_owned);

@@ -5,6 +5,7 @@ pub mod keyspace;
 pub mod kv;
 pub mod lease;
 pub mod partitions;
+pub mod split;
 pub mod status;
 pub mod watch;
 

@@ -1,39 +1,76 @@
 //! partitions: the slots, leaders and pace of every partition, put together from what each node says.
 
+use super::split::Split;
 use super::{CliError, Target, http_call, keyspace, status};
+use clap::{Args, Subcommand};
 use quorate_types::KeyspaceId;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tonic::codegen::http::{Method, StatusCode};
+use tonic::transport::Channel;
 
 /// Between the two looks that a rate is told by.
 const RATE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Each partition's slots, leader, lag and pace, from all nodes; splitting one
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Without a command the partitions are listed. One that is being split is listed as PARENT->CHILD until its child is there.
+
+Examples:
+  quorate partitions
+  quorate --keyspace orders partitions -o json
+  quorate partitions split
+  quorate --keyspace orders partitions split 3"
+)]
+pub struct Partitions {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Each partition's slots, leader, lag and pace, from all nodes
+    List,
+    Split(Split),
+}
+
+impl Partitions {
+    /// Carries it out.
+    pub async fn run(self, target: &Target) -> Result<(), CliError> {
+        match self.command {
+            None | Some(Command::List) => list(target).await,
+            Some(Command::Split(split)) => split.run(target).await,
+        }
+    }
+}
+
 /// What a node says of all keyspaces.
 #[derive(Deserialize)]
-struct Told {
-    keyspaces: Vec<Keyspace>,
+pub(super) struct Told {
+    pub(super) keyspaces: Vec<Keyspace>,
     node: String,
 }
 
 #[derive(Deserialize)]
-struct Keyspace {
-    keyspace: u32,
+pub(super) struct Keyspace {
+    pub(super) keyspace: u32,
     name: String,
     revision: u64,
     rules: Vec<serde_json::Value>,
-    partitions: Vec<Partition>,
+    pub(super) partitions: Vec<Partition>,
 }
 
 /// One partition on one node. What is not there is not known: the node has not opened its replica yet.
 #[derive(Clone, Deserialize)]
-struct Partition {
-    partition: u32,
+pub(super) struct Partition {
+    pub(super) partition: u32,
     slots: u32,
     ranges: Vec<(u16, u16)>,
-    leader: Option<String>,
+    pub(super) splitting: Option<Splitting>,
+    pub(super) leader: Option<String>,
     #[serde(default)]
     term: u64,
     #[serde(default)]
@@ -48,7 +85,25 @@ struct Partition {
     sleeps: bool,
 }
 
+/// The split of a partition that is under way.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(super) struct Splitting {
+    child: u32,
+    /// Of the parent's slots, as long as it is not finished.
+    slots: u32,
+    /// Whether the node has opened its replica of the child.
+    pub(super) is_opened: bool,
+}
+
 impl Partition {
+    /// Its number, and that of a partition that is being split off.
+    fn number_words(&self) -> String {
+        match &self.splitting {
+            None => self.partition.to_string(),
+            Some(splitting) => format!("{}->{}", self.partition, splitting.child),
+        }
+    }
+
     fn range_words(&self) -> String {
         let ranges = self.ranges.iter().map(|(first, last)| format!("{first}-{last}"));
         ranges.collect::<Vec<_>>().join(",")
@@ -72,6 +127,15 @@ struct Line {
 
 async fn ask(target: &Target, endpoint: &str) -> Result<Told, String> {
     let channel = target.connect_to(endpoint).await.map_err(|error| error.to_string())?;
+    let mut told = ask_by(channel).await?;
+    if let Some(name) = &target.keyspace {
+        told.keyspaces.retain(|keyspace| keyspace.name == *name);
+    }
+    Ok(told)
+}
+
+/// What a node says of all partitions.
+pub(super) async fn ask_by(channel: Channel) -> Result<Told, String> {
     let (status, answer) = http_call(channel, Method::GET, "/partitions", Vec::new()).await?;
     if status != StatusCode::OK {
         return Err(format!(
@@ -79,16 +143,11 @@ async fn ask(target: &Target, endpoint: &str) -> Result<Told, String> {
             answer["reason"].as_str().unwrap_or("?")
         ));
     }
-    let mut told: Told =
-        serde_json::from_value(answer).map_err(|error| format!("its answer makes no sense: {error}"))?;
-    if let Some(name) = &target.keyspace {
-        told.keyspaces.retain(|keyspace| keyspace.name == *name);
-    }
-    Ok(told)
+    serde_json::from_value(answer).map_err(|error| format!("its answer makes no sense: {error}"))
 }
 
 /// Slots, leaders, lag and pace of every partition. Fails when a node does not answer.
-pub async fn partitions(target: &Target) -> Result<(), CliError> {
+async fn list(target: &Target) -> Result<(), CliError> {
     let mut nodes = Vec::new();
     let mut problems = Vec::new();
     let endpoints = status::endpoints(target).await?;
@@ -212,6 +271,7 @@ fn print_json(told: &[(&str, &Told)], lines: &[Line], problems: &[(String, Strin
             "partition": line.best.partition,
             "slots": line.best.slots,
             "ranges": line.best.ranges,
+            "splitting": line.best.splitting,
             "leader": line.leader,
             "term": line.best.term,
             "members": line.members,
@@ -255,7 +315,7 @@ fn print_table(told: &[(&str, &Told)], lines: &[Line], problems: &[(String, Stri
             println!("  {}", keyspace::rule_words(&rule));
         }
         println!(
-            "{:>9}  {:>6}  {:<14} {:<8} {:>5} {:>10} {:>8} {:>9}  LAG",
+            "{:>10}  {:>6}  {:<14} {:<8} {:>5} {:>10} {:>8} {:>9}  LAG",
             "PARTITION", "SLOTS", "RANGES", "LEADER", "TERM", "ENTRIES", "PER S", "LOG"
         );
         for line in of_keyspace {
@@ -264,8 +324,8 @@ fn print_table(told: &[(&str, &Told)], lines: &[Line], problems: &[(String, Stri
             let missing = line.members - line.replicas.len();
             let missing = if missing > 0 { format!(", {missing} unheard") } else { String::new() };
             println!(
-                "{:>9}  {:>6}  {:<14} {:<8} {:>5} {:>10} {:>8.0} {:>9}  {}{missing}",
-                line.best.partition,
+                "{:>10}  {:>6}  {:<14} {:<8} {:>5} {:>10} {:>8.0} {:>9}  {}{missing}",
+                line.best.number_words(),
                 line.best.slots,
                 line.best.range_words(),
                 line.leader.as_deref().unwrap_or("none"),

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use quorate_api::version;
 use quorate_mvcc::engine::Engine;
-use quorate_types::{GroupId, KeyspaceId, Rejection, Rule, Rules};
+use quorate_types::{GroupId, KeyspaceId, Rejection, Rule, Rules, SlotSet};
 use serde::Deserialize;
 use serde_json::json;
 use std::time::Duration;
@@ -113,6 +113,11 @@ pub(super) fn rules_json(rules: &Rules) -> Vec<serde_json::Value> {
     rules.collect()
 }
 
+/// Slots as runs, first and last.
+pub(super) fn ranges_json(slots: &SlotSet) -> Vec<[u16; 2]> {
+    slots.ranges().map(|range| [range.start, range.end - 1]).collect()
+}
+
 /// Every partition as this node knows it; `quorate partitions` puts the nodes' answers together.
 async fn partitions(State(context): State<Context>) -> Response {
     let Ok(standing) = context.gateway.standing().await else {
@@ -121,10 +126,16 @@ async fn partitions(State(context): State<Context>) -> Response {
     let keyspaces = standing.maps.iter().map(|map| {
         let partitions = map.partitions.iter().map(|partition| {
             let group = GroupId { keyspace: map.id, partition: partition.id };
-            let slots: Vec<[u16; 2]> =
-                partition.slots.ranges().map(|range| [range.start, range.end - 1]).collect();
-            let mut told =
-                json!({"partition": partition.id.0, "slots": partition.slots.len(), "ranges": slots});
+            let mut told = json!({
+                "partition": partition.id.0,
+                "slots": partition.slots.len(),
+                "ranges": ranges_json(&partition.slots),
+            });
+            if let Some((child, slots)) = partition.child() {
+                let opened = standing.group(GroupId { keyspace: map.id, partition: child });
+                told["splitting"] =
+                    json!({"child": child.0, "slots": slots.len(), "is_opened": opened.is_some()});
+            }
             if let Some(status) = standing.group(group) {
                 let consensus = &status.consensus;
                 told["leader"] = json!(consensus.leader.map(|leader| format!("{:x}", leader.0)));
