@@ -9,7 +9,7 @@ use quorate_api::{mvccpb, pb};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use support::client::{Client, put_of};
-use support::{Cluster, Node, free_address, quorate, run, until};
+use support::{Cluster, Node, free_address, http_at, quorate, run, until};
 use tonic::{Code, Request, Status, Streaming};
 
 /// A call that names its keyspace.
@@ -585,20 +585,4 @@ async fn http(node: &Node, path: &str) -> (u16, String) {
 
 async fn http_with(node: &Node, method: &str, path: &str, body: &str) -> (u16, String) {
     http_at(&node.client, method, path, body).await
-}
-
-/// A call as a program without a library for it would make it.
-async fn http_at(address: &str, method: &str, path: &str, body: &str) -> (u16, String) {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let length = body.len();
-    let call = format!(
-        "{method} {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
-    );
-    stream.write_all(call.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
-    let answer = String::from_utf8_lossy(&answer).into_owned();
-    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
-    (status.unwrap_or_else(|| panic!("no answer: {answer}")), answer)
 }

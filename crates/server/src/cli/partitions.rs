@@ -373,4 +373,11 @@ mod tests {
         assert_eq!(line.best.range_words(), "3072-4095");
         assert_eq!((&lines[1].leader, lines[1].best.term), (&None, 0));
     }
+    #[test]
+    fn a_partition_that_is_being_split_names_its_child() {
+        let mut partition = told("a1", None, 1, false, 1, 1).keyspaces.remove(0).partitions.remove(0);
+        assert_eq!(partition.number_words(), "3");
+        partition.splitting = Some(Splitting { child: 5, slots: 512, is_opened: false });
+        assert_eq!(partition.number_words(), "3->5");
+    }
 }
