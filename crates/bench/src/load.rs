@@ -1,17 +1,17 @@
-//! Puts and gets by clients in closed loops.
+//! Puts, gets and transactions by clients in closed loops.
 
 use crate::Failure;
 use crate::cluster::Cluster;
+use crate::keys::{KEYS, Keys};
 use crate::point::{Kind, Outcome};
 use crate::process;
 use hdrhistogram::Histogram;
 use quorate_api::pb::kv_client::KvClient;
-use quorate_api::pb::{PutRequest, RangeRequest};
+use quorate_api::pb::{Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, compare, request_op};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
-const KEYS: u64 = 10_000;
 /// Clients that put the keys that gets ask for.
 const FILLERS: u64 = 64;
 const VALUE_BYTES: usize = 256;
@@ -25,17 +25,17 @@ struct Times {
     errors: u64,
 }
 
-/// Measures puts or gets.
+/// Measures puts, gets or transactions.
 pub(crate) async fn run(
     cluster: &Cluster,
     kind: Kind,
     clients: usize,
-    directories: u64,
+    keys: &Keys,
     duration: Duration,
 ) -> Result<Outcome, Failure> {
     let channels = cluster.connect(cluster.endpoints().len() * CONNECTIONS_PER_NODE).await?;
     if kind == Kind::Get {
-        fill(&channels, directories).await?;
+        fill(&channels, keys).await?;
     }
     let pids = cluster.pids();
     let from = Instant::now() + WARM_UP;
@@ -43,7 +43,7 @@ pub(crate) async fn run(
     let mut tasks = JoinSet::new();
     for client in 0..clients {
         let channel = channels[client % channels.len()].clone();
-        tasks.spawn(closed_loop(kind, client as u64, directories, channel, from, until));
+        tasks.spawn(closed_loop(kind, client as u64, keys.clone(), channel, from, until));
     }
     tokio::time::sleep_until(from.into()).await;
     let cpu_before = process::cpu_micros(&pids);
@@ -60,16 +60,8 @@ pub(crate) async fn run(
     Ok(outcome(&histogram, duration, cpu, rss, errors))
 }
 
-/// With one directory as it was before there were partitions, so that figures can be compared.
-fn key_of(number: u64, directories: u64) -> Vec<u8> {
-    match directories {
-        1 => format!("bench/{number:010}").into_bytes(),
-        _ => format!("bench/{:05}/{number:010}", number % directories).into_bytes(),
-    }
-}
-
 /// Puts every key that a get may ask for, unless they are there.
-async fn fill(channels: &[Channel], directories: u64) -> Result<(), Failure> {
+async fn fill(channels: &[Channel], keys: &Keys) -> Result<(), Failure> {
     let mut client = KvClient::new(channels[0].clone());
     let all = RangeRequest { count_only: true, range_end: "bench0".into(), ..Default::default() };
     let all = RangeRequest { key: "bench/".into(), ..all };
@@ -79,15 +71,10 @@ async fn fill(channels: &[Channel], directories: u64) -> Result<(), Failure> {
     let mut tasks: JoinSet<Result<(), tonic::Status>> = JoinSet::new();
     for filler in 0..FILLERS {
         let mut client = KvClient::new(channels[filler as usize % channels.len()].clone());
+        let keys = keys.clone();
         tasks.spawn(async move {
             for number in (filler..KEYS).step_by(FILLERS as usize) {
-                let value = vec![b'v'; VALUE_BYTES];
-                let put = PutRequest {
-                    key: key_of(number, directories).into(),
-                    value: value.into(),
-                    ..Default::default()
-                };
-                client.put(put).await?;
+                client.put(put_of(keys.one(number))).await?;
             }
             Ok(())
         });
@@ -96,6 +83,25 @@ async fn fill(channels: &[Channel], directories: u64) -> Result<(), Failure> {
         filled??;
     }
     Ok(())
+}
+
+fn put_of(key: Vec<u8>) -> PutRequest {
+    let value = vec![b'v'; VALUE_BYTES];
+    PutRequest { key: key.into(), value: value.into(), ..Default::default() }
+}
+
+/// Compares both keys and puts them. What is compared always holds, so that clients that want the same keys do not get in each other's way by it.
+fn txn_of(keys: [Vec<u8>; 2]) -> TxnRequest {
+    let compare = |key: &Vec<u8>| Compare {
+        result: compare::CompareResult::Greater as i32,
+        target: compare::CompareTarget::Version as i32,
+        key: key.clone().into(),
+        target_union: Some(compare::TargetUnion::Version(-1)),
+        ..Default::default()
+    };
+    let compares = keys.iter().map(compare).collect();
+    let put = |key| RequestOp { request: Some(request_op::Request::RequestPut(put_of(key))) };
+    TxnRequest { compare: compares, success: keys.into_iter().map(put).collect(), failure: Vec::new() }
 }
 
 /// Nanoseconds to three digits.
@@ -125,7 +131,7 @@ pub(crate) fn outcome(
 async fn closed_loop(
     kind: Kind,
     seed: u64,
-    directories: u64,
+    keys: Keys,
     channel: Channel,
     from: Instant,
     until: Instant,
@@ -138,20 +144,24 @@ async fn closed_loop(
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        let key = key_of(random % KEYS, directories);
+        let number = random % KEYS;
         let begun = Instant::now();
         if begun >= until {
             return Ok(times);
         }
-        let answered = if kind == Kind::Put {
-            let value = vec![b'v'; VALUE_BYTES];
-            let put = PutRequest { key: key.into(), value: value.into(), ..Default::default() };
-            client.put(put).await.is_ok()
-        } else {
-            client.range(RangeRequest { key: key.into(), ..Default::default() }).await.is_ok()
+        let is_answered = match kind {
+            Kind::Put => client.put(put_of(keys.one(number))).await.is_ok(),
+            Kind::Txn | Kind::Txn2 => {
+                let answer = client.txn(txn_of(keys.two(number))).await;
+                answer.is_ok_and(|answer| answer.get_ref().succeeded)
+            }
+            _ => {
+                let range = RangeRequest { key: keys.one(number).into(), ..Default::default() };
+                client.range(range).await.is_ok()
+            }
         };
         let ended = Instant::now();
-        if !answered {
+        if !is_answered {
             times.errors += 1;
             tokio::time::sleep(Duration::from_millis(1)).await;
         } else if begun >= from && ended <= until {

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod failover;
+mod keys;
 mod load;
 mod point;
 mod process;
@@ -12,6 +13,7 @@ mod watch;
 
 use clap::Parser;
 use cluster::{Cluster, System};
+use keys::Keys;
 use point::{Kind, Measured, Point};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,7 +46,7 @@ struct Options {
     /// How many partitions quorate's clusters are made with
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     partitions: u32,
-    /// Over how many directories the keys of puts and gets are spread; keys of one directory are in one partition
+    /// Over how many directories the keys are spread; keys of one directory are in one partition
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     directories: u64,
     /// Write every measurement here
@@ -97,6 +99,10 @@ async fn measure(options: &Options) -> Result<(), Failure> {
         systems.push((System::Etcd, program.clone()));
     }
     let duration = Duration::from_secs(options.seconds);
+    // What makes no sense is said before anything is started.
+    for &kind in &options.points {
+        Keys::new(kind, options.directories, options.partitions)?;
+    }
     let mut all: Vec<Measured> = Vec::new();
     for round in 0..options.rounds {
         for &nodes in &options.nodes {
@@ -106,11 +112,17 @@ async fn measure(options: &Options) -> Result<(), Failure> {
                 let mut cluster =
                     Cluster::start(*system, program, &options.directory, nodes, options.partitions).await?;
                 for &kind in options.points.iter().filter(|&&kind| kind != Kind::Failover) {
+                    if *system == System::Etcd && kind == Kind::Txn2 {
+                        continue;
+                    }
+                    let keys = Keys::new(kind, options.directories, options.partitions)?;
                     for &clients in &options.clients {
                         let point = Point { kind, nodes, clients };
                         let result = match kind {
-                            Kind::Watch => watch::run(&cluster, clients, duration).await?,
-                            _ => load::run(&cluster, kind, clients, options.directories, duration).await?,
+                            Kind::Watch => {
+                                watch::run(&cluster, clients, options.directories, duration).await?
+                            }
+                            _ => load::run(&cluster, kind, clients, &keys, duration).await?,
                         };
                         all.push(Measured { system: *system, round, point, result });
                         report::line(&all[all.len() - 1]);

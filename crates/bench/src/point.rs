@@ -9,7 +9,11 @@ pub(crate) enum Kind {
     Put,
     /// Linearizable reads of the same keys
     Get,
-    /// One writer, and clients that watch what it writes; an operation is an event that arrived
+    /// Transactions that compare and put two keys of one directory
+    Txn,
+    /// The same over two directories that are in two partitions of quorate's; not for etcd
+    Txn2,
+    /// One writer, and clients that watch what it writes, with several directories everything; an operation is an event that arrived
     Watch,
     /// From killing the leader (SIGKILL) to the next write that succeeds
     Failover,
@@ -20,6 +24,8 @@ impl Kind {
         match self {
             Kind::Put => "put",
             Kind::Get => "get",
+            Kind::Txn => "txn",
+            Kind::Txn2 => "txn2",
             Kind::Watch => "watch",
             Kind::Failover => "failover",
         }
