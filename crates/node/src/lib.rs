@@ -33,7 +33,7 @@ pub use administration::{Administration, NewKeyspace, Order, Refused};
 pub use admission::{Life, Lives, Standing};
 pub use effects::{Effects, Grant, Notice, Ticket, WriteId};
 pub use group::GroupStatus;
-pub use host::Host;
+pub use host::{HeldBack, Host};
 pub use options::Options;
 pub use peer::PeerMessage;
 pub use router::{Router, Target};

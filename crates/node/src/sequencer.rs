@@ -212,6 +212,30 @@ impl Sequencer {
         are_here.then(|| first.map_or(counter.next, |first| *first).previous())
     }
 
+    /// The first of these partitions whose leader is not on this node and registered: until it is, nothing is settled.
+    pub fn missing(
+        &self,
+        keyspace: KeyspaceId,
+        node: NodeId,
+        partitions: &[PartitionId],
+    ) -> Option<PartitionId> {
+        let counter = self.counters.get(&keyspace)?;
+        let is_here = |partition: &PartitionId| {
+            counter.partitions.get(partition).is_some_and(|known| known.node == node)
+        };
+        partitions.iter().copied().find(|partition| !is_here(partition))
+    }
+
+    /// The first revision that is given out and not applied everywhere, and whom that waits for: the partition whose leader drew it, as the
+    /// others can do nothing before it has decided, or the first that has not applied its part.
+    pub fn first_outstanding(&self, keyspace: KeyspaceId) -> Option<(Revision, PartitionId)> {
+        let (revision, outstanding) = self.counters.get(&keyspace)?.outstanding.first_key_value()?;
+        let first = outstanding.partitions.first().copied();
+        let waits_for =
+            if outstanding.is_decided { first.unwrap_or(outstanding.home) } else { outstanding.home };
+        Some((*revision, waits_for))
+    }
+
     /// Whether the mark should be raised.
     pub fn wants_mark(&self, keyspace: KeyspaceId) -> bool {
         self.counters.get(&keyspace).is_some_and(Counter::wants_mark)
@@ -292,9 +316,15 @@ mod tests {
         sequencer.applied(group(0), Revision(4));
         sequencer.applied(group(0), Revision(5));
         assert_eq!(settled(&sequencer), 4, "the other part of 5 is missing");
+        assert_eq!(sequencer.first_outstanding(KEYSPACE), Some((Revision(5), PartitionId(0))), "its home");
+        sequencer.decided(group(0), Revision(5));
+        assert_eq!(sequencer.first_outstanding(KEYSPACE), Some((Revision(5), PartitionId(1))));
         sequencer.applied(group(1), Revision(5));
         assert_eq!(settled(&sequencer), 5);
+        assert_eq!(sequencer.first_outstanding(KEYSPACE), None);
         assert_eq!(sequencer.settled(KEYSPACE, NodeId(2), &all), None);
+        assert_eq!(sequencer.missing(KEYSPACE, NodeId(1), &all), None);
+        assert_eq!(sequencer.missing(KEYSPACE, NodeId(2), &all), Some(PartitionId(0)));
     }
 
     /// Else nothing after it would ever be settled, and watches stand still: nobody applies what was never decided.

@@ -12,8 +12,8 @@ use quorate_storage::wal::{Wal, WalOptions};
 use quorate_types::map::PARTITIONS_MAX;
 use quorate_types::request::{DeleteRequest, RangeRequest};
 use quorate_types::{
-    Bytes, GroupId, Incarnation, KeyRange, KeyspaceId, MapError, NodeId, PartitionId, Rejection, Request,
-    Revision,
+    Bytes, GroupId, Incarnation, Index, KeyRange, KeyspaceId, MapError, NodeId, PartitionId, Rejection,
+    Request, Revision,
 };
 use std::ops::Bound;
 
@@ -294,4 +294,46 @@ fn a_group_of_a_deleted_keyspace_is_not_opened_by_what_peers_say() {
     cluster.host(0).receive(NodeId(2), Incarnation(2), request(Ticket(1 << 40))).unwrap();
     cluster.seconds(1);
     cluster.assert_gone(orders);
+}
+
+/// A revision that is given out and cannot be applied holds back all later ones, of other partitions too; who asks is told which partition it waits for.
+#[test]
+fn the_partition_that_holds_back_a_keyspace_is_named() {
+    let mut cluster = Cluster::new(1);
+    let space = cluster.create("space", 4, None).unwrap();
+    for number in 0..20 {
+        cluster.put(space, &format!("/d{number}/k"), 1).unwrap();
+    }
+    cluster.seconds(2);
+    for at in 0..3 {
+        assert_eq!(cluster.host(at).held_back(space), None, "node {}", at + 1);
+        assert_eq!(cluster.host(at).held_back(KeyspaceId::DEFAULT), None, "of one partition");
+    }
+    let is_sequencer = |at: &usize| {
+        let status = cluster.nodes[*at].running.as_ref().unwrap().host.status();
+        status.iter().any(|status| status.group == GroupId::META && status.is_serving)
+    };
+    let sequencer = (0..3).find(is_sequencer).unwrap();
+    let committed = |cluster: &mut Cluster| -> Vec<(PartitionId, Index)> {
+        let status = cluster.host(sequencer).status();
+        let of = status.iter().filter(|status| status.group.keyspace == space);
+        of.map(|status| (status.group.partition, status.consensus.last.index)).collect()
+    };
+    let before = committed(&mut cluster);
+    // Nobody acknowledges it any more.
+    cluster.cut = (0..3).filter(|at| *at != sequencer).collect();
+    let ticket = cluster.ask(sequencer, space, put("/d7/k", 1));
+    cluster.tick();
+    let after = committed(&mut cluster);
+    let (late, _) = before.into_iter().zip(after).find(|(before, after)| before != after).unwrap().1;
+    let held = cluster.host(sequencer).held_back(space).unwrap();
+    assert_eq!(held.partition, late);
+    assert_eq!(held.newest, held.settled.next());
+    cluster.cut.clear();
+    let revision = cluster.answer(ticket).map(|reply| reply.revision);
+    assert_eq!(revision, Ok(held.newest));
+    cluster.seconds(2);
+    for at in 0..3 {
+        assert_eq!(cluster.host(at).held_back(space), None, "node {}", at + 1);
+    }
 }

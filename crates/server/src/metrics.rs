@@ -168,6 +168,7 @@ struct Groups {
     committed: Family<GroupLabels, Gauge>,
     applied: Family<GroupLabels, Gauge>,
     log_bytes: Family<GroupLabels, Gauge>,
+    held_back: Family<GroupLabels, Gauge>,
     /// Whose gauges there are.
     told: Mutex<BTreeSet<GroupLabels>>,
 }
@@ -186,6 +187,10 @@ impl Groups {
             committed: family("quorate_partition_committed_index", "Committed entries of the partition"),
             applied: family("quorate_partition_applied_index", "Applied entries of the partition"),
             log_bytes: family("quorate_partition_log_bytes", "Bytes of the partition's log in memory"),
+            held_back: family(
+                "quorate_partition_held_back_revisions",
+                "Revisions that watches and serializable reads of the keyspace do not see here because the partition is late",
+            ),
             told: Mutex::default(),
         }
     }
@@ -197,9 +202,9 @@ impl Groups {
         let here: BTreeSet<GroupLabels> =
             standing.groups.iter().map(|status| GroupLabels::of(status.group)).collect();
         let gone = std::mem::replace(&mut *self.told.lock(), here.clone());
-        let Self { has_leader, is_leader, term, committed, applied, log_bytes, told: _ } = self;
+        let Self { has_leader, is_leader, term, committed, applied, log_bytes, held_back, told: _ } = self;
         for labels in gone.difference(&here) {
-            for family in [has_leader, is_leader, term, committed, applied, log_bytes] {
+            for family in [has_leader, is_leader, term, committed, applied, log_bytes, held_back] {
                 family.remove(labels);
             }
         }
@@ -234,6 +239,9 @@ impl Metrics {
             set(&self.groups.committed, signed(consensus.commit.0));
             set(&self.groups.applied, signed(consensus.applied.0));
             set(&self.groups.log_bytes, consensus.log_bytes as i64);
+            let held_back = standing.held_back.get(&status.group.keyspace);
+            let held_back = held_back.filter(|held| held.partition == status.group.partition);
+            set(&self.groups.held_back, held_back.map_or(0, |held| signed(held.newest.0 - held.settled.0)));
         }
     }
 

@@ -110,6 +110,7 @@ async fn partitions_are_shown_and_stay_as_they_were_made() {
     let default = &shown["keyspaces"][1];
     assert_eq!((&default["name"], &default["revision"]), (&"default".into(), &51.into()), "{shown}");
     assert_eq!(default["rules"].as_array().unwrap().len(), 3, "{shown}");
+    assert_eq!(default["held_back"], serde_json::json!({}), "{shown}");
     let partitions = default["partitions"].as_array().unwrap();
     assert_eq!(partitions.len(), 5, "{shown}");
     let slots: u64 = partitions.iter().map(|partition| partition["slots"].as_u64().unwrap()).sum();

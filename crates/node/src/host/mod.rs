@@ -52,6 +52,7 @@ use quorate_types::{
 use reading::{Purpose, Reading};
 use removal::Removals;
 use requests::propose;
+pub use sequencing::HeldBack;
 use space::Space;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use usage::Usage;

@@ -311,6 +311,14 @@ impl<E: Engine> Host<E> {
         Ok(())
     }
 
+    /// What this node is finding out about how far a keyspace is applied here: the revision that the sequencer's node has settled, and the first
+    /// partition that has not applied so much.
+    pub(super) fn lagging(&self, keyspace: KeyspaceId) -> Option<(Revision, PartitionId)> {
+        let is_of = |reading: &&Reading| reading.purpose == Purpose::Settle && reading.keyspace == keyspace;
+        let (revision, _, left) = self.readings.values().find(is_of)?.answered.as_ref()?;
+        Some((*revision, *left.first()?))
+    }
+
     /// Finds out how far a keyspace is applied here, unless that is being found out.
     pub(super) fn begin_settling(&mut self, keyspace: KeyspaceId) -> Result<(), Fault> {
         if self.sequencer.is_none() && self.settling.insert(keyspace) {

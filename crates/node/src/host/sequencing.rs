@@ -43,6 +43,17 @@ pub(super) enum Count {
     Wait,
 }
 
+/// A partition that the next revision of its keyspace waits for on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldBack {
+    /// Which.
+    pub partition: PartitionId,
+    /// Readers and watches see everything up to here.
+    pub settled: Revision,
+    /// At the sequencer's node: the newest that is given out; elsewhere: what that node had settled when it was last asked.
+    pub newest: Revision,
+}
+
 pub(super) fn mark_key(keyspace: KeyspaceId) -> Bytes {
     [MARKS, format!("{:08x}", keyspace.0).as_bytes()].concat().into()
 }
@@ -371,5 +382,30 @@ impl<E: Engine> Host<E> {
             }
         }
         Ok(())
+    }
+
+    /// Why readers that ask no leader and watches of a keyspace of several partitions see less on this node than is known to be given out: the one
+    /// partition that the next revision waits for. `None` when they see everything, and where a node that does not number revisions has heard
+    /// nothing of more. Under load there is nearly always one, another each time; one that stays is slow.
+    pub fn held_back(&self, keyspace: KeyspaceId) -> Option<HeldBack> {
+        if !self.is_sequenced(keyspace) {
+            return None;
+        }
+        let settled = self.published_revision(keyspace)?;
+        let Some(sequencer) = &self.sequencer else {
+            let (newest, partition) = self.lagging(keyspace)?;
+            return (settled < newest).then_some(HeldBack { partition, settled, newest });
+        };
+        let newest = sequencer.current(keyspace).filter(|newest| settled < *newest)?;
+        let partitions = self.router.partitions(keyspace);
+        if let Some(partition) = sequencer.missing(keyspace, self.options.id, partitions) {
+            return Some(HeldBack { partition, settled, newest });
+        }
+        let floors = partitions.iter().filter_map(|partition| {
+            let group = self.groups.get(&GroupId { keyspace, partition: *partition })?;
+            Some((group.partition()?.inherited_floor()?.next(), *partition))
+        });
+        let (_, partition) = floors.chain(sequencer.first_outstanding(keyspace)).min()?;
+        Some(HeldBack { partition, settled, newest })
     }
 }

@@ -60,6 +60,8 @@ pub(super) struct Keyspace {
     name: String,
     revision: u64,
     rules: Vec<serde_json::Value>,
+    /// A node of an earlier version says nothing of it.
+    held_back: Option<HeldBack>,
     pub(super) partitions: Vec<Partition>,
 }
 
@@ -84,6 +86,17 @@ pub(super) struct Partition {
     #[serde(default)]
     sleeps: bool,
 }
+
+/// The partition that the next revision of its keyspace waits for on the node.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+struct HeldBack {
+    partition: u32,
+    settled: u64,
+    newest: u64,
+}
+
+/// What is held back on the nodes, by keyspace and the node's name.
+type AllHeldBack = BTreeMap<u32, BTreeMap<String, HeldBack>>;
 
 /// The split of a partition that is under way.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -171,6 +184,7 @@ async fn list(target: &Target) -> Result<(), CliError> {
     let names: BTreeMap<String, String> =
         nodes.iter().map(|(name, _, told, _)| (told.node.clone(), name.clone())).collect();
     let before = committed(nodes.iter().map(|(_, _, told, _)| told));
+    let held_before = held_back(nodes.iter().map(|(name, _, told, _)| (name.as_str(), told)));
     tokio::time::sleep(RATE_INTERVAL).await;
     let mut seconds = RATE_INTERVAL.as_secs_f64();
     for (_, endpoint, told, asked) in &mut nodes {
@@ -182,15 +196,16 @@ async fn list(target: &Target) -> Result<(), CliError> {
     }
     let told: Vec<(&str, &Told)> = nodes.iter().map(|(name, _, told, _)| (name.as_str(), told)).collect();
     let mut lines = put_together(&told, &names, members);
+    let held = still_held_back(&held_before, held_back(told.iter().copied()));
     for line in &mut lines {
         let key = (line.keyspace, line.best.partition);
         let more = line.best.committed.saturating_sub(before.get(&key).copied().unwrap_or(0));
         line.rate = more as f64 / seconds;
     }
     if target.is_json() {
-        print_json(&told, &lines, &problems);
+        print_json(&told, &lines, &held, &problems);
     } else {
-        print_table(&told, &lines, &problems);
+        print_table(&told, &lines, &held, &problems);
     }
     match problems.len() {
         0 => Ok(()),
@@ -216,6 +231,29 @@ fn committed<'a>(told: impl Iterator<Item = &'a Told>) -> BTreeMap<(u32, u32), u
         }
     }
     furthest
+}
+
+fn held_back<'a>(told: impl Iterator<Item = (&'a str, &'a Told)>) -> AllHeldBack {
+    let mut all = AllHeldBack::new();
+    for (node, told) in told {
+        for keyspace in &told.keyspaces {
+            if let Some(held) = &keyspace.held_back {
+                all.entry(keyspace.keyspace).or_default().insert(node.to_owned(), held.clone());
+            }
+        }
+    }
+    all
+}
+
+/// What was held back at two looks, by the same partition and at the same revision: in between something always is, for milliseconds.
+fn still_held_back(before: &AllHeldBack, mut now: AllHeldBack) -> AllHeldBack {
+    for (keyspace, nodes) in &mut now {
+        nodes.retain(|node, held| {
+            let was = before.get(keyspace).and_then(|nodes| nodes.get(node));
+            was.is_some_and(|was| (was.partition, was.settled) == (held.partition, held.settled))
+        });
+    }
+    now
 }
 
 fn put_together(told: &[(&str, &Told)], names: &BTreeMap<String, String>, members: usize) -> Vec<Line> {
@@ -255,12 +293,19 @@ fn put_together(told: &[(&str, &Told)], names: &BTreeMap<String, String>, member
     lines
 }
 
-fn print_json(told: &[(&str, &Told)], lines: &[Line], problems: &[(String, String)]) {
+fn print_json(told: &[(&str, &Told)], lines: &[Line], held: &AllHeldBack, problems: &[(String, String)]) {
     let mut keyspaces: BTreeMap<u32, serde_json::Value> = BTreeMap::new();
     for line in lines {
         let keyspace = keyspaces.entry(line.keyspace).or_insert_with(|| {
             let (revision, rules) = about(told, line.keyspace);
-            json!({"keyspace": line.keyspace, "name": line.name, "revision": revision, "rules": rules, "partitions": []})
+            json!({
+                "keyspace": line.keyspace,
+                "name": line.name,
+                "revision": revision,
+                "rules": rules,
+                "held_back": held.get(&line.keyspace).cloned().unwrap_or_default(),
+                "partitions": [],
+            })
         });
         let replicas: BTreeMap<&String, _> = line
             .replicas
@@ -297,7 +342,7 @@ fn about(told: &[(&str, &Told)], id: u32) -> (u64, Vec<serde_json::Value>) {
     (revision, of().next().map(|keyspace| keyspace.rules.clone()).unwrap_or_default())
 }
 
-fn print_table(told: &[(&str, &Told)], lines: &[Line], problems: &[(String, String)]) {
+fn print_table(told: &[(&str, &Told)], lines: &[Line], held: &AllHeldBack, problems: &[(String, String)]) {
     for of_keyspace in lines.chunk_by(|a, b| a.keyspace == b.keyspace) {
         let Some(first) = of_keyspace.first() else { continue };
         let (revision, rules) = about(told, first.keyspace);
@@ -313,6 +358,12 @@ fn print_table(told: &[(&str, &Told)], lines: &[Line], problems: &[(String, Stri
         );
         for rule in rules {
             println!("  {}", keyspace::rule_words(&rule));
+        }
+        for (node, HeldBack { partition, settled, newest }) in held.get(&first.keyspace).into_iter().flatten()
+        {
+            println!(
+                "  partition {partition} holds back watches and serializable reads on {node}: they are at revision {settled} of {newest}"
+            );
         }
         println!(
             "{:>10}  {:>6}  {:<14} {:<8} {:>5} {:>10} {:>8} {:>9}  LAG",
@@ -373,6 +424,20 @@ mod tests {
         assert_eq!(line.best.range_words(), "3072-4095");
         assert_eq!((&lines[1].leader, lines[1].best.term), (&None, 0));
     }
+    #[test]
+    fn a_partition_is_late_when_the_same_revision_waits_for_it_at_two_looks() {
+        let held = |partition, settled, newest| {
+            let mut told = told("a1", None, 1, false, 1, 1);
+            told.keyspaces[0].held_back = Some(HeldBack { partition, settled, newest });
+            held_back([("a", &told)].into_iter())
+        };
+        let is_late = |before, now| still_held_back(&before, now)[&1].contains_key("a");
+        assert!(is_late(held(3, 7, 8), held(3, 7, 90)));
+        assert!(!is_late(held(3, 7, 8), held(3, 8, 90)), "it went on");
+        assert!(!is_late(held(4, 7, 8), held(3, 7, 90)), "another one");
+        assert!(!is_late(AllHeldBack::new(), held(3, 7, 90)), "only now");
+    }
+
     #[test]
     fn a_partition_that_is_being_split_names_its_child() {
         let mut partition = told("a1", None, 1, false, 1, 1).keyspaces.remove(0).partitions.remove(0);

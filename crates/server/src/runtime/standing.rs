@@ -1,6 +1,6 @@
 //! How things stand on this node, for `status`, `partitions`, metrics and health.
 
-use quorate_node::GroupStatus;
+use quorate_node::{GroupStatus, HeldBack};
 use quorate_types::{GroupId, KeyspaceId, KeyspaceMap, NodeId, Term};
 use std::collections::BTreeMap;
 
@@ -13,6 +13,8 @@ pub struct Standing {
     pub groups: Vec<GroupStatus>,
     /// The space that keyspaces with a quota take on this node.
     pub used_bytes: BTreeMap<KeyspaceId, u64>,
+    /// The partition that holds back a keyspace's readers and watches on this node, where one does.
+    pub held_back: BTreeMap<KeyspaceId, HeldBack>,
 }
 
 /// A keyspace as if it were one group, which is what etcd's API can say.

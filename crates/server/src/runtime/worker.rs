@@ -206,8 +206,10 @@ impl Worker {
                 let used =
                     self.host.maps().filter_map(|map| Some((map.id, self.host.keyspace_bytes(map.id)?)));
                 let used_bytes = used.collect();
+                let held_back =
+                    self.host.maps().filter_map(|map| Some((map.id, self.host.held_back(map.id)?))).collect();
                 // Whoever asked may have stopped waiting.
-                let _ = answer.send(Standing { maps, groups: self.host.status(), used_bytes });
+                let _ = answer.send(Standing { maps, groups: self.host.status(), used_bytes, held_back });
             }
             Input::HandOver(done) => {
                 if self.host.hand_over() {

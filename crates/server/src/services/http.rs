@@ -148,9 +148,13 @@ async fn partitions(State(context): State<Context>) -> Response {
             }
             told
         });
+        let held_back = standing.held_back.get(&map.id).map(
+            |held| json!({"partition": held.partition.0, "settled": held.settled.0, "newest": held.newest.0}),
+        );
         json!({
             "keyspace": map.id.0,
             "name": map.name,
+            "held_back": held_back,
             "revision": context.gateway.reader(map.id).map_or(0, |reader| reader.revision().0),
             "rules": rules_json(&map.rules),
             "partitions": partitions.collect::<Vec<_>>(),
