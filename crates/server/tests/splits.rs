@@ -179,7 +179,10 @@ async fn one_partition_becomes_eight_under_load_and_kills_and_nothing_is_lost() 
 /// Also from the first split on, when the sequencer begins to count.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_faults_splits_leave_no_gap_in_the_revisions() {
-    let mut cluster = Cluster::started(1).await;
+    let mut cluster = Cluster::new(1);
+    cluster.nodes[0].settings.insert("--partitions", "1".into());
+    cluster.nodes[0].start();
+    cluster.ready().await;
     let client = cluster.client();
     let watcher = Watcher::start(&client).await;
     let load = Load::start(&client);
@@ -206,6 +209,8 @@ async fn without_faults_splits_leave_no_gap_in_the_revisions() {
     assert_eq!(cluster.client().prefix(load::PREFIX).await.1, before);
     let shown = partitions(&cluster.nodes[0]).unwrap();
     assert_eq!(shown.len(), 9, "{shown:?}");
+    let log = cluster.nodes[0].log();
+    assert!(!log.contains("not what this cluster was made with"), "it was made with one partition: {log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -306,7 +306,8 @@ impl Worker {
         let Some(map) = self.host.maps().find(|map| map.id == keyspace) else { return };
         if keyspace == KeyspaceId::DEFAULT {
             let wished = std::mem::take(&mut self.outlets.wished);
-            let has_partitions = map.partitions.len();
+            // Those that were split off came later.
+            let has_partitions = map.partitions.iter().filter(|partition| partition.origin.is_none()).count();
             if wished.partitions.is_some_and(|wished| wished as usize != has_partitions)
                 || wished.rules.is_some_and(|wished| wished != map.rules)
             {
