@@ -10,7 +10,7 @@ fn nothing_is_wrong_over_any_number_of_partitions() {
     let mut decided = 0;
     let mut inherited = 0;
     for partitions in [1, 2, 3, 4, 16] {
-        for seed in 0..5 {
+        for seed in 0..6 {
             let Summary { transactions, .. } = run(seed, partitions).unwrap();
             decided += transactions.decided;
             inherited += transactions.inherited;
