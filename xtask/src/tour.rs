@@ -33,19 +33,23 @@ pub(crate) fn run(quorate: &Path) -> Result<Tour, String> {
     let _ = std::fs::remove_dir_all(&work);
     std::fs::create_dir_all(&work).map_err(|error| format!("cannot make {WORK}: {error}"))?;
     let expected = session("etcd", Servers::start(&etcd, "etcd", 1, 1)?, &etcdctl)?;
-    for (nodes, partitions) in [(1, 1), (3, 1), (1, 16), (3, 16)] {
-        let name = format!("quorate-{nodes}-{partitions}");
-        let printed = session(&name, Servers::start(quorate, &name, nodes, partitions)?, &etcdctl)?;
+    // Nodes, partitions, and splits of the largest one before the session begins.
+    for (nodes, partitions, splits) in [(1, 1, 0), (3, 1, 0), (1, 16, 0), (3, 16, 0), (3, 1, 3)] {
+        let name = format!("quorate-{nodes}-{partitions}-{splits}");
+        let servers = Servers::start(quorate, &name, nodes, partitions)?;
+        servers.wait(&etcdctl)?;
+        for _ in 0..splits {
+            servers.split(quorate)?;
+        }
+        let printed = session(&name, servers, &etcdctl)?;
+        let what = format!("{nodes} node(s) and {partitions} partition(s), split {splits} times");
         if let Some((line, theirs, ours)) = first_difference(&expected, &printed) {
             return Err(format!(
-                "etcdctl says something else to {nodes} node(s) of quorate with {partitions} partition(s), first in line {line}:\n  etcd:    {theirs}\n  \
-                 quorate: {ours}\nall of it: diff {WORK}/etcd.txt {WORK}/{name}.txt"
+                "etcdctl says something else to quorate with {what}, first in line {line}:\n  etcd:    {theirs}\n  quorate: {ours}\nall of \
+                 it: diff {WORK}/etcd.txt {WORK}/{name}.txt"
             ));
         }
-        println!(
-            "{} lines equal with {nodes} node(s) and {partitions} partition(s)",
-            expected.lines().count()
-        );
+        println!("{} lines equal with {what}", expected.lines().count());
     }
     Ok(Tour::Equal)
 }
@@ -156,6 +160,18 @@ impl Servers {
             }
         }
         Ok(())
+    }
+    /// Makes two partitions of quorate's largest.
+    fn split(&self, quorate: &Path) -> Result<(), String> {
+        let output = Command::new(quorate)
+            .args(["--endpoints", &self.endpoints.join(","), "partitions", "split"])
+            .output()
+            .map_err(|error| format!("cannot run {}: {error}", quorate.display()))?;
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(format!("partitions split: {}", String::from_utf8_lossy(&output.stderr)))
+        }
     }
 }
 
