@@ -112,6 +112,16 @@ impl Cluster {
         Ok(channels)
     }
 
+    /// The same, the leader's first: whoever is alone then is not slower or faster by the luck of an election.
+    pub(crate) async fn connect_leader_first(&self, count: usize) -> Result<Vec<Channel>, Failure> {
+        let leader = self.leader().await?;
+        let mut channels = Vec::with_capacity(count);
+        for endpoint in self.endpoints.iter().cycle().skip(leader).take(count) {
+            channels.push(Endpoint::from_shared(endpoint.clone())?.tcp_nodelay(true).connect().await?);
+        }
+        Ok(channels)
+    }
+
     /// The node that says of itself that it leads.
     pub(crate) async fn leader(&self) -> Result<usize, Failure> {
         for (node, channel) in self.connect(self.endpoints.len()).await?.into_iter().enumerate() {

@@ -33,7 +33,7 @@ pub(crate) async fn run(
     keys: &Keys,
     duration: Duration,
 ) -> Result<Outcome, Failure> {
-    let channels = cluster.connect(cluster.endpoints().len() * CONNECTIONS_PER_NODE).await?;
+    let channels = cluster.connect_leader_first(cluster.endpoints().len() * CONNECTIONS_PER_NODE).await?;
     if kind == Kind::Get {
         fill(&channels, keys).await?;
     }

@@ -32,7 +32,7 @@ pub(crate) async fn run(
     directories: u64,
     duration: Duration,
 ) -> Result<Outcome, Failure> {
-    let channels = cluster.connect(cluster.endpoints().len() * CONNECTIONS_PER_NODE).await?;
+    let channels = cluster.connect_leader_first(cluster.endpoints().len() * CONNECTIONS_PER_NODE).await?;
     let pids = cluster.pids();
     let origin = Instant::now();
     // A write of an earlier measurement may still be under way.
