@@ -6,7 +6,7 @@ mod cluster;
 
 use cluster::{Cluster, Outcome, get, put};
 use quorate_node::{Order, Refused, Ticket};
-use quorate_types::request::{PutLease, PutRequest, RangeRequest};
+use quorate_types::request::{DeleteRequest, PutLease, PutRequest, RangeRequest};
 use quorate_types::{
     Answer, Bytes, GroupId, KeyRange, KeyspaceId, LeaseId, PartitionId, Rejection, Request, Revision,
     SlotSet, SplitError,
@@ -370,4 +370,42 @@ fn a_node_that_is_alone_opens_its_partitions_again_after_a_crash() {
             assert_eq!(cluster.read_all(0), model, "seed {seed}, {} partitions", partitions + 1);
         }
     }
+}
+
+fn delete(key: String) -> Request {
+    Request::DeleteRange(DeleteRequest { range: KeyRange::Single(key.into()), previous: false })
+}
+
+#[test]
+fn while_space_is_short_what_makes_room_gets_its_revisions() {
+    let mut cluster = Cluster::new(21);
+    let id = cluster.create("orders", 2, None).unwrap();
+    for number in 0..450 {
+        cluster.put(id, &key(number), 10).unwrap();
+    }
+    (0..3).for_each(|at| cluster.host(at).set_no_space(true));
+    assert_eq!(cluster.put(id, &key(0), 10), Err(Rejection::NoSpace));
+    for number in 0..115 {
+        cluster.request(0, id, delete(key(number))).unwrap();
+    }
+    (0..3).for_each(|at| cluster.host(at).set_no_space(false));
+    cluster.seconds(5);
+    for number in 0..800 {
+        cluster.put(id, &key(number), 10).unwrap_or_else(|cause| panic!("{number}: {cause:?}"));
+    }
+}
+
+#[test]
+fn a_split_comes_to_its_end_while_space_is_short() {
+    let mut cluster = Cluster::new(22);
+    let mut model = Model::new();
+    for number in 0..40 {
+        cluster.write(0, &mut model, key(number), text(number)).unwrap();
+    }
+    cluster.split(None).unwrap();
+    (0..3).for_each(|at| cluster.host(at).set_no_space(true));
+    for number in 0..40 {
+        cluster.request(0, KEYSPACE, delete(key(number))).unwrap();
+    }
+    cluster.assert_settled(2);
 }

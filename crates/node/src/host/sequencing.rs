@@ -141,11 +141,17 @@ impl<E: Engine> Host<E> {
                 .groups
                 .get(&GroupId::META)
                 .is_some_and(|meta| meta.is_serving && meta.raft.can_propose().is_ok());
+            let mut is_asked = false;
             if can_propose {
                 let (received, deadline) = (self.now, self.now.after(self.options.request_ticks_max));
                 let work = Work { origin: Origin::Own, request: Request::Put(put), received, deadline };
+                let last = |host: &Self| host.groups.get(&GroupId::META).map(|meta| meta.raft.last());
+                let before = last(self);
                 self.serve(GroupId::META, work)?;
-            } else if let Some(sequencer) = &mut self.sequencer {
+                // It may have been refused, with so much else in flight.
+                is_asked = last(self) != before;
+            }
+            if let Some(sequencer) = self.sequencer.as_mut().filter(|_| !is_asked) {
                 sequencer.mark_failed(keyspace);
             }
         }

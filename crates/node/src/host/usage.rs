@@ -56,8 +56,12 @@ impl<E: Engine> Host<E> {
         self.usages.get(&id).map(|usage| usage.bytes)
     }
 
-    /// Whether writes to the keyspace are refused by leaders on this node.
+    /// Whether writes to the keyspace are refused by leaders on this node. Never to the system's, which are few and small: without
+    /// marks and maps nothing could be deleted either.
     pub(super) fn is_refusing(&self, id: KeyspaceId) -> bool {
+        if id == KeyspaceId::SYSTEM {
+            return false;
+        }
         self.space.is_refusing || self.usages.get(&id).is_some_and(Usage::is_over)
     }
 
