@@ -275,6 +275,7 @@ impl<E: Engine> Host<E> {
             Then::Reading(reading, partition) => return self.on_read_applied(reading, partition),
             Then::Vote(txn, state) => self.vote(id, txn, *state),
             Then::Decided(keyspace, txn) => self.on_decided(keyspace, txn, true),
+            Then::Finished(txn) if group.partition().is_none_or(|here| here.is_prepared(txn)) => {}
             Then::Finished(txn) => {
                 self.tell(id.keyspace, txn.home, TxnMessage::Finished { id: txn, from: id.partition });
             }

@@ -31,8 +31,8 @@ use quorate_consensus::Consensus;
 use quorate_mvcc::engine::Engine;
 use quorate_partition::{Places, ReadError, Touched, transactions};
 use quorate_types::{
-    Answer, Effect, Fault, Footprint, GroupId, KeyspaceId, PartitionId, PreState, Rejection, Request,
-    Revision, Term, Tick, TxnId,
+    Answer, Effect, Fault, Footprint, GroupId, KeyspaceId, PartitionId, Position, PreState, Rejection,
+    Request, Revision, Term, Tick, TxnId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -584,10 +584,11 @@ impl<E: Engine> Host<E> {
             return Ok(());
         }
         if !partition.holds(txn) {
-            // Its end is in the log; whether it is applied decides whether it is owed any more.
+            // Its end is in the log; whether it is applied decides whether it is owed any more. Or a later leader prepared it, and this one
+            // does not know yet that it is deposed: what is not prepared behind a barrier is ended.
             if commits && !partition.is_prepared(txn) {
-                let done = TxnMessage::Finished { id: txn, from: id.partition };
-                self.tell(id.keyspace, txn.home, done);
+                let deadline = self.now.after(self.options.election_ticks_max);
+                return self.begin_barrier(id, Position::default(), deadline, Then::Finished(txn), None);
             }
             return Ok(());
         }
