@@ -9,6 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tonic::transport::{Channel, Endpoint};
 
+/// So long a new cluster may take to have a leader.
+const LEADER_WAIT: Duration = Duration::from_secs(10);
+
 /// Whose server.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum System {
@@ -114,7 +117,14 @@ impl Cluster {
 
     /// The same, the leader's first: whoever is alone then is not slower or faster by the luck of an election.
     pub(crate) async fn connect_leader_first(&self, count: usize) -> Result<Vec<Channel>, Failure> {
-        let leader = self.leader().await?;
+        let begun = Instant::now();
+        let leader = loop {
+            match self.leader().await {
+                Ok(leader) => break leader,
+                Err(failure) if begun.elapsed() > LEADER_WAIT => return Err(failure),
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        };
         let mut channels = Vec::with_capacity(count);
         for endpoint in self.endpoints.iter().cycle().skip(leader).take(count) {
             channels.push(Endpoint::from_shared(endpoint.clone())?.tcp_nodelay(true).connect().await?);

@@ -167,6 +167,8 @@ pub(crate) struct Group<E: Engine> {
     pub(crate) questions: Vec<Question>,
     /// Since when locks of other partitions' transactions are held, or when their end was last asked for.
     pub(crate) held_since: BTreeMap<TxnId, Tick>,
+    /// Other partitions' transactions that ended here, and when.
+    pub(crate) ended: BTreeMap<TxnId, Tick>,
     /// The newest entry proposed in this term.
     pub(crate) proposed: Position,
     /// Requests that wait for a leader.

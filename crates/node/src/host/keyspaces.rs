@@ -7,7 +7,7 @@ use crate::group::Group;
 use quorate_mvcc::Compactor;
 use quorate_mvcc::engine::Engine;
 use quorate_partition::{Publication, ReadError};
-use quorate_types::{Changes, Event, Fault, GroupId, KeyspaceId, Revision, SlotSet};
+use quorate_types::{Changes, Event, Fault, GroupId, KeyspaceId, PartitionId, Revision, SlotSet};
 use std::collections::BTreeMap;
 
 /// Bytes of changes kept for watchers until all before them are applied; past that watchers read them from the store.
@@ -345,7 +345,8 @@ impl<E: Engine> Host<E> {
     }
 
     pub(super) fn groups_of(&self, id: KeyspaceId) -> impl Iterator<Item = GroupId> + '_ {
-        self.groups.keys().copied().filter(move |group| group.keyspace == id)
+        let of_keyspace = |partition| GroupId { keyspace: id, partition: PartitionId(partition) };
+        self.groups.range(of_keyspace(0)..=of_keyspace(u32::MAX)).map(|(group, _)| *group)
     }
 }
 

@@ -301,6 +301,7 @@ impl<E: Engine> Host<E> {
             blocked: VecDeque::new(),
             questions: Vec::new(),
             held_since: BTreeMap::new(),
+            ended: BTreeMap::new(),
             proposed: Position::default(),
             waiting: VecDeque::new(),
             forwarded: BTreeMap::new(),

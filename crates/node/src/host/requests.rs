@@ -395,8 +395,14 @@ impl<E: Engine> Host<E> {
                 }
                 !is_late
             });
+            group.questions.retain(|question| question.deadline > now);
+            let keyspace = id.keyspace;
             group.blocked.retain(|blocked| {
-                let Blocked::Work(work) = blocked else { return true };
+                let work = match blocked {
+                    Blocked::Work(work) => work,
+                    Blocked::Home(txn, _) => return self.attempts.contains_key(&(keyspace, *txn)),
+                    Blocked::Prepare(_, _, until) => return now < *until,
+                };
                 let is_late = work.deadline <= now;
                 if is_late {
                     let then = Then::Reply(work.origin, (Revision(0), Answer::Compact));

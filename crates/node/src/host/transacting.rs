@@ -40,6 +40,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const ATTEMPT_TICKS: u64 = 25;
 /// So long locks are held before their holder asks how it ended, and between two such questions.
 const STATUS_TICKS: u64 = 25;
+/// So long a transaction that has ended is remembered, lest a late message begin it again.
+const ENDED_TICKS: u64 = 250;
 /// Between two repetitions of a decision.
 const TELL_TICKS: u64 = 10;
 
@@ -484,7 +486,8 @@ impl<E: Engine> Host<E> {
         let (now, is_closed) = (self.now, self.is_closed_to_transactions(id));
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         let State::Ready(partition) = &mut group.state else { return Ok(()) };
-        if partition.holds(txn) || partition.is_prepared(txn) {
+        // One that comes late must not begin again what is over.
+        if partition.holds(txn) || partition.is_prepared(txn) || group.ended.contains_key(&txn) {
             return Ok(());
         }
         let footprint = partition.with_keys_of_leases(footprint)?;
@@ -578,6 +581,7 @@ impl<E: Engine> Host<E> {
         group.blocked.retain(|blocked| !matches!(blocked, Blocked::Prepare(held, ..) if *held == txn));
         let State::Ready(partition) = &mut group.state else { return Ok(()) };
         let commits = effects.is_some();
+        group.ended.insert(txn, self.now);
         if partition.unlock(txn) {
             group.held_since.remove(&txn);
             self.rouse_blocked.insert(id);
@@ -688,6 +692,7 @@ impl<E: Engine> Host<E> {
         self.forgettable.remove(&home);
         if let Some(group) = self.groups.get_mut(&home) {
             group.held_since.clear();
+            group.ended.clear();
             let blocked = std::mem::take(&mut group.blocked);
             group.questions.clear();
             for blocked in blocked {
@@ -724,6 +729,7 @@ impl<E: Engine> Host<E> {
         }
         let mut asked = Vec::new();
         for (id, group) in &mut self.groups {
+            group.ended.retain(|_, at| now.since(*at) < ENDED_TICKS);
             for (txn, since) in &mut group.held_since {
                 if now.since(*since) >= STATUS_TICKS {
                     *since = now;
@@ -739,7 +745,11 @@ impl<E: Engine> Host<E> {
 
     fn forget(&mut self, home: GroupId, ids: Vec<TxnId>) {
         let Some(group) = self.groups.get_mut(&home) else { return };
-        if !group.is_serving || group.raft.can_propose().is_err() {
+        if !group.is_serving {
+            return;
+        }
+        if group.raft.can_propose().is_err() {
+            self.forgettable.entry(home).or_default().extend(ids);
             return;
         }
         let index = group.raft.last().index.next();
