@@ -48,6 +48,8 @@ struct Counter {
     asked: Option<Revision>,
     step: u64,
     partitions: BTreeMap<PartitionId, Registered>,
+    /// The node that all of so many partitions' leaders were last seen on, until one registers.
+    all_on: Option<(NodeId, usize)>,
     /// Given out, and not applied everywhere yet.
     outstanding: BTreeMap<Revision, Outstanding>,
 }
@@ -98,6 +100,7 @@ impl Sequencer {
             asked: None,
             step: STEP_MIN,
             partitions: BTreeMap::new(),
+            all_on: None,
             outstanding: BTreeMap::new(),
         });
     }
@@ -123,6 +126,7 @@ impl Sequencer {
         if before == Some(Registered { node, term }) {
             return Ok(());
         }
+        counter.all_on = None;
         counter.next = counter.next.max(newest.next());
         // What an earlier leader drew is applied by now, or never will be, here or in other partitions. An end that others have decided
         // comes later; what is prepared here says so by its floor.
@@ -197,19 +201,23 @@ impl Sequencer {
         }
     }
 
-    /// Everything up to here is applied on this node, if all partitions' leaders are on it.
+    /// Everything up to here is applied on this node, if all partitions' leaders are on it. A keyspace's partitions become more, never others.
     pub fn settled(
-        &self,
+        &mut self,
         keyspace: KeyspaceId,
         node: NodeId,
         partitions: &[PartitionId],
     ) -> Option<Revision> {
-        let counter = self.counters.get(&keyspace)?;
-        let are_here = partitions
-            .iter()
-            .all(|partition| counter.partitions.get(partition).is_some_and(|known| known.node == node));
+        let counter = self.counters.get_mut(&keyspace)?;
+        if counter.all_on != Some((node, partitions.len())) {
+            let is_here = |known: &Registered| known.node == node;
+            if !partitions.iter().all(|partition| counter.partitions.get(partition).is_some_and(is_here)) {
+                return None;
+            }
+            counter.all_on = Some((node, partitions.len()));
+        }
         let first = counter.outstanding.keys().next();
-        are_here.then(|| first.map_or(counter.next, |first| *first).previous())
+        Some(first.map_or(counter.next, |first| *first).previous())
     }
 
     /// The first of these partitions whose leader is not on this node and registered: until it is, nothing is settled.
@@ -307,20 +315,20 @@ mod tests {
         assert_eq!((draw(0), draw(1), draw(0)), (Revision(2), Revision(3), Revision(4)));
         let both = [(PartitionId(0), Term(1)), (PartitionId(1), Term(1))];
         assert_eq!(sequencer.draw(group(0), &both), Ok(Revision(5)));
-        let settled = |sequencer: &Sequencer| sequencer.settled(KEYSPACE, NodeId(1), &all).unwrap().0;
-        assert_eq!(settled(&sequencer), 1);
+        let settled = |sequencer: &mut Sequencer| sequencer.settled(KEYSPACE, NodeId(1), &all).unwrap().0;
+        assert_eq!(settled(&mut sequencer), 1);
         sequencer.applied(group(1), Revision(3));
-        assert_eq!(settled(&sequencer), 1);
+        assert_eq!(settled(&mut sequencer), 1);
         sequencer.applied(group(0), Revision(2));
-        assert_eq!(settled(&sequencer), 3);
+        assert_eq!(settled(&mut sequencer), 3);
         sequencer.applied(group(0), Revision(4));
         sequencer.applied(group(0), Revision(5));
-        assert_eq!(settled(&sequencer), 4, "the other part of 5 is missing");
+        assert_eq!(settled(&mut sequencer), 4, "the other part of 5 is missing");
         assert_eq!(sequencer.first_outstanding(KEYSPACE), Some((Revision(5), PartitionId(0))), "its home");
         sequencer.decided(group(0), Revision(5));
         assert_eq!(sequencer.first_outstanding(KEYSPACE), Some((Revision(5), PartitionId(1))));
         sequencer.applied(group(1), Revision(5));
-        assert_eq!(settled(&sequencer), 5);
+        assert_eq!(settled(&mut sequencer), 5);
         assert_eq!(sequencer.first_outstanding(KEYSPACE), None);
         assert_eq!(sequencer.settled(KEYSPACE, NodeId(2), &all), None);
         assert_eq!(sequencer.missing(KEYSPACE, NodeId(1), &all), None);
@@ -338,10 +346,10 @@ mod tests {
         sequencer.decided(group(0), Revision(2));
         sequencer.applied(group(0), Revision(2));
         sequencer.register(group(0), NodeId(1), Term(2), Revision(2)).unwrap();
-        let settled = |sequencer: &Sequencer| sequencer.settled(KEYSPACE, NodeId(1), &all).unwrap().0;
-        assert_eq!(settled(&sequencer), 1, "the other part of 2 will come");
+        let settled = |sequencer: &mut Sequencer| sequencer.settled(KEYSPACE, NodeId(1), &all).unwrap().0;
+        assert_eq!(settled(&mut sequencer), 1, "the other part of 2 will come");
         sequencer.applied(group(1), Revision(2));
-        assert_eq!(settled(&sequencer), 3);
+        assert_eq!(settled(&mut sequencer), 3);
     }
 
     #[test]

@@ -89,6 +89,8 @@ pub struct Host<E: Engine> {
     raise_marks_next: bool,
     /// Keyspaces of which more may be applied everywhere than was known.
     wants_settled: BTreeSet<KeyspaceId>,
+    /// Partitions led here that had prepared transactions when their leaders began, which may not have ended.
+    inheriting: BTreeSet<GroupId>,
     /// Keyspaces for which that is being asked.
     settling: BTreeSet<KeyspaceId>,
     /// Reads over partitions under way.
@@ -171,6 +173,7 @@ impl<E: Engine> Host<E> {
             sequencer: None,
             raise_marks_next: false,
             wants_settled: BTreeSet::new(),
+            inheriting: BTreeSet::new(),
             settling: BTreeSet::new(),
             readings: BTreeMap::new(),
             attempts: BTreeMap::new(),
@@ -874,7 +877,8 @@ impl<E: Engine> Host<E> {
         if id == GroupId::META {
             self.begin_sequencer()?;
         } else {
-            self.arrange_sequencing()?;
+            self.note_inherited(id);
+            self.arrange(id)?;
             self.owe_all(id);
             self.inherit(id);
             self.tick_splits()?;

@@ -29,6 +29,8 @@ use quorate_types::{
 
 /// How often a leader that cannot draw tries to change that, in ticks.
 const ARRANGE_TICKS: u64 = 5;
+/// How often a sequencer looks whether it is on the wrong node, in ticks.
+const HAND_OVER_TICKS: u64 = 25;
 /// Where the high-water marks are kept in the system keyspace, each under its keyspace's number.
 pub(super) const MARKS: &[u8] = b"sequence/";
 
@@ -193,6 +195,12 @@ impl<E: Engine> Host<E> {
     pub(super) fn tick_sequencing(&mut self) -> Result<(), Fault> {
         if self.now.0.is_multiple_of(ARRANGE_TICKS) {
             self.arrange_sequencing()?;
+            for id in self.inheriting.clone() {
+                self.note_inherited(id);
+            }
+        }
+        if self.sequencer.is_some() && self.now.0.is_multiple_of(HAND_OVER_TICKS) {
+            self.hand_over_sequencer();
         }
         Ok(())
     }
@@ -201,39 +209,57 @@ impl<E: Engine> Host<E> {
         if self.raise_marks_next || self.sequencer.is_some() {
             self.raise_marks()?;
         }
-        let Some(meta) = self.groups.get(&GroupId::META) else { return Ok(()) };
-        let (epoch, leader) = (meta.term, meta.leader);
-        let is_here = self.sequencer.is_some();
-        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
-        for id in ids {
-            let is_sequenced = self.is_sequenced(id.keyspace);
-            // A partition is split where the sequencer is.
-            if !is_sequenced && self.wanted_split(id).is_none() {
-                continue;
-            }
-            let Some(group) = self.groups.get_mut(&id) else { continue };
-            if !group.is_serving {
-                continue;
-            }
-            if is_here {
-                if is_sequenced && group.registered != Some(epoch) && group.registering != Some(epoch) {
-                    group.registering = Some(epoch);
-                    // What this leader has in its log has revisions of an earlier sequencer, of which this one does not know that they
-                    // are given out: it is applied first, or what is settled would leave it behind.
-                    let after = group.proposed;
-                    let deadline = self.now.after(self.options.election_ticks_max);
-                    self.begin_barrier(id, after, deadline, Then::Register(id, epoch), None)?;
-                }
-            } else if let Some(leader) = leader
-                && leader != self.options.id
-                && group.voters.contains(&leader)
-                && group.raft.can_propose().is_ok()
-            {
-                group.raft.transfer(Some(leader));
-                self.dirty.insert(id);
-            }
+        let serving = self.groups.iter().filter(|(_, group)| group.is_serving);
+        for id in serving.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.arrange(id)?;
         }
         Ok(())
+    }
+
+    /// Brings a partition's leader and the sequencer together.
+    pub(super) fn arrange(&mut self, id: GroupId) -> Result<(), Fault> {
+        let is_sequenced = self.is_sequenced(id.keyspace);
+        // A partition is split where the sequencer is.
+        if !is_sequenced && self.wanted_split(id).is_none() {
+            return Ok(());
+        }
+        let Some(meta) = self.groups.get(&GroupId::META) else { return Ok(()) };
+        let (epoch, leader) = (meta.term, meta.leader);
+        let Some(group) = self.groups.get_mut(&id).filter(|group| group.is_serving) else { return Ok(()) };
+        if self.sequencer.is_some() {
+            if is_sequenced && group.registered != Some(epoch) && group.registering != Some(epoch) {
+                group.registering = Some(epoch);
+                // What this leader has in its log has revisions of an earlier sequencer, of which this one does not know that they
+                // are given out: it is applied first, or what is settled would leave it behind.
+                let after = group.proposed;
+                let deadline = self.now.after(self.options.election_ticks_max);
+                self.begin_barrier(id, after, deadline, Then::Register(id, epoch), None)?;
+            }
+        } else if let Some(leader) = leader
+            && leader != self.options.id
+            && group.voters.contains(&leader)
+            && group.raft.can_propose().is_ok()
+        {
+            group.raft.transfer(Some(leader));
+            self.dirty.insert(id);
+        }
+        Ok(())
+    }
+
+    /// A partition whose state is being replaced here cannot be led here, and so would answer nothing for as long as the meta group is: the
+    /// meta group goes to the partition's leader.
+    fn hand_over_sequencer(&mut self) {
+        let missing = self.groups.iter().filter(|(id, group)| {
+            id.keyspace != KeyspaceId::SYSTEM && group.partition().is_none() && self.is_sequenced(id.keyspace)
+        });
+        let leaders =
+            missing.filter_map(|(_, group)| group.leader.filter(|leader| *leader != self.options.id));
+        let Some(leader) = leaders.min() else { return };
+        let Some(meta) = self.groups.get_mut(&GroupId::META) else { return };
+        if meta.is_serving && meta.raft.can_propose().is_ok() {
+            meta.raft.transfer(Some(leader));
+            self.dirty.insert(GroupId::META);
+        }
     }
 
     /// The group's leadership was shown by a barrier begun in this epoch.
@@ -252,15 +278,17 @@ impl<E: Engine> Host<E> {
         if (knowing + 1) * 2 <= group.voters.len() {
             return;
         }
-        if sequencer.register(id, self.options.id, group.term, partition.newest()).is_ok() {
+        let term = group.term;
+        if sequencer.register(id, self.options.id, term, partition.newest()).is_ok() {
             group.registered = Some(epoch);
             group.acks.clear();
             if let Some(partition) = group.partition_mut() {
                 partition.inherit();
             }
+            self.note_inherited(id);
             self.rouse_waiting.insert(id);
             self.wants_settled.insert(id.keyspace);
-            self.out.notices.push(Notice::Registered { group: id, term: group.term, epoch });
+            self.out.notices.push(Notice::Registered { group: id, term, epoch });
         }
     }
 
@@ -372,22 +400,38 @@ impl<E: Engine> Host<E> {
     /// Moves on what is known to be applied of all partitions.
     pub(super) fn settle(&mut self) -> Result<(), Fault> {
         for keyspace in std::mem::take(&mut self.wants_settled) {
-            let partitions = self.router.partitions(keyspace).to_vec();
-            let floor = partitions.iter().filter_map(|partition| {
-                let group = self.groups.get(&GroupId { keyspace, partition: *partition })?;
-                group.partition()?.inherited_floor()
-            });
-            let floor = floor.min();
-            let Some(sequencer) = &self.sequencer else {
+            let Some(sequencer) = &mut self.sequencer else {
                 self.settle_contiguous(keyspace)?;
                 continue;
             };
-            if let Some(settled) = sequencer.settled(keyspace, self.options.id, &partitions) {
-                let settled = floor.map_or(settled, |floor| settled.min(floor));
-                self.settled_at(keyspace, settled)?;
+            let partitions = self.router.partitions(keyspace);
+            if let Some(settled) = sequencer.settled(keyspace, self.options.id, partitions) {
+                let floor = self.inherited_floor(keyspace).map(|(floor, _)| floor);
+                self.settled_at(keyspace, floor.map_or(settled, |floor| settled.min(floor)))?;
             }
         }
         Ok(())
+    }
+
+    /// The lowest floor of the transactions that a partition's leader here found prepared when it registered, and whose end has not come;
+    /// and that partition.
+    fn inherited_floor(&self, keyspace: KeyspaceId) -> Option<(Revision, PartitionId)> {
+        let of_keyspace = self.inheriting.iter().filter(|id| id.keyspace == keyspace);
+        let floors = of_keyspace.filter_map(|id| Some((self.floor_inherited_by(*id)?, id.partition)));
+        floors.min()
+    }
+
+    fn floor_inherited_by(&self, id: GroupId) -> Option<Revision> {
+        self.groups.get(&id)?.partition()?.inherited_floor()
+    }
+
+    /// Notes whether what is settled waits for what this partition's leader inherited.
+    pub(super) fn note_inherited(&mut self, id: GroupId) {
+        if self.floor_inherited_by(id).is_some() {
+            self.inheriting.insert(id);
+        } else {
+            self.inheriting.remove(&id);
+        }
     }
 
     /// Why readers that ask no leader and watches of a keyspace of several partitions see less on this node than is known to be given out: the one
@@ -407,11 +451,8 @@ impl<E: Engine> Host<E> {
         if let Some(partition) = sequencer.missing(keyspace, self.options.id, partitions) {
             return Some(HeldBack { partition, settled, newest });
         }
-        let floors = partitions.iter().filter_map(|partition| {
-            let group = self.groups.get(&GroupId { keyspace, partition: *partition })?;
-            Some((group.partition()?.inherited_floor()?.next(), *partition))
-        });
-        let (_, partition) = floors.chain(sequencer.first_outstanding(keyspace)).min()?;
+        let inherited = self.inherited_floor(keyspace).map(|(floor, partition)| (floor.next(), partition));
+        let (_, partition) = inherited.into_iter().chain(sequencer.first_outstanding(keyspace)).min()?;
         Some(HeldBack { partition, settled, newest })
     }
 }

@@ -4,7 +4,9 @@
 
 use quorate_mvcc::engine::Engine;
 use quorate_node::administration::Step;
-use quorate_node::{Administration, Grant, Host, NewKeyspace, Options, Order, Refused, Standing, Ticket};
+use quorate_node::{
+    Administration, Grant, Host, NewKeyspace, Options, Order, PeerMessage, Refused, Standing, Ticket,
+};
 use quorate_storage::disk::MemoryDisk;
 use quorate_storage::memory::MemoryEngine;
 use quorate_storage::wal::{Wal, WalOptions};
@@ -38,6 +40,8 @@ pub(crate) struct Cluster {
     pub(crate) grants: BTreeMap<Ticket, Result<Grant, Rejection>>,
     /// Nodes that nothing comes from or goes to.
     pub(crate) cut: Vec<usize>,
+    /// Messages that never arrive.
+    pub(crate) loses: fn(&PeerMessage) -> bool,
     /// Of Xorshift, for what crashes keep.
     pub(crate) random: u64,
     /// Whether flushes are carried out.
@@ -62,6 +66,7 @@ impl Cluster {
             answers: BTreeMap::new(),
             grants: BTreeMap::new(),
             cut: Vec::new(),
+            loses: |_| false,
             next_ticket: 0,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             flushes: true,
@@ -151,7 +156,7 @@ impl Cluster {
             }
             for (from, to, message) in sent {
                 let is_cut = [from, to].iter().any(|id| self.cut.contains(&(id.0 as usize - 1)));
-                if is_cut {
+                if is_cut || (self.loses)(&message) {
                     continue;
                 }
                 if let Some(running) = &mut self.nodes[to.0 as usize - 1].running {
