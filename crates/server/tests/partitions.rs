@@ -5,7 +5,10 @@
 
 mod support;
 
+use quorate_api::pb;
+use std::collections::BTreeMap;
 use support::bank::{self, Bank};
+use support::client::prefix_end;
 use support::load::{self, Load, Watcher};
 use support::{Cluster, run, until};
 
@@ -86,6 +89,44 @@ async fn without_faults_revisions_of_16_partitions_have_no_gaps() {
     assert_eq!(after.1, before.1, "after a new start");
     // Another sequencer begins behind all that its predecessor may have given out.
     assert!(after.0 >= before.0, "at revision {} after {}", after.0, before.0);
+}
+
+/// As clients page: the first answer names the revision that the others are asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_over_16_partitions_are_of_one_revision_while_keys_change() {
+    const KEYS: usize = 200;
+    let cluster = started(3).await;
+    let client = cluster.client();
+    for number in 0..KEYS {
+        client.put(&format!("page/{:02}/{number:03}", number % 37), "before").await;
+    }
+    let (mut key, mut revision, mut seen) = (b"page/".to_vec(), 0, BTreeMap::new());
+    loop {
+        let request = pb::RangeRequest {
+            key: key.clone().into(),
+            range_end: prefix_end("page/").into(),
+            limit: 7,
+            revision,
+            ..Default::default()
+        };
+        let page = client.insist(request, |to, range| async move { to.kv().range(range).await }).await;
+        revision = if revision == 0 { page.header.unwrap().revision } else { revision };
+        assert_eq!(page.count as usize, KEYS - seen.len(), "as many as there are from here on");
+        for pair in &page.kvs {
+            assert!(pair.mod_revision <= revision && pair.value == "before", "{pair:?} at {revision}");
+            assert!(
+                seen.insert(pair.key.clone(), pair.mod_revision).is_none(),
+                "{pair:?} was on a page before"
+            );
+        }
+        let Some(last) = page.kvs.last().filter(|_| page.more) else { break };
+        key = [&last.key[..], b"\0"].concat();
+        // Something before, something behind, and something new.
+        for (directory, name) in [(0, 0), (36, 184 + seen.len()), (20, 900 + seen.len())] {
+            client.put(&format!("page/{directory:02}/{name:03}"), "after").await;
+        }
+    }
+    assert_eq!(seen.len(), KEYS);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
