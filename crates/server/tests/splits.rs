@@ -86,9 +86,20 @@ impl Holder {
     }
 }
 
+/// With one partition to begin with.
+async fn started(nodes: usize) -> Cluster {
+    let mut cluster = Cluster::new(nodes);
+    for node in &mut cluster.nodes {
+        node.settings.insert("--partitions", "1".into());
+        node.start();
+    }
+    cluster.ready().await;
+    cluster
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn one_partition_becomes_eight_under_load_and_kills_and_nothing_is_lost() {
-    let mut cluster = Cluster::started(3).await;
+    let mut cluster = started(3).await;
     let client = cluster.client();
     let watcher = Watcher::start(&client).await;
     let load = Load::start(&client);
@@ -215,7 +226,7 @@ async fn without_faults_splits_leave_no_gap_in_the_revisions() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn splits_that_cannot_be_are_refused_in_words() {
-    let cluster = Cluster::started(1).await;
+    let cluster = started(1).await;
     let node = &cluster.nodes[0];
     let (code, created) = said(node, &["keyspace", "create", "full", "--partitions", "1024"]);
     assert_eq!(code, Some(0), "{created}");
@@ -264,7 +275,7 @@ async fn splits_that_cannot_be_are_refused_in_words() {
 /// Of several orders for one partition at once the first is carried out, and the others find it being split, or split.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_partition_that_is_being_split_is_not_split_a_second_time() {
-    let cluster = Cluster::started(1).await;
+    let cluster = started(1).await;
     let node = &cluster.nodes[0];
     let (code, created) = said(node, &["keyspace", "create", "many", "--partitions", "64"]);
     assert_eq!(code, Some(0), "{created}");

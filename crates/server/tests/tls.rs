@@ -470,7 +470,8 @@ async fn clients_that_require_a_leader_are_told_when_there_is_none() {
     let channel = target.connect_patiently().await.unwrap();
     let mut kv = pb::kv_client::KvClient::new(channel.clone());
     let range = pb::RangeRequest { key: "key".into(), serializable: true, ..Default::default() };
-    kv.range(with_leader(range.clone())).await.unwrap();
+    // Of every partition, which the first put does not need.
+    until("all leaders", async || kv.clone().range(with_leader(range.clone())).await).await;
     let mut patient = watch(channel.clone(), false).await;
     let mut strict = watch(channel.clone(), true).await;
     let mut lease = pb::lease_client::LeaseClient::new(channel.clone());
