@@ -9,6 +9,7 @@
 //! * [`reader`]: a key, or a range of keys, as of a revision; the change feed.
 //! * [`compact`]: giving back the space of history that may be forgotten, in small steps.
 //! * [`hash`]: one number for the whole history, to compare replicas by.
+//! * [`sizes`]: how much history is in which slots.
 //!
 //! Invariants:
 //! * A row is written once and later only removed: what a key was at a revision never changes.
@@ -20,6 +21,8 @@ pub mod engine;
 pub mod hash;
 pub mod layout;
 pub mod reader;
+pub mod sizes;
 
 pub use compact::Compactor;
 pub use reader::{KeySpace, Page, Pairs};
+pub use sizes::Size;

@@ -14,13 +14,14 @@ use crate::view::Applied;
 use crate::watch::{History, HistoryError};
 use crate::writer::Writer;
 use quorate_mvcc::engine::{Engine, Read, Table};
-use quorate_mvcc::{KeySpace, Page, hash, layout};
+use quorate_mvcc::{KeySpace, Page, Size, hash, layout, sizes};
 use quorate_types::reply::{RangeAnswer, TxnAnswer};
 use quorate_types::request::{RangeRequest, TxnRequest};
 use quorate_types::revision::LocalRevisions;
 use quorate_types::{
-    Changes, Fault, GroupId, Key, KeyValue, KeyspaceId, Malformed, PartitionId, Rejection, Revision,
+    Changes, Fault, GroupId, Key, KeyValue, KeyspaceId, Malformed, PartitionId, Rejection, Revision, Slot,
 };
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Revisions in one page of history, as many as etcd sends a watcher that is behind.
@@ -122,6 +123,11 @@ impl<E: Engine> Reader<E> {
             let hash = hash::history(&snapshot, self.keyspace, None, through, compacted)?;
             return Ok(HashKv { hash, through, compacted, revision: newest });
         }
+    }
+
+    /// How much history this node's store holds of each slot that has any, at the moment. Takes as long as reading everything.
+    pub fn sizes(&self) -> Result<BTreeMap<Slot, Size>, Fault> {
+        sizes::by_slot(&self.engine.snapshot(), self.keyspace)
     }
 
     /// The newest compaction of the keyspace's partitions in a snapshot.

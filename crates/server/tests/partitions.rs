@@ -163,7 +163,21 @@ async fn partitions_are_shown_and_stay_as_they_were_made() {
             "50 directories are in all of 5 partitions: {shown}"
         );
         assert_eq!(partition["replicas"][&node.name]["lag"], 0, "{shown}");
+        assert!(partition["bytes"].is_null(), "counted without being asked to: {shown}");
     }
+    let (code, counted) = run(&["partitions", "--sizes", "--endpoints", &endpoint, "-o", "json"]);
+    assert_eq!(code, Some(0), "{counted}");
+    let counted = serde_json::from_str::<serde_json::Value>(&counted).unwrap();
+    let sizes: Vec<(u64, u64)> = counted["keyspaces"][1]["partitions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|partition| (partition["versions"].as_u64().unwrap(), partition["bytes"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(sizes.iter().map(|(versions, _)| versions).sum::<u64>(), 50, "{counted}");
+    assert!(sizes.iter().all(|(versions, bytes)| *bytes > versions * 20), "{counted}");
+    let (code, table) = run(&["partitions", "list", "--sizes", "--endpoints", &endpoint]);
+    assert!(code == Some(0) && table.contains("VERSIONS"), "{table}");
     let (code, table) = run(&["partitions", "--endpoints", &endpoint]);
     assert_eq!(code, Some(0), "{table}");
     for word in ["keyspace 1, default: 5 partitions", "pin app/", "spread jobs/:4", "PARTITION"] {

@@ -7,12 +7,15 @@ use quorate_types::KeyspaceId;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 use tonic::codegen::http::{Method, StatusCode};
 use tonic::transport::Channel;
 
 /// Between the two looks that a rate is told by.
 const RATE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is said that a node still counts.
+const COUNTING_TOLD: Duration = Duration::from_secs(2);
 
 /// Each partition's slots, leader, lag and pace, from all nodes; splitting one
 #[derive(Args, Debug)]
@@ -22,10 +25,14 @@ const RATE_INTERVAL: Duration = Duration::from_secs(1);
 Examples:
   quorate partitions
   quorate --keyspace orders partitions -o json
+  quorate partitions --sizes
   quorate partitions split
   quorate --keyspace orders partitions split 3"
 )]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Partitions {
+    #[command(flatten)]
+    shown: Shown,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -33,15 +40,24 @@ pub struct Partitions {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Each partition's slots, leader, lag and pace, from all nodes
-    List,
+    List(Shown),
     Split(Split),
+}
+
+#[derive(Args, Debug)]
+struct Shown {
+    /// Show also how many versions of keys each partition holds and how many bytes those are, history included, before they are
+    /// packed. One node counts, which reads all that it has
+    #[arg(long)]
+    sizes: bool,
 }
 
 impl Partitions {
     /// Carries it out.
     pub async fn run(self, target: &Target) -> Result<(), CliError> {
         match self.command {
-            None | Some(Command::List) => list(target).await,
+            None => list(target, &self.shown).await,
+            Some(Command::List(shown)) => list(target, &shown).await,
             Some(Command::Split(split)) => split.run(target).await,
         }
     }
@@ -85,6 +101,9 @@ pub(super) struct Partition {
     log_bytes: u64,
     #[serde(default)]
     sleeps: bool,
+    /// Where sizes were asked for.
+    versions: Option<u64>,
+    bytes: Option<u64>,
 }
 
 /// The partition that the next revision of its keyspace waits for on the node.
@@ -149,18 +168,19 @@ async fn ask(target: &Target, endpoint: &str) -> Result<Told, String> {
 
 /// What a node says of all partitions.
 pub(super) async fn ask_by(channel: Channel) -> Result<Told, String> {
-    let (status, answer) = http_call(channel, Method::GET, "/partitions", Vec::new()).await?;
+    ask_at(channel, "/partitions").await
+}
+
+async fn ask_at(channel: Channel, path: &str) -> Result<Told, String> {
+    let (status, answer) = http_call(channel, Method::GET, path, Vec::new()).await?;
     if status != StatusCode::OK {
-        return Err(format!(
-            "it answers {status} for /partitions: {}",
-            answer["reason"].as_str().unwrap_or("?")
-        ));
+        return Err(format!("it answers {status} for {path}: {}", answer["reason"].as_str().unwrap_or("?")));
     }
     serde_json::from_value(answer).map_err(|error| format!("its answer makes no sense: {error}"))
 }
 
 /// Slots, leaders, lag and pace of every partition. Fails when a node does not answer.
-async fn list(target: &Target) -> Result<(), CliError> {
+async fn list(target: &Target, shown: &Shown) -> Result<(), CliError> {
     let mut nodes = Vec::new();
     let mut problems = Vec::new();
     let endpoints = status::endpoints(target).await?;
@@ -202,15 +222,59 @@ async fn list(target: &Target) -> Result<(), CliError> {
         let more = line.best.committed.saturating_sub(before.get(&key).copied().unwrap_or(0));
         line.rate = more as f64 / seconds;
     }
+    let mut uncounted = None;
+    if shown.sizes {
+        let node = nodes.iter().map(|(name, endpoint, ..)| (name.as_str(), endpoint.as_str())).next();
+        if let Some((name, endpoint)) = node {
+            match sizes(target, name, endpoint).await {
+                Ok(sizes) => {
+                    for line in &mut lines {
+                        let size = sizes.get(&(line.keyspace, line.best.partition));
+                        (line.best.versions, line.best.bytes) = size.copied().unwrap_or_default();
+                    }
+                }
+                Err(problem) => uncounted = Some(format!("{name} does not count: {problem}")),
+            }
+        }
+    }
     if target.is_json() {
         print_json(&told, &lines, &held, &problems);
     } else {
         print_table(&told, &lines, &held, &problems);
     }
-    match problems.len() {
-        0 => Ok(()),
-        down => Err(CliError::Usage(format!("{down} of {members} nodes did not answer"))),
+    match (problems.len(), uncounted) {
+        (0, None) => Ok(()),
+        (0, Some(problem)) => Err(CliError::Usage(problem)),
+        (down, _) => Err(CliError::Usage(format!("{down} of {members} nodes did not answer"))),
     }
+}
+
+/// How many versions each partition has, and their bytes.
+type Sizes = BTreeMap<(u32, u32), (Option<u64>, Option<u64>)>;
+
+/// Has a node count what each partition holds, however long that takes.
+async fn sizes(target: &Target, name: &str, endpoint: &str) -> Result<Sizes, String> {
+    let patient = Target { timeout: u64::from(u32::MAX), ..target.clone() };
+    let channel = patient.connect_to(endpoint).await.map_err(|error| error.to_string())?;
+    // What a name may be made of may stand in an address.
+    let keyspace = target.keyspace.as_ref().map(|name| format!("&keyspace={name}")).unwrap_or_default();
+    let path = format!("/partitions?sizes=true{keyspace}");
+    let mut counting = pin!(ask_at(channel, &path));
+    let begun = Instant::now();
+    let told = loop {
+        match tokio::time::timeout(COUNTING_TOLD, &mut counting).await {
+            Ok(told) => break told?,
+            Err(_) => eprintln!("{name} has been counting for {} s", begun.elapsed().as_secs()),
+        }
+    };
+    let keyspaces = told.keyspaces.into_iter();
+    let sizes = keyspaces.flat_map(|keyspace| {
+        let id = keyspace.keyspace;
+        let of =
+            move |partition: Partition| ((id, partition.partition), (partition.versions, partition.bytes));
+        keyspace.partitions.into_iter().map(of)
+    });
+    Ok(sizes.collect())
 }
 
 /// How many entries each partition of the default keyspace has, as one node knows.
@@ -324,6 +388,8 @@ fn print_json(told: &[(&str, &Told)], lines: &[Line], held: &AllHeldBack, proble
             "entries": line.best.committed,
             "entries_per_second": (line.rate * 10.0).round() / 10.0,
             "log_bytes": line.best.log_bytes,
+            "versions": line.best.versions,
+            "bytes": line.best.bytes,
             "sleeps": line.best.sleeps,
         });
         if let Some(serde_json::Value::Array(partitions)) = keyspace.get_mut("partitions") {
@@ -366,16 +432,32 @@ fn print_table(told: &[(&str, &Told)], lines: &[Line], held: &AllHeldBack, probl
             );
         }
         println!(
-            "{:>10}  {:>6}  {:<14} {:<8} {:>5} {:>10} {:>8} {:>9}  LAG",
-            "PARTITION", "SLOTS", "RANGES", "LEADER", "TERM", "ENTRIES", "PER S", "LOG"
+            "{:>10}  {:>6}  {:<14} {:<8} {:>5} {:>10} {:>8} {:>9}  {}LAG",
+            "PARTITION",
+            "SLOTS",
+            "RANGES",
+            "LEADER",
+            "TERM",
+            "ENTRIES",
+            "PER S",
+            "LOG",
+            if first.best.bytes.is_some() {
+                format!("{:>9} {:>9}  ", "VERSIONS", "BYTES")
+            } else {
+                String::new()
+            }
         );
         for line in of_keyspace {
             let lags: Vec<String> =
                 line.replicas.iter().map(|(node, (_, lag))| format!("{node} {lag}")).collect();
             let missing = line.members - line.replicas.len();
             let missing = if missing > 0 { format!(", {missing} unheard") } else { String::new() };
+            let size = match (line.best.versions, line.best.bytes) {
+                (Some(versions), Some(bytes)) => format!("{versions:>9} {:>9}  ", size_words(bytes)),
+                _ => String::new(),
+            };
             println!(
-                "{:>10}  {:>6}  {:<14} {:<8} {:>5} {:>10} {:>8.0} {:>9}  {}{missing}",
+                "{:>10}  {:>6}  {:<14} {:<8} {:>5} {:>10} {:>8.0} {:>9}  {size}{}{missing}",
                 line.best.number_words(),
                 line.best.slots,
                 line.best.range_words(),
@@ -383,7 +465,7 @@ fn print_table(told: &[(&str, &Told)], lines: &[Line], held: &AllHeldBack, probl
                 line.best.term,
                 line.best.committed,
                 line.rate,
-                status::size(i64::try_from(line.best.log_bytes).unwrap_or(i64::MAX)),
+                size_words(line.best.log_bytes),
                 lags.join(", "),
             );
         }
@@ -392,6 +474,10 @@ fn print_table(told: &[(&str, &Told)], lines: &[Line], held: &AllHeldBack, probl
     for (name, problem) in problems {
         println!("{name}: {problem}");
     }
+}
+
+fn size_words(bytes: u64) -> String {
+    status::size(i64::try_from(bytes).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -6,14 +6,20 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use quorate_api::version;
+use quorate_mvcc::Size;
 use quorate_mvcc::engine::Engine;
 use quorate_types::{GroupId, KeyspaceId, Rejection, Rule, Rules, SlotSet};
 use serde::Deserialize;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// A probe that waits longer has its answer.
 const PROBE_MAX: Duration = Duration::from_secs(3);
+
+/// Sizes are counted for one at a time: each reads everything.
+static COUNTING: Semaphore = Semaphore::const_new(1);
 
 /// The paths that are not gRPC.
 pub(super) fn router(context: Context) -> axum::Router {
@@ -118,11 +124,37 @@ pub(super) fn ranges_json(slots: &SlotSet) -> Vec<[u16; 2]> {
     slots.ranges().map(|range| [range.start, range.end - 1]).collect()
 }
 
+#[derive(Deserialize)]
+struct PartitionsQuery {
+    /// Count what each partition holds, which reads all of it.
+    #[serde(default)]
+    sizes: bool,
+    /// Of this keyspace only.
+    keyspace: Option<String>,
+}
+
 /// Every partition as this node knows it; `quorate partitions` puts the nodes' answers together.
-async fn partitions(State(context): State<Context>) -> Response {
+async fn partitions(State(context): State<Context>, Query(query): Query<PartitionsQuery>) -> Response {
+    let unavailable = |reason: &str| json_of(StatusCode::SERVICE_UNAVAILABLE, &json!({"reason": reason}));
     let Ok(standing) = context.gateway.standing().await else {
-        return json_of(StatusCode::SERVICE_UNAVAILABLE, &json!({"reason": "the node is stopping"}));
+        return unavailable("the node is stopping");
     };
+    let mut sizes = BTreeMap::new();
+    if query.sizes {
+        let Ok(_permit) = COUNTING.try_acquire() else {
+            return unavailable("sizes are being counted for somebody else; ask again");
+        };
+        for map in
+            standing.maps.iter().filter(|map| query.keyspace.as_ref().is_none_or(|name| *name == map.name))
+        {
+            let Ok(reader) = context.gateway.reader(map.id) else { continue };
+            match tokio::task::spawn_blocking(move || reader.sizes()).await {
+                Ok(Ok(counted)) => _ = sizes.insert(map.id, counted),
+                Ok(Err(fault)) => return unavailable(&fault.to_string()),
+                Err(_) => return unavailable("the node is stopping"),
+            }
+        }
+    }
     let keyspaces = standing.maps.iter().map(|map| {
         let partitions = map.partitions.iter().map(|partition| {
             let group = GroupId { keyspace: map.id, partition: partition.id };
@@ -131,6 +163,12 @@ async fn partitions(State(context): State<Context>) -> Response {
                 "slots": partition.slots.len(),
                 "ranges": ranges_json(&partition.slots),
             });
+            if let Some(sizes) = sizes.get(&map.id) {
+                let own = sizes.iter().filter(|(slot, _)| partition.slots.contains(**slot));
+                let size = own.fold(Size::default(), |sum, (_, size)| sum.plus(*size));
+                told["versions"] = json!(size.versions);
+                told["bytes"] = json!(size.bytes);
+            }
             if let Some((child, slots)) = partition.child() {
                 let opened = standing.group(GroupId { keyspace: map.id, partition: child });
                 told["splitting"] =
