@@ -52,7 +52,7 @@ fn a_sequencer_does_not_stay_where_partitions_cannot_be_led() {
     for number in 0..400 {
         while cluster.request(0, keyspace, put(&key(number), 1_000)) == Err(Rejection::LeaderChanged) {}
     }
-    cluster.loses = |message| matches!(message, PeerMessage::SnapshotChunk { .. });
+    cluster.losing = Some(Box::new(|_, _, message| matches!(message, PeerMessage::SnapshotChunk { .. })));
     cluster.cut.clear();
     cluster.seconds(5);
     assert_eq!(cluster.missing(2, keyspace), 4);
@@ -62,7 +62,7 @@ fn a_sequencer_does_not_stay_where_partitions_cannot_be_led() {
     for number in 0..16 {
         cluster.request(number as usize % 3, keyspace, put(&key(number), 1)).unwrap();
     }
-    cluster.loses = |_| false;
+    cluster.losing = None;
     cluster.seconds(5);
     assert_eq!(cluster.missing(2, keyspace), 0);
 }

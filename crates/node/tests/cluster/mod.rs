@@ -3,21 +3,27 @@
 #![allow(dead_code)] // Each test uses a part.
 
 use quorate_mvcc::engine::Engine;
+use quorate_consensus::{Message, Role};
 use quorate_node::administration::Step;
+use quorate_node::effects::Applied;
 use quorate_node::{
-    Administration, Grant, Host, NewKeyspace, Options, Order, PeerMessage, Refused, Standing, Ticket,
+    Administration, Grant, GroupStatus, Host, NewKeyspace, Options, Order, PeerMessage, Refused, Standing,
+    Ticket,
 };
 use quorate_storage::disk::MemoryDisk;
 use quorate_storage::memory::MemoryEngine;
 use quorate_storage::wal::{Wal, WalOptions};
 use quorate_types::request::{PutLease, PutRequest, RangeRequest};
 use quorate_types::{
-    Answer, Bytes, Incarnation, KeyRange, KeyspaceId, KeyspaceMap, NodeId, Rejection, Reply, Request,
-    Revision, Rules,
+    Answer, Bytes, GroupId, Incarnation, KeyRange, KeyspaceId, KeyspaceMap, NodeId, Rejection, Reply, Request,
+    Revision, Rules, Term,
 };
 use std::collections::BTreeMap;
 
 pub(crate) type Outcome = Result<Reply, Rejection>;
+
+/// Whether a message gets lost: from which node, to which, and what it is.
+pub(crate) type Loss = Box<dyn Fn(usize, usize, &PeerMessage) -> bool>;
 
 pub(crate) struct Running {
     pub(crate) host: Host<MemoryEngine>,
@@ -40,8 +46,10 @@ pub(crate) struct Cluster {
     pub(crate) grants: BTreeMap<Ticket, Result<Grant, Rejection>>,
     /// Nodes that nothing comes from or goes to.
     pub(crate) cut: Vec<usize>,
-    /// Messages that never arrive.
-    pub(crate) loses: fn(&PeerMessage) -> bool,
+    /// Which messages get lost between the others.
+    pub(crate) losing: Option<Loss>,
+    /// What each node's watchers were told.
+    pub(crate) told: Vec<Vec<(KeyspaceId, Applied)>>,
     /// Of Xorshift, for what crashes keep.
     pub(crate) random: u64,
     /// Whether flushes are carried out.
@@ -66,7 +74,8 @@ impl Cluster {
             answers: BTreeMap::new(),
             grants: BTreeMap::new(),
             cut: Vec::new(),
-            loses: |_| false,
+            losing: None,
+            told: (0..size).map(|_| Vec::new()).collect(),
             next_ticket: 0,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             flushes: true,
@@ -127,9 +136,14 @@ impl Cluster {
                 running.host.tick().unwrap();
             }
         }
+        self.deliver();
+    }
+
+    /// Everything that needs no time happens.
+    pub(crate) fn deliver(&mut self) {
         loop {
             let mut sent = Vec::new();
-            for node in &mut self.nodes {
+            for (at, node) in self.nodes.iter_mut().enumerate() {
                 let Some(Running { host, wal }) = &mut node.running else { continue };
                 loop {
                     let effects = host.take().unwrap();
@@ -140,6 +154,7 @@ impl Cluster {
                     sent.extend(effects.send.into_iter().map(|(to, message)| (node.id, to, message)));
                     self.answers.extend(effects.replies);
                     self.grants.extend(effects.grants);
+                    self.told[at].extend(effects.applied);
                     if effects.flush && self.flushes {
                         node.engine.flush().unwrap();
                         host.flushed();
@@ -155,11 +170,12 @@ impl Cluster {
                 return;
             }
             for (from, to, message) in sent {
-                let is_cut = [from, to].iter().any(|id| self.cut.contains(&(id.0 as usize - 1)));
-                if is_cut || (self.loses)(&message) {
+                let (sender, receiver) = (from.0 as usize - 1, to.0 as usize - 1);
+                let is_cut = [sender, receiver].iter().any(|at| self.cut.contains(at));
+                if is_cut || self.losing.as_ref().is_some_and(|is_lost| is_lost(sender, receiver, &message)) {
                     continue;
                 }
-                if let Some(running) = &mut self.nodes[to.0 as usize - 1].running {
+                if let Some(running) = &mut self.nodes[receiver].running {
                     running.host.receive(from, Incarnation(from.0), message).unwrap();
                 }
             }
@@ -168,6 +184,32 @@ impl Cluster {
 
     pub(crate) fn seconds(&mut self, count: u64) {
         (0..count * 50).for_each(|_| self.tick());
+    }
+
+    /// From now on these messages get lost, and no others.
+    pub(crate) fn lose(&mut self, is_lost: impl Fn(usize, usize, &PeerMessage) -> bool + 'static) {
+        self.losing = Some(Box::new(is_lost));
+    }
+
+    pub(crate) fn status(&mut self, at: usize, group: GroupId) -> GroupStatus {
+        let statuses = self.host(at).status();
+        statuses.into_iter().find(|status| status.group == group).expect("the node has the group")
+    }
+
+    /// The node is told to take over a group, as if its leader had been asked to hand over, and does.
+    #[track_caller]
+    pub(crate) fn take_over(&mut self, at: usize, group: GroupId) {
+        let status = self.status(at, group).consensus;
+        if matches!(status.role, Role::Leader { .. }) {
+            return;
+        }
+        let from = status.leader.expect("somebody leads");
+        let message =
+            PeerMessage::Group { group, meta: Term(0), message: Message::TimeoutNow { term: status.term } };
+        self.host(at).receive(from, Incarnation(from.0), message).unwrap();
+        self.deliver();
+        // It may have handed over again already, to where the sequencer is.
+        assert!(self.status(at, group).consensus.term > status.term, "node {} leads {group}", at + 1);
     }
 
     pub(crate) fn ask(&mut self, at: usize, keyspace: KeyspaceId, request: Request) -> Ticket {

@@ -1,0 +1,336 @@
+//! Transactions, reads and watches over partitions, each in the one order of events that a rule of `docs/partitions.md` is there for. Random runs
+//! hardly come upon these; `docs/simulation.md` names the planted bug that each of them finds.
+
+#![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
+
+mod cluster;
+
+use cluster::{Cluster, get, put};
+use quorate_consensus::Message;
+use quorate_node::{PeerMessage, Ticket};
+use quorate_types::request::{
+    Compare, CompareResult, CompareTarget, Operation, PutLease, PutRequest, RangeRequest, TxnRequest,
+};
+use quorate_types::{
+    Answer, Bytes, EntryKind, Event, GroupId, KeyRange, KeyspaceId, PartitionId, Request, Slot,
+};
+
+/// A keyspace of so many partitions, all led by the sequencer's node, and a key in each of them.
+struct Scene {
+    cluster: Cluster,
+    keyspace: KeyspaceId,
+    keys: Vec<String>,
+}
+
+impl Scene {
+    fn new(partitions: u32, leader: usize) -> Self {
+        Self::of(3, partitions, leader)
+    }
+
+    fn of(nodes: usize, partitions: u32, leader: usize) -> Self {
+        let mut cluster = Cluster::of(nodes, 7);
+        let keyspace = cluster.create("orders", partitions, None).unwrap();
+        cluster.take_over(leader, GroupId::META);
+        cluster.seconds(2);
+        let map = cluster.host(leader).maps().find(|map| map.id == keyspace).unwrap().clone();
+        let key_of = |partition: u32| {
+            let slots = &map.partition(PartitionId(partition)).unwrap().slots;
+            let mut keys = (0..).map(|number| format!("/{partition}/{number}/"));
+            keys.find(|key| slots.contains(Slot::of(key.as_bytes()))).unwrap()
+        };
+        let keys = (0..partitions).map(key_of).collect();
+        let mut scene = Self { cluster, keyspace, keys };
+        scene.assert_led(leader);
+        scene
+    }
+
+    fn group(&self, partition: u32) -> GroupId {
+        GroupId { keyspace: self.keyspace, partition: PartitionId(partition) }
+    }
+
+    /// The node is the sequencer's, leads all partitions, and all of them can draw revisions.
+    #[track_caller]
+    fn assert_led(&mut self, at: usize) {
+        for partition in 0..self.keys.len() as u32 {
+            let group = self.group(partition);
+            assert!(self.cluster.status(at, group).is_registered, "{group} at node {}", at + 1);
+        }
+    }
+
+    fn ticks(&mut self, count: u64) {
+        (0..count).for_each(|_| self.cluster.tick());
+    }
+
+    /// A transaction that puts the keys of these partitions; the first of them is its home.
+    fn puts(&self, partitions: &[usize]) -> TxnRequest {
+        let put = |partition: &usize| {
+            Operation::Put(PutRequest {
+                key: self.keys[*partition].clone().into(),
+                value: Some(Bytes::from_static(b"of the transaction")),
+                lease: PutLease::Detach,
+                previous: false,
+            })
+        };
+        TxnRequest { success: partitions.iter().map(put).collect(), ..TxnRequest::default() }
+    }
+
+    /// Which of the keys are there, as a leader says.
+    fn found(&mut self) -> Vec<bool> {
+        let (keys, keyspace) = (self.keys.clone(), self.keyspace);
+        let is_there = |key: &String| cluster::count(self.cluster.request(0, keyspace, get(key))) == 1;
+        keys.iter().map(is_there).collect()
+    }
+
+    /// The keys that a node's watchers were told of, in order; nothing may have been left for them to read.
+    #[track_caller]
+    fn told(&self, at: usize) -> Vec<String> {
+        let of_keyspace = self.cluster.told[at].iter().filter(|(keyspace, _)| *keyspace == self.keyspace);
+        let mut keys = Vec::new();
+        for (_, applied) in of_keyspace {
+            for changes in &applied.changes {
+                keys.extend(changes.events.iter().map(|event| match event {
+                    Event::Put(pair) => String::from_utf8(pair.key.to_vec()).unwrap(),
+                    Event::Delete { key, .. } => panic!("{key:?} was deleted"),
+                }));
+            }
+        }
+        keys
+    }
+}
+
+/// What replicas of this group say to each other.
+fn of_group(message: &PeerMessage, id: GroupId) -> Option<&Message> {
+    match message {
+        PeerMessage::Group { group, message, .. } if *group == id => Some(message),
+        _ => None,
+    }
+}
+
+/// Whether the message brings an entry of this kind to a replica of this group.
+fn brings(message: &PeerMessage, id: GroupId, kind: EntryKind) -> bool {
+    match of_group(message, id) {
+        Some(Message::Append { entries, .. }) => entries.iter().any(|entry| entry.kind == kind),
+        _ => false,
+    }
+}
+
+/// A sequencer does not know which revisions an earlier one gave out. Were a leader registered while such a one is still on its way through its
+/// log, later ones would be settled before it, and no watcher would be told of it.
+#[test]
+fn a_leader_registers_when_all_of_its_log_is_applied() {
+    let mut scene = Scene::new(2, 0);
+    let (first, second) = (scene.group(0), scene.group(1));
+    let term = scene.cluster.status(0, first).consensus.term;
+    scene.cluster.lose(move |_, _, message| brings(message, first, EntryKind::Write));
+    let request = put(&scene.keys[0].clone(), 1);
+    scene.cluster.ask(0, scene.keyspace, request);
+    scene.cluster.deliver();
+    // The sequencer's office goes away and comes back; the partition's leader stays.
+    scene.cluster.take_over(1, GroupId::META);
+    scene.cluster.take_over(0, GroupId::META);
+    let later = put(&scene.keys[1].clone(), 1);
+    scene.cluster.request(0, scene.keyspace, later).unwrap();
+    assert!(scene.cluster.status(0, second).is_registered);
+    scene.ticks(10);
+    scene.cluster.losing = None;
+    scene.cluster.seconds(2);
+    assert_eq!(scene.cluster.status(0, first).consensus.term, term);
+    for at in 0..3 {
+        assert_eq!(scene.told(at), scene.keys, "node {}", at + 1);
+    }
+}
+
+/// A transaction that was decided under an earlier sequencer ends, in another partition, under a later one that has never heard of its
+/// revision. What is settled must wait for it, or watchers are told half of it.
+#[test]
+fn what_is_settled_waits_for_what_its_leader_prepared_under_an_earlier_sequencer() {
+    let mut scene = Scene::new(2, 0);
+    let (home, other) = (scene.group(0), scene.group(1));
+    let term = scene.cluster.status(0, other).consensus.term;
+    let is_commit = move |message: &PeerMessage| brings(message, other, EntryKind::Commit);
+    scene.cluster.lose(move |_, _, message| brings(message, home, EntryKind::Decide) || is_commit(message));
+    let txn = Request::Txn(scene.puts(&[0, 1]));
+    scene.cluster.ask(0, scene.keyspace, txn);
+    scene.cluster.deliver();
+    scene.cluster.take_over(1, GroupId::META);
+    scene.cluster.take_over(0, GroupId::META);
+    scene.ticks(10);
+    assert!(scene.cluster.status(0, other).is_registered);
+    assert!(!scene.cluster.status(0, home).is_registered, "its decision is not applied");
+    // Now it is decided, and ends in the other partition later than the next revision is given out.
+    scene.cluster.lose(move |_, _, message| is_commit(message));
+    let later = put("/0/later", 1);
+    scene.cluster.request(0, scene.keyspace, later).unwrap();
+    scene.ticks(10);
+    scene.cluster.losing = None;
+    scene.cluster.seconds(2);
+    assert_eq!(scene.cluster.status(0, other).consensus.term, term);
+    for at in 0..3 {
+        assert_eq!(scene.told(at), [&scene.keys[0], &scene.keys[1], "/0/later"], "node {}", at + 1);
+    }
+}
+
+/// A reader is told to wait for the entry that ends a transaction in a partition. Another leader's entry takes its place there; the end comes later.
+#[test]
+fn a_read_does_not_take_another_leaders_entry_for_the_one_it_waits_for() {
+    let mut scene = Scene::new(2, 0);
+    let other = scene.group(1);
+    scene.cluster.lose(move |_, _, message| brings(message, other, EntryKind::Commit));
+    let txn = Request::Txn(scene.puts(&[0, 1]));
+    scene.cluster.request(0, scene.keyspace, txn).unwrap();
+    let ticket = Ticket(1 << 32);
+    let keyspace = scene.keyspace;
+    scene.cluster.host(1).barrier(ticket, keyspace, Vec::new()).unwrap();
+    scene.ticks(1);
+    assert!(!scene.cluster.grants.contains_key(&ticket), "the end is not applied");
+    scene.cluster.lose(move |from, to, message| {
+        of_group(message, other).is_some() && (from == 0 || to == 0)
+    });
+    scene.cluster.take_over(1, other);
+    scene.ticks(2);
+    scene.cluster.losing = None;
+    let grant = loop {
+        if let Some(grant) = scene.cluster.grants.remove(&ticket) {
+            break grant.unwrap();
+        }
+        scene.cluster.tick();
+    };
+    let reader = scene.cluster.host(1).reader(keyspace).unwrap();
+    let (_, answer) = reader.range(&RangeRequest::new(KeyRange::all()), grant.revision).unwrap();
+    assert_eq!(answer.count, 2, "both of what the transaction put");
+}
+
+/// Locks of what is only read are in memory. Its leader loses its office and wins it again; in between somebody writes what was read.
+#[test]
+fn a_transaction_is_not_decided_by_a_vote_of_an_earlier_term() {
+    let mut scene = Scene::new(3, 0);
+    let (read, slow) = (scene.group(1), scene.group(2));
+    let is_absent = Compare {
+        range: KeyRange::Single(scene.keys[1].clone().into()),
+        result: CompareResult::Equal,
+        target: CompareTarget::Version(0),
+    };
+    scene.cluster.lose(move |_, _, message| brings(message, slow, EntryKind::Prepare));
+    let txn = TxnRequest { compares: vec![is_absent], ..scene.puts(&[0, 2]) };
+    let asked = scene.cluster.ask(0, scene.keyspace, Request::Txn(txn));
+    scene.cluster.deliver();
+    let term = scene.cluster.status(0, read).consensus.term;
+    scene.cluster.take_over(1, read);
+    scene.ticks(1);
+    let again = scene.cluster.status(0, read);
+    assert!(again.is_registered && again.consensus.term > term, "it was led elsewhere meanwhile");
+    let written = put(&scene.keys[1].clone(), 1);
+    scene.cluster.request(0, scene.keyspace, written).unwrap();
+    scene.cluster.losing = None;
+    let Answer::Txn(answer) = scene.cluster.answer(asked).unwrap().answer else { panic!() };
+    assert!(!answer.succeeded, "the key was there before");
+    assert_eq!(scene.found(), [false, true, false]);
+}
+
+/// One participant has the decision, another loses it with its leader, and asks.
+#[test]
+fn a_decision_is_kept_until_all_have_it() {
+    let mut scene = Scene::new(3, 0);
+    let late = scene.group(2);
+    scene.cluster.lose(move |_, _, message| brings(message, late, EntryKind::Commit));
+    let txn = Request::Txn(scene.puts(&[0, 1, 2]));
+    scene.cluster.request(0, scene.keyspace, txn).unwrap();
+    // Time to forget it.
+    scene.ticks(20);
+    scene
+        .cluster
+        .lose(move |from, to, message| of_group(message, late).is_some() && (from == 0 || to == 0));
+    scene.cluster.take_over(1, late);
+    scene.cluster.losing = None;
+    scene.cluster.seconds(3);
+    assert_eq!(scene.found(), [true; 3]);
+}
+
+/// Whoever holds locks for long asks how it ended, and the attempt still collects votes: it may yet be decided.
+#[test]
+fn who_asks_while_votes_are_awaited_is_not_told_that_there_is_no_decision() {
+    let mut scene = Scene::new(4, 0);
+    let (second, third) = (scene.group(2), scene.group(3));
+    scene.cluster.lose(move |_, _, message| {
+        brings(message, second, EntryKind::Prepare) || brings(message, third, EntryKind::Prepare)
+    });
+    let txn = Request::Txn(scene.puts(&[0, 1, 2, 3]));
+    let asked = scene.cluster.ask(0, scene.keyspace, txn);
+    scene.ticks(12);
+    scene.cluster.lose(move |_, _, message| brings(message, third, EntryKind::Prepare));
+    // By then the first participant has asked.
+    scene.ticks(18);
+    scene.cluster.losing = None;
+    scene.cluster.answer(asked).unwrap();
+    scene.cluster.seconds(2);
+    assert_eq!(scene.found(), [true; 4]);
+}
+
+/// A participant's new leader asks the one whom it takes for the home's leader: itself, which was deposed there before the attempt began and
+/// does not know it. It cannot know what was decided since.
+#[test]
+fn a_deposed_leader_of_the_home_does_not_say_how_a_later_attempt_ended() {
+    let (new, old) = (0, 1);
+    let mut scene = Scene::new(3, old);
+    let (home, other, slow) = (scene.group(0), scene.group(1), scene.group(2));
+    let is_cut = move |from: usize, to: usize, message: &PeerMessage| {
+        let is_of = of_group(message, GroupId::META).or(of_group(message, home)).is_some();
+        is_of && (from == old || to == old)
+    };
+    scene.cluster.lose(is_cut);
+    for group in [GroupId::META, home, other, slow] {
+        scene.cluster.take_over(new, group);
+    }
+    scene.ticks(10);
+    scene.assert_led(new);
+    assert!(scene.cluster.status(old, home).is_serving, "it does not know yet");
+    scene.cluster.lose(move |from, to, message| {
+        is_cut(from, to, message) || brings(message, slow, EntryKind::Prepare)
+    });
+    let txn = Request::Txn(scene.puts(&[0, 1, 2]));
+    let asked = scene.cluster.ask(new, scene.keyspace, txn);
+    scene.cluster.deliver();
+    scene.cluster.take_over(old, other);
+    assert!(scene.cluster.status(old, home).is_serving, "it is who was asked");
+    scene.cluster.lose(is_cut);
+    scene.cluster.answer(asked).unwrap();
+    scene.cluster.losing = None;
+    scene.cluster.seconds(3);
+    assert_eq!(scene.found(), [true; 3]);
+}
+
+/// The home's new leader has a decision to tell, and tells the one whom it takes for the participant's leader: itself, which was deposed there before
+/// the transaction was prepared. That it has nothing of it does not mean that it is over.
+#[test]
+fn a_deposed_leader_does_not_acknowledge_a_decision_that_it_never_heard_of() {
+    let (new, old, third) = (0, 1, 2);
+    let mut scene = Scene::new(2, old);
+    let (home, other) = (scene.group(0), scene.group(1));
+    let is_cut = move |from: usize, to: usize, message: &PeerMessage| {
+        let is_of = of_group(message, GroupId::META).or(of_group(message, other)).is_some();
+        is_of && (from == old || to == old)
+    };
+    scene.cluster.lose(is_cut);
+    for group in [GroupId::META, home, other] {
+        scene.cluster.take_over(new, group);
+    }
+    scene.ticks(10);
+    scene.assert_led(new);
+    scene.cluster.lose(move |from, to, message| {
+        is_cut(from, to, message) || brings(message, other, EntryKind::Commit)
+    });
+    let txn = Request::Txn(scene.puts(&[0, 1]));
+    scene.cluster.request(new, scene.keyspace, txn).unwrap();
+    assert!(scene.cluster.status(old, other).is_serving, "it does not know yet");
+    scene.cluster.take_over(old, home);
+    // Time to forget it.
+    scene.ticks(10);
+    // Who has the end in its log, and nobody else has it, is not heard of for a while.
+    scene.cluster.losing = None;
+    scene.cluster.cut.push(new);
+    scene.cluster.take_over(third, other);
+    scene.cluster.seconds(3);
+    scene.cluster.cut.clear();
+    scene.cluster.seconds(3);
+    assert_eq!(scene.found(), [true; 2]);
+}
