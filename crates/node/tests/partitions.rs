@@ -246,24 +246,29 @@ fn a_decision_is_kept_until_all_have_it() {
     assert_eq!(scene.found(), [true; 3]);
 }
 
-/// Whoever holds locks for long asks how it ended, and the attempt still collects votes: it may yet be decided.
+/// Locks are taken one after the other, which takes so long that who gave the first asks how it ended. It may yet be decided.
 #[test]
 fn who_asks_while_votes_are_awaited_is_not_told_that_there_is_no_decision() {
     let mut scene = Scene::new(4, 0);
-    let (second, third) = (scene.group(2), scene.group(3));
-    scene.cluster.lose(move |_, _, message| {
-        brings(message, second, EntryKind::Prepare) || brings(message, third, EntryKind::Prepare)
-    });
+    let [first, second, third] = [1, 2, 3].map(|partition| scene.group(partition));
+    // Another transaction holds locks, so the attempt goes in order.
+    scene.cluster.lose(move |_, _, message| brings(message, first, EntryKind::Decide));
+    let before = Request::Txn(scene.puts(&[1, 2]));
+    scene.cluster.ask(0, scene.keyspace, before);
+    scene.cluster.deliver();
     let txn = Request::Txn(scene.puts(&[0, 1, 2, 3]));
     let asked = scene.cluster.ask(0, scene.keyspace, txn);
-    scene.ticks(12);
-    scene.cluster.lose(move |_, _, message| brings(message, third, EntryKind::Prepare));
-    // By then the first participant has asked.
-    scene.ticks(18);
+    scene.cluster.deliver();
+    let is_prepare = move |message: &PeerMessage, id| brings(message, id, EntryKind::Prepare);
+    scene.cluster.lose(move |_, _, message| is_prepare(message, second) || is_prepare(message, third));
+    scene.ticks(20);
+    scene.cluster.lose(move |_, _, message| is_prepare(message, third));
+    scene.ticks(15);
     scene.cluster.losing = None;
     scene.cluster.answer(asked).unwrap();
     scene.cluster.seconds(2);
-    assert_eq!(scene.found(), [true; 4]);
+    let [home, one, two, three] = [0, 1, 2, 3].map(|partition| scene.keys[partition].clone());
+    assert_eq!(scene.told(0), [one.clone(), two.clone(), home, one, two, three]);
 }
 
 /// A participant's new leader asks the one whom it takes for the home's leader: itself, which was deposed there before the attempt began and
