@@ -5,8 +5,7 @@
 
 mod cluster;
 
-use cluster::{Cluster, get, put};
-use quorate_consensus::Message;
+use cluster::{Cluster, brings, get, of_group, put};
 use quorate_node::{PeerMessage, Ticket};
 use quorate_types::request::{
     Compare, CompareResult, CompareTarget, Operation, PutLease, PutRequest, RangeRequest, TxnRequest,
@@ -95,22 +94,6 @@ impl Scene {
             }
         }
         keys
-    }
-}
-
-/// What replicas of this group say to each other.
-fn of_group(message: &PeerMessage, id: GroupId) -> Option<&Message> {
-    match message {
-        PeerMessage::Group { group, message, .. } if *group == id => Some(message),
-        _ => None,
-    }
-}
-
-/// Whether the message brings an entry of this kind to a replica of this group.
-fn brings(message: &PeerMessage, id: GroupId, kind: EntryKind) -> bool {
-    match of_group(message, id) {
-        Some(Message::Append { entries, .. }) => entries.iter().any(|entry| entry.kind == kind),
-        _ => false,
     }
 }
 

@@ -4,11 +4,12 @@
 
 mod cluster;
 
-use cluster::{Cluster, Outcome, get, put};
-use quorate_node::{Order, Refused, Ticket};
+use cluster::{Cluster, Outcome, brings, get, of_group, put};
+use quorate_mvcc::engine::Engine;
+use quorate_node::{Order, PeerMessage, Refused, Ticket};
 use quorate_types::request::{DeleteRequest, PutLease, PutRequest, RangeRequest};
 use quorate_types::{
-    Answer, Bytes, GroupId, KeyRange, KeyspaceId, LeaseId, PartitionId, Rejection, Request, Revision,
+    Answer, Bytes, EntryKind, GroupId, KeyRange, KeyspaceId, LeaseId, PartitionId, Rejection, Request, Revision,
     SlotSet, SplitError,
 };
 use std::collections::BTreeMap;
@@ -408,4 +409,148 @@ fn a_split_comes_to_its_end_while_space_is_short() {
         cluster.request(0, KEYSPACE, delete(key(number))).unwrap();
     }
     cluster.assert_settled(2);
+}
+
+const PARENT: GroupId = GroupId { keyspace: KEYSPACE, partition: PartitionId(0) };
+const CHILD: GroupId = GroupId { keyspace: KEYSPACE, partition: PartitionId(1) };
+
+/// A keyspace of one partition, led by the first node with everything else, and some keys in it.
+fn unsplit() -> (Cluster, Model) {
+    let (mut cluster, mut model) = (Cluster::new(9), Model::new());
+    cluster.take_over(0, GroupId::META);
+    cluster.take_over(0, PARENT);
+    for number in 0..40 {
+        cluster.write(0, &mut model, key(number), text(number)).unwrap();
+    }
+    (cluster, model)
+}
+
+/// How many keys a node's own copy has, for whoever reads it without asking a leader.
+fn count_at(cluster: &mut Cluster, at: usize) -> Result<u64, ()> {
+    let reader = cluster.host(at).reader(KEYSPACE).unwrap();
+    let all = reader.range(&RangeRequest::new(KeyRange::all()), reader.revision());
+    all.map(|(_, answer)| answer.count).map_err(|_| ())
+}
+
+/// So much that the logs do not go back to before it.
+fn write_much(cluster: &mut Cluster, model: &mut Model) {
+    for number in 0..400 {
+        let value = format!("{number} {}", "x".repeat(200));
+        cluster.write(0, model, key(number), value).unwrap();
+    }
+}
+
+/// The question waits for a write before it, and the split is applied along with that write.
+#[test]
+fn a_lease_is_not_told_of_by_a_partition_that_has_given_it_away() {
+    let (mut cluster, _) = unsplit();
+    let [_, lease] = leases();
+    cluster.request(0, KEYSPACE, Request::LeaseGrant { lease, ttl_seconds: 60 }).unwrap();
+    cluster.lose(|_, _, message| {
+        brings(message, PARENT, EntryKind::Write) || brings(message, PARENT, EntryKind::Split)
+    });
+    cluster.ask(0, KEYSPACE, put("/before", 1));
+    let asked = cluster.ask(0, KEYSPACE, Request::LeaseTimeToLive { lease, with_keys: false });
+    let before = cluster.status(0, PARENT).consensus.last;
+    cluster.split(None).unwrap();
+    cluster.tick();
+    let last = cluster.status(0, PARENT).consensus.last;
+    assert_eq!((before.term, before.index.next()), (last.term, last.index), "the split entry is next");
+    cluster.losing = None;
+    let Answer::LeaseTimeToLive(time) = cluster.answer(asked).unwrap().answer else { panic!() };
+    assert!(time.is_some());
+    cluster.seconds(1);
+    cluster.assert_settled(2);
+}
+
+/// A node asks the only partition that it knows of, and hears of the split before it has its answer.
+#[test]
+fn a_barrier_of_the_only_partition_does_not_do_after_its_split() {
+    let (mut cluster, mut model) = unsplit();
+    let [_, upper] = halves();
+    cluster.cut.push(2);
+    cluster.split(None).unwrap();
+    cluster.write(0, &mut model, upper, "in the child".into()).unwrap();
+    cluster.cut.clear();
+    cluster.lose(|_, to, message| of_group(message, CHILD).is_some() && to == 2);
+    let ticket = Ticket(1 << 32);
+    cluster.host(2).barrier(ticket, KEYSPACE, Vec::new()).unwrap();
+    for tick in 0.. {
+        if tick == 30 {
+            cluster.losing = None;
+        }
+        cluster.tick();
+        if let Some(grant) = cluster.grants.remove(&ticket) {
+            let reader = cluster.host(2).reader(KEYSPACE).unwrap();
+            let all = reader.range(&RangeRequest::new(KeyRange::all()), grant.unwrap().revision);
+            assert_eq!(all.unwrap().1.count, model.len() as u64);
+            break;
+        }
+    }
+}
+
+/// The parent's snapshot is without what was split off. Until the map has come, and then the child's own snapshot, keys are missing here.
+#[test]
+fn a_node_is_not_read_while_it_is_without_a_partition() {
+    let (mut cluster, mut model) = unsplit();
+    let keys = model.len() as u64;
+    assert_eq!(count_at(&mut cluster, 2), Ok(keys));
+    cluster.cut.push(2);
+    cluster.split(None).unwrap();
+    write_much(&mut cluster, &mut model);
+    cluster.cut.clear();
+    cluster.lose(|_, to, message| {
+        to == 2 && (of_group(message, GroupId::META).is_some() || of_group(message, CHILD).is_some())
+    });
+    let first = cluster.status(2, PARENT).consensus.start;
+    cluster.seconds(4);
+    let parent = cluster.status(2, PARENT);
+    assert!(parent.consensus.start > first && parent.digest.is_some(), "a snapshot is in place");
+    assert_eq!(cluster.partitions(2), (1, 0), "the map has not come");
+    assert_eq!(count_at(&mut cluster, 2), Err(()));
+    cluster.lose(|_, to, message| to == 2 && of_group(message, CHILD).is_some());
+    cluster.seconds(2);
+    assert_eq!(cluster.partitions(2), (2, 0));
+    assert_eq!(count_at(&mut cluster, 2), Err(()));
+    cluster.losing = None;
+    cluster.seconds(4);
+    cluster.assert_settled(2);
+    assert_eq!(cluster.read_all(2), model);
+}
+
+/// A node stops while the parent's state is replaced there, and begins that anew; it does not know yet that the split is finished.
+#[test]
+fn a_snapshot_of_the_parent_leaves_the_childs_keys_alone() {
+    let (mut cluster, mut model) = unsplit();
+    cluster.lose(|_, _, message| brings(message, PARENT, EntryKind::Split));
+    cluster.split(None).unwrap();
+    while cluster.partitions(2) != (1, 1) {
+        cluster.tick();
+    }
+    let is_meta = |to: usize, message: &PeerMessage| to == 2 && of_group(message, GroupId::META).is_some();
+    cluster.lose(move |_, to, message| is_meta(to, message));
+    for number in 0..40 {
+        cluster.write(0, &mut model, key(number), format!("later {number}")).unwrap();
+    }
+    cluster.seconds(1);
+    assert!(cluster.status(2, CHILD).digest.is_some(), "the child is whole there");
+    cluster.lose(move |_, to, message| is_meta(to, message) || to == 2 && of_group(message, PARENT).is_some());
+    write_much(&mut cluster, &mut model);
+    cluster.lose(move |_, to, message| {
+        is_meta(to, message) || matches!(message, PeerMessage::SnapshotChunk { .. })
+    });
+    cluster.seconds(1);
+    assert_eq!(cluster.status(2, PARENT).digest, None, "its state is being replaced");
+    cluster.nodes[2].engine.flush().unwrap();
+    cluster.crash(2);
+    cluster.start(2);
+    assert_eq!(cluster.partitions(2), (1, 1));
+    cluster.lose(move |_, to, message| is_meta(to, message));
+    cluster.seconds(4);
+    assert!(cluster.status(2, PARENT).digest.is_some());
+    assert_eq!(cluster.partitions(2), (1, 1));
+    cluster.losing = None;
+    cluster.seconds(4);
+    cluster.assert_settled(2);
+    assert_eq!(cluster.read_all(2), model);
 }

@@ -15,7 +15,7 @@ use quorate_storage::memory::MemoryEngine;
 use quorate_storage::wal::{Wal, WalOptions};
 use quorate_types::request::{PutLease, PutRequest, RangeRequest};
 use quorate_types::{
-    Answer, Bytes, GroupId, Incarnation, KeyRange, KeyspaceId, KeyspaceMap, NodeId, Rejection, Reply, Request,
+    Answer, Bytes, EntryKind, GroupId, Incarnation, KeyRange, KeyspaceId, KeyspaceMap, NodeId, Rejection, Reply, Request,
     Revision, Rules, Term,
 };
 use std::collections::BTreeMap;
@@ -291,4 +291,20 @@ pub(crate) fn get(key: &str) -> Request {
 pub(crate) fn count(outcome: Outcome) -> u64 {
     let Answer::Range(answer) = outcome.unwrap().answer else { panic!("not a range") };
     answer.count
+}
+
+/// What replicas of this group say to each other.
+pub(crate) fn of_group(message: &PeerMessage, id: GroupId) -> Option<&Message> {
+    match message {
+        PeerMessage::Group { group, message, .. } if *group == id => Some(message),
+        _ => None,
+    }
+}
+
+/// Whether the message brings an entry of this kind to a replica of this group.
+pub(crate) fn brings(message: &PeerMessage, id: GroupId, kind: EntryKind) -> bool {
+    match of_group(message, id) {
+        Some(Message::Append { entries, .. }) => entries.iter().any(|entry| entry.kind == kind),
+        _ => false,
+    }
 }
