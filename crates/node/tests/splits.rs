@@ -492,30 +492,40 @@ fn a_barrier_of_the_only_partition_does_not_do_after_its_split() {
 /// The parent's snapshot is without what was split off. Until the map has come, and then the child's own snapshot, keys are missing here.
 #[test]
 fn a_node_is_not_read_while_it_is_without_a_partition() {
-    let (mut cluster, mut model) = unsplit();
-    let keys = model.len() as u64;
-    assert_eq!(count_at(&mut cluster, 2), Ok(keys));
-    cluster.cut.push(2);
-    cluster.split(None).unwrap();
-    write_much(&mut cluster, &mut model);
-    cluster.cut.clear();
-    cluster.lose(|_, to, message| {
-        to == 2 && (of_group(message, GroupId::META).is_some() || of_group(message, CHILD).is_some())
-    });
-    let first = cluster.status(2, PARENT).consensus.start;
-    cluster.seconds(4);
-    let parent = cluster.status(2, PARENT);
-    assert!(parent.consensus.start > first && parent.digest.is_some(), "a snapshot is in place");
-    assert_eq!(cluster.partitions(2), (1, 0), "the map has not come");
-    assert_eq!(count_at(&mut cluster, 2), Err(()));
-    cluster.lose(|_, to, message| to == 2 && of_group(message, CHILD).is_some());
-    cluster.seconds(2);
-    assert_eq!(cluster.partitions(2), (2, 0));
-    assert_eq!(count_at(&mut cluster, 2), Err(()));
-    cluster.losing = None;
-    cluster.seconds(4);
-    cluster.assert_settled(2);
-    assert_eq!(cluster.read_all(2), model);
+    for partitions in [1, 2] {
+        let (mut cluster, mut model) = unsplit();
+        if partitions == 2 {
+            cluster.split(Some(0)).unwrap();
+            cluster.seconds(2);
+        }
+        let child = GroupId { keyspace: KEYSPACE, partition: PartitionId(partitions as u32) };
+        let keys = model.len() as u64;
+        assert_eq!(count_at(&mut cluster, 2), Ok(keys));
+        cluster.cut.push(2);
+        cluster.split(Some(0)).unwrap();
+        write_much(&mut cluster, &mut model);
+        cluster.cut.clear();
+        cluster.lose(move |_, to, message| {
+            to == 2 && (of_group(message, GroupId::META).is_some() || of_group(message, child).is_some())
+        });
+        let first = cluster.status(2, PARENT).consensus.start;
+        cluster.seconds(4);
+        assert!(cluster.status(2, PARENT).consensus.start > first, "a snapshot is in place");
+        for partition in (0..partitions as u32).map(PartitionId) {
+            let status = cluster.status(2, GroupId { keyspace: KEYSPACE, partition });
+            assert!(status.digest.is_some(), "{partition:?} is whole");
+        }
+        assert_eq!(cluster.partitions(2), (partitions, 0), "the map has not come");
+        assert_eq!(count_at(&mut cluster, 2), Err(()));
+        cluster.lose(move |_, to, message| to == 2 && of_group(message, child).is_some());
+        cluster.seconds(2);
+        assert_eq!(cluster.partitions(2), (partitions + 1, 0));
+        assert_eq!(count_at(&mut cluster, 2), Err(()));
+        cluster.losing = None;
+        cluster.seconds(4);
+        cluster.assert_settled(partitions + 1);
+        assert_eq!(cluster.read_all(2), model);
+    }
 }
 
 /// A node stops while the parent's state is replaced there, and begins that anew; it does not know yet that the split is finished.
