@@ -166,9 +166,7 @@ fn a_read_does_not_take_another_leaders_entry_for_the_one_it_waits_for() {
     scene.cluster.host(1).barrier(ticket, keyspace, Vec::new()).unwrap();
     scene.ticks(1);
     assert!(!scene.cluster.grants.contains_key(&ticket), "the end is not applied");
-    scene.cluster.lose(move |from, to, message| {
-        of_group(message, other).is_some() && (from == 0 || to == 0)
-    });
+    scene.cluster.lose(move |from, to, message| of_group(message, other).is_some() && (from == 0 || to == 0));
     scene.cluster.take_over(1, other);
     scene.ticks(2);
     scene.cluster.losing = None;
@@ -220,9 +218,7 @@ fn a_decision_is_kept_until_all_have_it() {
     scene.cluster.request(0, scene.keyspace, txn).unwrap();
     // Time to forget it.
     scene.ticks(20);
-    scene
-        .cluster
-        .lose(move |from, to, message| of_group(message, late).is_some() && (from == 0 || to == 0));
+    scene.cluster.lose(move |from, to, message| of_group(message, late).is_some() && (from == 0 || to == 0));
     scene.cluster.take_over(1, late);
     scene.cluster.losing = None;
     scene.cluster.seconds(3);

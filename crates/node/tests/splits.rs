@@ -9,8 +9,8 @@ use quorate_mvcc::engine::Engine;
 use quorate_node::{Order, PeerMessage, Refused, Ticket};
 use quorate_types::request::{DeleteRequest, PutLease, PutRequest, RangeRequest};
 use quorate_types::{
-    Answer, Bytes, EntryKind, GroupId, KeyRange, KeyspaceId, LeaseId, PartitionId, Rejection, Request, Revision,
-    SlotSet, SplitError,
+    Answer, Bytes, EntryKind, GroupId, KeyRange, KeyspaceId, LeaseId, PartitionId, Rejection, Request,
+    Revision, SlotSet, SplitError,
 };
 use std::collections::BTreeMap;
 
@@ -544,7 +544,8 @@ fn a_snapshot_of_the_parent_leaves_the_childs_keys_alone() {
     }
     cluster.seconds(1);
     assert!(cluster.status(2, CHILD).digest.is_some(), "the child is whole there");
-    cluster.lose(move |_, to, message| is_meta(to, message) || to == 2 && of_group(message, PARENT).is_some());
+    cluster
+        .lose(move |_, to, message| is_meta(to, message) || to == 2 && of_group(message, PARENT).is_some());
     write_much(&mut cluster, &mut model);
     cluster.lose(move |_, to, message| {
         is_meta(to, message) || matches!(message, PeerMessage::SnapshotChunk { .. })

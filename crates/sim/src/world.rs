@@ -183,6 +183,7 @@ impl World {
     pub fn new(seed: u64, partitions: u32) -> Self {
         let mut random = Random::new(seed);
         let size = [1, 3, 3, 3, 5][random.below(5) as usize];
+        let mut splits = Splits::new(seed);
         let mut rate = |max: u64| if random.chance(600) { random.below(max) } else { 0 };
         let rates = Rates {
             loss: rate(200),
@@ -198,8 +199,8 @@ impl World {
             hand_over: rate(6),
             calls: 200 + rate(800),
             lull: rate(8),
-            scatter: if partitions > 1 { rate(40) } else { 0 },
-            mute: if partitions > 1 { rate(20) } else { 0 },
+            scatter: if partitions > 1 { rate(40) } else { splits.rate(40) },
+            mute: if partitions > 1 { rate(20) } else { splits.rate(20) },
         };
         // Long pauses are rare, and such runs are longer.
         let pause_ticks_max = [60, 250, 250, 3_000][random.below(4) as usize];
@@ -224,7 +225,6 @@ impl World {
             shadows: BTreeMap::new(),
         };
         let nodes = (1..=size).map(&mut node).collect();
-        let splits = Splits::new(seed);
         Self {
             seed,
             random,

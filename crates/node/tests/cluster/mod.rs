@@ -2,8 +2,8 @@
 
 #![allow(dead_code)] // Each test uses a part.
 
-use quorate_mvcc::engine::Engine;
 use quorate_consensus::{Message, Role};
+use quorate_mvcc::engine::Engine;
 use quorate_node::administration::Step;
 use quorate_node::effects::Applied;
 use quorate_node::{
@@ -15,8 +15,8 @@ use quorate_storage::memory::MemoryEngine;
 use quorate_storage::wal::{Wal, WalOptions};
 use quorate_types::request::{PutLease, PutRequest, RangeRequest};
 use quorate_types::{
-    Answer, Bytes, EntryKind, GroupId, Incarnation, KeyRange, KeyspaceId, KeyspaceMap, NodeId, Rejection, Reply, Request,
-    Revision, Rules, Term,
+    Answer, Bytes, EntryKind, GroupId, Incarnation, KeyRange, KeyspaceId, KeyspaceMap, NodeId, Rejection,
+    Reply, Request, Revision, Rules, Term,
 };
 use std::collections::BTreeMap;
 

@@ -5,7 +5,7 @@ use crate::checker::Violation;
 use crate::random::Random;
 use quorate_node::administration::Step;
 use quorate_node::{Administration, Order, Ticket};
-use quorate_types::{KeyspaceId, PartitionId, Rejection, Reply, Request};
+use quorate_types::{GroupId, KeyspaceId, NodeId, PartitionId, Rejection, Reply, Request};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Partitions that a run ends with at most, so that they are split again while others go on as they are.
@@ -20,6 +20,8 @@ pub(super) struct Splits {
     random: Random,
     /// How often a split is ordered, in thousandths of a tick.
     rate: u64,
+    /// How often a node then hears nothing of the map or of a partition for a while, in thousandths of the orders.
+    late: u64,
     next_ticket: u64,
 }
 
@@ -27,7 +29,13 @@ impl Splits {
     pub(super) fn new(seed: u64) -> Self {
         let mut random = Random::new(seed ^ 0x5eed_5917);
         let rate = if random.chance(500) { 1 + random.below(12) } else { 0 };
-        Self { random, rate, next_ticket: FIRST_TICKET }
+        let late = if random.chance(600) { random.below(700) } else { 0 };
+        Self { random, rate, late, next_ticket: FIRST_TICKET }
+    }
+
+    /// How often something happens that only a keyspace of several partitions knows, where they come from splits alone.
+    pub(super) fn rate(&mut self, max: u64) -> u64 {
+        if self.happen() && self.random.chance(600) { self.random.below(max) } else { 0 }
     }
 
     /// None at all.
@@ -73,6 +81,7 @@ impl World {
             if let (Ok(order), Some(running)) = (order, self.awake(at)) {
                 running.orders.to_ask.push(order);
             }
+            self.be_late();
         }
         for at in 0..self.nodes.len() {
             let orders = self.awake(at).map(|running| std::mem::take(&mut running.orders.to_ask));
@@ -86,6 +95,24 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// One node hears nothing of the map, or of one partition, while splits go on elsewhere: it has the new map and not the state, or a
+    /// snapshot's state and not the map.
+    fn be_late(&mut self) {
+        let groups = self.all_groups();
+        let random = &mut self.splits.random;
+        if !random.chance(self.splits.late) {
+            return;
+        }
+        let group = if random.chance(400) {
+            GroupId::META
+        } else {
+            groups[random.below(groups.len() as u64) as usize]
+        };
+        let node = NodeId(1 + random.below(self.nodes.len() as u64));
+        let until = self.now + 20 + random.below(300);
+        self.muted.insert((group, node), (until, random.chance(300)));
     }
 
     /// After healing no split is half done, and all nodes have the partitions that the map names.
