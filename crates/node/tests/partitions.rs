@@ -11,7 +11,7 @@ use quorate_types::request::{
     Compare, CompareResult, CompareTarget, Operation, PutLease, PutRequest, RangeRequest, TxnRequest,
 };
 use quorate_types::{
-    Answer, Bytes, EntryKind, Event, GroupId, KeyRange, KeyspaceId, PartitionId, Request, Slot,
+    Answer, Bytes, EntryKind, Event, GroupId, KeyRange, KeyspaceId, LeaseId, PartitionId, Request, Slot,
 };
 
 /// A keyspace of so many partitions, all led by the sequencer's node, and a key in each of them.
@@ -317,4 +317,72 @@ fn a_deposed_leader_does_not_acknowledge_a_decision_that_it_never_heard_of() {
     scene.cluster.cut.clear();
     scene.cluster.seconds(3);
     assert_eq!(scene.found(), [true; 2]);
+}
+
+/// The sequencer's node is being sent the state of a partition that others lead still. What it had settled before, it cannot tell where in that
+/// partition's log others have it, too.
+#[test]
+fn a_node_whose_partition_is_being_replaced_does_not_say_what_is_settled() {
+    let (replaced, behind) = (1, 2);
+    let mut scene = Scene::of(5, 2, 0);
+    let (slow, keyspace, key) = (scene.group(1), scene.keyspace, scene.keys[1].clone());
+    let is_slow = move |message: &PeerMessage| of_group(message, slow).is_some();
+    scene.cluster.lose(move |_, to, message| is_slow(message) && to == behind);
+    let written = scene.cluster.request(0, keyspace, put(&key, 1)).unwrap().revision;
+    scene.cluster.seconds(2);
+    let settled = |scene: &mut Scene, at| scene.cluster.host(at).reader(keyspace).unwrap().revision();
+    assert!(settled(&mut scene, replaced) >= written && settled(&mut scene, behind) < written);
+    // So much that the log does not go back to before it.
+    scene.cluster.lose(move |_, to, message| is_slow(message) && (to == behind || to == replaced));
+    for _ in 0..200 {
+        scene.cluster.request(0, keyspace, put(&key, 200)).unwrap();
+    }
+    scene.cluster.lose(move |_, to, message| {
+        is_slow(message) && to == behind || matches!(message, PeerMessage::SnapshotChunk { .. })
+    });
+    scene.cluster.seconds(1);
+    scene.cluster.take_over(replaced, GroupId::META);
+    scene.cluster.seconds(2);
+    assert!(scene.cluster.status(replaced, GroupId::META).is_serving);
+    assert_eq!(scene.cluster.status(replaced, slow).digest, None, "its state is being replaced");
+    assert!(settled(&mut scene, behind) < written);
+    scene.cluster.losing = None;
+    scene.cluster.seconds(5);
+    scene.assert_led(replaced);
+    assert!(settled(&mut scene, behind) > written);
+    assert_eq!(scene.found(), [false, true]);
+}
+
+/// A lease runs out while a transaction has locked a key of it, so it cannot end. Then it is renewed, and then the lock goes.
+#[test]
+fn a_lease_that_is_renewed_while_its_end_has_to_wait_lives_on() {
+    let mut scene = Scene::new(2, 0);
+    let (home, keyspace) = (scene.group(0), scene.keyspace);
+    let map = scene.cluster.host(0).maps().find(|map| map.id == keyspace).unwrap().clone();
+    let slots = &map.partition(PartitionId(1)).unwrap().slots;
+    let mut leases = (1..).filter_map(LeaseId::new);
+    let lease = leases.find(|lease| slots.contains(Slot::of_lease(*lease))).unwrap();
+    scene.cluster.request(0, keyspace, Request::LeaseGrant { lease, ttl_seconds: 2 }).unwrap();
+    let leased = PutRequest {
+        key: scene.keys[1].clone().into(),
+        value: Some(Bytes::from_static(b"leased")),
+        lease: PutLease::Attach(lease),
+        previous: false,
+    };
+    scene.cluster.request(0, keyspace, Request::Put(leased)).unwrap();
+    scene.cluster.lose(move |_, _, message| brings(message, home, EntryKind::Decide));
+    let txn = Request::Txn(scene.puts(&[0, 1]));
+    let asked = scene.cluster.ask(0, keyspace, txn);
+    scene.cluster.seconds(4);
+    let keep_alive = Request::LeaseKeepAlive { lease };
+    let kept = scene.cluster.request(0, keyspace, keep_alive).unwrap().answer;
+    assert_eq!(kept, Answer::LeaseKeepAlive { ttl_seconds: Some(2) });
+    scene.cluster.losing = None;
+    scene.cluster.answer(asked).unwrap();
+    scene.ticks(5);
+    let time = Request::LeaseTimeToLive { lease, with_keys: false };
+    let Answer::LeaseTimeToLive(time) = scene.cluster.request(0, keyspace, time).unwrap().answer else {
+        panic!()
+    };
+    assert!(time.is_some());
 }
