@@ -342,7 +342,8 @@ fn a_node_whose_partition_is_being_replaced_does_not_say_what_is_settled() {
     });
     scene.cluster.seconds(1);
     scene.cluster.take_over(replaced, GroupId::META);
-    scene.cluster.seconds(2);
+    // Until the answer that it has from the sequencer of before is given up.
+    scene.cluster.seconds(8);
     assert!(scene.cluster.status(replaced, GroupId::META).is_serving);
     assert_eq!(scene.cluster.status(replaced, slow).digest, None, "its state is being replaced");
     assert!(settled(&mut scene, behind) < written);
@@ -374,6 +375,11 @@ fn a_lease_that_is_renewed_while_its_end_has_to_wait_lives_on() {
     let txn = Request::Txn(scene.puts(&[0, 1]));
     let asked = scene.cluster.ask(0, keyspace, txn);
     scene.cluster.seconds(4);
+    // What waits and is late is dropped every ten ticks: just after that.
+    while !scene.cluster.host(0).now().0.is_multiple_of(10) {
+        scene.cluster.tick();
+    }
+    scene.cluster.tick();
     let keep_alive = Request::LeaseKeepAlive { lease };
     let kept = scene.cluster.request(0, keyspace, keep_alive).unwrap().answer;
     assert_eq!(kept, Answer::LeaseKeepAlive { ttl_seconds: Some(2) });
