@@ -6,7 +6,8 @@
 mod cluster;
 
 use cluster::{Cluster, brings, get, of_group, put};
-use quorate_node::{PeerMessage, Ticket};
+use quorate_consensus::Message;
+use quorate_node::{Grant, PeerMessage, Ticket};
 use quorate_types::request::{
     Compare, CompareResult, CompareTarget, Operation, PutLease, PutRequest, RangeRequest, TxnRequest,
 };
@@ -58,6 +59,21 @@ impl Scene {
 
     fn ticks(&mut self, count: u64) {
         (0..count).for_each(|_| self.cluster.tick());
+    }
+
+    /// Waits for a read barrier; after so many ticks nothing is lost any more.
+    fn granted(&mut self, ticket: Ticket, losing_ticks: u64) -> Grant {
+        for tick in 0.. {
+            if tick == losing_ticks {
+                self.cluster.losing = None;
+            }
+            self.cluster.deliver();
+            if let Some(grant) = self.cluster.grants.remove(&ticket) {
+                return grant.unwrap();
+            }
+            self.cluster.tick();
+        }
+        panic!("{ticket:?} was not granted")
     }
 
     /// A transaction that puts the keys of these partitions; the first of them is its home.
@@ -168,17 +184,93 @@ fn a_read_does_not_take_another_leaders_entry_for_the_one_it_waits_for() {
     assert!(!scene.cluster.grants.contains_key(&ticket), "the end is not applied");
     scene.cluster.lose(move |from, to, message| of_group(message, other).is_some() && (from == 0 || to == 0));
     scene.cluster.take_over(1, other);
-    scene.ticks(2);
-    scene.cluster.losing = None;
-    let grant = loop {
-        if let Some(grant) = scene.cluster.grants.remove(&ticket) {
-            break grant.unwrap();
-        }
-        scene.cluster.tick();
-    };
+    let grant = scene.granted(ticket, 2);
     let reader = scene.cluster.host(1).reader(keyspace).unwrap();
     let (_, answer) = reader.range(&RangeRequest::new(KeyRange::all()), grant.revision).unwrap();
     assert_eq!(answer.count, 2, "both of what the transaction put");
+}
+
+/// A leader was deposed in its partition and does not know it, and the office has been elsewhere, where others were registered and wrote, and is
+/// back on its node.
+#[test]
+fn a_leader_that_is_not_registered_does_not_answer_a_read() {
+    let (old, new) = (0, 1);
+    let mut scene = Scene::new(2, old);
+    let (other, keyspace, key) = (scene.group(1), scene.keyspace, scene.keys[1].clone());
+    scene
+        .cluster
+        .lose(move |from, to, message| of_group(message, other).is_some() && (from == old || to == old));
+    for group in [other, GroupId::META] {
+        scene.cluster.take_over(new, group);
+    }
+    scene.cluster.request(new, keyspace, put(&key, 1)).unwrap();
+    scene.cluster.take_over(old, GroupId::META);
+    assert!(scene.cluster.status(old, other).is_serving, "it does not know yet");
+    let ticket = Ticket(1 << 32);
+    let range = KeyRange::Single(key.into());
+    scene.cluster.host(old).barrier(ticket, keyspace, vec![range.clone()]).unwrap();
+    let grant = scene.granted(ticket, 5);
+    let reader = scene.cluster.host(old).reader(keyspace).unwrap();
+    let (_, answer) = reader.range(&RangeRequest::new(range), grant.revision).unwrap();
+    assert_eq!(answer.count, 1);
+}
+
+/// What a leader has answered rests on an entry that nobody else has. Before the answer may leave, the leader is deposed, its entry replaced, and
+/// it is elected again.
+#[test]
+fn an_answer_that_changes_nothing_is_not_given_in_a_later_term() {
+    let mut scene = Scene::new(2, 0);
+    let (other, keyspace, key) = (scene.group(1), scene.keyspace, scene.keys[1].clone());
+    let term = scene.cluster.status(0, other).consensus.term;
+    scene.cluster.lose(move |_, to, message| {
+        let is_of_office =
+            matches!(of_group(message, GroupId::META), Some(Message::HeartbeatResponse { .. }));
+        brings(message, other, EntryKind::Write) || is_of_office && to == 0
+    });
+    scene.cluster.ask(0, keyspace, put(&key, 1));
+    let asked = scene.cluster.ask(0, keyspace, get(&key));
+    scene.cluster.deliver();
+    scene.cluster.take_over(1, other);
+    scene.ticks(8);
+    let again = scene.cluster.status(0, other);
+    assert!(again.is_registered && again.consensus.term > term, "it was led elsewhere meanwhile");
+    assert!(!scene.cluster.answers.contains_key(&asked));
+    scene.cluster.losing = None;
+    let outcome = scene.cluster.answer(asked);
+    assert_eq!(cluster::count(outcome), 0, "nobody put it");
+}
+
+/// A follower acknowledges entries that another leader's take the place of. When their leader is elected again its log is shorter, and what that
+/// follower is known to have held says nothing of what is written now: it is in a newer sequencer's epoch already.
+#[test]
+fn what_was_acknowledged_before_does_not_confirm_what_is_written_now() {
+    let (old, new, outdated) = (0, 1, 3);
+    let mut scene = Scene::of(5, 2, old);
+    let (first, other, keyspace) = (scene.group(0), scene.group(1), scene.keyspace);
+    let [earlier, later] = [0, 1].map(|partition| put(&scene.keys[partition], 1));
+    scene.cluster.lose(move |_, to, message| brings(message, other, EntryKind::Write) && to != new);
+    for _ in 0..9 {
+        scene.cluster.ask(old, keyspace, later.clone());
+    }
+    scene.cluster.deliver();
+    let long = scene.cluster.status(new, other).consensus.last;
+    scene.cluster.take_over(2, other);
+    scene.ticks(10);
+    assert!(scene.cluster.status(old, other).is_registered, "it is elected again");
+    let is_cut = move |from: usize, to: usize, message: &PeerMessage| {
+        let is_one = |at: usize| at == old || at == outdated;
+        of_group(message, GroupId::META).is_some() && is_one(from) != is_one(to)
+    };
+    scene.cluster.lose(is_cut);
+    for group in [GroupId::META, first] {
+        scene.cluster.take_over(new, group);
+    }
+    let earlier = scene.cluster.request(new, keyspace, earlier).unwrap().revision;
+    let status = scene.cluster.status(old, other);
+    assert!(status.is_registered && status.consensus.last.index < long.index, "it does not know yet");
+    if let Ok(reply) = scene.cluster.request(old, keyspace, later) {
+        assert!(reply.revision > earlier, "{:?} was asked for after {earlier:?} was there", reply.revision);
+    }
 }
 
 /// Locks of what is only read are in memory. Its leader loses its office and wins it again; in between somebody writes what was read.
