@@ -5,6 +5,7 @@
 mod cluster;
 
 use cluster::{Cluster, Outcome, brings, get, of_group, put};
+use quorate_consensus::Message;
 use quorate_mvcc::engine::Engine;
 use quorate_node::{Order, PeerMessage, Refused, Ticket};
 use quorate_types::request::{DeleteRequest, PutLease, PutRequest, RangeRequest};
@@ -461,6 +462,32 @@ fn a_lease_is_not_told_of_by_a_partition_that_has_given_it_away() {
     assert!(time.is_some());
     cluster.seconds(1);
     cluster.assert_settled(2);
+}
+
+/// The barrier that the answer waits for takes longer than the split.
+#[test]
+fn a_lease_is_not_told_of_by_a_partition_that_gave_it_away_long_since() {
+    for question in [|lease| Request::LeaseTimeToLive { lease, with_keys: false }, |_| Request::Leases] {
+        let (mut cluster, _) = unsplit();
+        let [_, lease] = leases();
+        cluster.request(0, KEYSPACE, Request::LeaseGrant { lease, ttl_seconds: 60 }).unwrap();
+        cluster.lose(|_, to, message| {
+            to == 0 && matches!(of_group(message, PARENT), Some(Message::HeartbeatResponse { .. }))
+        });
+        let asked = cluster.ask(0, KEYSPACE, question(lease));
+        cluster.deliver();
+        cluster.split(None).unwrap();
+        while cluster.partitions(0) != (2, 0) {
+            cluster.tick();
+        }
+        assert!(!cluster.answers.contains_key(&asked));
+        cluster.losing = None;
+        match cluster.answer(asked).unwrap().answer {
+            Answer::LeaseTimeToLive(time) => assert!(time.is_some()),
+            Answer::Leases(leases) => assert_eq!(leases, [lease]),
+            answer => panic!("{answer:?}"),
+        }
+    }
 }
 
 /// A node asks the only partition that it knows of, and hears of the split before it has its answer.

@@ -246,7 +246,7 @@ impl<E: Engine> Host<E> {
     }
 
     pub(super) fn finish(&mut self, id: GroupId, then: Then, deadline: Tick) -> Result<(), Fault> {
-        let (now, is_sequenced) = (self.now, self.is_sequenced(id.keyspace));
+        let is_sequenced = self.is_sequenced(id.keyspace);
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         match then {
             Then::Reply(origin, (revision, answer)) => {
@@ -279,24 +279,34 @@ impl<E: Engine> Host<E> {
             Then::Finished(txn) => {
                 self.tell(id.keyspace, txn.home, TxnMessage::Finished { id: txn, from: id.partition });
             }
-            Then::Lease(work) if group.is_splitting => return self.dispatch_again(id, work),
-            Then::Lease(work) => {
-                let (State::Ready(partition), true) = (&group.state, group.is_serving) else {
-                    return self.dispatch(id, work);
-                };
-                let answer = match &work.request {
-                    Request::LeaseTimeToLive { lease, with_keys } => {
-                        Answer::LeaseTimeToLive(partition.time_to_live(*lease, now, *with_keys))
-                    }
-                    _ => Answer::Leases(partition.leases()),
-                };
-                let term = group.registered.unwrap_or(group.term);
-                let revision =
-                    if group.registered.is_some() { partition.newest() } else { partition.revision() };
-                let reply = Reply { revision, term, answer };
-                self.reply(work.origin, Ok(reply));
-            }
+            Then::Lease(work) => return self.tell_of_lease(id, work),
         }
+        Ok(())
+    }
+
+    /// Answers from the timers of the group's leader, if they are still whom to ask: the keyspace may have been split since the barrier began.
+    fn tell_of_lease(&mut self, id: GroupId, work: Work) -> Result<(), Fault> {
+        let now = self.now;
+        let is_asked = !self.is_sequenced(id.keyspace)
+            || (self.router.route(id.keyspace, &work.request) == Ok(id)
+                && self.shares(id, &work.request).is_none());
+        let Some(group) = self.groups.get(&id) else { return Ok(()) };
+        if group.is_splitting || !is_asked {
+            return self.dispatch_again(id, work);
+        }
+        let (State::Ready(partition), true) = (&group.state, group.is_serving) else {
+            return self.dispatch(id, work);
+        };
+        let answer = match &work.request {
+            Request::LeaseTimeToLive { lease, with_keys } => {
+                Answer::LeaseTimeToLive(partition.time_to_live(*lease, now, *with_keys))
+            }
+            _ => Answer::Leases(partition.leases()),
+        };
+        let term = group.registered.unwrap_or(group.term);
+        let revision = if group.registered.is_some() { partition.newest() } else { partition.revision() };
+        let reply = Reply { revision, term, answer };
+        self.reply(work.origin, Ok(reply));
         Ok(())
     }
 
