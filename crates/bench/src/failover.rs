@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use crate::cluster::Cluster;
+use crate::costs::Costs;
 use crate::point::Outcome;
 use crate::process;
 use quorate_api::pb::PutRequest;
@@ -34,5 +35,6 @@ pub(crate) async fn run(cluster: &mut Cluster) -> Result<Outcome, Failure> {
     let gap = first.map_err(|_| "no write within 30 s of the leader's end")?.ok_or("no survivors")??;
     let micros = gap.as_micros() as f64;
     let rss = process::rss(&cluster.pids());
-    Ok(Outcome { ops_per_second: 0.0, p50: micros, p99: micros, cpu_per_op: 0.0, rss, errors: 0 })
+    let costs = Costs::default();
+    Ok(Outcome { ops_per_second: 0.0, p50: micros, p99: micros, cpu_per_op: 0.0, rss, errors: 0, costs })
 }

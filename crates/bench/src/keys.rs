@@ -49,6 +49,25 @@ fn key_in(directory: u64, number: u64) -> Vec<u8> {
     format!("bench/{directory:05}/{number:010}").into_bytes()
 }
 
+/// A key in each partition of a new cluster.
+pub(crate) fn one_each(partitions: u32) -> Result<Vec<Vec<u8>>, Failure> {
+    let map = KeyspaceMap::new(KeyspaceId::DEFAULT, "default", partitions, Rules::default(), None)?;
+    let mut missing: Vec<_> = map.partitions.iter().collect();
+    let mut keys = Vec::new();
+    for directory in 0.. {
+        let key = key_in(directory, 0);
+        let slot = map.rules.slot(&key);
+        if let Some(at) = missing.iter().position(|partition| partition.slots.contains(slot)) {
+            missing.swap_remove(at);
+            keys.push(key);
+        }
+        if missing.is_empty() {
+            break;
+        }
+    }
+    Ok(keys)
+}
+
 /// Each directory with the next one that is in another partition, as a new cluster deals them.
 fn pairs(directories: u64, partitions: u32) -> Result<Vec<(u64, u64)>, Failure> {
     let map = KeyspaceMap::new(KeyspaceId::DEFAULT, "default", partitions, Rules::default(), None)?;
@@ -70,6 +89,14 @@ fn pairs(directories: u64, partitions: u32) -> Result<Vec<(u64, u64)>, Failure> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_partition_has_one_of_the_keys() {
+        let keys = one_each(256).unwrap();
+        let slots = keys.iter().map(|key| Rules::default().slot(key).0 / (16_384 / 256));
+        let partitions: std::collections::BTreeSet<_> = slots.collect();
+        assert_eq!((keys.len(), partitions.len()), (256, 256));
+    }
 
     #[test]
     fn pairs_are_in_two_partitions_and_other_keys_in_their_directory() {

@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use crate::cluster::Cluster;
+use crate::costs::{Costs, Meter};
 use crate::keys::{KEYS, Keys};
 use crate::point::{Kind, Outcome};
 use crate::process;
@@ -38,6 +39,7 @@ pub(crate) async fn run(
         fill(&channels, keys).await?;
     }
     let pids = cluster.pids();
+    let leader = cluster.leader().await?;
     let from = Instant::now() + WARM_UP;
     let until = from + duration;
     let mut tasks = JoinSet::new();
@@ -46,9 +48,12 @@ pub(crate) async fn run(
         tasks.spawn(closed_loop(kind, client as u64, keys.clone(), channel, from, until));
     }
     tokio::time::sleep_until(from.into()).await;
+    let meter = Meter::start(cluster, leader);
     let cpu_before = process::cpu_micros(&pids);
     tokio::time::sleep_until(until.into()).await;
     let cpu = process::cpu_micros(&pids) - cpu_before;
+    // In all; how many operations they were is not known yet.
+    let costs = meter.stop(1.0)?;
     let rss = process::rss(&pids);
     let mut histogram = new_histogram()?;
     let mut errors = 0;
@@ -57,7 +62,7 @@ pub(crate) async fn run(
         histogram.add(times.histogram)?;
         errors += times.errors;
     }
-    Ok(outcome(&histogram, duration, cpu, rss, errors))
+    Ok(outcome(&histogram, duration, cpu, &costs, rss, errors))
 }
 
 /// Puts every key that a get may ask for, unless they are there.
@@ -114,6 +119,7 @@ pub(crate) fn outcome(
     histogram: &Histogram<u64>,
     duration: Duration,
     cpu: f64,
+    costs: &Costs,
     rss: u64,
     errors: u64,
 ) -> Outcome {
@@ -125,6 +131,7 @@ pub(crate) fn outcome(
         cpu_per_op: cpu / operations.max(1.0),
         rss,
         errors,
+        costs: Costs::combined(std::slice::from_ref(costs), |micros| micros[0] / operations.max(1.0)),
     }
 }
 

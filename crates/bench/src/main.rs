@@ -3,7 +3,9 @@
 //! Every client is a closed loop: it sends its next request when the last one was answered.
 
 mod cluster;
+mod costs;
 mod failover;
+mod idle;
 mod keys;
 mod load;
 mod point;
@@ -49,6 +51,9 @@ struct Options {
     /// Over how many directories the keys are spread; keys of one directory are in one partition
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     directories: u64,
+    /// Say which threads of which node the processor time went to
+    #[arg(long)]
+    costs: bool,
     /// Write every measurement here
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -103,6 +108,9 @@ async fn measure(options: &Options) -> Result<(), Failure> {
     for &kind in &options.points {
         Keys::new(kind, options.directories, options.partitions)?;
     }
+    if options.points.iter().filter(|kind| kind.kills()).count() > 1 {
+        return Err("failover and survivors kill the leader each: one at a time".into());
+    }
     let mut all: Vec<Measured> = Vec::new();
     for round in 0..options.rounds {
         for &nodes in &options.nodes {
@@ -111,33 +119,41 @@ async fn measure(options: &Options) -> Result<(), Failure> {
                 let (system, program) = &systems[(turn + round as usize) % systems.len()];
                 let mut cluster =
                     Cluster::start(*system, program, &options.directory, nodes, options.partitions).await?;
-                for &kind in options.points.iter().filter(|&&kind| kind != Kind::Failover) {
+                let mut note = |kind, clients, result| {
+                    let point = Point { kind, nodes, clients };
+                    all.push(Measured { system: *system, round, point, result });
+                    report::line(&all[all.len() - 1], options.costs);
+                };
+                // Before there is anything that could make it other than what rests.
+                if options.points.contains(&Kind::Idle) {
+                    note(Kind::Idle, 0, idle::run(&cluster, options.partitions, duration).await?);
+                }
+                for &kind in options.points.iter().filter(|kind| kind.is_load()) {
                     if *system == System::Etcd && kind == Kind::Txn2 {
                         continue;
                     }
                     let keys = Keys::new(kind, options.directories, options.partitions)?;
                     for &clients in &options.clients {
-                        let point = Point { kind, nodes, clients };
                         let result = match kind {
                             Kind::Watch => {
                                 watch::run(&cluster, clients, options.directories, duration).await?
                             }
                             _ => load::run(&cluster, kind, clients, &keys, duration).await?,
                         };
-                        all.push(Measured { system: *system, round, point, result });
-                        report::line(&all[all.len() - 1]);
+                        note(kind, clients, result);
                     }
                 }
-                if options.points.contains(&Kind::Failover) && nodes >= 3 {
-                    let point = Point { kind: Kind::Failover, nodes, clients: nodes - 1 };
-                    let result = failover::run(&mut cluster).await?;
-                    all.push(Measured { system: *system, round, point, result });
-                    report::line(&all[all.len() - 1]);
+                for &kind in options.points.iter().filter(|kind| kind.kills() && nodes >= 3) {
+                    let result = match kind {
+                        Kind::Failover => failover::run(&mut cluster).await?,
+                        _ => idle::survivors(&mut cluster, options.partitions, duration).await?,
+                    };
+                    note(kind, nodes - 1, result);
                 }
             }
         }
     }
-    report::table(&all);
+    report::table(&all, options.costs);
     if let Some(file) = &options.json {
         std::fs::write(file, report::json(&all))
             .map_err(|error| format!("cannot write {}: {error}", file.display()))?;

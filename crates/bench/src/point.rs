@@ -1,6 +1,7 @@
 //! What is measured, and what comes out.
 
 use crate::cluster::System;
+use crate::costs::Costs;
 
 /// A sort of load.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -17,6 +18,10 @@ pub(crate) enum Kind {
     Watch,
     /// From killing the leader (SIGKILL) to the next write that succeeds
     Failover,
+    /// What the cluster costs while nothing is asked of it, after a write in every partition
+    Idle,
+    /// From killing the leader to a write in every partition, and what the others cost at rest after it
+    Survivors,
 }
 
 impl Kind {
@@ -28,7 +33,19 @@ impl Kind {
             Kind::Txn2 => "txn2",
             Kind::Watch => "watch",
             Kind::Failover => "failover",
+            Kind::Idle => "idle",
+            Kind::Survivors => "survivors",
         }
+    }
+
+    /// Whether clients in closed loops make this load; the other kinds are measured once on a cluster.
+    pub(crate) fn is_load(self) -> bool {
+        matches!(self, Kind::Put | Kind::Get | Kind::Txn | Kind::Txn2 | Kind::Watch)
+    }
+
+    /// Whether it ends with one node less.
+    pub(crate) fn kills(self) -> bool {
+        matches!(self, Kind::Failover | Kind::Survivors)
     }
 }
 
@@ -46,8 +63,9 @@ pub(crate) struct Point {
     pub(crate) clients: usize,
 }
 
-/// What one measurement found. Times are microseconds; for a failover, p50 and p99 are the gap.
-#[derive(Clone, Copy)]
+/// What one measurement found. Times are microseconds; for a failover, p50 and p99 are the gap. At rest an operation is a second that goes by, p50 is when
+/// the first partition took a write, p99 the last.
+#[derive(Clone)]
 pub(crate) struct Outcome {
     pub(crate) ops_per_second: f64,
     pub(crate) p50: f64,
@@ -57,6 +75,8 @@ pub(crate) struct Outcome {
     /// Resident memory of all servers at the end, in bytes.
     pub(crate) rss: u64,
     pub(crate) errors: u64,
+    /// Processor time per operation, by node and thread.
+    pub(crate) costs: Costs,
 }
 
 /// One measurement of one system.

@@ -1,5 +1,7 @@
 //! What the kernel says about a process.
 
+use std::collections::BTreeMap;
+
 /// The unit of times in /proc/PID/stat; Linux shows programs 100 a second, whatever it counts itself.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -15,6 +17,20 @@ fn ticks(pid: u32) -> Option<u64> {
     let (_, behind) = stat.rsplit_once(')')?;
     let mut fields = behind.split_whitespace().skip(11);
     Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+}
+
+/// Processor time of a process's living threads so far, in microseconds by their names; nothing of one that is gone. From the scheduler's own count, which is
+/// in nanoseconds.
+pub(crate) fn threads(pid: u32) -> BTreeMap<String, f64> {
+    let mut all = BTreeMap::new();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+        let read = |file: &str| std::fs::read_to_string(task.path().join(file)).ok();
+        // A thread may end while it is looked at.
+        let (Some(name), Some(said)) = (read("comm"), read("schedstat")) else { continue };
+        let nanos = said.split_whitespace().next().and_then(|first| first.parse::<u64>().ok());
+        *all.entry(name.trim_end().to_owned()).or_default() += nanos.unwrap_or(0) as f64 / 1e3;
+    }
+    all
 }
 
 /// Resident memory of these processes, in bytes.

@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use crate::cluster::Cluster;
+use crate::costs::Meter;
 use crate::load::{WARM_UP, new_histogram, outcome};
 use crate::point::Outcome;
 use crate::process;
@@ -34,6 +35,7 @@ pub(crate) async fn run(
 ) -> Result<Outcome, Failure> {
     let channels = cluster.connect_leader_first(cluster.endpoints().len() * CONNECTIONS_PER_NODE).await?;
     let pids = cluster.pids();
+    let leader = cluster.leader().await?;
     let origin = Instant::now();
     // A write of an earlier measurement may still be under way.
     let run = RUNS.fetch_add(1, Ordering::Relaxed);
@@ -67,7 +69,7 @@ pub(crate) async fn run(
     let from = Instant::now() + WARM_UP;
     let until = from + duration;
     let mut histogram = new_histogram()?;
-    let mut cpu_before = None;
+    let mut before = None;
     let mut told = vec![0u64; watchers];
     let end = tokio::time::sleep_until(until.into());
     tokio::pin!(end);
@@ -82,7 +84,7 @@ pub(crate) async fn run(
                 let (watcher, nanos): (usize, u64) = arrival.ok_or("every watch ended")?;
                 told[watcher] += 1;
                 if Instant::now() >= from {
-                    cpu_before.get_or_insert_with(|| process::cpu_micros(&pids));
+                    before.get_or_insert_with(|| (process::cpu_micros(&pids), Meter::start(cluster, leader)));
                     histogram.record(nanos)?;
                 }
             }
@@ -91,10 +93,12 @@ pub(crate) async fn run(
     if let Some(deaf) = told.iter().position(|told| *told == 0) {
         return Err(format!("watcher {deaf} was told of nothing").into());
     }
-    let cpu_now = process::cpu_micros(&pids);
+    let (cpu_before, meter) = before.ok_or("nobody was told of anything in the time that is measured")?;
+    let cpu = process::cpu_micros(&pids) - cpu_before;
+    let costs = meter.stop(1.0)?;
     let rss = process::rss(&pids);
     tasks.shutdown().await;
-    Ok(outcome(&histogram, duration, cpu_now - cpu_before.unwrap_or(cpu_now), rss, 0))
+    Ok(outcome(&histogram, duration, cpu, &costs, rss, 0))
 }
 
 /// Tells of the watch's creation, then of every event: how long it was on its way.
