@@ -8,6 +8,7 @@ mod failover;
 mod idle;
 mod keys;
 mod load;
+mod model;
 mod point;
 mod process;
 mod report;
@@ -66,6 +67,8 @@ struct Options {
     /// Where the servers keep their data; emptied as the run goes
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     directory: PathBuf,
+    #[command(flatten)]
+    model: model::Given,
 }
 
 #[tokio::main]
@@ -99,6 +102,9 @@ async fn told_to_stop() {
 }
 
 async fn measure(options: &Options) -> Result<(), Failure> {
+    if let Some(measured) = &options.model.measured {
+        return model::print(&options.model, measured);
+    }
     let mut systems = vec![(System::Quorate, options.quorate.clone())];
     if let (true, Some(program)) = (options.vs_etcd, &options.etcd) {
         systems.push((System::Etcd, program.clone()));

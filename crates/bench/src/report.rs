@@ -132,7 +132,7 @@ fn median(all: &[Measured], system: System, point: Point) -> Option<Outcome> {
 }
 
 /// The one in the middle, or between the two there.
-fn middle(mut numbers: Vec<f64>) -> f64 {
+pub(crate) fn middle(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
     let half = numbers.len() / 2;
     if numbers.len() % 2 == 1 { numbers[half] } else { (numbers[half - 1] + numbers[half]) / 2.0 }
