@@ -117,14 +117,7 @@ impl Cluster {
 
     /// The same, the leader's first: whoever is alone then is not slower or faster by the luck of an election.
     pub(crate) async fn connect_leader_first(&self, count: usize) -> Result<Vec<Channel>, Failure> {
-        let begun = Instant::now();
-        let leader = loop {
-            match self.leader().await {
-                Ok(leader) => break leader,
-                Err(failure) if begun.elapsed() > LEADER_WAIT => return Err(failure),
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-            }
-        };
+        let leader = self.leader().await?;
         let mut channels = Vec::with_capacity(count);
         for endpoint in self.endpoints.iter().cycle().skip(leader).take(count) {
             channels.push(Endpoint::from_shared(endpoint.clone())?.tcp_nodelay(true).connect().await?);
@@ -132,8 +125,19 @@ impl Cluster {
         Ok(channels)
     }
 
-    /// The node that says of itself that it leads.
+    /// The node that says of itself that it leads, as soon as there is one.
     pub(crate) async fn leader(&self) -> Result<usize, Failure> {
+        let begun = Instant::now();
+        loop {
+            match self.leader_now().await {
+                Ok(leader) => return Ok(leader),
+                Err(failure) if begun.elapsed() > LEADER_WAIT => return Err(failure),
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    async fn leader_now(&self) -> Result<usize, Failure> {
         for (node, endpoint) in self.endpoints.iter().enumerate() {
             // One that was killed says nothing.
             let Ok(channel) = Endpoint::from_shared(endpoint.clone())?.connect().await else { continue };
