@@ -429,9 +429,15 @@ fn a_node_whose_partition_is_being_replaced_does_not_say_what_is_settled() {
     for _ in 0..200 {
         scene.cluster.request(0, keyspace, put(&key, 200)).unwrap();
     }
-    scene.cluster.lose(move |_, to, message| {
-        is_slow(message) && to == behind || matches!(message, PeerMessage::SnapshotChunk { .. })
-    });
+    // It would hand the sequencer over.
+    let hands_over =
+        |message: &PeerMessage| matches!(of_group(message, GroupId::META), Some(Message::TimeoutNow { .. }));
+    let is_lost = move |from, to, message: &PeerMessage| {
+        is_slow(message) && to == behind
+            || matches!(message, PeerMessage::SnapshotChunk { .. })
+            || from == replaced && hands_over(message)
+    };
+    scene.cluster.lose(is_lost);
     scene.cluster.seconds(1);
     scene.cluster.take_over(replaced, GroupId::META);
     // Until the answer that it has from the sequencer of before is given up.
@@ -439,7 +445,7 @@ fn a_node_whose_partition_is_being_replaced_does_not_say_what_is_settled() {
     assert!(scene.cluster.status(replaced, GroupId::META).is_serving);
     assert_eq!(scene.cluster.status(replaced, slow).digest, None, "its state is being replaced");
     assert!(settled(&mut scene, behind) < written);
-    scene.cluster.losing = None;
+    scene.cluster.lose(move |from, _, message| from == replaced && hands_over(message));
     scene.cluster.seconds(5);
     scene.assert_led(replaced);
     assert!(settled(&mut scene, behind) > written);
