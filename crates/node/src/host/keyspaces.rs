@@ -26,6 +26,8 @@ pub(super) struct Keyspace {
     /// Some changes up to here were not kept, or came with a snapshot: watchers have to read the store.
     dropped: Option<Revision>,
     compacted: Option<Revision>,
+    /// There may be forgotten history to remove.
+    pub(super) is_compaction_due: bool,
     /// A partition here does not own all of it, whatever the map says yet.
     pub(super) is_split: bool,
     /// Every slot is some partition's here. Not so between a snapshot of a partition that was split and the map that names the child.
@@ -67,6 +69,7 @@ impl<E: Engine> Host<E> {
                 waiting_bytes: 0,
                 dropped: None,
                 compacted: None,
+                is_compaction_due: true,
                 is_split: false,
                 is_whole: true,
             };
@@ -105,6 +108,9 @@ impl<E: Engine> Host<E> {
         }
         let quorate_partition::Applied { changes, compacted, shared, split: _ } = applied;
         self.use_space(id.keyspace, &changes);
+        if compacted.is_some() {
+            self.keyspace(id.keyspace)?.is_compaction_due = true;
+        }
         if changes.is_empty() && compacted.is_none() && shared.is_empty() {
             return Ok(());
         }
@@ -168,7 +174,9 @@ impl<E: Engine> Host<E> {
         let Some(partition) = self.groups.get_mut(&id).and_then(Group::partition_mut) else { return Ok(()) };
         partition.set_rules(rules);
         let (revision, is_split) = (partition.revision(), !partition.slots().is_all());
-        self.keyspace(id.keyspace)?.is_split |= is_split;
+        let keyspace = self.keyspace(id.keyspace)?;
+        keyspace.is_split |= is_split;
+        keyspace.is_compaction_due = true;
         self.note_slots(id.keyspace);
         self.open_partitions(id.keyspace)?;
         self.note_whole(id.keyspace)?;
@@ -272,18 +280,20 @@ impl<E: Engine> Host<E> {
     /// A partition's rows are being replaced by those of a snapshot, which may be older than what is removed here.
     pub(super) fn compact_anew(&mut self, id: KeyspaceId) -> Result<(), Fault> {
         let compactor = Compactor::open(&self.engine, id)?;
-        self.keyspace(id)?.compactor = compactor;
+        let keyspace = self.keyspace(id)?;
+        (keyspace.compactor, keyspace.is_compaction_due) = (compactor, true);
         Ok(())
     }
 
     /// Removes a little of the forgotten history of each keyspace, as far as all of its partitions here have compacted.
     pub(super) fn tick_compaction(&mut self) -> Result<(), Fault> {
-        let ids: Vec<KeyspaceId> = self.keyspaces.keys().copied().collect();
-        for id in ids {
+        let due = self.keyspaces.iter().filter(|(_, keyspace)| keyspace.is_compaction_due);
+        for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
             let Some(compacted) = self.compacted_by_all(id) else { continue };
             let rows_max = self.options.compaction_rows_per_tick;
             let Some(keyspace) = self.keyspaces.get_mut(&id) else { continue };
-            if !keyspace.compactor.is_pending(compacted) {
+            keyspace.is_compaction_due = keyspace.compactor.is_pending(compacted);
+            if !keyspace.is_compaction_due {
                 continue;
             }
             keyspace.compactor.step(&self.engine, compacted, rows_max)?;

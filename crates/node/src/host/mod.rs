@@ -224,7 +224,9 @@ impl<E: Engine> Host<E> {
             keyspace.is_split = true;
             keyspace.publication.together();
         }
-        let publication = self.keyspace(id.keyspace)?.publication.clone();
+        let keyspace = self.keyspace(id.keyspace)?;
+        keyspace.is_compaction_due = true;
+        let publication = keyspace.publication.clone();
         let engine = self.engine.clone();
         let opened = if self.is_without_state(id)? {
             Opened::Incomplete

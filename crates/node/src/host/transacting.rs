@@ -44,6 +44,8 @@ const STATUS_TICKS: u64 = 25;
 const ENDED_TICKS: u64 = 250;
 /// Between two repetitions of a decision.
 const TELL_TICKS: u64 = 10;
+/// How often all partitions are looked through for locks that are held for long.
+const LOOK_TICKS: u64 = 5;
 
 impl<E: Engine> Host<E> {
     /// The partitions, and what each has to do with the request; `None` if the one that leads here does it alone.
@@ -726,6 +728,9 @@ impl<E: Engine> Host<E> {
             for (home, ids) in std::mem::take(&mut self.forgettable) {
                 self.forget(home, ids);
             }
+        }
+        if !now.0.is_multiple_of(LOOK_TICKS) {
+            return Ok(());
         }
         let mut asked = Vec::new();
         for (id, group) in &mut self.groups {
