@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How many partitions a new cluster gets that is not told otherwise.
-pub const PARTITIONS_DEFAULT: u32 = 16;
+pub const PARTITIONS_DEFAULT: u32 = 8;
 
 /// The flags of `quorate serve`; the same names are keys of the TOML file.
 #[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
@@ -87,7 +87,7 @@ pub struct ServeArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_reserve_bytes: Option<u64>,
     /// Into how many partitions the keys of a new cluster are dealt, 1 to 1024, each with a leader and a log of its own. Counts only
-    /// while the cluster is new, and should be the same on all its nodes [default: 16]
+    /// while the cluster is new, and should be the same on all its nodes [default: 8]
     #[arg(long, env = "QUORATE_PARTITIONS", value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partitions: Option<u32>,
