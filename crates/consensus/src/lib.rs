@@ -42,7 +42,7 @@ pub enum ProposeError {
     Full,
 }
 
-/// After the connection to a leader broke, its followers campaign within so many ticks.
+/// After the connection to a leader broke: an election with nobody in its way is over within so many ticks.
 pub const HURRIED_TICKS_MAX: u64 = 4;
 
 /// What a snapshot of the state machine stands for.
@@ -92,8 +92,8 @@ pub trait Consensus {
     fn compact(&mut self, index: Index);
 
     /// The connection to this node broke (process death shows so at once). A follower of it stops honouring
-    /// its lease and campaigns after `delay` ticks instead of waiting out the timeout. The owner draws the delay, of 1 to
-    /// [`HURRIED_TICKS_MAX`]: one for all groups, so that one survivor comes first in all of them.
+    /// its lease and campaigns after `delay` ticks instead of waiting out the timeout. The owner chooses the delay: one for
+    /// all groups, and [`HURRIED_TICKS_MAX`] apart for each survivor, so that the same one comes first in all of them.
     fn peer_lost(&mut self, node: NodeId, delay: u64);
 
     /// Nothing was heard of this node, in no group and not otherwise, for `election_ticks_min` at least. Who follows it campaigns within

@@ -17,8 +17,8 @@ use quorate_types::{Bytes, EntryKind, Index, NodeId, Position, Term};
 use std::collections::BTreeMap;
 
 /// After the leader's connection broke, elections begin within [`HURRIED_TICKS_MAX`] so many times in a row, before the ordinary
-/// timeout counts again.
-const HURRIED_TRIES: u8 = 4;
+/// timeout counts again. Asking whether the others would vote, and asking for their votes, are two.
+const HURRIED_TRIES: u8 = 8;
 
 impl Raft {
     /// Brings our term and the message's together; false when the message is to be ignored.

@@ -2,47 +2,38 @@
 //!
 //! A group that hibernates sends nothing, so its followers cannot tell by it whether the leader lives. Instead every node tells
 //! every member that it is alive ([`PeerMessage::Alive`]) as often as a leader would, and any message says so, too. A node that was not
-//! heard for the shortest election timeout is *down*, for all groups at once: what it leads wakes and, after one delay drawn for all of them,
-//! campaigns. So failover takes as long as by the groups' own heartbeats, and one survivor tends to lead all groups afterwards. When a
+//! heard for the shortest election timeout is *down*, for all groups at once: what it leads wakes and, after one delay for all of them,
+//! campaigns. The survivors go one after the other, by their ids: with hundreds of groups, delays that are drawn would let the votes of some
+//! be split again and again. So failover takes as long as by the groups' own heartbeats, and the first survivor tends to lead all groups afterwards. When a
 //! connection breaks, [`Host::peer_lost`] does the same at once; the node is down only when it stays silent.
 //!
 //! Caveats: a leader whose node lives, but whose group is wrong in some way, is noticed only by what is asked of the group. Two nodes
 //! that hear a third but not each other take each other for down; what they lead goes on.
 
 use super::Host;
-use crate::Options;
 use crate::peer::PeerMessage;
-use quorate_consensus::random::Random;
 use quorate_consensus::{Consensus, HURRIED_TICKS_MAX};
 use quorate_mvcc::engine::Engine;
 use quorate_types::{NodeId, Tick};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is known of the other members.
+#[derive(Default)]
 pub(super) struct Liveness {
-    random: Random,
     /// When each was heard last; from the beginning, if it was not.
     heard: BTreeMap<NodeId, Tick>,
     down: BTreeSet<NodeId>,
 }
 
-impl Liveness {
-    pub(super) fn new(options: &Options) -> Self {
-        Self {
-            // Not the numbers that a group with the same seed draws.
-            random: Random::new(!options.seed),
-            heard: BTreeMap::new(),
-            down: BTreeSet::new(),
-        }
-    }
-
-    /// After how many ticks all groups that a lost peer led campaign.
-    pub(super) fn draw_delay(&mut self) -> u64 {
-        self.random.between(1, 1 + HURRIED_TICKS_MAX)
-    }
-}
-
 impl<E: Engine> Host<E> {
+    /// After how many ticks all groups that a lost member led campaign here: a try's time for each survivor with a lower id.
+    pub(super) fn delay_after(&self, lost: NodeId) -> u64 {
+        let is_before = |member: &&NodeId| {
+            **member != lost && **member < self.options.id && !self.liveness.down.contains(member)
+        };
+        1 + self.members.iter().filter(is_before).count() as u64 * HURRIED_TICKS_MAX
+    }
+
     /// A member sent something.
     pub(super) fn heard(&mut self, from: NodeId) {
         if !self.members.contains(&from) {
@@ -69,8 +60,7 @@ impl<E: Engine> Host<E> {
         };
         for node in self.members.iter().filter(is_silent).copied().collect::<Vec<_>>() {
             self.liveness.down.insert(node);
-            let spread = self.options.election_ticks_max - silence_max;
-            let delay = self.liveness.random.between(1, 1 + spread);
+            let delay = self.delay_after(node);
             for (id, group) in &mut self.groups {
                 group.raft.node_down(node, delay);
                 self.dirty.insert(*id);

@@ -188,7 +188,7 @@ impl<E: Engine> Host<E> {
             abstaining: BTreeMap::new(),
             dirty: BTreeSet::new(),
             agenda: Agenda::default(),
-            liveness: Liveness::new(&options),
+            liveness: Liveness::default(),
             next_read: 0,
             // Never used twice, also not by another life of this node: answers to an earlier one may come late.
             next_reading: options.seed,
@@ -547,7 +547,7 @@ impl<E: Engine> Host<E> {
     /// The connection to a peer broke.
     pub fn peer_lost(&mut self, node: NodeId) {
         let ids: Vec<GroupId> = self.groups.keys().copied().collect();
-        let delay = self.liveness.draw_delay();
+        let delay = self.delay_after(node);
         for id in ids {
             let Some(group) = self.groups.get_mut(&id) else { continue };
             group.raft.peer_lost(node, delay);
