@@ -159,6 +159,9 @@ pub trait Consensus {
     /// The newest term seen.
     fn term(&self) -> Term;
 
+    /// Who leads in this term, as far as is known.
+    fn leader(&self) -> Option<NodeId>;
+
     /// How things stand.
     fn status(&self) -> Status;
 }

@@ -12,7 +12,7 @@
 use super::{Follower, Leader, Raft, State, Transfer};
 use crate::progress::Mode;
 use crate::raft::reads::Rounds;
-use crate::{HURRIED_TICKS_MAX, Message, ReadId};
+use crate::{Consensus, HURRIED_TICKS_MAX, Message, ReadId};
 use quorate_types::{Bytes, EntryKind, Index, NodeId, Position, Term};
 use std::collections::BTreeMap;
 

@@ -20,8 +20,8 @@
 //! nobody leads it.
 
 use super::{Raft, State};
-use crate::Message;
 use crate::progress::Mode;
+use crate::{Consensus, Message};
 use quorate_types::{NodeId, Position};
 
 impl Raft {

@@ -241,14 +241,6 @@ impl Raft {
         }
     }
 
-    fn leader(&self) -> Option<NodeId> {
-        match &self.state {
-            State::Leader(_) => Some(self.options.id),
-            State::Follower { leader } => *leader,
-            State::Candidate { .. } => None,
-        }
-    }
-
     fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
         assert!(term >= self.term, "term {term} after {}", self.term);
         if term > self.term {
@@ -528,6 +520,14 @@ impl Consensus for Raft {
 
     fn term(&self) -> Term {
         self.term
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        match &self.state {
+            State::Leader(_) => Some(self.options.id),
+            State::Follower { leader } => *leader,
+            State::Candidate { .. } => None,
+        }
     }
 
     fn status(&self) -> Status {

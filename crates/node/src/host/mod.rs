@@ -551,9 +551,6 @@ impl<E: Engine> Host<E> {
         for id in ids {
             let Some(group) = self.groups.get_mut(&id) else { continue };
             group.raft.peer_lost(node, delay);
-            // At once, not when the group is next collected: requests that are handled before that would be sent to a dead leader, after what
-            // was sent to it has been given up, and wait an election timeout for its word.
-            group.leader = group.raft.status().leader;
             self.dirty.insert(id);
             let lost: Vec<Ticket> = group
                 .forwarded

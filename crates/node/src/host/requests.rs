@@ -30,7 +30,10 @@ impl<E: Engine> Host<E> {
         }
         self.dirty.insert(id);
         let is_local = matches!(work.origin, Origin::Local(_));
-        match (group.role, group.leader, work.origin) {
+        // As consensus knows it now, not when the group was last collected: a leader may have died since, and what was sent to it before has been
+        // given up.
+        let leader = group.raft.leader().filter(|leader| *leader != self.options.id);
+        match (group.role, leader, work.origin) {
             (Role::Follower { .. }, Some(leader), Origin::Local(ticket)) => {
                 let message = PeerMessage::Request { ticket, group: id, request: work.request.clone() };
                 group.forwarded.insert(ticket, (leader, work));
@@ -359,6 +362,8 @@ impl<E: Engine> Host<E> {
             Err(Rejection::LeaderChanged | Rejection::NoLeader) if self.now < work.deadline => {
                 if let Some(group) = self.groups.get_mut(&id) {
                     group.waiting.push_back(work);
+                    // A group that sleeps is not ticked unless it is known that something waits in it.
+                    self.dirty.insert(id);
                 }
             }
             outcome => self.reply(work.origin, outcome),
@@ -373,6 +378,7 @@ impl<E: Engine> Host<E> {
             self.reply(work.origin, Err(Rejection::Unknown));
         } else {
             group.waiting.push_back(work);
+            self.dirty.insert(id);
         }
     }
 
