@@ -78,18 +78,15 @@ impl<E: Engine> Host<E> {
         Ok(self.keyspaces.get_mut(&id).expect("it is there, or was just put there"))
     }
 
-    /// The keyspace has several partitions: none of them says by itself how far the keyspace is.
-    pub(super) fn publish_together(&mut self, id: KeyspaceId) -> Result<(), Fault> {
-        let groups: Vec<GroupId> = self.groups_of(id).collect();
-        let mut newest = Revision::FIRST;
-        for group in groups {
-            if let Some(partition) = self.groups.get(&group).and_then(Group::partition) {
-                newest = newest.max(partition.revision());
-            }
+    /// A partition of several was opened with what it had applied in an earlier life: nobody was told of that.
+    pub(super) fn note_untold(&mut self, id: GroupId) -> Result<(), Fault> {
+        if let Some(partition) = self.groups.get(&id).and_then(Group::partition)
+            && self.is_sequenced(id.keyspace)
+        {
+            let applied = partition.revision();
+            let keyspace = self.keyspace(id.keyspace)?;
+            keyspace.dropped = keyspace.dropped.max(Some(applied));
         }
-        // What is applied already was told to nobody.
-        let keyspace = self.keyspace(id)?;
-        keyspace.dropped = keyspace.dropped.max(Some(newest));
         Ok(())
     }
 

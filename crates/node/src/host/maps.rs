@@ -91,9 +91,6 @@ impl<E: Engine> Host<E> {
         self.open_partitions(keyspace)?;
         self.note_slots(keyspace);
         self.note_whole(keyspace)?;
-        if begins && !is_open {
-            self.publish_together(keyspace)?;
-        }
         self.open_counters()?;
         self.arrange_sequencing()?;
         for work in std::mem::take(&mut self.unrouted) {

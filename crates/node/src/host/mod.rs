@@ -324,7 +324,7 @@ impl<E: Engine> Host<E> {
         self.groups.insert(id, group);
         self.note_slots_of(id);
         if begins_split {
-            self.publish_together(id.keyspace)?;
+            self.note_untold(id)?;
         }
         self.dirty.insert(id);
         Ok(())

@@ -192,6 +192,7 @@ impl<E: Engine> Host<E> {
                     && Partition::is_incomplete(&self.engine, *id)? == incomplete
                 {
                     self.open_group(*id)?;
+                    self.note_untold(*id)?;
                     self.catch_up_also(*id)?;
                 }
             }
