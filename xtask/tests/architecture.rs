@@ -14,6 +14,7 @@ fn arrows() -> BTreeMap<&'static str, Vec<&'static str>> {
     BTreeMap::from([
         ("types", vec![]),
         ("consensus", vec!["types"]),
+        ("placement", vec!["types"]),
         ("mvcc", vec!["types"]),
         ("storage", vec!["types", "consensus", "mvcc"]),
         ("partition", vec!["types", "mvcc"]),
@@ -25,7 +26,7 @@ fn arrows() -> BTreeMap<&'static str, Vec<&'static str>> {
     ])
 }
 
-const PURE: [&str; 7] = ["types", "consensus", "mvcc", "storage", "partition", "node", "sim"];
+const PURE: [&str; 8] = ["types", "consensus", "placement", "mvcc", "storage", "partition", "node", "sim"];
 /// What a pure crate may use from outside.
 const PURE_MAY_USE: [&str; 3] = ["bytes", "crc32c", "twox-hash"];
 /// What must not be said in a pure crate, and what to do instead.
