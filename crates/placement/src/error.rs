@@ -1,6 +1,6 @@
 //! Why an input makes no sense.
 
-use crate::{NODES_MAX, NodeId, TOKENS_MAX, WEIGHT_MAX};
+use crate::{NODES_MAX, NodeId, PARTITIONS_MAX, REPLICAS_MAX, TOKENS_MAX, WEIGHT_MAX};
 use std::fmt;
 
 /// What was asked cannot be answered, whatever the cluster is like.
@@ -12,7 +12,7 @@ pub enum PlacementError {
     TooManyNodes(usize),
     /// Two nodes have one id.
     NodeTwice(NodeId),
-    /// A weight of 0, or above [`WEIGHT_MAX`].
+    /// A weight of 0, or above [`WEIGHT_MAX`]. A node that shall hold nothing is drained instead.
     Weight {
         /// Whose.
         node: NodeId,
@@ -21,6 +21,24 @@ pub enum PlacementError {
     },
     /// A ring of no virtual nodes, or of more than [`TOKENS_MAX`].
     Tokens(u64),
+    /// No partitions, or more than [`PARTITIONS_MAX`].
+    Partitions(usize),
+    /// No replicas, or more than [`REPLICAS_MAX`].
+    Replicas(usize),
+    /// The old table has more rows than there are partitions.
+    OldTable {
+        /// Rows of the old table.
+        rows: usize,
+        /// Partitions that were asked for.
+        partitions: usize,
+    },
+    /// The old table names a node twice in one row.
+    ReplicaTwice {
+        /// The row.
+        partition: usize,
+        /// The node.
+        node: NodeId,
+    },
 }
 
 impl fmt::Display for PlacementError {
@@ -37,6 +55,16 @@ impl fmt::Display for PlacementError {
                     f,
                     "{count} virtual nodes in all; a ring has 1 to {TOKENS_MAX} (tokens x sum of weights)"
                 )
+            }
+            Self::Partitions(count) => write!(f, "{count} partitions; there can be 1 to {PARTITIONS_MAX}"),
+            Self::Replicas(count) => {
+                write!(f, "{count} replicas of each partition; there can be 1 to {REPLICAS_MAX}")
+            }
+            Self::OldTable { rows, partitions } => {
+                write!(f, "the old table has {rows} partitions, the new one only {partitions}")
+            }
+            Self::ReplicaTwice { partition, node } => {
+                write!(f, "the old table has node {node} twice in partition {partition}")
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Nodes as placement sees them: a name, a weight, a zone.
+//! Nodes as placement sees them: a name, a weight, a zone, and whether replicas may be there.
 
 use crate::{NODES_MAX, NodeId, PlacementError, WEIGHT_MAX};
 use std::collections::BTreeMap;
@@ -32,6 +32,33 @@ impl Node {
     pub fn in_zone(mut self, zone: impl Into<String>) -> Self {
         self.zone = Some(zone.into());
         self
+    }
+}
+
+/// Whether a node may hold replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It keeps what it has and gets its share.
+    Serving,
+    /// It gives away what it has, and keeps a replica only while there is nobody else to hold it.
+    Draining,
+    /// It is lost with what it had. Leaving it out of the members says the same.
+    Gone,
+}
+
+/// A node of a cluster that is planned for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The node.
+    pub node: Node,
+    /// What may be placed there.
+    pub standing: Standing,
+}
+
+impl From<Node> for Member {
+    /// A serving member.
+    fn from(node: Node) -> Self {
+        Self { node, standing: Standing::Serving }
     }
 }
 

@@ -14,7 +14,7 @@
 //!
 //! Caveats: balance is that of random arcs. With `t` tokens a node the shares scatter by about `1 / sqrt(t)`, and few keys scatter
 //! on top; zones of unequal weight cannot follow it when every key must be in each of them. [`Loads`](crate::Loads) bounds a
-//! node's load for keys that are remembered.
+//! node's load for keys that are remembered, [`plan()`](crate::plan()) evens it out for few keys with a table.
 
 use crate::node::{check, number_zones};
 use crate::{Node, NodeId, PlacementError, TOKENS_MAX};
@@ -82,6 +82,11 @@ impl Ring {
     /// How many zones there are; a node without one counts as one.
     pub fn zones(&self) -> usize {
         self.zones
+    }
+
+    /// The number of each node's zone, in the order of [`nodes`](Self::nodes).
+    pub(crate) fn zone_of(&self) -> &[usize] {
+        &self.zone_of
     }
 
     /// How many virtual nodes there are.
