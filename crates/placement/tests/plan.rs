@@ -48,8 +48,9 @@ fn check(members: &[Member], partitions: usize, wanted: usize, old: &[Assignment
     serving.keys().for_each(|id| *sizes.entry(zone(id)).or_default() += 1);
     let replicas = wanted.min(serving.len());
     // Zones fill evenly, as far as they have nodes.
-    let depth =
-        (1..).find(|depth| sizes.values().map(|size| size.min(depth)).sum::<usize>() >= replicas).unwrap();
+    let depth = (1..)
+        .find(|depth| sizes.values().map(|size| size.min(depth)).sum::<usize>() >= replicas)
+        .expect("all nodes together are enough");
 
     assert_eq!(plan.table.len(), partitions, "{story}");
     for (at, row) in plan.table.iter().enumerate() {
