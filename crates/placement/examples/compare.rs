@@ -250,9 +250,9 @@ fn large() {
     const MANY: usize = quorate_placement::PARTITIONS_MAX;
     println!("\n{MANY} partitions x {REPLICAS} on 100 nodes of weights 1, 2 and 4, the fastest of five:\n");
     println!(
-        "| zones | from nothing | nothing changes | a node joins | one is lost | one is heavier | ten are lost |"
+        "| zones | from nothing | nothing changes | a node joins | one is lost | one is heavier | ten are lost | from random rows |"
     );
-    println!("|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|");
     for zones in [&[][..], &["a", "b", "c"], &["a", "b", "c", "d", "e"], &["a", "b"]] {
         let nodes = cluster(100, zones, &[1, 2, 4]);
         let members = |nodes: &[Node]| nodes.iter().cloned().map(Member::from).collect::<Vec<Member>>();
@@ -267,11 +267,18 @@ fn large() {
             format!("{:.1} ms, {moved} moved", time.as_secs_f64() * 1_000.0)
         };
         let old = plan(&members(&nodes), MANY, REPLICAS, &[]).expect("a large cluster").table;
+        let random: Vec<Assignment> = (0..MANY as u64)
+            .map(|row| {
+                let first = mix(row, 0) % 100;
+                let replicas = [0, 1, 37].map(|step| NodeId(1 + (first + step) % 100));
+                Assignment { replicas: replicas.to_vec(), leader: Some(replicas[0]) }
+            })
+            .collect();
         let more = cluster(101, zones, &[1, 2, 4]);
         let mut heavier = nodes.clone();
         heavier[0].weight = 4;
         println!(
-            "| {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} |",
             zones.len(),
             time(&nodes, &[]),
             time(&nodes, &old),
@@ -279,8 +286,22 @@ fn large() {
             time(&nodes[1..], &old),
             time(&heavier, &old),
             time(&nodes[10..], &old),
+            time(&nodes, &random),
         );
     }
+    let nodes = cluster(quorate_placement::NODES_MAX as u64, &["a", "b", "c", "d", "e"], &[1, 2, 4]);
+    let members: Vec<Member> = nodes.into_iter().map(Member::from).collect();
+    let begun = Instant::now();
+    let old = plan(&members, MANY, REPLICAS, &[]).expect("the largest cluster").table;
+    let fresh = begun.elapsed();
+    let begun = Instant::now();
+    let moved = plan(&members[1..], MANY, REPLICAS, &old).expect("the largest cluster").replicas_moved();
+    println!(
+        "\nOn {} nodes: {} ms from nothing, {} ms when one is lost ({moved} moved).",
+        members.len(),
+        fresh.as_millis(),
+        begun.elapsed().as_millis()
+    );
     // Where the system says so: the most memory that this process had, most of it the last networks.
     if let Ok(status) = std::fs::read_to_string("/proc/self/status")
         && let Some(peak) = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))

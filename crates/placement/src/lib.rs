@@ -8,7 +8,7 @@
 //! * [`plan()`]: *which nodes hold these partitions?*, of up to [`PARTITIONS_MAX`] of them, with a table: balanced as well as
 //!   whole replicas can be, and moving as few replicas as that allows. The ring only says who is asked first.
 //!
-//! A ring of 256 virtual nodes leaves the fullest of nine nodes 10 % above its share and the table less than 1 %, so what has a
+//! A ring of 256 virtual nodes leaves the fullest of nine nodes 10 to 20 % above its share and the table less than 1 %, so what has a
 //! table anyway should use the plan; `docs/placement.md` has the figures and the algorithm.
 //!
 //! ```

@@ -39,7 +39,7 @@ impl Node {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// It keeps what it has and gets its share.
-    Serving,
+    Active,
     /// It gives away what it has, and keeps a replica only while there is nobody else to hold it.
     Draining,
     /// It is lost with what it had. Leaving it out of the members says the same.
@@ -56,9 +56,9 @@ pub struct Member {
 }
 
 impl From<Node> for Member {
-    /// A serving member.
+    /// An active member.
     fn from(node: Node) -> Self {
-        Self { node, standing: Standing::Serving }
+        Self { node, standing: Standing::Active }
     }
 }
 

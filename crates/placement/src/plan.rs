@@ -7,7 +7,7 @@
 //! Invariants:
 //! * A row has distinct nodes, rising, as many as wanted; fewer only where there are fewer nodes.
 //! * No zone has more than `ceil(replicas / zones)` of a row, unless other zones have too few nodes.
-//! * A serving node has its fair share of replicas, rounded down or up; no table that keeps to this moves fewer.
+//! * An active node has its fair share of replicas, rounded down or up; no table that keeps to this moves fewer.
 //! * The table depends on what is asked, not on the order in which members are named; and a plan of a plan's table moves nothing.
 //!
 //! From: Dynamo's third strategy (DeCandia et al. 2007, 6.2), fixed partitions and a table; and Garage's layout (Quentin,
@@ -48,7 +48,7 @@ pub struct Move {
     pub leader: Option<NodeId>,
 }
 
-/// What a serving node has.
+/// What an active node has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
     /// The node.
@@ -82,7 +82,7 @@ pub struct Plan {
     pub moves: Vec<Move>,
     /// Rows with fewer replicas than wanted, or with some on draining nodes, since there are too few others.
     pub under_replicated: Vec<usize>,
-    /// The serving nodes, by id.
+    /// The active nodes, by id.
     pub loads: Vec<Load>,
 }
 
@@ -150,9 +150,9 @@ pub fn plan(
     let before = check_table(partitions, old)?;
     let standing: BTreeMap<NodeId, Standing> =
         members.iter().map(|member| (member.node.id, member.standing)).collect();
-    let serving = members.iter().filter(|member| member.standing == Standing::Serving);
+    let active = members.iter().filter(|member| member.standing == Standing::Active);
     let ring =
-        Ring::new(&serving.map(|member| member.node.clone().with_weight(1)).collect::<Vec<Node>>(), TOKENS)?;
+        Ring::new(&active.map(|member| member.node.clone().with_weight(1)).collect::<Vec<Node>>(), TOKENS)?;
     let weight_of: BTreeMap<NodeId, u32> =
         members.iter().map(|member| (member.node.id, member.node.weight)).collect();
     let nodes: Vec<NodeId> = ring.nodes().iter().map(|node| node.id).collect();

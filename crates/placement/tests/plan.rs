@@ -21,13 +21,13 @@ fn node(id: u64) -> Node {
     Node::new(NodeId(id))
 }
 
-fn serving(nodes: impl IntoIterator<Item = Node>) -> Vec<Member> {
+fn active(nodes: impl IntoIterator<Item = Node>) -> Vec<Member> {
     nodes.into_iter().map(Member::from).collect()
 }
 
 /// Ids 1 to `count` over `zones` zones in turn; no zones if that is 0.
 fn cluster(count: u64, zones: u64) -> Vec<Member> {
-    serving((1..=count).map(|id| match zones {
+    active((1..=count).map(|id| match zones {
         0 => node(id),
         _ => node(id).in_zone(format!("zone {}", id % zones)),
     }))
@@ -35,18 +35,18 @@ fn cluster(count: u64, zones: u64) -> Vec<Member> {
 
 /// What may be known of any plan without knowing how it was found.
 fn check(members: &[Member], partitions: usize, wanted: usize, old: &[Assignment], plan: &Plan, story: &str) {
-    let serving: BTreeMap<NodeId, &Node> = members
+    let active: BTreeMap<NodeId, &Node> = members
         .iter()
-        .filter(|member| member.standing == Standing::Serving)
+        .filter(|member| member.standing == Standing::Active)
         .map(|member| (member.node.id, &member.node))
         .collect();
-    let zone = |id: &NodeId| match &serving[id].zone {
+    let zone = |id: &NodeId| match &active[id].zone {
         Some(name) => (Some(name.as_str()), None),
         None => (None, Some(*id)),
     };
     let mut sizes: BTreeMap<_, usize> = BTreeMap::new();
-    serving.keys().for_each(|id| *sizes.entry(zone(id)).or_default() += 1);
-    let replicas = wanted.min(serving.len());
+    active.keys().for_each(|id| *sizes.entry(zone(id)).or_default() += 1);
+    let replicas = wanted.min(active.len());
     // Zones fill evenly, as far as they have nodes.
     let depth = (1..)
         .find(|depth| sizes.values().map(|size| size.min(depth)).sum::<usize>() >= replicas)
@@ -57,12 +57,12 @@ fn check(members: &[Member], partitions: usize, wanted: usize, old: &[Assignment
         let held: BTreeSet<NodeId> = row.replicas.iter().copied().collect();
         assert_eq!(held.len(), row.replicas.len(), "{story}: row {at} names a node twice");
         let (kept, draining): (Vec<NodeId>, Vec<NodeId>) =
-            held.iter().partition(|id| serving.contains_key(id));
+            held.iter().partition(|id| active.contains_key(id));
         assert_eq!(kept.len(), replicas, "{story}: row {at}");
         for id in draining {
             let standing = members.iter().find(|member| member.node.id == id).map(|member| member.standing);
             assert_eq!(standing, Some(Standing::Draining), "{story}: row {at} has {id}");
-            assert!(old[at].replicas.contains(&id) && serving.len() < wanted, "{story}: row {at} has {id}");
+            assert!(old[at].replicas.contains(&id) && active.len() < wanted, "{story}: row {at} has {id}");
         }
         for (name, size) in &sizes {
             let there = kept.iter().filter(|id| zone(id) == *name).count();
@@ -72,7 +72,7 @@ fn check(members: &[Member], partitions: usize, wanted: usize, old: &[Assignment
         let leader = row.leader.unwrap_or_else(|| panic!("{story}: row {at} has no leader"));
         assert!(kept.contains(&leader), "{story}: row {at}");
     }
-    assert_eq!(plan.under_replicated.is_empty(), serving.len() >= wanted, "{story}");
+    assert_eq!(plan.under_replicated.is_empty(), active.len() >= wanted, "{story}");
 
     for load in &plan.loads {
         let fair = load.replicas_fair_milli;
@@ -140,13 +140,13 @@ fn random_clusters_through_random_changes() {
             let at = random.below(members.len() as u64) as usize;
             let others = members.iter().enumerate();
             let is_last =
-                !others.clone().any(|(other, member)| other != at && member.standing == Standing::Serving);
+                !others.clone().any(|(other, member)| other != at && member.standing == Standing::Active);
             match random.below(6) {
                 0 if !is_last => _ = members.remove(at),
                 1 if !is_last => members[at].standing = Standing::Draining,
                 2 if !is_last => members[at].standing = Standing::Gone,
                 3 => members[at].node.weight = random.pick(weights),
-                4 => members[at].standing = Standing::Serving,
+                4 => members[at].standing = Standing::Active,
                 _ => {
                     let weight = random.pick(weights);
                     let zone = (zones > 0).then(|| format!("zone {}", random.below(zones)));
@@ -371,12 +371,12 @@ fn what_makes_no_sense_is_refused() {
     refused(&[], 8, 3, &[], PlacementError::NoNodes, "no node");
     let gone = Member { node: node(1), standing: Standing::Gone };
     refused(&[gone], 8, 3, &[], PlacementError::NoNodes, "no node");
-    let twice = serving([node(1), node(2), node(1)]);
+    let twice = active([node(1), node(2), node(1)]);
     refused(&twice, 8, 3, &[], PlacementError::NodeTwice(NodeId(1)), "two nodes have the id 1");
     let none = PlacementError::Weight { node: NodeId(2), weight: 0 };
-    refused(&serving([node(1), node(2).with_weight(0)]), 8, 3, &[], none, "weight 0");
+    refused(&active([node(1), node(2).with_weight(0)]), 8, 3, &[], none, "weight 0");
     let heavy = PlacementError::Weight { node: NodeId(1), weight: 1_000_001 };
-    refused(&serving([node(1).with_weight(1_000_001)]), 8, 3, &[], heavy, "1 to 1000000");
+    refused(&active([node(1).with_weight(1_000_001)]), 8, 3, &[], heavy, "1 to 1000000");
     refused(&cluster(1_025, 0), 8, 3, &[], PlacementError::TooManyNodes(1_025), "at most 1024");
     let rows = vec![Assignment::default(); 9];
     let longer = PlacementError::OldTable { rows: 9, partitions: 8 };
