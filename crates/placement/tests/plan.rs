@@ -328,6 +328,23 @@ fn a_draining_node_keeps_what_nobody_else_can_hold() {
     assert_eq!(found.moves.len(), 8);
 }
 
+/// If the same nodes always stood together, the loss of one would fall on few.
+#[test]
+fn what_two_nodes_hold_together_varies() {
+    let found = plan(&cluster(12, 0), 256, 3, &[]).unwrap();
+    for one in 1..=12 {
+        for other in 1..one {
+            let has_both =
+                |row: &&Assignment| [one, other].iter().all(|id| row.replicas.contains(&NodeId(*id)));
+            let shared = found.table.iter().filter(has_both).count();
+            assert!(
+                (3..=25).contains(&shared),
+                "{one} and {other} share {shared} partitions; 11.6 on average"
+            );
+        }
+    }
+}
+
 #[test]
 fn partitions_that_are_added_go_where_there_is_room() {
     let members = cluster(9, 3);
