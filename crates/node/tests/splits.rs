@@ -7,6 +7,7 @@ mod cluster;
 use cluster::{Cluster, Outcome, brings, get, of_group, put};
 use quorate_consensus::Message;
 use quorate_mvcc::engine::Engine;
+use quorate_node::effects::Applied;
 use quorate_node::{Order, PeerMessage, Refused, Ticket};
 use quorate_types::request::{DeleteRequest, PutLease, PutRequest, RangeRequest};
 use quorate_types::{
@@ -591,4 +592,51 @@ fn a_snapshot_of_the_parent_leaves_the_childs_keys_alone() {
     cluster.seconds(4);
     cluster.assert_settled(2);
     assert_eq!(cluster.read_all(2), model);
+}
+
+/// A node starts with a map from before a split, and with what the child had applied there in an earlier life. What was settled at the start is before that.
+#[test]
+fn watchers_are_told_what_a_partition_had_applied_that_is_opened_late() {
+    const LATE: usize = 2;
+    let (mut cluster, mut model) = unsplit();
+    cluster.split(None).unwrap();
+    cluster.seconds(2);
+    let (held, child) = (PARENT, GroupId { keyspace: KEYSPACE, partition: PartitionId(2) });
+    let is_meta = |to: usize, message: &PeerMessage| to == LATE && of_group(message, GroupId::META).is_some();
+    cluster.lose(move |_, to, message| is_meta(to, message));
+    cluster.split(Some(1)).unwrap();
+    cluster.seconds(2);
+    assert_eq!((cluster.partitions(0), cluster.partitions(LATE)), ((3, 0), (2, 0)));
+
+    // A revision is given out and does not come to be, so that what comes after it is not settled.
+    let is_held = move |message: &PeerMessage| brings(message, held, EntryKind::Write);
+    cluster.lose(move |_, to, message| is_meta(to, message) || is_held(message));
+    let waits = cluster.ask(0, KEYSPACE, put(&halves()[0], 1));
+    (0..5).for_each(|_| cluster.tick());
+    let last = SlotSet::all().ranges().last().unwrap().end - 1;
+    let is_childs = |key: &String| quorate_types::Slot::of(key.as_bytes()).0 > last / 4 * 3;
+    let of_child = (0..).map(|number| format!("/late{number}/k")).find(is_childs).unwrap();
+    let written = cluster.write(0, &mut model, of_child, "v".into()).unwrap();
+    (0..5).for_each(|_| cluster.tick());
+    let settled = |cluster: &mut Cluster| cluster.host(LATE).reader(KEYSPACE).unwrap().revision();
+    assert!(cluster.status(LATE, child).digest.is_some() && settled(&mut cluster) < written);
+
+    cluster.nodes[LATE].engine.flush().unwrap();
+    cluster.crash(LATE);
+    cluster.start(LATE);
+    assert!(cluster.host(LATE).status().iter().all(|status| status.group != child), "no map names it");
+    cluster.told[LATE].clear();
+    cluster.lose(move |_, _, message| is_held(message));
+    cluster.seconds(3);
+    assert_eq!(cluster.partitions(LATE), (3, 0));
+    assert_eq!(settled(&mut cluster), Revision(written.0 - 2), "the one that is held comes next");
+    cluster.losing = None;
+    cluster.answer(waits).unwrap();
+    cluster.seconds(2);
+    assert!(settled(&mut cluster) >= written);
+    let is_told = |applied: &Applied| {
+        applied.replaced.is_some_and(|through| through >= written)
+            || applied.changes.iter().any(|changes| changes.revision == written)
+    };
+    assert!(cluster.told[LATE].iter().any(|(_, applied)| is_told(applied)), "{:?}", cluster.told[LATE]);
 }
