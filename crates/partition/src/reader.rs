@@ -125,9 +125,13 @@ impl<E: Engine> Reader<E> {
         }
     }
 
-    /// How much history this node's store holds of each slot that has any, at the moment. Takes as long as reading everything.
-    pub fn sizes(&self) -> Result<BTreeMap<Slot, Size>, Fault> {
-        sizes::by_slot(&self.engine.snapshot(), self.keyspace)
+    /// How much history this node's store holds of each slot that has any, at the moment. Takes as long as reading everything. Refused
+    /// while a snapshot replaces a part.
+    pub fn sizes(&self) -> Result<BTreeMap<Slot, Size>, ReadError> {
+        let generation = self.generation()?;
+        let snapshot = self.engine.snapshot();
+        self.check_generation(generation)?;
+        Ok(sizes::by_slot(&snapshot, self.keyspace)?)
     }
 
     /// The newest compaction of the keyspace's partitions in a snapshot.

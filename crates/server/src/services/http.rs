@@ -8,7 +8,8 @@ use axum::routing::get;
 use quorate_api::version;
 use quorate_mvcc::Size;
 use quorate_mvcc::engine::Engine;
-use quorate_types::{GroupId, KeyspaceId, Rejection, Rule, Rules, SlotSet};
+use quorate_partition::ReadError;
+use quorate_types::{GroupId, KeyspaceId, Rejection, Rule, Rules, Slot, SlotSet};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -139,21 +140,27 @@ async fn partitions(State(context): State<Context>, Query(query): Query<Partitio
     let Ok(standing) = context.gateway.standing().await else {
         return unavailable("the node is stopping");
     };
-    let mut sizes = BTreeMap::new();
+    let mut sizes: BTreeMap<_, BTreeMap<Slot, Size>> = BTreeMap::new();
     if query.sizes {
-        let Ok(_permit) = COUNTING.try_acquire() else {
+        let Ok(permit) = COUNTING.try_acquire() else {
             return unavailable("sizes are being counted for somebody else; ask again");
         };
-        for map in
-            standing.maps.iter().filter(|map| query.keyspace.as_ref().is_none_or(|name| *name == map.name))
-        {
-            let Ok(reader) = context.gateway.reader(map.id) else { continue };
-            match tokio::task::spawn_blocking(move || reader.sizes()).await {
-                Ok(Ok(counted)) => _ = sizes.insert(map.id, counted),
-                Ok(Err(fault)) => return unavailable(&fault.to_string()),
-                Err(_) => return unavailable("the node is stopping"),
+        let is_asked = |name: &str| query.keyspace.as_ref().is_none_or(|asked| asked == name);
+        let asked = standing.maps.iter().filter(|map| is_asked(&map.name));
+        let readers: Vec<_> = asked.filter_map(|map| context.gateway.reader(map.id).ok()).collect();
+        // Who asked may go away; the count goes on, and is the only one until it is done.
+        let counted = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            readers.iter().map(|reader| Ok((reader.keyspace(), reader.sizes()?))).collect()
+        });
+        sizes = match counted.await {
+            Ok(Ok(counted)) => counted,
+            Ok(Err(ReadError::Rejection(_))) => {
+                return unavailable("a snapshot is replacing a part of this node's state; ask another node");
             }
-        }
+            Ok(Err(ReadError::Fault(fault))) => return unavailable(&fault.to_string()),
+            Err(_) => return unavailable("the node is stopping"),
+        };
     }
     let keyspaces = standing.maps.iter().map(|map| {
         let partitions = map.partitions.iter().map(|partition| {
