@@ -26,11 +26,15 @@ pub(super) struct Liveness {
 }
 
 impl<E: Engine> Host<E> {
+    /// Whether a member has not been heard for long.
+    pub(super) fn is_down(&self, member: NodeId) -> bool {
+        self.liveness.down.contains(&member)
+    }
+
     /// After how many ticks all groups that a lost member led campaign here: a try's time for each survivor with a lower id.
     pub(super) fn delay_after(&self, lost: NodeId) -> u64 {
-        let is_before = |member: &&NodeId| {
-            **member != lost && **member < self.options.id && !self.liveness.down.contains(member)
-        };
+        let is_before =
+            |member: &&NodeId| **member != lost && **member < self.options.id && !self.is_down(**member);
         1 + self.members.iter().filter(is_before).count() as u64 * HURRIED_TICKS_MAX
     }
 

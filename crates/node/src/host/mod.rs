@@ -759,20 +759,19 @@ impl<E: Engine> Host<E> {
             group.proposed = fence;
         }
         // What was forwarded to a leader that no longer is will not be answered by it for sure.
-        if old_leader != group.leader
-            && let Some(old) = old_leader
-        {
+        if old_leader != group.leader {
+            let leader = group.leader;
             let lost: Vec<Ticket> = group
                 .forwarded
                 .iter()
-                .filter(|(_, (to, work))| *to == old && !may_change(&work.request))
+                .filter(|(_, (to, work))| Some(*to) != leader && !may_change(&work.request))
                 .map(|(ticket, _)| *ticket)
                 .collect();
             // What may have changed something waits for the old leader's word, which comes at once if it only lost its
             // office. One that is paused or cut off must not keep the client for the whole of its time.
             let deadline = self.now.after(self.options.election_ticks_max);
             for (to, work) in group.forwarded.values_mut() {
-                if *to == old {
+                if Some(*to) != leader {
                     work.deadline = work.deadline.min(deadline);
                 }
             }

@@ -34,7 +34,7 @@ impl<E: Engine> Host<E> {
         // given up.
         let leader = group.raft.leader().filter(|leader| *leader != self.options.id);
         match (group.role, leader, work.origin) {
-            (Role::Follower { .. }, Some(leader), Origin::Local(ticket)) => {
+            (Role::Follower { .. } | Role::Candidate, Some(leader), Origin::Local(ticket)) => {
                 let message = PeerMessage::Request { ticket, group: id, request: work.request.clone() };
                 group.forwarded.insert(ticket, (leader, work));
                 self.out.send.push((leader, message));

@@ -29,8 +29,9 @@ use quorate_types::{
 
 /// How often a leader that cannot draw tries to change that, in ticks.
 const ARRANGE_TICKS: u64 = 5;
-/// How often a sequencer looks whether it is on the wrong node, in ticks.
-const HAND_OVER_TICKS: u64 = 25;
+/// How often a sequencer looks whether it is on the wrong node, in ticks: well over what an attempt to hand over may last, so that the meta group
+/// goes on meanwhile.
+const HAND_OVER_TICKS: u64 = 100;
 /// Where the high-water marks are kept in the system keyspace, each under its keyspace's number.
 pub(super) const MARKS: &[u8] = b"sequence/";
 
@@ -252,9 +253,9 @@ impl<E: Engine> Host<E> {
         let missing = self.groups.iter().filter(|(id, group)| {
             id.keyspace != KeyspaceId::SYSTEM && group.partition().is_none() && self.is_sequenced(id.keyspace)
         });
-        let leaders =
-            missing.filter_map(|(_, group)| group.leader.filter(|leader| *leader != self.options.id));
-        let Some(leader) = leaders.min() else { return };
+        let leaders = missing.filter_map(|(_, group)| group.leader);
+        let is_heard = |leader: &NodeId| *leader != self.options.id && !self.is_down(*leader);
+        let Some(leader) = leaders.filter(is_heard).min() else { return };
         let Some(meta) = self.groups.get_mut(&GroupId::META) else { return };
         if meta.is_serving && meta.raft.can_propose().is_ok() {
             meta.raft.transfer(Some(leader));
