@@ -18,13 +18,8 @@ const MANY: u64 = 300;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_and_pauses_lose_no_acknowledged_write_and_no_event() {
-    let mut cluster = Cluster::new(3);
-    for node in &mut cluster.nodes {
-        // As it is in etcd, no revision may be missing; over many partitions some are, when their sequencer dies.
-        node.settings.insert("--partitions", "1".into());
-        node.start();
-    }
-    cluster.ready().await;
+    // As it is in etcd, no revision may be missing; over many partitions some are, when their sequencer dies.
+    let mut cluster = Cluster::partitioned(3, 1).await;
     let client = cluster.client();
     let watcher = Watcher::start(&client).await;
     let load = Load::start(&client);

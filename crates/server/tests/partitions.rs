@@ -16,19 +16,9 @@ use support::{Cluster, run, until};
 const SOME: u64 = 60;
 const MANY: u64 = 200;
 
-async fn started(nodes: usize) -> Cluster {
-    let mut cluster = Cluster::new(nodes);
-    for node in &mut cluster.nodes {
-        node.settings.insert("--partitions", "16".into());
-        node.start();
-    }
-    cluster.ready().await;
-    cluster
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leaders_of_16_partitions_are_killed_and_no_write_and_no_money_is_lost() {
-    let mut cluster = started(3).await;
+    let mut cluster = Cluster::partitioned(3, 16).await;
     let client = cluster.client();
     let watcher = Watcher::start(&client).await;
     let load = Load::start(&client);
@@ -73,7 +63,7 @@ async fn leaders_of_16_partitions_are_killed_and_no_write_and_no_money_is_lost()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_faults_revisions_of_16_partitions_have_no_gaps() {
-    let mut cluster = started(1).await;
+    let mut cluster = Cluster::partitioned(1, 16).await;
     let client = cluster.client();
     let watcher = Watcher::start(&client).await;
     let load = Load::start(&client);
@@ -95,7 +85,7 @@ async fn without_faults_revisions_of_16_partitions_have_no_gaps() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_over_16_partitions_are_of_one_revision_while_keys_change() {
     const KEYS: usize = 200;
-    let cluster = started(3).await;
+    let cluster = Cluster::partitioned(3, 16).await;
     let client = cluster.client();
     for number in 0..KEYS {
         client.put(&format!("page/{:02}/{number:03}", number % 37), "before").await;

@@ -86,20 +86,9 @@ impl Holder {
     }
 }
 
-/// With one partition to begin with.
-async fn started(nodes: usize) -> Cluster {
-    let mut cluster = Cluster::new(nodes);
-    for node in &mut cluster.nodes {
-        node.settings.insert("--partitions", "1".into());
-        node.start();
-    }
-    cluster.ready().await;
-    cluster
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn one_partition_becomes_eight_under_load_and_kills_and_nothing_is_lost() {
-    let mut cluster = started(3).await;
+    let mut cluster = Cluster::partitioned(3, 1).await;
     let client = cluster.client();
     let watcher = Watcher::start(&client).await;
     let load = Load::start(&client);
@@ -190,10 +179,7 @@ async fn one_partition_becomes_eight_under_load_and_kills_and_nothing_is_lost() 
 /// Also from the first split on, when the sequencer begins to count.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_faults_splits_leave_no_gap_in_the_revisions() {
-    let mut cluster = Cluster::new(1);
-    cluster.nodes[0].settings.insert("--partitions", "1".into());
-    cluster.nodes[0].start();
-    cluster.ready().await;
+    let mut cluster = Cluster::partitioned(1, 1).await;
     let client = cluster.client();
     let watcher = Watcher::start(&client).await;
     let load = Load::start(&client);
@@ -226,7 +212,7 @@ async fn without_faults_splits_leave_no_gap_in_the_revisions() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn splits_that_cannot_be_are_refused_in_words() {
-    let cluster = started(1).await;
+    let cluster = Cluster::partitioned(1, 1).await;
     let node = &cluster.nodes[0];
     let (code, created) = said(node, &["keyspace", "create", "full", "--partitions", "1024"]);
     assert_eq!(code, Some(0), "{created}");
@@ -275,7 +261,7 @@ async fn splits_that_cannot_be_are_refused_in_words() {
 /// Of several orders for one partition at once the first is carried out, and the others find it being split, or split.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_partition_that_is_being_split_is_not_split_a_second_time() {
-    let cluster = started(1).await;
+    let cluster = Cluster::partitioned(1, 1).await;
     let node = &cluster.nodes[0];
     let (code, created) = said(node, &["keyspace", "create", "many", "--partitions", "64"]);
     assert_eq!(code, Some(0), "{created}");

@@ -268,12 +268,24 @@ impl Cluster {
 
     /// `size` nodes that answer.
     pub async fn started(size: usize) -> Self {
+        Self::new(size).start().await
+    }
+
+    /// The same, with so many partitions.
+    pub async fn partitioned(size: usize, partitions: u32) -> Self {
         let mut cluster = Self::new(size);
         for node in &mut cluster.nodes {
+            node.settings.insert("--partitions", partitions.to_string());
+        }
+        cluster.start().await
+    }
+
+    async fn start(mut self) -> Self {
+        for node in &mut self.nodes {
             node.start();
         }
-        cluster.ready().await;
-        cluster
+        self.ready().await;
+        self
     }
 
     /// Waits until every node answers.
