@@ -5,6 +5,7 @@
 //! randomness; the same inputs give the same effects. Raft ([`raft::Raft`]) is the engine today; Paxos
 //! may join it behind the same trait.
 
+pub mod configuration;
 pub mod effects;
 pub mod log;
 pub mod message;
@@ -13,6 +14,7 @@ pub mod progress;
 pub mod raft;
 pub mod random;
 
+pub use configuration::Configuration;
 pub use effects::{Effects, ReadOutcome, Role, SnapshotFetch, Status};
 pub use message::Message;
 pub use options::Options;
@@ -42,6 +44,21 @@ pub enum ProposeError {
     Full,
 }
 
+/// Why a change of members was not taken. Nothing has entered the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeError {
+    /// Nothing can be proposed at all.
+    Refused(ProposeError),
+    /// The leader's first entry is not committed, so an earlier leader's change may yet turn up as committed.
+    Unfenced,
+    /// An earlier change is not committed, or its joint configuration is not left.
+    InFlight,
+    /// No voter is named, or somebody twice.
+    Malformed,
+    /// This one would vote without holding nearly all of the log ([`Status::matched`] tells how much): let it learn first.
+    Behind(NodeId),
+}
+
 /// After the connection to a leader broke: an election with nobody in its way is over within so many ticks.
 pub const HURRIED_TICKS_MAX: u64 = 4;
 
@@ -50,11 +67,11 @@ pub const HURRIED_TICKS_MAX: u64 = 4;
 pub struct SnapshotMeta {
     /// The last entry it contains.
     pub position: Position,
-    /// The group's voters at that entry.
-    pub voters: Vec<NodeId>,
+    /// The group's members at that entry ([`Consensus::configuration_at`]).
+    pub configuration: Configuration,
 }
 
-quorate_types::wire_struct!(SnapshotMeta { position, voters });
+quorate_types::wire_struct!(SnapshotMeta { position, configuration });
 
 /// One replica of one group.
 pub trait Consensus {
@@ -75,6 +92,18 @@ pub trait Consensus {
     /// Appends an entry if this replica leads. The place it was given may still be taken by another
     /// leader's entry: it holds only if an entry with this very position comes out in [`Effects::apply`].
     fn propose(&mut self, kind: EntryKind, data: Bytes) -> Result<Position, ProposeError>;
+
+    /// Makes these the group's voters and learners, if this replica leads: at once where the voters stay, else through a configuration
+    /// that is joint of the old voters and the new, and that the leader leaves by itself. In effect as soon as it is appended; done when
+    /// an entry of kind [`EntryKind::Config`] that names just these is applied, as a proposal is. A leader that is no voter
+    /// any more steps down then.
+    fn change(&mut self, voters: Vec<NodeId>, learners: Vec<NodeId>) -> Result<Position, ChangeError>;
+
+    /// The members, as of the end of the log: committed or not, these count.
+    fn configuration(&self) -> &Configuration;
+
+    /// The members as of an index from the start of the log to its end; what a snapshot of the state at that index must carry.
+    fn configuration_at(&self, index: Index) -> &Configuration;
 
     /// Asks for a read barrier; the answer comes in [`Effects::reads`], always: ready with an index at which
     /// every write acknowledged before this call is contained, or failed. Works on leaders (a round of heartbeats proves the

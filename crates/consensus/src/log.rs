@@ -2,24 +2,29 @@
 //!
 //! Invariants: entries are contiguous and begin right after `start`; terms never fall along the log;
 //! nothing at or below the commit index is ever replaced (the caller passes it, [`Log::append`] asserts
-//! it). Entry data is shared, never copied. Ideas: Raft paper, 5.3; matching by position, section 5.3.
+//! it). The configuration in effect is what the newest entry of kind [`EntryKind::Config`] says, so it comes and goes with that entry
+//! (thesis, 4.1). Entry data is shared, never copied. Ideas: Raft paper, 5.3; matching by position, section 5.3.
 
-use quorate_types::{Entry, Index, Position, Term};
+use crate::Configuration;
+use quorate_types::{Entry, EntryKind, Index, Position, Term};
 use std::collections::VecDeque;
 
 /// The entries after `start`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Log {
     start: Position,
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// Never empty: the one in effect at the start (or before), then that of each entry which says one.
+    configurations: VecDeque<(Index, Configuration)>,
 }
 
 impl Log {
-    /// A log that begins after `start`. Panics when the entries are not contiguous from there: what was
+    /// A log that begins after `start`, where `configuration` is in effect. Panics when the entries are not contiguous from there: what was
     /// recovered was checked by the storage, so a gap is our own mistake.
-    pub fn new(start: Position, entries: Vec<Entry>) -> Self {
-        let mut log = Self { start, entries: VecDeque::new(), bytes: 0 };
+    pub fn new(start: Position, configuration: Configuration, entries: Vec<Entry>) -> Self {
+        let configurations = VecDeque::from([(start.index, configuration)]);
+        let mut log = Self { start, entries: VecDeque::new(), bytes: 0, configurations };
         for entry in entries {
             log.push(entry);
         }
@@ -34,6 +39,23 @@ impl Log {
     /// The last entry's place, or the start.
     pub fn last(&self) -> Position {
         self.entries.back().map_or(self.start, Entry::position)
+    }
+
+    /// Where the configuration in effect stands, and what it is.
+    pub fn configuration(&self) -> (Index, &Configuration) {
+        let (index, configuration) = &self.configurations[self.configurations.len() - 1];
+        (*index, configuration)
+    }
+
+    /// The configuration in effect at `index`, which is not before the start.
+    pub fn configuration_at(&self, index: Index) -> &Configuration {
+        assert!(
+            index >= self.start.index,
+            "configuration at {index} of a log that starts after {}",
+            self.start
+        );
+        let after = self.configurations.partition_point(|(at, _)| *at <= index);
+        &self.configurations[after - 1].1
     }
 
     /// Bytes of entries held.
@@ -83,6 +105,10 @@ impl Log {
             "entry {} does not follow {last}",
             entry.position()
         );
+        if entry.kind == EntryKind::Config {
+            let configuration = Configuration::from_entry(&entry).expect("checked when it came in");
+            self.configurations.push_back((entry.index, configuration));
+        }
         self.bytes += entry.size();
         self.entries.push_back(entry);
     }
@@ -116,6 +142,9 @@ impl Log {
         {
             self.bytes -= entry.size();
         }
+        while self.configuration().0 >= index {
+            self.configurations.pop_back();
+        }
     }
 
     /// The newest position at or below `index` whose term is at most `term`: where two logs may agree
@@ -140,19 +169,22 @@ impl Log {
             self.bytes -= entry.size();
             self.start = entry.position();
         }
+        while self.configurations.get(1).is_some_and(|(at, _)| *at <= self.start.index) {
+            self.configurations.pop_front();
+        }
         (self.start != before).then_some(self.start)
     }
 
     /// Forgets everything and begins after `position`: a snapshot took the entries' place.
-    pub fn restart(&mut self, position: Position) {
-        *self = Self { start: position, ..Self::default() };
+    pub fn restart(&mut self, position: Position, configuration: Configuration) {
+        *self = Self::new(position, configuration, Vec::new());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_types::{Bytes, EntryKind};
+    use quorate_types::{Bytes, Encode, NodeId};
 
     fn entries(first: u64, terms: &[u64]) -> Vec<Entry> {
         let entry = |(at, term): (usize, &u64)| Entry {
@@ -164,20 +196,28 @@ mod tests {
         terms.iter().enumerate().map(entry).collect()
     }
 
+    fn members(voters: &[u64]) -> Configuration {
+        Configuration::of_voters(voters.iter().copied().map(NodeId).collect())
+    }
+
+    fn log(entries: Vec<Entry>) -> Log {
+        Log::new(Position::default(), members(&[1, 2, 3]), entries)
+    }
+
     fn terms(log: &Log) -> Vec<u64> {
         log.entries.iter().map(|entry| entry.term.0).collect()
     }
 
     #[test]
     fn a_late_shorter_append_keeps_the_matching_suffix() {
-        let mut log = Log::new(Position::default(), entries(1, &[1, 1, 2, 2]));
+        let mut log = log(entries(1, &[1, 1, 2, 2]));
         assert_eq!(log.append(entries(1, &[1, 1]), Index(0)), None);
         assert_eq!(terms(&log), [1, 1, 2, 2]);
     }
 
     #[test]
     fn a_conflict_replaces_the_rest_and_the_bytes_stay_right() {
-        let mut log = Log::new(Position::default(), entries(1, &[1, 1, 2, 2]));
+        let mut log = log(entries(1, &[1, 1, 2, 2]));
         assert_eq!(log.append(entries(2, &[1, 3]), Index(2)), Some(Index(3)));
         assert_eq!(terms(&log), [1, 1, 3]);
         assert_eq!(log.bytes(), log.entries.iter().map(Entry::size).sum::<usize>());
@@ -186,24 +226,49 @@ mod tests {
     #[test]
     #[should_panic(expected = "would replace a committed one")]
     fn a_committed_entry_is_never_replaced() {
-        Log::new(Position::default(), entries(1, &[1, 1])).append(entries(2, &[2]), Index(2));
+        log(entries(1, &[1, 1])).append(entries(2, &[2]), Index(2));
     }
 
     #[test]
     fn compaction_moves_the_start_and_keeps_its_term() {
-        let mut log = Log::new(Position::default(), entries(1, &[1, 2, 3]));
+        let mut log = log(entries(1, &[1, 2, 3]));
         assert_eq!(log.compact(Index(2)), Some(Position { term: Term(2), index: Index(2) }));
         assert_eq!(log.compact(Index(1)), None);
         assert_eq!((log.term_at(Index(1)), log.term_at(Index(2))), (None, Some(Term(2))));
         assert_eq!(log.slice(Index(3), Index(9), 0).len(), 1);
-        log.restart(Position { term: Term(5), index: Index(9) });
+        log.restart(Position { term: Term(5), index: Index(9) }, members(&[1]));
         assert_eq!((log.last().index, log.bytes()), (Index(9), 0));
     }
 
     #[test]
     fn a_hint_skips_terms_newer_than_asked() {
-        let log = Log::new(Position::default(), entries(1, &[1, 2, 4, 4]));
+        let log = log(entries(1, &[1, 2, 4, 4]));
         assert_eq!(log.hint(Index(9), Term(3)), Position { term: Term(2), index: Index(2) });
         assert_eq!(log.hint(Index(u64::MAX), Term(0)), Position::default());
+    }
+
+    #[test]
+    fn the_configuration_comes_and_goes_with_its_entry() {
+        let changes = |index: u64, term: u64, voters: &[u64]| Entry {
+            term: Term(term),
+            index: Index(index),
+            kind: EntryKind::Config,
+            data: members(voters).encoded(),
+        };
+        let mut log = log(entries(1, &[1]));
+        log.append(vec![changes(2, 1, &[1, 2]), changes(3, 1, &[1])], Index(0));
+        assert_eq!(log.configuration(), (Index(3), &members(&[1])));
+        log.append(entries(3, &[2]), Index(0));
+        assert_eq!(log.configuration(), (Index(2), &members(&[1, 2])), "what was cut off is not in effect");
+        log.compact(Index(2));
+        log.append(vec![changes(4, 2, &[4])], Index(0));
+        assert_eq!(
+            log.configuration_at(Index(3)),
+            &members(&[1, 2]),
+            "the entry is gone, what it said is not"
+        );
+        assert_eq!(log.configuration_at(Index(4)), &members(&[4]));
+        log.append(entries(4, &[3]), Index(0));
+        assert_eq!(log.configuration(), (Index(2), &members(&[1, 2])));
     }
 }

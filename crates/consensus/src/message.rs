@@ -127,6 +127,25 @@ wire_enum!(Message {
 });
 
 impl Message {
+    /// Whether only candidates and leaders say this. Those need not be known: what made them members may be in a part of the log that
+    /// has not come yet (thesis, 4.2.2).
+    pub fn is_of_candidate_or_leader(&self) -> bool {
+        match self {
+            Self::VoteRequest { .. }
+            | Self::Append { .. }
+            | Self::Heartbeat { .. }
+            | Self::TimeoutNow { .. }
+            | Self::ReadResponse { .. }
+            | Self::SnapshotOffer { .. }
+            | Self::Hibernate { .. } => true,
+            Self::VoteResponse { .. }
+            | Self::Appended { .. }
+            | Self::AppendRejected { .. }
+            | Self::HeartbeatResponse { .. }
+            | Self::ReadRequest { .. } => false,
+        }
+    }
+
     /// The term it names: the sender's, or of a pre-vote the one that would be campaigned in.
     pub fn term(&self) -> Term {
         match self {

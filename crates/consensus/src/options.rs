@@ -1,5 +1,6 @@
 //! The numbers a replica runs by.
 
+use crate::Configuration;
 use quorate_types::NodeId;
 
 /// How one replica counts time and what bounds it keeps. Times are in ticks.
@@ -7,8 +8,9 @@ use quorate_types::NodeId;
 pub struct Options {
     /// This replica.
     pub id: NodeId,
-    /// All voters of the group, this one included.
-    pub voters: Vec<NodeId>,
+    /// The newest members that the state machine has applied, or got with a snapshot. Before any change, who voted when the group began:
+    /// the same on every replica, also on those that join later. Newer ones are in the log.
+    pub configuration: Configuration,
     /// Ticks between two heartbeats of a leader.
     pub heartbeat_ticks: u64,
     /// The shortest election timeout, and how long a leader that was heard is honoured.
@@ -33,11 +35,11 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults: heartbeats every 5 ticks, elections after 25 to 40, no lease reads, no hibernation.
+    /// The defaults in a group that these voters began: heartbeats every 5 ticks, elections after 25 to 40, no lease reads, no hibernation.
     pub fn new(id: NodeId, voters: Vec<NodeId>, seed: u64) -> Self {
         Self {
             id,
-            voters,
+            configuration: Configuration::of_voters(voters),
             heartbeat_ticks: 5,
             election_ticks_min: 25,
             election_ticks_max: 40,
@@ -52,11 +54,8 @@ impl Options {
 
     /// What is wrong with these numbers, if anything, in words for an operator.
     pub fn validate(&self) -> Result<(), &'static str> {
-        let is_repeated = |(at, voter): (usize, &NodeId)| self.voters[..at].contains(voter);
-        if !self.voters.contains(&self.id) {
-            Err("the replica is not one of the voters")
-        } else if self.voters.iter().enumerate().any(is_repeated) {
-            Err("a voter is named twice")
+        if !self.configuration.is_valid() {
+            Err("there are no voters, or a member is named twice")
         } else if self.heartbeat_ticks == 0 || self.heartbeat_ticks >= self.election_ticks_min {
             Err("heartbeat_ticks must be at least 1 and less than election_ticks_min")
         } else if self.election_ticks_min >= self.election_ticks_max {
@@ -82,8 +81,17 @@ mod tests {
     fn the_defaults_are_valid_and_senseless_numbers_are_named() {
         let good = Options::new(NodeId(1), vec![NodeId(1), NodeId(2)], 7);
         assert_eq!(good.validate(), Ok(()));
-        assert!(Options { id: NodeId(3), ..good.clone() }.validate().is_err());
-        assert!(Options { voters: vec![NodeId(1), NodeId(1)], ..good.clone() }.validate().is_err());
+        assert_eq!(Options { id: NodeId(3), ..good.clone() }.validate(), Ok(()), "it joins later");
+        assert!(
+            Options { configuration: Configuration::of_voters(Vec::new()), ..good.clone() }
+                .validate()
+                .is_err()
+        );
+        assert!(
+            Options { configuration: Configuration::of_voters(vec![NodeId(1); 2]), ..good.clone() }
+                .validate()
+                .is_err()
+        );
         assert!(Options { heartbeat_ticks: 25, ..good.clone() }.validate().is_err());
         assert!(Options { lease_read: Some(25), ..good }.validate().is_err());
     }

@@ -531,8 +531,9 @@ fn what_cannot_be_is_ignored() {
         cluster.take(1);
         assert_eq!(cluster.replicas[1].status().last, before.last);
     }
-    // A stranger's newer term.
-    cluster.replicas[1].step(NodeId(77), Message::Heartbeat { term: Term(99), commit: Index(0), round: 1 });
+    // A stranger's newer term. (A candidate or leader may be one that we shall hear of.)
+    let answer = Message::HeartbeatResponse { term: Term(99), round: 1, last: Index(0) };
+    cluster.replicas[1].step(NodeId(77), answer);
     cluster.take(1);
     assert_eq!(cluster.replicas[1].status(), before);
     let leader = &mut cluster.replicas[0];

@@ -317,11 +317,12 @@ impl Group {
 
     fn offer(&mut self, at: usize, to: NodeId) {
         let node = &mut self.nodes[at];
-        let (voters, index) = (node.options.voters.clone(), node.applied);
+        let index = node.applied;
         let entry = node.durable.entries.iter().find(|entry| entry.index == index);
         let position = entry.map_or(node.durable.start, Entry::position);
         if let Some(raft) = &mut node.raft {
-            raft.offer_snapshot(to, SnapshotMeta { position, voters });
+            let configuration = raft.configuration_at(position.index).clone();
+            raft.offer_snapshot(to, SnapshotMeta { position, configuration });
         }
         self.say(at, format!("offers n{to} a snapshot at {position}"));
         self.take(at);

@@ -103,11 +103,15 @@ impl Raft {
         if self.is_stateless || self.is_withholding {
             if self.options.hibernate_after_ticks.is_some() && !self.is_withholding {
                 // A leader that sleeps would not learn that this replica needs it.
-                self.others().collect::<Vec<_>>().into_iter().for_each(|voter| self.call(voter));
+                self.others().into_iter().for_each(|other| self.call(other));
             }
             return self.draw_timeout();
         }
-        if self.options.voters.len() == 1 {
+        if !self.is_voter() {
+            // Nobody leads that it hears; somebody else will.
+            return self.become_follower(self.term, None);
+        }
+        if self.is_alone() {
             return self.campaign(false);
         }
         self.fail_reads();
@@ -119,7 +123,7 @@ impl Raft {
             pre: true,
             transfer: false,
         };
-        for voter in self.others().collect::<Vec<_>>() {
+        for voter in self.other_voters() {
             self.send_now.push((voter, request.clone()));
         }
     }
@@ -139,7 +143,8 @@ impl Raft {
         self.vote = Some(self.options.id);
         self.state = State::Candidate { is_pre: false, votes: BTreeMap::from([(self.options.id, true)]) };
         self.draw_election_timeout();
-        if self.quorum() == 1 {
+        // With nobody to tell, the vote may become durable with the term's first entry.
+        if self.others().is_empty() {
             return self.become_leader();
         }
         let request = Message::VoteRequest {
@@ -148,9 +153,14 @@ impl Raft {
             pre: false,
             transfer: is_transfer,
         };
-        for voter in self.others().collect::<Vec<_>>() {
+        for voter in self.other_voters() {
             self.send_after.push((voter, request.clone()));
         }
+    }
+
+    fn other_voters(&self) -> Vec<NodeId> {
+        let (_, configuration) = self.log.configuration();
+        self.others().into_iter().filter(|other| configuration.is_voter(*other)).collect()
     }
 
     pub(super) fn on_vote_request(
@@ -188,14 +198,19 @@ impl Raft {
 
     pub(super) fn on_vote_response(&mut self, from: NodeId, term: Term, granted: bool, pre: bool) {
         let expected = if pre && granted { self.term.next() } else { self.term };
-        let quorum = self.quorum();
         let State::Candidate { is_pre, votes, .. } = &mut self.state else { return };
         if *is_pre != pre || term != expected {
             return;
         }
         votes.insert(from, granted);
-        if votes.values().filter(|vote| **vote).count() >= quorum {
-            if pre {
+        self.count_votes();
+    }
+
+    pub(super) fn count_votes(&mut self) {
+        let State::Candidate { is_pre, votes } = &self.state else { return };
+        let (_, configuration) = self.log.configuration();
+        if configuration.agreed(|voter| votes.get(&voter) == Some(&true)) {
+            if *is_pre {
                 self.campaign(false);
             } else {
                 self.become_leader();
@@ -206,7 +221,8 @@ impl Raft {
     fn become_leader(&mut self) {
         let last = self.log.last().index;
         let inflight_max = self.options.inflight_messages_max;
-        let followers = self.others().map(|voter| (voter, Follower::new(last, inflight_max))).collect();
+        let followers =
+            self.others().into_iter().map(|other| (other, Follower::new(last, inflight_max))).collect();
         let uncommitted_bytes = (self.commit.0 + 1..=last.0)
             .filter_map(|index| self.log.get(Index(index)))
             .map(quorate_types::Entry::size)
@@ -233,16 +249,15 @@ impl Raft {
     }
 
     pub(super) fn tick_leader(&mut self) {
-        let (quorum, now) = (self.quorum(), self.now);
+        let (has_quorum, now) = (self.agreed(true, |follower| follower.is_active), self.now);
         let State::Leader(leader) = &mut self.state else { return };
         leader.since_quorum_check += 1;
         if leader.since_quorum_check >= self.options.election_ticks_min {
             leader.since_quorum_check = 0;
-            let active = 1 + leader.followers.values().filter(|follower| follower.is_active).count();
             for follower in leader.followers.values_mut() {
                 follower.is_active = false;
             }
-            if active < quorum {
+            if !has_quorum {
                 self.since_leader = self.options.election_ticks_min;
                 return self.become_follower(self.term, None);
             }
@@ -307,13 +322,16 @@ impl Raft {
     pub(super) fn begin_transfer(&mut self, to: Option<NodeId>) {
         let deadline = self.now + self.options.election_ticks_min;
         self.end_hibernation();
+        let (_, configuration) = self.log.configuration();
         let State::Leader(leader) = &mut self.state else { return };
+        // Those who are on their way out would not lead for long.
+        let is_voter = |id: &NodeId| configuration.voters.contains(id);
         let best = || {
-            let active = leader.followers.iter().filter(|(_, follower)| follower.is_active);
-            active.max_by_key(|(_, follower)| follower.progress.matched()).map(|(id, _)| *id)
+            let able = leader.followers.iter().filter(|(id, follower)| follower.is_active && is_voter(id));
+            able.max_by_key(|(_, follower)| follower.progress.matched()).map(|(id, _)| *id)
         };
         let Some(to) = to.or_else(best) else { return };
-        if leader.followers.contains_key(&to) {
+        if leader.followers.contains_key(&to) && is_voter(&to) {
             leader.transfer = Some(Transfer { to, deadline, is_told: false });
             self.maybe_hand_over();
         }
@@ -333,7 +351,8 @@ impl Raft {
     }
 
     pub(super) fn on_timeout_now(&mut self) {
-        if !matches!(self.state, State::Leader(_)) && !self.is_stateless && !self.is_withholding {
+        let is_able = self.is_voter() && !self.is_stateless && !self.is_withholding;
+        if !matches!(self.state, State::Leader(_)) && is_able {
             self.campaign(true);
         }
     }

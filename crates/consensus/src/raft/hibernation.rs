@@ -47,7 +47,8 @@ impl Raft {
     }
 
     fn has_quorum_up(&self) -> bool {
-        1 + self.others().filter(|voter| !self.down.contains(voter)).count() >= self.quorum()
+        let (id, (_, configuration)) = (self.options.id, self.log.configuration());
+        configuration.agreed(|voter| voter == id || !self.down.contains(&voter))
     }
 
     /// Tells the followers and sleeps.
@@ -57,8 +58,8 @@ impl Raft {
         // While time does not pass here, ticks do not say how long ago a round began.
         leader.rounds.forget_begun();
         self.is_hibernating = true;
-        for voter in self.others().collect::<Vec<_>>() {
-            self.send_now.push((voter, Message::Hibernate { term: self.term, last }));
+        for other in self.others() {
+            self.send_now.push((other, Message::Hibernate { term: self.term, last }));
         }
     }
 

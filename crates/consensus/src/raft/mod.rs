@@ -6,6 +6,7 @@
 //!
 //! * [`election`]: votes, pre-votes (thesis 9.6), the quorum check, hand-over (thesis 3.10).
 //! * [`replication`]: appends, acknowledgements, commit, offers of snapshots.
+//! * [`membership`]: changes of members.
 //! * [`reads`]: read barriers (thesis 6.4).
 //! * [`amnesia`]: a replica that lost its disk comes back.
 //! * [`hibernation`]: an idle group sleeps.
@@ -16,12 +17,13 @@
 //! * Only entries that are committed and durable here are applied.
 //! * Nothing a peer sends panics: what cannot be is ignored. What only our own code can break is asserted.
 //!
-//! Caveats: the set of voters is fixed for a group's life. The log since the last compaction is in memory;
+//! Caveats: the log since the last compaction is in memory;
 //! its owner bounds it by compacting.
 
 mod amnesia;
 mod election;
 mod hibernation;
+mod membership;
 mod reads;
 mod replication;
 
@@ -29,8 +31,8 @@ use crate::log::Log;
 use crate::progress::Progress;
 use crate::random::Random;
 use crate::{
-    Consensus, Effects, Message, Options, ProposeError, ReadId, ReadOutcome, Recovered, Role, SnapshotFetch,
-    SnapshotMeta, Status, WriteId,
+    ChangeError, Configuration, Consensus, Effects, Message, Options, ProposeError, ReadId, ReadOutcome,
+    Recovered, Role, SnapshotFetch, SnapshotMeta, Status, WriteId,
 };
 use quorate_types::{Bytes, Entry, EntryKind, HardState, Index, LogWrite, NodeId, Position, Term};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -163,7 +165,7 @@ impl Raft {
         if let Err(wrong) = options.validate() {
             panic!("consensus options: {wrong}: {options:?}");
         }
-        let log = Log::new(recovered.start, recovered.entries);
+        let log = Log::new(recovered.start, options.configuration.clone(), recovered.entries);
         let last = log.last().index;
         assert!(
             recovered.start.index <= applied && applied <= last,
@@ -215,18 +217,20 @@ impl Raft {
         raft
     }
 
-    fn quorum(&self) -> usize {
-        self.options.voters.len() / 2 + 1
+    /// The other members.
+    fn others(&self) -> BTreeSet<NodeId> {
+        let mut members = self.log.configuration().1.members();
+        members.remove(&self.options.id);
+        members
     }
 
-    fn others(&self) -> impl Iterator<Item = NodeId> + use<'_> {
-        let id = self.options.id;
-        self.options.voters.iter().copied().filter(move |voter| *voter != id)
+    fn is_alone(&self) -> bool {
+        self.log.configuration().1.is_alone(self.options.id)
     }
 
     fn draw_timeout(&mut self) {
         self.elapsed = 0;
-        self.timeout = if self.options.voters.len() == 1 {
+        self.timeout = if self.is_alone() {
             1
         } else {
             self.random.between(self.options.election_ticks_min, self.options.election_ticks_max)
@@ -334,14 +338,18 @@ impl Consensus for Raft {
     }
 
     fn step(&mut self, from: NodeId, message: Message) {
-        if from == self.options.id || !self.options.voters.contains(&from) {
+        let configuration = self.log.configuration().1;
+        if from == self.options.id || !(configuration.contains(from) || message.is_of_candidate_or_leader()) {
             return;
         }
         // Taken and written down, the last of all terms would leave no term to elect anybody in.
         if message.term().0.saturating_sub(self.term.0) > TERMS_AHEAD_MAX {
             return;
         }
-        if !matches!(message, Message::Hibernate { .. }) {
+        // One that was removed and does not know it asks in vain, again and again.
+        let is_idle_question =
+            matches!(message, Message::VoteRequest { pre: true, .. }) && !configuration.is_voter(from);
+        if !matches!(message, Message::Hibernate { .. }) && !is_idle_question {
             self.woken_by(from);
         }
         if !self.admit_term(from, &message) {
@@ -381,9 +389,22 @@ impl Consensus for Raft {
     }
 
     fn propose(&mut self, kind: EntryKind, data: Bytes) -> Result<Position, ProposeError> {
+        assert_ne!(kind, EntryKind::Config, "members are changed by `change`");
         self.can_propose()?;
         self.end_hibernation();
         Ok(self.push(kind, data))
+    }
+
+    fn change(&mut self, voters: Vec<NodeId>, learners: Vec<NodeId>) -> Result<Position, ChangeError> {
+        self.begin_change(Configuration::new(voters, learners))
+    }
+
+    fn configuration(&self) -> &Configuration {
+        self.log.configuration().1
+    }
+
+    fn configuration_at(&self, index: Index) -> &Configuration {
+        self.log.configuration_at(index)
     }
 
     fn read(&mut self, id: ReadId) {
@@ -397,6 +418,10 @@ impl Consensus for Raft {
         {
             self.writing.pop_front();
             self.persisted = self.persisted.max(end);
+        }
+        if self.writing.is_empty() && !self.hard_state_changed {
+            // So the vote for oneself is durable, and may be all that was needed.
+            self.count_votes();
         }
         self.advance_commit();
     }

@@ -123,7 +123,7 @@ impl Raft {
     /// Begins a round for the reads that wait, if none is under way. Until an entry of our own term is
     /// committed we may not know what earlier leaders committed, so the reads wait for that.
     pub(super) fn start_read_round(&mut self) {
-        let is_alone = self.options.voters.len() == 1;
+        let is_alone = self.is_alone();
         let is_leased = self.holds_lease();
         let State::Leader(leader) = &mut self.state else { return };
         if leader.rounds.waiting.is_empty()
@@ -143,10 +143,7 @@ impl Raft {
     /// The newest round that a quorum has answered, ourselves included.
     fn quorum_round(&self) -> u64 {
         let State::Leader(leader) = &self.state else { return 0 };
-        let mut rounds: Vec<u64> = leader.followers.values().map(|follower| follower.round).collect();
-        rounds.push(leader.rounds.newest);
-        rounds.sort_unstable_by(|a, b| b.cmp(a));
-        rounds[self.quorum() - 1]
+        self.agreed(leader.rounds.newest, |follower| follower.round)
     }
 
     fn holds_lease(&self) -> bool {

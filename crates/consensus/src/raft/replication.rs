@@ -2,8 +2,8 @@
 
 use super::{Raft, State};
 use crate::progress::Mode;
-use crate::{Message, SnapshotFetch, SnapshotMeta};
-use quorate_types::{Entry, Index, NodeId, Position, Term};
+use crate::{Configuration, Message, SnapshotFetch, SnapshotMeta};
+use quorate_types::{Entry, EntryKind, Index, NodeId, Position, Term};
 
 impl Raft {
     /// Sends every follower what it can take: called once per take, so that what was proposed in between
@@ -132,12 +132,8 @@ impl Raft {
     /// Commits what a quorum holds durably, if it is of our own term: an entry of an earlier one can sit on
     /// a quorum and still be overwritten by a later leader (paper, 5.4.2).
     pub(super) fn advance_commit(&mut self) {
-        let quorum = self.quorum();
+        let index = self.agreed(self.persisted, |follower| follower.progress.matched());
         let State::Leader(leader) = &mut self.state else { return };
-        let mut held = vec![self.persisted];
-        held.extend(leader.followers.values().map(|follower| follower.progress.matched()));
-        held.sort_unstable_by(|a, b| b.cmp(a));
-        let index = held[quorum - 1];
         if index <= self.commit || self.log.term_at(index) != Some(self.term) {
             return;
         }
@@ -146,6 +142,7 @@ impl Raft {
             leader.uncommitted_bytes = leader.uncommitted_bytes.saturating_sub(size);
         }
         self.commit = index;
+        self.go_on_changing();
     }
 
     pub(super) fn send_heartbeats(&mut self) {
@@ -200,6 +197,9 @@ impl Raft {
     }
 
     pub(super) fn on_snapshot_offer(&mut self, from: NodeId, meta: SnapshotMeta) {
+        if !meta.configuration.is_valid() {
+            return;
+        }
         if meta.position.index <= self.commit {
             let matched = meta.position.index;
             // What is committed here is what the snapshot holds, or the offer is made up.
@@ -232,7 +232,7 @@ impl Raft {
         self.fetch = None;
         self.fetch_is_new = false;
         self.is_stateless = false;
-        self.log.restart(position);
+        self.log.restart(position, meta.configuration);
         self.replaced_from(Index::START.next());
         self.restart = Some(position);
         self.compact = None;
@@ -248,11 +248,12 @@ impl Raft {
     }
 }
 
-/// Contiguous after `previous`, terms not falling and none newer than the sender's.
+/// Contiguous after `previous`, terms not falling and none newer than the sender's, and members that can be.
 fn is_well_formed(term: Term, previous: Position, entries: &[Entry]) -> bool {
     let mut before = previous;
     for entry in entries {
-        if before.index.0.checked_add(1) != Some(entry.index.0) || entry.term < before.term {
+        let is_legible = entry.kind != EntryKind::Config || Configuration::from_entry(entry).is_some();
+        if before.index.0.checked_add(1) != Some(entry.index.0) || entry.term < before.term || !is_legible {
             return false;
         }
         before = entry.position();

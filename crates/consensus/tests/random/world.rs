@@ -340,14 +340,14 @@ impl World {
         let Node { id, options, running: Some(running), .. } = &mut self.nodes[at] else { return };
         running.ticks += 1;
         running.raft.tick();
-        for other in options.voters.iter().filter(|other| *other != id) {
+        for other in options.configuration.voters.iter().filter(|other| *other != id) {
             let silence = running.ticks - running.heard.get(other).copied().unwrap_or_default();
             if silence >= options.election_ticks_min && running.down.insert(*other) {
                 running.raft.node_down(*other, delay);
             }
         }
         if running.ticks.is_multiple_of(options.heartbeat_ticks) {
-            let (id, others) = (*id, options.voters.clone());
+            let (id, others) = (*id, options.configuration.voters.clone());
             for other in others.into_iter().filter(|other| *other != id) {
                 self.fly(id, other, None);
             }
@@ -639,13 +639,13 @@ impl World {
     }
 
     fn offer(&mut self, at: usize, life: u64, to: NodeId) {
-        let voters = self.nodes[at].options.voters.clone();
         let Node { id, lives, state: Some(_), running: Some(running), .. } = &mut self.nodes[at] else {
             return;
         };
         if *lives == life {
             let (id, position) = (*id, self.invariants.position_at(running.applied));
-            running.raft.offer_snapshot(to, SnapshotMeta { position, voters });
+            let configuration = running.raft.configuration_at(position.index).clone();
+            running.raft.offer_snapshot(to, SnapshotMeta { position, configuration });
             self.note(|_| format!("n{id} offers n{to} a snapshot at {position}"));
             self.drain(at);
         }

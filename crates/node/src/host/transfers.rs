@@ -13,10 +13,10 @@ use quorate_types::{Fault, GroupId, NodeId, Rejection};
 impl<E: Engine> Host<E> {
     pub(super) fn offer_snapshot(&mut self, id: GroupId, to: NodeId) {
         let Some(group) = self.groups.get_mut(&id) else { return };
-        let voters = group.voters.clone();
         let Some(source) = group.partition().map(Partition::snapshot) else { return };
         let position = self.sources.keep(id, to, source, self.now);
-        group.raft.offer_snapshot(to, SnapshotMeta { position, voters });
+        let configuration = group.raft.configuration_at(position.index).clone();
+        group.raft.offer_snapshot(to, SnapshotMeta { position, configuration });
         self.dirty.insert(id);
         self.out.notices.push(Notice::SnapshotOffered { group: id, to, position });
     }
