@@ -107,7 +107,7 @@ impl Raft {
             }
             return self.draw_timeout();
         }
-        if !self.is_voter() {
+        if !self.may_stand() {
             // Nobody leads that it hears; somebody else will.
             return self.become_follower(self.term, None);
         }
@@ -351,7 +351,7 @@ impl Raft {
     }
 
     pub(super) fn on_timeout_now(&mut self) {
-        let is_able = self.is_voter() && !self.is_stateless && !self.is_withholding;
+        let is_able = self.may_stand() && !self.is_stateless && !self.is_withholding;
         if !matches!(self.state, State::Leader(_)) && is_able {
             self.campaign(true);
         }

@@ -67,6 +67,8 @@ impl Raft {
                 leader.followers.entry(id).or_insert_with(follower);
             }
         }
+        // Those who have answered may be a quorum now, and nobody else may be there to answer.
+        self.confirm_reads();
         position
     }
 
@@ -98,6 +100,12 @@ impl Raft {
 
     pub(super) fn is_voter(&self) -> bool {
         self.log.configuration().1.is_voter(self.options.id)
+    }
+
+    /// Whether it may campaign. A configuration without it may be cut off as long as it is not known to be committed; and whoever holds it may
+    /// be the only one that can be elected, to commit it (thesis, 4.2.2).
+    pub(super) fn may_stand(&self) -> bool {
+        self.is_voter() || self.log.configuration_at(self.commit).is_voter(self.options.id)
     }
 
     /// The highest value that a quorum has reached, as far as this leader knows.

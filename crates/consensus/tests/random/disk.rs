@@ -1,7 +1,7 @@
 //! A log as it follows from the writes that a replica hands out.
 
-use quorate_consensus::Recovered;
-use quorate_types::{Entry, HardState, Index, LogWrite, Position, Term};
+use quorate_consensus::{Configuration, Recovered};
+use quorate_types::{Entry, EntryKind, HardState, Index, LogWrite, Position, Term};
 
 /// What a disk holds, or what is in memory when all writes that were handed out are counted.
 #[derive(Clone, Debug, Default)]
@@ -9,6 +9,8 @@ pub(crate) struct Disk {
     pub(crate) hard_state: HardState,
     pub(crate) start: Position,
     pub(crate) entries: Vec<Entry>,
+    /// What entries since the last restart said, also those that are compacted.
+    pub(crate) configurations: Vec<(Index, Configuration)>,
 }
 
 impl Disk {
@@ -29,8 +31,12 @@ impl Disk {
                 self.last()
             );
             self.entries.truncate((first.index.0 - self.start.index.0 - 1) as usize);
+            self.configurations.retain(|(at, _)| *at < first.index);
             for entry in &write.entries {
                 assert_eq!(entry.index, self.last().index.next(), "a gap in a write");
+                if entry.kind == EntryKind::Config {
+                    self.configurations.push((entry.index, Configuration::from_entry(entry).unwrap()));
+                }
                 self.entries.push(entry.clone());
             }
         }
@@ -45,6 +51,7 @@ impl Disk {
     pub(crate) fn restart(&mut self, position: Position) {
         self.start = position;
         self.entries.clear();
+        self.configurations.clear();
     }
 
     pub(crate) fn last(&self) -> Position {

@@ -1,11 +1,11 @@
 //! What must never be wrong, whatever fails. Each check names where the property comes from.
 
 use crate::disk::Disk;
-use quorate_types::{Bytes, Entry, Index, LogWrite, NodeId, Position, Term};
+use quorate_consensus::Configuration;
+use quorate_types::{Bytes, Entry, EntryKind, Index, LogWrite, NodeId, Position, Term};
 use std::collections::BTreeMap;
 
 /// What has happened so far, over all replicas and all their lives.
-#[derive(Default)]
 pub(crate) struct Invariants {
     leaders: BTreeMap<Term, NodeId>,
     votes: BTreeMap<(NodeId, Term), NodeId>,
@@ -13,6 +13,8 @@ pub(crate) struct Invariants {
     entries: BTreeMap<Position, (Term, Bytes)>,
     /// The term of each committed entry, from index 1.
     committed: Vec<Term>,
+    /// The configurations of committed entries, after the first.
+    configurations: Vec<(Index, Configuration)>,
 }
 
 /// What a replica would come back with if it crashed now.
@@ -20,9 +22,65 @@ pub(crate) struct Durable {
     pub(crate) id: NodeId,
     pub(crate) last: Position,
     pub(crate) holds_committed: bool,
+    pub(crate) configuration: Configuration,
+}
+
+/// Whether one configuration may come right after another: one step, so that their quorums meet (thesis, 4.3).
+fn follows(before: &Configuration, next: &Configuration) -> bool {
+    if before.is_joint() {
+        *next == before.left()
+    } else {
+        next.outgoing == before.voters || !next.is_joint() && next.voters == before.voters
+    }
 }
 
 impl Invariants {
+    pub(crate) fn new(first: Configuration) -> Self {
+        Self {
+            leaders: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            committed: Vec::new(),
+            configurations: vec![(Index::START, first)],
+        }
+    }
+
+    /// The newest committed configuration.
+    pub(crate) fn configuration(&self) -> &Configuration {
+        self.configuration_at(self.committed())
+    }
+
+    /// The configuration as of a committed entry.
+    pub(crate) fn configuration_at(&self, index: Index) -> &Configuration {
+        let found = self.configurations.iter().rfind(|(at, _)| *at <= index);
+        &found.expect("the first one is there from the beginning").1
+    }
+
+    /// How many changes were committed.
+    pub(crate) fn changes(&self) -> u64 {
+        self.configurations.len() as u64 - 1
+    }
+
+    /// What is in effect where this is the log: what its newest entry about it says, committed or not (thesis, 4.1).
+    pub(crate) fn configuration_of<'a>(&'a self, log: &'a Disk) -> &'a Configuration {
+        match log.configurations.last() {
+            Some((_, configuration)) => configuration,
+            None => self.configuration_at(log.start.index),
+        }
+    }
+
+    /// One lineage of configurations: in every log each is one step from the one before.
+    fn changes_by_steps(&self, id: NodeId, log: &Disk, index: Index) {
+        let at = log.configurations.iter().position(|(at, _)| *at == index);
+        let at = at.unwrap_or_else(|| panic!("n{id} has no configuration at {index}"));
+        let before = match at.checked_sub(1) {
+            Some(before) => &log.configurations[before].1,
+            None => self.configuration_at(log.start.index),
+        };
+        let next = &log.configurations[at].1;
+        assert!(follows(before, next), "n{id} has {next:?} at {index} right after {before:?}");
+    }
+
     /// The newest index that any replica ever took for committed.
     pub(crate) fn committed(&self) -> Index {
         Index(self.committed.len() as u64)
@@ -65,6 +123,9 @@ impl Invariants {
     /// predecessor in every log that ever holds it. `log` is the one that the write made.
     pub(crate) fn appends(&mut self, id: NodeId, log: &Disk, write: &LogWrite) {
         for entry in &write.entries {
+            if entry.kind == EntryKind::Config {
+                self.changes_by_steps(id, log, entry.index);
+            }
             // What the same write compacted was checked when it was written first.
             let Some(before) = log.term_at(entry.index.previous()) else { continue };
             let known = self.entries.entry(entry.position()).or_insert_with(|| (before, entry.data.clone()));
@@ -87,6 +148,11 @@ impl Invariants {
         assert!(log.holds(self.position_at(known)), "n{id} commits {commit} without {known}");
         for index in known.0 + 1..=commit.0 {
             let term = log.term_at(Index(index));
+            if let Some((at, next)) = log.configurations.iter().find(|(at, _)| at.0 == index) {
+                let (_, before) = &self.configurations[self.configurations.len() - 1];
+                assert!(follows(before, next), "{next:?} is committed at {at} right after {before:?}");
+                self.configurations.push((*at, next.clone()));
+            }
             self.committed.push(term.unwrap_or_else(|| panic!("n{id} commits {index} and does not hold it")));
         }
         true
@@ -101,18 +167,24 @@ impl Invariants {
     }
 
     /// What is committed is on the disks of a quorum, and whoever could be elected if all crashed now holds
-    /// it (5.4.1): the others are those whose logs end earlier, or whom nobody with a quorum would miss.
+    /// it (5.4.1): the others are those whose logs end earlier, or whom nobody with a quorum would miss. Which are the voters of each is
+    /// for its own log to say.
     pub(crate) fn is_kept(&self, disks: &[Durable]) {
         let Some(committed) = self.committed_position() else { return };
-        let quorum = disks.len() / 2 + 1;
-        let holders = disks.iter().filter(|disk| disk.holds_committed).count();
-        assert!(holders >= quorum, "{committed} is committed, but only {holders} disks hold it");
-        for disk in disks.iter().filter(|disk| !disk.holds_committed) {
-            let voters = disks.iter().filter(|voter| voter.last <= disk.last).count();
+        let disk = |id: NodeId| &disks[(id.0 - 1) as usize];
+        // When a joint configuration is committed, the one that follows may be what counts already.
+        let configuration = self.configuration().left();
+        assert!(
+            configuration.agreed(|voter| disk(voter).holds_committed),
+            "{committed} is committed, but no quorum of {configuration:?} holds it"
+        );
+        for candidate in disks.iter().filter(|disk| !disk.holds_committed) {
+            let configuration = &candidate.configuration;
+            let wins = configuration.agreed(|voter| disk(voter).last <= candidate.last);
             assert!(
-                voters < quorum,
-                "n{} does not hold the committed entry {committed}, but {voters} would vote for it",
-                disk.id
+                !wins,
+                "n{} does not hold the committed entry {committed}, but a quorum of {configuration:?} would vote for it",
+                candidate.id
             );
         }
     }

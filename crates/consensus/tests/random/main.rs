@@ -1,4 +1,4 @@
-//! One group of three or five replicas under everything that the trait allows, from a seed.
+//! One group of three or five replicas, or of changing members among five or seven nodes, under everything that the trait allows, from a seed.
 //!
 //! A seed draws a world (how often messages are lost, repeated and late, how slow disks are, how often
 //! nodes crash and links are cut, whether reads go by lease) and then every event in it. First anything
@@ -29,7 +29,7 @@ fn variable(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")))
 }
 
-fn check(voters: u64, test: &str) {
+fn check(voters: u64, spares: u64, test: &str) {
     let one = variable("QUORATE_SEED");
     let seeds = match one {
         Some(seed) => seed..seed + 1,
@@ -37,7 +37,7 @@ fn check(voters: u64, test: &str) {
     };
     let mut counts = Counts::default();
     for seed in seeds {
-        let mut world = World::new(voters, seed, one.is_some());
+        let mut world = World::new(voters, spares, seed, one.is_some());
         let outcome = catch_unwind(AssertUnwindSafe(|| world.run()));
         if let Err(panic) = outcome {
             for line in &world.trace {
@@ -49,26 +49,37 @@ fn check(voters: u64, test: &str) {
         }
         counts.add(&world.counts);
     }
-    println!("{voters} voters: {counts:?}");
+    println!("{voters} voters, {spares} spares: {counts:?}");
     // A world in which nothing happens proves nothing.
-    assert!(one.is_some() || counts.is_eventful(), "something never happened: {counts:?}");
+    let has_changed = spares == 0 || counts.changes > 0 && counts.resignations > 0;
+    assert!(one.is_some() || counts.is_eventful() && has_changed, "something never happened: {counts:?}");
 }
 
 #[test]
 fn three_voters() {
-    check(3, "three_voters");
+    check(3, 0, "three_voters");
 }
 
 #[test]
 fn five_voters() {
-    check(5, "five_voters");
+    check(5, 0, "five_voters");
+}
+
+#[test]
+fn members_among_five() {
+    check(3, 2, "members_among_five");
+}
+
+#[test]
+fn members_among_seven() {
+    check(3, 4, "members_among_seven");
 }
 
 #[test]
 fn a_seed_always_gives_the_same_run() {
     for seed in 0..3 {
         let trace = || {
-            let mut world = World::new(3, seed, true);
+            let mut world = World::new(3, 2, seed, true);
             world.run();
             world.trace
         };

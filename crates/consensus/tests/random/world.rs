@@ -4,8 +4,8 @@ use crate::disk::Disk;
 use crate::invariants::{Durable, Invariants};
 use quorate_consensus::random::Random;
 use quorate_consensus::{
-    Consensus, HURRIED_TICKS_MAX, Message, Options, Raft, ReadId, ReadOutcome, Role, SnapshotFetch,
-    SnapshotMeta, WriteId,
+    Configuration, Consensus, HURRIED_TICKS_MAX, Message, Options, Raft, ReadId, ReadOutcome, Role,
+    SnapshotFetch, SnapshotMeta, WriteId,
 };
 use quorate_types::{Bytes, EntryKind, Index, LogWrite, NodeId, Position, Term};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -37,10 +37,11 @@ struct Weather {
     alarm: u64,
     transfer: u64,
     snapshot_failure: u64,
+    change: u64,
 }
 
 impl Weather {
-    fn draw(random: &mut Random, is_leased: bool) -> Self {
+    fn draw(random: &mut Random, is_leased: bool, is_changing: bool) -> Self {
         let mut pick = |choices: &[u64]| choices[random.between(0, choices.len() as u64) as usize];
         Self {
             loss: pick(&[0, 0, 20, 150]),
@@ -57,6 +58,7 @@ impl Weather {
             alarm: pick(&[0, 5, 30]),
             transfer: pick(&[0, 3, 15]),
             snapshot_failure: pick(&[0, 5]),
+            change: if is_changing { pick(&[5, 20, 60]) } else { 0 },
         }
     }
 }
@@ -73,6 +75,7 @@ enum Event {
 
 struct Node {
     id: NodeId,
+    /// With the members that the durable state machine knows.
     options: Options,
     disk: Disk,
     /// What the state machine holds durably; `None` between giving it up for a snapshot and having that.
@@ -91,6 +94,8 @@ struct Running {
     written: WriteId,
     held: VecDeque<(WriteId, NodeId, Message)>,
     applied: Index,
+    /// The members as of what is applied.
+    configuration: Configuration,
     commit: Index,
     /// Reads not yet answered, and the lowest index that is a right answer.
     reads: BTreeMap<ReadId, Index>,
@@ -131,14 +136,18 @@ impl Node {
         disk
     }
 
-    fn durable(&self, committed: Position) -> Durable {
+    fn durable(&self, committed: Position, invariants: &Invariants) -> Durable {
         let is_restarted = self.state.filter(|state| !self.disk.holds(*state));
         let last = is_restarted.unwrap_or(self.disk.last());
         let holds_committed = match is_restarted {
             Some(state) => committed.index <= state.index,
             None => self.disk.holds(committed),
         };
-        Durable { id: self.id, last, holds_committed }
+        let configuration = match is_restarted {
+            Some(state) => invariants.configuration_at(state.index),
+            None => invariants.configuration_of(&self.disk),
+        };
+        Durable { id: self.id, last, holds_committed, configuration: configuration.clone() }
     }
 }
 
@@ -154,6 +163,8 @@ pub(crate) struct Counts {
     hibernations: u64,
     replaced: u64,
     transfers: u64,
+    pub(crate) changes: u64,
+    pub(crate) resignations: u64,
 }
 
 impl Counts {
@@ -167,6 +178,8 @@ impl Counts {
         self.hibernations += other.hibernations;
         self.replaced += other.replaced;
         self.transfers += other.transfers;
+        self.changes += other.changes;
+        self.resignations += other.resignations;
     }
 
     pub(crate) fn is_eventful(&self) -> bool {
@@ -203,11 +216,13 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(voters: u64, seed: u64, is_traced: bool) -> Self {
-        let mut random = Random::new(seed ^ (voters << 56));
-        let voters: Vec<NodeId> = (1..=voters).map(NodeId).collect();
+    /// So many nodes vote in the beginning; where there are spares, members change.
+    pub(crate) fn new(voters: u64, spares: u64, seed: u64, is_traced: bool) -> Self {
+        let mut random = Random::new(seed ^ (voters << 56) ^ (spares << 48));
+        let ids: Vec<NodeId> = (1..=voters + spares).map(NodeId).collect();
+        let voters: Vec<NodeId> = ids[..voters as usize].to_vec();
         let is_leased = random.between(0, 3) == 0;
-        let weather = Weather::draw(&mut random, is_leased);
+        let weather = Weather::draw(&mut random, is_leased, spares > 0);
         let election_ticks_min = random.between(5, 9);
         let small = random.between(0, 2) == 0;
         // In two of three runs, after so short a time that it happens between two proposals.
@@ -231,7 +246,7 @@ impl World {
             running: None,
         };
         Self {
-            nodes: voters.iter().map(node).collect(),
+            nodes: ids.iter().map(node).collect(),
             random,
             weather,
             events: BTreeMap::new(),
@@ -240,7 +255,7 @@ impl World {
             cut: BTreeSet::new(),
             is_healed: false,
             proposals: 0,
-            invariants: Invariants::default(),
+            invariants: Invariants::new(Configuration::of_voters(voters)),
             counts: Counts::default(),
             is_traced,
             trace: Vec::new(),
@@ -337,18 +352,19 @@ impl World {
     /// A tick of a node: its replica's, and of what watches over the other nodes.
     fn tick(&mut self, at: usize) {
         let delay = self.random.between(1, 6);
+        let ids: Vec<NodeId> = self.nodes.iter().map(|node| node.id).collect();
         let Node { id, options, running: Some(running), .. } = &mut self.nodes[at] else { return };
         running.ticks += 1;
         running.raft.tick();
-        for other in options.configuration.voters.iter().filter(|other| *other != id) {
+        for other in ids.iter().filter(|other| *other != id) {
             let silence = running.ticks - running.heard.get(other).copied().unwrap_or_default();
             if silence >= options.election_ticks_min && running.down.insert(*other) {
                 running.raft.node_down(*other, delay);
             }
         }
         if running.ticks.is_multiple_of(options.heartbeat_ticks) {
-            let (id, others) = (*id, options.configuration.voters.clone());
-            for other in others.into_iter().filter(|other| *other != id) {
+            let id = *id;
+            for other in ids.into_iter().filter(|other| *other != id) {
                 self.fly(id, other, None);
             }
         }
@@ -362,6 +378,7 @@ impl World {
         let seed = self.random.draw();
         let node = &mut self.nodes[at];
         node.disk = node.recovered();
+        let configuration = node.options.configuration.clone();
         let applied = node.state.unwrap_or(node.disk.start).index;
         let options = Options { seed, ..node.options.clone() };
         let mut raft = Raft::new(options, node.disk.recovered(), applied);
@@ -378,6 +395,7 @@ impl World {
             written: WriteId(0),
             held: VecDeque::new(),
             applied,
+            configuration,
             reads: BTreeMap::new(),
             reads_named: 0,
             fetching: None,
@@ -449,6 +467,9 @@ impl World {
                 assert_eq!(entry.index, running.applied.next(), "n{id} applies out of order");
                 assert!(node.disk.holds(entry.position()), "n{id} applies what is not durable there");
                 running.applied = entry.index;
+                if entry.kind == EntryKind::Config {
+                    running.configuration = Configuration::from_entry(&entry).unwrap();
+                }
                 running.raft.applied(entry.index);
                 self.invariants.applies(id, &entry);
             }
@@ -473,12 +494,21 @@ impl World {
         let now = self.now;
         let Node { id, lives, running: Some(running), .. } = &mut self.nodes[at] else { return };
         let (id, life) = (*id, *lives);
+        let status = running.raft.status();
         if content.entries.first().is_some_and(|first| first.index <= running.log.last().index) {
             self.counts.replaced += 1;
         }
         // Checked before what it compacts is gone.
         running.log.write(&LogWrite { compact: None, ..content.clone() });
         self.invariants.appends(id, &running.log, &content);
+        for entry in &content.entries {
+            // One change at a time: a leader has committed the one before.
+            let before = running.log.configurations.iter().rfind(|(at, _)| *at < entry.index);
+            let is_ours = matches!(status.role, Role::Leader { .. }) && entry.term == status.term;
+            if let (EntryKind::Config, true, Some((before, _))) = (entry.kind, is_ours, before) {
+                assert!(*before <= status.commit, "n{id} changes members at {} and {before}", entry.index);
+            }
+        }
         running.log.write(&LogWrite { compact: content.compact, ..LogWrite::default() });
         running.writing.push_back((write, content));
         running.busy_until = running.busy_until.max(now + time);
@@ -551,6 +581,11 @@ impl World {
         let Node { id, running: Some(running), .. } = &mut self.nodes[at] else { return };
         let (id, status) = (*id, running.raft.status());
         assert_eq!((status.last, status.start), (running.log.last(), running.log.start), "n{id}'s log");
+        let configuration = running.raft.configuration();
+        assert_eq!(configuration, self.invariants.configuration_of(&running.log), "n{id}'s members");
+        let was_leader = matches!(running.role, Some(Role::Leader { .. }));
+        let has_resigned = was_leader && !matches!(status.role, Role::Leader { .. });
+        self.counts.resignations += u64::from(has_resigned && !configuration.is_voter(id));
         assert!(status.commit >= running.commit, "n{id}'s commit index fell");
         assert!(status.applied <= status.commit && status.commit <= status.last.index, "{status:?}");
         running.commit = status.commit;
@@ -562,6 +597,9 @@ impl World {
             && is_new_role
             && self.invariants.leads(status.term, id, &running.log)
         {
+            let committed = self.invariants.configuration_at(status.commit.min(self.invariants.committed()));
+            let may_lead = configuration.is_voter(id) || committed.is_voter(id);
+            assert!(may_lead, "n{id} leads without a vote in {configuration:?}");
             self.counts.leaders += 1;
         }
         let before = self.invariants.committed().0;
@@ -571,6 +609,7 @@ impl World {
         }
         if is_news {
             self.counts.commits += status.commit.0 - before;
+            self.counts.changes = self.invariants.changes();
             self.note(|_| format!("n{id} commits up to {}", status.commit));
             self.check_completeness(status.term);
             self.check_kept();
@@ -591,7 +630,8 @@ impl World {
 
     fn check_kept(&self) {
         let Some(committed) = self.invariants.committed_position() else { return };
-        let durable: Vec<Durable> = self.nodes.iter().map(|node| node.durable(committed)).collect();
+        let durable: Vec<Durable> =
+            self.nodes.iter().map(|node| node.durable(committed, &self.invariants)).collect();
         self.invariants.is_kept(&durable);
     }
 
@@ -668,7 +708,7 @@ impl World {
         if self.nodes[at].lives != life {
             return;
         }
-        let Node { id, state, running: Some(running), .. } = &mut self.nodes[at] else { return };
+        let Node { id, options, state, running: Some(running), .. } = &mut self.nodes[at] else { return };
         let id = *id;
         if running.fetching.as_ref() != Some(&fetch) {
             return;
@@ -680,7 +720,11 @@ impl World {
             let position = fetch.meta.position;
             let committed = self.invariants.position_at(position.index);
             assert_eq!(position, committed, "n{id} installs a snapshot that was never committed");
+            let members = self.invariants.configuration_at(position.index);
+            assert_eq!(fetch.meta.configuration, *members, "n{id} installs a snapshot of other members");
             *state = Some(position);
+            options.configuration = members.clone();
+            running.configuration = members.clone();
             running.applied = position.index;
             running.raft.restored(fetch.meta);
             self.counts.snapshots += 1;
@@ -730,6 +774,9 @@ impl World {
         if self.chance(weather.transfer) {
             self.transfer(at, other);
         }
+        if weather.change > 0 && self.chance(weather.change) {
+            self.change(at, other);
+        }
         if self.chance(weather.snapshot_failure)
             && let Some(running) = &mut self.nodes[at].running
         {
@@ -774,11 +821,44 @@ impl World {
         }
     }
 
+    /// A node learns or learns no more, or any of those who vote and learn will vote.
+    fn change(&mut self, at: usize, other: NodeId) {
+        let Some(running) = &self.nodes[at].running else { return };
+        let Configuration { mut voters, mut learners, .. } = running.raft.configuration().clone();
+        if self.chance(400) {
+            if learners.contains(&other) {
+                learners.retain(|learner| *learner != other);
+            } else if !voters.contains(&other) {
+                learners.push(other);
+            }
+        } else {
+            let members: Vec<NodeId> = voters.drain(..).chain(learners.drain(..)).collect();
+            for id in members {
+                match self.random.between(0, 6) {
+                    0 => {}
+                    1 => learners.push(id),
+                    _ => voters.push(id),
+                }
+            }
+        }
+        let Some(running) = &mut self.nodes[at].running else { return };
+        let outcome = running.raft.change(voters.clone(), learners.clone());
+        self.note(|world| {
+            format!("n{} makes {voters:?} vote, {learners:?} learn: {outcome:?}", world.nodes[at].id)
+        });
+        if self.chance(700) {
+            self.drain(at);
+        }
+    }
+
     /// The state machine becomes durable, and the log gives up some of what is in it.
     fn flush(&mut self, at: usize) {
         let back = self.random.between(0, 4);
-        let Node { state: Some(state), running: Some(running), .. } = &mut self.nodes[at] else { return };
+        let Node { options, state: Some(state), running: Some(running), .. } = &mut self.nodes[at] else {
+            return;
+        };
         *state = self.invariants.position_at(running.applied);
+        options.configuration = running.configuration.clone();
         running.raft.compact(Index(running.applied.0.saturating_sub(back)));
         self.note(|world| format!("n{} flushes", world.nodes[at].id));
         self.drain(at);
@@ -818,9 +898,11 @@ impl World {
         }
     }
 
-    /// The leader that every node follows.
+    /// The leader that every member follows. Who was removed may not know, and follow nobody.
     fn agreed_leader(&self) -> Option<usize> {
-        let mut leaders = self.nodes.iter().map(|node| node.running.as_ref()?.raft.status().leader);
+        let members = self.invariants.configuration();
+        let members = self.nodes.iter().filter(|node| members.contains(node.id));
+        let mut leaders = members.map(|node| node.running.as_ref()?.raft.status().leader);
         let first = leaders.next()??;
         leaders.all(|leader| leader == Some(first)).then_some((first.0 - 1) as usize)
     }
@@ -829,11 +911,13 @@ impl World {
     fn is_settled(&self) -> bool {
         let Some(leader) = self.agreed_leader() else { return false };
         let Some(leader) = &self.nodes[leader].running else { return false };
-        let last = leader.raft.last();
-        self.nodes.iter().all(|node| {
+        let (last, members) = (leader.raft.last(), leader.raft.configuration());
+        let all_are = self.nodes.iter().all(|node| {
             node.running.as_ref().is_some_and(|running| {
-                running.applied == last.index && running.raft.last() == last && running.reads.is_empty()
+                let is_equal = running.applied == last.index && running.raft.last() == last;
+                (is_equal || !members.contains(node.id)) && running.reads.is_empty()
             })
-        })
+        });
+        all_are && !members.is_joint()
     }
 }
