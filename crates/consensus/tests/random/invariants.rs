@@ -137,6 +137,11 @@ impl Invariants {
         }
     }
 
+    /// An entry that nobody but its writer saw was lost.
+    pub(crate) fn forgets(&mut self, position: Position) {
+        self.entries.remove(&position);
+    }
+
     /// A replica says that everything up to `commit` is committed. Returns whether that is news.
     pub(crate) fn commits(&mut self, id: NodeId, commit: Index, log: &Disk) -> bool {
         let known = self.committed();

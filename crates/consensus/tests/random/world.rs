@@ -416,6 +416,13 @@ impl World {
         for (_, write) in running.writing.iter().take(kept as usize) {
             self.nodes[at].disk.write(write);
         }
+        let disk = &self.nodes[at].disk;
+        if self.invariants.configuration_of(disk).members().iter().eq([&self.nodes[at].id]) {
+            // Alone, it leads before its term is durable, for nobody sees that: what is lost with the term was never there.
+            let lost = running.writing.iter().skip(kept as usize).flat_map(|(_, write)| &write.entries);
+            lost.filter(|entry| entry.term > disk.hard_state.term)
+                .for_each(|entry| self.invariants.forgets(entry.position()));
+        }
         self.counts.crashes += 1;
         self.note(|world| format!("n{} crashes, {kept} unreported writes survive", world.nodes[at].id));
         let id = self.nodes[at].id;
