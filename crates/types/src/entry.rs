@@ -11,7 +11,7 @@ pub enum EntryKind {
     /// Empty; a leader appends it when its term starts, because only entries of its own term
     /// commit what came before (Raft paper, 5.4.2 and 8).
     Fence,
-    /// A change of the group's members. Reserved.
+    /// The group's members from here on, as `quorate-consensus` writes them; it appends these entries itself.
     Config,
     /// A [`crate::Command`]: puts, deletes, compaction.
     Write,
