@@ -371,13 +371,59 @@ fn whoever_leads_next_leaves_the_joint_configuration_when_it_is_committed() {
     let log = [Some(joint(&[1, 4, 5], &[1, 2, 3], &[]))];
     let replicas = (1..=5).map(|id| replica(id, &first, if id < 4 { &log } else { &[] }, |_| {})).collect();
     let mut group = Group::of(replicas);
-    // The old voters alone elect nobody: the entry counts though it is not committed.
-    group.cut = vec![4, 5];
-    group.tick(100, &[1, 2, 3]);
-    assert!((1..=3).all(|id| !group.is_leader(id)));
+    // Neither the old voters alone nor the new ones elect anybody: the entry counts though it is not committed.
+    for cut in [[4, 5], [2, 3]] {
+        group.cut = cut.to_vec();
+        for _ in 0..100 {
+            group.tick(1, &[1, 2, 3, 4, 5]);
+            assert!((1..=5).all(|id| !group.is_leader(id)), "elected without {cut:?}");
+        }
+    }
     group.cut = vec![5];
     group.elect(1);
     assert_eq!(*group.at(4).configuration(), simple(&[1, 4, 5], &[]));
+}
+
+#[test]
+fn a_joint_configuration_is_left_only_when_it_is_committed() {
+    let mut group = Group::with_learners();
+    let before = group.propose(1);
+    group.take(1);
+    group.change(1, &[1, 4, 5], &[]).unwrap();
+    // All hold what was proposed, and nobody the change yet.
+    for _ in 0..2 {
+        for (from, to, message) in std::mem::take(&mut group.flying) {
+            group.at(to).step(NodeId(from), message);
+            if to != 1 {
+                group.take(to);
+            }
+        }
+    }
+    assert_eq!(group.at(1).status().commit, before.index);
+    assert!(group.at(1).configuration().is_joint());
+}
+
+#[test]
+fn a_new_leader_leaves_no_joint_configuration_before_its_fence_is_committed() {
+    let step = joint(&[1, 4], &[1, 2], &[]);
+    let mut replica = replica(1, &simple(&[1, 2], &[]), &[Some(step.clone())], |_| {});
+    let elected = |replica: &mut Raft| {
+        let effects = replica.take();
+        if let Some((write, _)) = effects.persist {
+            replica.persisted(write);
+        }
+        let after = effects.send_after.into_iter().map(|(_, to, message)| (to, message));
+        for (from, message) in effects.send_now.into_iter().chain(after) {
+            if let Message::VoteRequest { term, pre, .. } = message {
+                replica.step(from, Message::VoteResponse { term, granted: true, pre });
+            }
+        }
+        matches!(replica.status().role, Role::Leader { .. })
+    };
+    while !elected(&mut replica) {
+        replica.tick();
+    }
+    assert_eq!(*replica.configuration(), step);
 }
 
 #[test]
