@@ -332,7 +332,10 @@ fn a_leader_that_is_removed_does_not_count_itself() {
     let mut group = Group::with_learners();
     let position = group.change(1, &[2, 4, 5], &[]).unwrap();
     // Of the last entry, the new voters alone, only one hears.
-    while group.at(1).configuration().is_joint() {
+    for _ in 0..20 {
+        if !group.at(1).configuration().is_joint() {
+            break;
+        }
         group.take(1);
         for (from, to, message) in std::mem::take(&mut group.flying) {
             group.at(to).step(NodeId(from), message);
@@ -422,6 +425,7 @@ fn a_new_leader_leaves_no_joint_configuration_before_its_fence_is_committed() {
     };
     while !elected(&mut replica) {
         replica.tick();
+        assert!(replica.status().term < Term(9), "not elected");
     }
     assert_eq!(*replica.configuration(), step);
 }
