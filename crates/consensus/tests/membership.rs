@@ -207,7 +207,8 @@ fn a_learner_does_not_stand_but_votes_for_whom_it_is_asked_by() {
     let term = group.at(4).status().term;
     group.cut = vec![1];
     group.tick(100, &[4, 5]);
-    assert_eq!((group.at(4).status().term, group.at(4).status().leader), (term, None));
+    let status = group.at(4).status();
+    assert_eq!((status.term, status.role), (term, Role::Follower { leader: None }));
     // It may not have heard yet that it votes, nor of who asks.
     let last = group.at(4).status().last;
     group.at(4).step(NodeId(77), Message::VoteRequest { term: Term(9), last, pre: false, transfer: false });

@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! cluster 3 [1]        new replicas n1 to n3 with empty logs; n1 leads them already
+//! cluster 3 1 5        the same, with two more nodes that are no members
 //! elect 2              time goes by until n2 leads; the others do not stand
 //! tick 10 [2 3]        ten ticks for all, or for n2 and n3 only
 //! propose 1 x          n1 is asked to append x
@@ -16,6 +17,7 @@
 //! slow 2, fast 2       n2's disk does not finish any write, or finishes all
 //! crash 2, start 2     what is not durable is lost
 //! lose 2 1             n2's connection to n1 breaks
+//! change 1 1,2,4 3,5   n1 is asked to make 1, 2 and 4 vote, and 3 and 5 learn
 //! transfer 1 3         n1 is asked to hand over to n3
 //! compact 1            n1 drops what it has applied
 //! logs                 the terms of everybody's entries
@@ -24,8 +26,8 @@
 #![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
 
 use quorate_consensus::{
-    Consensus, Message, Options, ProposeError, Raft, ReadId, ReadOutcome, Recovered, Role, SnapshotFetch,
-    SnapshotMeta, WriteId,
+    Configuration, Consensus, Message, Options, ProposeError, Raft, ReadId, ReadOutcome, Recovered, Role,
+    SnapshotFetch, SnapshotMeta, WriteId,
 };
 use quorate_types::{Bytes, Entry, EntryKind, Index, LogWrite, NodeId};
 use std::collections::{BTreeSet, VecDeque};
@@ -77,6 +79,18 @@ fn apply_write(disk: &mut Recovered, write: LogWrite) {
 fn describe(entry: &Entry) -> String {
     match entry.kind {
         EntryKind::Fence => format!("fence {}", entry.position()),
+        EntryKind::Config => {
+            let members = Configuration::from_entry(entry).unwrap();
+            let list = |ids: &[NodeId]| ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(",");
+            let outgoing =
+                if members.is_joint() { format!(" and {}", list(&members.outgoing)) } else { String::new() };
+            let learners = if members.learners.is_empty() {
+                String::new()
+            } else {
+                format!(", learners {}", list(&members.learners))
+            };
+            format!("voters {}{outgoing}{learners} {}", list(&members.voters), entry.position())
+        }
         _ => format!("{} {}", String::from_utf8_lossy(&entry.data), entry.position()),
     }
 }
@@ -95,7 +109,7 @@ impl Group {
         let node = |at: usize| number(at) as usize - 1;
         match words[0] {
             "cluster" => {
-                *self = Self::new(number(1));
+                *self = Self::new(number(1), if words.len() > 3 { number(3) } else { number(1) });
                 if words.len() > 2 {
                     self.elect(node(2));
                 }
@@ -141,6 +155,7 @@ impl Group {
             }
             "start" => self.start(node(1)),
             "lose" => self.with(node(1), |raft| raft.peer_lost(NodeId(number(2)), number(1))),
+            "change" => self.change(node(1), words[2], words.get(3).unwrap_or(&"")),
             "transfer" => self.with(node(1), |raft| raft.transfer(Some(NodeId(number(2))))),
             "compact" => {
                 let index = self.nodes[node(1)].applied;
@@ -152,8 +167,9 @@ impl Group {
         self.settle();
     }
 
-    fn new(size: u64) -> Self {
-        let voters: Vec<NodeId> = (1..=size).map(NodeId).collect();
+    fn new(voters: u64, size: u64) -> Self {
+        let ids: Vec<NodeId> = (1..=size).map(NodeId).collect();
+        let voters = ids[..voters as usize].to_vec();
         let node = |id: &NodeId| Node {
             options: Options::new(*id, voters.clone(), id.0),
             raft: None,
@@ -165,7 +181,7 @@ impl Group {
             is_slow: false,
             applied: Index::START,
         };
-        let mut group = Self { nodes: voters.iter().map(node).collect(), ..Self::default() };
+        let mut group = Self { nodes: ids.iter().map(node).collect(), ..Self::default() };
         for at in 0..group.nodes.len() {
             group.start(at);
         }
@@ -222,6 +238,23 @@ impl Group {
                 Err(ProposeError::NotLeader(None)) => format!("refuses {text}, knows no leader"),
                 Err(ProposeError::Transferring) => format!("refuses {text}, hands over"),
                 Err(ProposeError::Full) => format!("refuses {text}, full"),
+            },
+        );
+        self.take(at);
+    }
+
+    fn change(&mut self, at: usize, voters: &str, learners: &str) {
+        let ids = |list: &str| {
+            let names = list.split(',').filter(|name| !name.is_empty());
+            names.map(|name| NodeId(name.parse().unwrap())).collect::<Vec<_>>()
+        };
+        let Some(raft) = &mut self.nodes[at].raft else { return };
+        let answer = raft.change(ids(voters), ids(learners));
+        self.say(
+            at,
+            match answer {
+                Ok(position) => format!("appends a change of members {position}"),
+                Err(error) => format!("refuses the change: {error:?}"),
             },
         );
         self.take(at);
@@ -291,6 +324,10 @@ impl Group {
                 let texts: Vec<String> = effects.apply.iter().map(describe).collect();
                 self.say(at, format!("applies {}", texts.join(", ")));
                 self.nodes[at].applied = last.index;
+                let changes = effects.apply.iter().filter(|entry| entry.kind == EntryKind::Config);
+                if let Some(members) = changes.last().and_then(Configuration::from_entry) {
+                    self.nodes[at].options.configuration = members;
+                }
                 if let Some(raft) = &mut self.nodes[at].raft {
                     raft.applied(last.index);
                 }
@@ -333,6 +370,7 @@ impl Group {
         self.say(at, format!("installs the snapshot at {} from n{}", fetch.meta.position, fetch.from));
         let node = &mut self.nodes[at];
         node.applied = fetch.meta.position.index;
+        node.options.configuration = fetch.meta.configuration.clone();
         if let Some(raft) = &mut node.raft {
             raft.state_lost();
             raft.restored(fetch.meta);
