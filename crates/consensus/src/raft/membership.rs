@@ -8,7 +8,8 @@
 //! Invariants:
 //! * One change at a time: the configuration before a new one is committed. So two successive ones in a log differ by one step, whose
 //!   quorums meet.
-//! * None before an entry of the leader's own term is committed: until then an earlier leader's change may be committed without our knowing.
+//! * None before an entry of the leader's own term is committed: before that, what an earlier leader changed may be committed or may not (the
+//!   thesis's correction of 2015, for changes of one voter; changes through joint configurations would do without).
 //! * Whoever leads leaves a joint configuration that it finds committed, so none stays for ever.
 //! * A voter asked for its vote does not ask who the candidate is (thesis, 4.2.2): it may not hold the entry that says so yet.
 //!
