@@ -10,6 +10,7 @@
 //! * [`key`], [`slot`] and [`slots`]: ranges of keys, which hash bucket a key belongs to, and sets of those.
 //! * [`rules`]: which keys of a keyspace are not placed by their directory.
 //! * [`map`]: what partitions a keyspace has.
+//! * [`member`] and [`place`]: what nodes a cluster has, and which of them have the replicas of a group.
 //! * [`record`]: what is stored of a key.
 //! * [`request`] and [`reply`]: what a client asks and gets, free of any wire API.
 //! * [`watch`]: what a client asks to be told.
@@ -25,6 +26,8 @@ pub mod fault;
 pub mod ids;
 pub mod key;
 pub mod map;
+pub mod member;
+pub mod place;
 pub mod record;
 pub mod rejection;
 pub mod reply;
@@ -45,6 +48,8 @@ pub use fault::Fault;
 pub use ids::{ClusterId, GroupId, Incarnation, Index, KeyspaceId, LeaseId, NodeId, PartitionId, Term, Tick};
 pub use key::{Key, KeyRange};
 pub use map::{KeyspaceMap, KeyspaceState, MapError, PartitionMap, PartitionState, SplitError};
+pub use member::Member;
+pub use place::Place;
 pub use record::{KeyValue, Record};
 pub use rejection::Rejection;
 pub use reply::{Answer, Reply};
