@@ -1,0 +1,113 @@
+//! What comes from other nodes, and what follows when a connection breaks.
+
+use super::Host;
+use crate::effects::Ticket;
+use crate::group::{Origin, Work};
+use crate::peer::PeerMessage;
+use crate::snapshots::{Fetching, Step};
+use quorate_consensus::{Consensus, Message};
+use quorate_mvcc::engine::Engine;
+use quorate_types::{Fault, GroupId, Incarnation, NodeId, Rejection};
+
+impl<E: Engine> Host<E> {
+    /// A peer's message came in; `incarnation` is the data directory it was sent from.
+    pub fn receive(
+        &mut self,
+        from: NodeId,
+        incarnation: Incarnation,
+        message: PeerMessage,
+    ) -> Result<(), Fault> {
+        if !self.admit_sender(from, incarnation, &message) {
+            return Ok(());
+        }
+        self.heard(from);
+        match message {
+            PeerMessage::Alive => {}
+            PeerMessage::SpaceShort => self.on_space_short(from),
+            PeerMessage::AdmissionAsk { incarnation } => self.on_admission_ask(from, incarnation),
+            PeerMessage::AdmissionAnswer(answer) => self.on_admission_answer(from, incarnation, answer)?,
+            PeerMessage::Group { .. } if self.admission.is_mute() => {}
+            PeerMessage::Group { group: id, meta, message } => {
+                if let Message::Appended { matched, term } = message {
+                    self.on_acknowledged(id, from, (matched, term), meta);
+                }
+                if let Message::Appended { term, .. } | Message::HeartbeatResponse { term, .. } = message {
+                    self.on_met(id, from, term, meta);
+                }
+                // A group that is not here may be one that the maps of this node do not name yet.
+                if let Some(group) = self.groups.get_mut(&id) {
+                    group.raft.step(from, message);
+                    self.dirty.insert(id);
+                    self.finish_confirmed(id)?;
+                }
+            }
+            PeerMessage::ReadAsk { reading, keyspace, ranges, confirmed } => {
+                self.on_read_ask(Some(from), reading, keyspace, ranges, confirmed)?;
+            }
+            PeerMessage::ReadAnswer { reading, answer } => self.on_read_answer(reading, answer)?,
+            PeerMessage::Txn { to, message } => self.on_txn(to, message)?,
+            PeerMessage::Request { ticket, group, request } => {
+                let deadline = self.now.after(self.options.request_ticks_max);
+                let origin = Origin::Remote(from, ticket);
+                let work = Work { origin, request, received: self.now, deadline };
+                if self.groups.contains_key(&group) {
+                    self.dispatch_again(group, work)?;
+                } else {
+                    self.reply(origin, Err(Rejection::LeaderChanged));
+                }
+            }
+            PeerMessage::Reply { ticket, outcome } => self.on_reply(from, ticket, outcome.0),
+            PeerMessage::SnapshotPull { group, position, cursor } => {
+                self.sources.pull(from, group, position, cursor);
+            }
+            PeerMessage::SnapshotChunk { group, position, after, chunk } => {
+                let is_ours = |fetching: &&mut Fetching<E>| {
+                    fetching.fetch.from == from && fetching.fetch.meta.position == position
+                };
+                if let Some(fetching) = self.fetching.get_mut(&group).filter(is_ours) {
+                    match fetching.add(after, chunk)? {
+                        Step::Ignore => {}
+                        Step::Pull => {
+                            let (to, pull) = fetching.pull(group, self.now);
+                            self.out.send.push((to, pull));
+                        }
+                        Step::Failed(reason) => self.fail_fetch(group, reason),
+                        Step::Complete => self.finish_fetch(group)?,
+                    }
+                }
+            }
+            PeerMessage::SnapshotGone { group, position } => {
+                if let Some(fetching) = self.fetching.get(&group)
+                    && fetching.fetch.from == from
+                    && fetching.fetch.meta.position == position
+                {
+                    self.fail_fetch(group, format!("{from} does not keep it any more"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection to a peer broke.
+    pub fn peer_lost(&mut self, node: NodeId) {
+        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
+        let delay = self.delay_after(node);
+        for id in ids {
+            let Some(group) = self.groups.get_mut(&id) else { continue };
+            group.raft.peer_lost(node, delay);
+            self.dirty.insert(id);
+            let lost: Vec<Ticket> = group
+                .forwarded
+                .iter()
+                .filter(|(_, (to, _))| *to == node)
+                .map(|(ticket, _)| *ticket)
+                .collect();
+            for ticket in lost {
+                self.forward_failed(id, ticket);
+            }
+            if self.fetching.get(&id).is_some_and(|fetching| fetching.fetch.from == node) {
+                self.fail_fetch(id, format!("the connection to {node} broke"));
+            }
+        }
+    }
+}

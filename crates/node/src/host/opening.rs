@@ -1,0 +1,129 @@
+//! A group is opened: its state from the store, its consensus from the log.
+
+use super::Host;
+use crate::group::{Group, State};
+use quorate_consensus::{Consensus, Raft, Role};
+use quorate_mvcc::engine::Engine;
+use quorate_partition::snapshot::Installer;
+use quorate_partition::{Opened, Partition};
+use quorate_types::{Entry, Fault, GroupId, Index, LogWrite, Position};
+use std::collections::{BTreeMap, VecDeque};
+
+impl<E: Engine> Host<E> {
+    pub(super) fn open_group(&mut self, id: GroupId) -> Result<(), Fault> {
+        let voters = self.voters.clone();
+        let mut recovered = self.unopened.remove(&id).unwrap_or_default();
+        let limits = self.options.partition.clone();
+        // Nobody was told of what it applied in an earlier life.
+        let begins_split = Partition::is_split(&self.engine, id)? && !self.is_sequenced(id.keyspace);
+        if begins_split {
+            let keyspace = self.keyspace(id.keyspace)?;
+            keyspace.is_split = true;
+            keyspace.publication.together();
+        }
+        let keyspace = self.keyspace(id.keyspace)?;
+        keyspace.is_compaction_due = true;
+        let publication = keyspace.publication.clone();
+        let engine = self.engine.clone();
+        let opened = if self.is_without_state(id)? {
+            Opened::Incomplete
+        } else {
+            Partition::open_among(&publication, engine, id, self.original_slots(id), limits.clone())?
+        };
+        let (state, reader, applied) = match opened {
+            Opened::Ready(mut partition) => {
+                partition.set_rules(self.router.rules(id.keyspace));
+                let (reader, applied) = (partition.reader(), partition.applied());
+                (State::Ready(*partition), reader, applied)
+            }
+            Opened::Incomplete => {
+                let clear = self.slots_to_clear(id);
+                let installer =
+                    Installer::begin_among(&publication, self.engine.clone(), id, &clear, limits)?;
+                self.compact_anew(id.keyspace)?;
+                let reader = installer.reader();
+                (State::Installing(Some(installer)), reader, recovered.start)
+            }
+        };
+        if applied.index < recovered.start.index {
+            return Err(Fault::new(
+                format!("opening group {id}"),
+                format!(
+                    "the store holds its state at {applied}, but the log begins after {}: the store lost writes that it \
+                     had confirmed. The others go on without this node. If there are others, move the data directory away and start \
+                     with an empty one: it is filled from them",
+                    recovered.start
+                ),
+            ));
+        }
+        let mut positions =
+            std::iter::once(recovered.start).chain(recovered.entries.iter().map(Entry::position));
+        if !positions.any(|position| position == applied) {
+            // A snapshot was put in place and the node stopped before the log restarted after it. The log may be shorter, or hold
+            // entries that the snapshot's history has replaced.
+            recovered.start = applied;
+            recovered.entries.clear();
+            self.extra_writes.push((id, LogWrite { restart: Some(applied), ..LogWrite::default() }));
+        }
+        let options = quorate_consensus::Options {
+            heartbeat_ticks: self.options.heartbeat_ticks,
+            election_ticks_min: self.options.election_ticks_min,
+            election_ticks_max: self.options.election_ticks_max,
+            hibernate_after_ticks: self.options.hibernate_after_ticks,
+            // Nine tenths of the time that followers honour the leader: room for clocks a tenth apart.
+            lease_read: self.options.lease_read.then(|| self.options.election_ticks_min * 9 / 10),
+            ..quorate_consensus::Options::new(
+                self.options.id,
+                voters.clone(),
+                self.options.seed ^ (u64::from(id.keyspace.0) << 32) ^ u64::from(id.partition.0),
+            )
+        };
+        let mut raft = Raft::new(options, recovered, applied.index);
+        if let State::Installing(_) = state {
+            raft.state_lost();
+        }
+        if !self.admission.is_admitted() {
+            raft.withhold_votes();
+        }
+        let group = Group {
+            id,
+            voters,
+            raft,
+            state,
+            reader,
+            role: Role::Follower { leader: None },
+            leader: None,
+            term: quorate_types::Term(0),
+            is_serving: false,
+            registered: None,
+            registering: None,
+            met: BTreeMap::new(),
+            acks: BTreeMap::new(),
+            unconfirmed: VecDeque::new(),
+            blocked: VecDeque::new(),
+            questions: Vec::new(),
+            held_since: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            proposed: Position::default(),
+            waiting: VecDeque::new(),
+            forwarded: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            waits: BTreeMap::new(),
+            physical: Vec::new(),
+            held: VecDeque::new(),
+            persisted: quorate_consensus::WriteId(0),
+            flushing: None,
+            flushed: Index::START,
+            is_pinning: false,
+            is_splitting: false,
+            is_split_proposed: false,
+        };
+        self.groups.insert(id, group);
+        self.note_slots_of(id);
+        if begins_split {
+            self.note_untold(id)?;
+        }
+        self.dirty.insert(id);
+        Ok(())
+    }
+}
