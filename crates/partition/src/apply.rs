@@ -110,7 +110,12 @@ impl<E: Engine> Partition<E> {
                     self.apply_split(entry, &split, &head, &mut batch)?;
                     applied.split = Some(split);
                 }
-                EntryKind::Fence | EntryKind::Config => {}
+                EntryKind::Config => {
+                    let row = state::members_row(self.group);
+                    let value = layout::seal(Table::State, &row, entry.data.to_vec());
+                    batch.put(Table::State, row, value);
+                }
+                EntryKind::Fence => {}
             }
             head.position = entry.position();
             head.digest = digest(head.digest, entry);

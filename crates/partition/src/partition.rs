@@ -13,7 +13,8 @@ use quorate_mvcc::engine::{Engine, Table};
 use quorate_mvcc::layout;
 use quorate_types::reply::LeaseTime;
 use quorate_types::{
-    Fault, GroupId, LeaseId, Malformed, Part, Position, Prepared, Revision, Rules, SlotSet, Tick, TxnId,
+    Bytes, Fault, GroupId, LeaseId, Malformed, Part, Position, Prepared, Revision, Rules, SlotSet, Tick,
+    TxnId,
 };
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -104,6 +105,12 @@ impl<E: Engine> Partition<E> {
     /// Whether opening the group will find it [`Opened::Incomplete`].
     pub fn is_incomplete(engine: &E, group: GroupId) -> Result<bool, Fault> {
         Ok(engine.get(Table::State, &layout::state_row(group, state::INSTALLING))?.is_some())
+    }
+
+    /// What the newest applied entry about the group's members says, as it stands in the store: also while a snapshot is
+    /// taking the state's place. `None` before the first.
+    pub fn members(engine: &E, group: GroupId) -> Result<Option<Bytes>, Fault> {
+        state::load_members(engine, group)
     }
 
     pub(crate) fn restore(

@@ -255,6 +255,7 @@ impl<E: Engine> Installer<E> {
         publication: Publication,
     ) -> Result<Self, Fault> {
         let mark = layout::state_row(group, state::INSTALLING);
+        let members = state::members_row(group);
         let mut batch = Batch::default();
         batch.put(Table::State, mark.clone(), layout::seal(Table::State, &mark, Vec::new()));
         // What comes may hold history that is already removed here.
@@ -267,7 +268,8 @@ impl<E: Engine> Installer<E> {
             for row in engine.scan(table, layout::rows(table, group)) {
                 let (row, value) = row?;
                 let goes = match table {
-                    Table::State => row != mark,
+                    // Who the members are is known until something newer comes.
+                    Table::State => row != mark && row != members,
                     // Nobody else has any: what rotted goes, too.
                     _ if slots_to_clear.is_all() => true,
                     _ => {
@@ -292,6 +294,20 @@ impl<E: Engine> Installer<E> {
     /// Reads the keyspace, once the state is installed.
     pub fn reader(&self) -> Reader<E> {
         self.publication.reader(self.engine.clone(), self.group.keyspace)
+    }
+
+    /// There will be no snapshot: the group is not this node's any more, and all that is left of it here goes. For `slots_to_clear` see
+    /// [`Installer::begin`].
+    pub fn abandon(self, slots_to_clear: &SlotSet) -> Result<(), Fault> {
+        // Where nothing has come yet, nothing is there.
+        let cleared = if self.cursor.is_some() { self.restart(slots_to_clear)? } else { self };
+        let mut batch = Batch::default();
+        batch.delete(Table::State, state::members_row(cleared.group));
+        // Last: whatever a crash leaves behind is marked.
+        batch.delete(Table::State, layout::state_row(cleared.group, state::INSTALLING));
+        cleared.engine.write(batch)?;
+        cleared.publication.published.end_replacing();
+        Ok(())
     }
 
     /// What the next chunk is to be asked for with.

@@ -60,12 +60,27 @@ impl<E: Engine> Partition<E> {
         let row = Head::row(child);
         let child_head = Head { position: FIRST, digest: digest(head.digest, entry), ..*head };
         batch.put(Table::State, row.clone(), layout::encode(Table::State, &row, &child_head));
+        // It begins with the parent's members, by whatever entry of the parent's log they became that.
+        if let Some(members) = self.members_before(batch)? {
+            let row = state::members_row(child);
+            let value = layout::seal(Table::State, &row, members.to_vec());
+            batch.put(Table::State, row, value);
+        }
         let row = state::slots_row(child);
         batch.put(Table::State, row.clone(), layout::encode(Table::State, &row, &split.slots));
         self.slots = Arc::new(kept);
         self.are_slots_stored = false;
         self.cache.get_mut().clear();
         Ok(())
+    }
+
+    /// The members that entries before the split have made, applied earlier or in the same batch.
+    fn members_before(&self, batch: &Batch) -> Result<Option<Bytes>, Fault> {
+        let row = state::members_row(self.group);
+        match batch.changes.iter().rev().find(|change| change.1 == row).and_then(|change| change.2.clone()) {
+            Some(sealed) => layout::open(Table::State, &row, sealed).map(Some),
+            None => state::load_members(&self.engine, self.group),
+        }
     }
 
     fn split_leases(&mut self, child: GroupId, slots: &SlotSet, batch: &mut Batch) {

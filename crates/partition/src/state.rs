@@ -3,6 +3,7 @@
 //! ```text
 //! "head"                             Head: applied position, revision, compacted, digest
 //! "slots"                            SlotSet: what of the keyspace is the partition's
+//! "members"                          what the newest applied entry about the group's members says; whoever reads the log knows its form
 //! "installing"                       nothing; stands while a snapshot is being installed
 //! "lease/" id                        LeaseRow: granted and checkpointed time to live
 //! "leased/" id key                   nothing; the key belongs to the lease
@@ -24,6 +25,7 @@ use std::collections::BTreeMap;
 
 const HEAD: &[u8] = b"head";
 const SLOTS: &[u8] = b"slots";
+const MEMBERS: &[u8] = b"members";
 pub(crate) const INSTALLING: &[u8] = b"installing";
 const LEASE: &[u8] = b"lease/";
 const LEASED: &[u8] = b"leased/";
@@ -70,6 +72,16 @@ impl Head {
 
 pub(crate) fn slots_row(group: GroupId) -> Bytes {
     layout::state_row(group, SLOTS)
+}
+
+pub(crate) fn members_row(group: GroupId) -> Bytes {
+    layout::state_row(group, MEMBERS)
+}
+
+/// What the newest applied entry about the group's members says.
+pub(crate) fn load_members<R: Read>(read: &R, group: GroupId) -> Result<Option<Bytes>, Fault> {
+    let row = members_row(group);
+    read.get(Table::State, &row)?.map(|sealed| layout::open(Table::State, &row, sealed)).transpose()
 }
 
 /// The slots of the group, if it has any state.
