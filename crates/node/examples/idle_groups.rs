@@ -12,9 +12,9 @@
 #![allow(clippy::unwrap_used)] // A measurement, with nobody to hand an error to.
 
 use quorate_consensus::Role;
-use quorate_node::{Host, Options, PeerMessage, Standing};
+use quorate_node::{Cluster, Host, Options, PeerMessage, Standing};
 use quorate_storage::memory::MemoryEngine;
-use quorate_types::{Bytes, Decode, Encode, Incarnation, Input, NodeId};
+use quorate_types::{Bytes, Decode, Encode, Incarnation, Input, Member, NodeId};
 use std::collections::BTreeMap;
 
 const TICKS_PER_SECOND: u64 = 50;
@@ -28,11 +28,13 @@ struct World {
 impl World {
     fn new(groups: u32, hibernate_after_ticks: Option<u64>) -> Self {
         let voters: Vec<NodeId> = (1..=3).map(NodeId).collect();
+        let members = voters.iter().map(|id| Member::new(*id, id.to_string(), "")).collect();
+        let cluster = Cluster::of_founders(members);
         let host = |id: &NodeId| {
             let options =
                 Options { hibernate_after_ticks, partitions: groups, ..Options::new(*id, id.0 * 7) };
             let (engine, logs) = (MemoryEngine::default(), BTreeMap::new());
-            Host::new(options, Standing::New, engine, voters.clone(), logs).unwrap()
+            Host::new(options, Standing::New, engine, cluster.clone(), logs).unwrap()
         };
         Self { hosts: voters.iter().map(|id| Some(host(id))).collect(), messages: 0 }
     }

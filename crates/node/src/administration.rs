@@ -3,7 +3,7 @@
 //! Pure: [`Administration`] says what to ask the system keyspace, is told the answer, and says what to ask next or that it is done. All of an order
 //! is one transaction, which finds everything as it was read or changes nothing; then the order reads anew, so often.
 //!
-//! * A creation reads all maps and the next id, and puts the new map and the id after, if the id is still the next one. Of two
+//! * A creation reads all maps and the next id, and puts the new map, the places of its groups and the id after, if the id is still the next one. Of two
 //!   creations at once one finds it taken: so neither an id nor a name is given twice.
 //! * A split names the child in the map, if that is still as it was read; the partition's leader does the rest (`host/splitting.rs`).
 //! * A deletion removes the map's row if it is still as it was read. What follows from that is each node's own affair (`host/removal.rs`).
@@ -17,8 +17,8 @@ use quorate_types::request::{
     TxnRequest,
 };
 use quorate_types::{
-    Answer, Decode, Encode, Key, KeyRange, KeyValue, KeyspaceId, KeyspaceMap, Malformed, MapError,
-    PartitionId, Reply, Request, Rules, SplitError,
+    Answer, Decode, Encode, GroupId, Key, KeyRange, KeyValue, KeyspaceId, KeyspaceMap, Malformed, MapError,
+    PartitionId, Place, Reply, Request, Rules, SplitError,
 };
 use std::fmt;
 
@@ -153,6 +153,8 @@ struct Found {
     next: KeyspaceId,
     /// When the next id was last changed; 0: never.
     next_modified: i64,
+    /// Where the meta group is, and when that was last changed.
+    meta: Option<(Place, i64)>,
 }
 
 impl Administration {
@@ -195,10 +197,11 @@ impl Administration {
                 Err(Refused::Contended)
             };
         }
-        let Some(OperationAnswer::Range(_, answer)) = answer.responses.into_iter().next() else {
-            return Err(Malformed("the answer to a range").into());
-        };
-        let found = Found::from(answer.pairs)?;
+        let pairs = answer.responses.into_iter().flat_map(|response| match response {
+            OperationAnswer::Range(_, answer) => answer.pairs,
+            _ => Vec::new(),
+        });
+        let found = Found::from(pairs)?;
         let (map, txn) = match &self.order {
             Order::List => {
                 let all = found.maps.into_iter().map(|(map, _)| map);
@@ -220,12 +223,15 @@ impl NewKeyspace {
 }
 
 impl Found {
-    fn from(pairs: Vec<KeyValue>) -> Result<Self, Malformed> {
-        let mut found = Self { maps: Vec::new(), next: KeyspaceId::FIRST_CREATED, next_modified: 0 };
+    fn from(pairs: impl Iterator<Item = KeyValue>) -> Result<Self, Malformed> {
+        let mut found =
+            Self { maps: Vec::new(), next: KeyspaceId::FIRST_CREATED, next_modified: 0, meta: None };
         for pair in pairs {
             if pair.key == KeyspaceMap::next_id_key() {
                 found.next = KeyspaceId::from_bytes(pair.value.clone())?;
                 found.next_modified = modified(&pair);
+            } else if pair.key == Place::row_key(GroupId::META) {
+                found.meta = Some((Place::from_bytes(pair.value.clone())?, modified(&pair)));
             } else if KeyspaceMap::parse_row_key(&pair.key).is_some() {
                 found.maps.push((KeyspaceMap::from_bytes(pair.value.clone())?, pair));
             }
@@ -248,12 +254,21 @@ impl Found {
             let lease = PutLease::Detach;
             Operation::Put(PutRequest { key, value: Some(value), lease, previous: false })
         };
+        // Its groups begin where the meta group is; if that moves meanwhile, one of its voters may be none of the cluster's any more.
+        let (meta, meta_modified) = self.meta.as_ref().ok_or(Malformed("the place of the meta group"))?;
+        let place = Place::new(meta.voters.clone()).encoded();
+        let group = |partition| GroupId { keyspace: map.id, partition };
+        let ids = map.partitions.iter().map(|partition| partition.id);
+        let mut success: Vec<Operation> =
+            ids.map(|partition| put(Place::row_key(group(partition)), place.clone())).collect();
+        success.push(put(KeyspaceMap::next_id_key(), after.encoded()));
+        success.push(put(KeyspaceMap::row_key(map.id), map.encoded()));
         let txn = TxnRequest {
-            compares: vec![unchanged(KeyspaceMap::next_id_key(), self.next_modified)],
-            success: vec![
-                put(KeyspaceMap::next_id_key(), after.encoded()),
-                put(KeyspaceMap::row_key(map.id), map.encoded()),
+            compares: vec![
+                unchanged(KeyspaceMap::next_id_key(), self.next_modified),
+                unchanged(Place::row_key(GroupId::META), *meta_modified),
             ],
+            success,
             failure: Vec::new(),
         };
         Ok((map, txn))
@@ -285,10 +300,11 @@ impl Found {
 
     fn delete(&self, name: &str) -> Result<(KeyspaceMap, TxnRequest), Refused> {
         let (map, pair) = self.by_name(name).ok_or_else(|| Refused::NotFound { name: name.to_owned() })?;
-        let range = KeyRange::Single(pair.key.clone());
+        let delete = |range| Operation::DeleteRange(DeleteRequest { range, previous: false });
+        let places = KeyRange::prefix(Place::rows_of(map.id));
         let txn = TxnRequest {
             compares: vec![unchanged(pair.key.clone(), modified(pair))],
-            success: vec![Operation::DeleteRange(DeleteRequest { range, previous: false })],
+            success: vec![delete(KeyRange::Single(pair.key.clone())), delete(places)],
             failure: Vec::new(),
         };
         Ok((map.clone(), txn))
@@ -311,8 +327,10 @@ fn unchanged(key: Key, modified: i64) -> Compare {
     }
 }
 
-/// All maps and the next id, which stands among them. A transaction, because the leader answers it, whichever node is asked.
+/// All maps and the next id, which stands among them, and the place of the meta group. A transaction, because the leader answers it, whichever node is asked.
 fn read() -> Request {
     let all = RangeRequest::new(KeyRange::prefix(KeyspaceMap::rows()));
-    Request::Txn(TxnRequest { success: vec![Operation::Range(all)], ..TxnRequest::default() })
+    let meta = RangeRequest::new(KeyRange::Single(Place::row_key(GroupId::META)));
+    let success = vec![Operation::Range(all), Operation::Range(meta)];
+    Request::Txn(TxnRequest { success, ..TxnRequest::default() })
 }

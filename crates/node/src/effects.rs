@@ -4,7 +4,7 @@ use crate::PeerMessage;
 use crate::admission::Standing;
 use quorate_consensus::Role;
 use quorate_types::{
-    Changes, GroupId, KeyspaceId, LogWrite, NodeId, Position, Rejection, Reply, Revision, Term,
+    Changes, GroupId, KeyspaceId, LogWrite, Member, NodeId, Position, Rejection, Reply, Revision, Term,
 };
 
 /// Names one client call; drawn by the shell, unique within the process's run.
@@ -47,6 +47,8 @@ pub struct Effects {
     pub flush: bool,
     /// Must become durable in the data directory before anything here is sent; report with [`crate::Host::standing_recorded`].
     pub standing: Option<Standing>,
+    /// All members of the cluster, this node among them, when that has changed and at the start: whom the shell is to be connected with.
+    pub members: Option<Vec<Member>>,
     /// What an operator wants to know.
     pub notices: Vec<Notice>,
 }
@@ -152,6 +154,13 @@ pub enum Notice {
         /// Who.
         node: NodeId,
     },
+    /// This node has no part in a group any more; its replica is thrown away.
+    Discarded {
+        /// Which.
+        group: GroupId,
+    },
+    /// This node was removed from the cluster: nobody hears it any more, and its data are of no use.
+    Removed,
     /// A peer sent something that it should not have; it was ignored.
     Suspicious {
         /// Who.

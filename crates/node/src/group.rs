@@ -50,6 +50,8 @@ pub(crate) enum Then {
     Refuse(Origin, Rejection),
     /// As [`Then::Reply`], but only when the space has been given back up to this revision.
     ReplyPhysical(Origin, (Revision, Answer), Revision),
+    /// The rows of members are not old.
+    Roster,
     /// A call for leases' remaining times, answered from the leader's timers.
     Lease(Work),
     /// A read barrier of this node's client.
@@ -142,7 +144,6 @@ pub(crate) enum State<E: Engine> {
 /// One replica.
 pub(crate) struct Group<E: Engine> {
     pub(crate) id: GroupId,
-    pub(crate) voters: Vec<NodeId>,
     pub(crate) raft: Raft,
     pub(crate) state: State<E>,
     pub(crate) reader: Reader<E>,
@@ -190,6 +191,8 @@ pub(crate) struct Group<E: Engine> {
     pub(crate) is_pinning: bool,
     /// What it owns is not what the map gives it, or will not be when what is proposed is applied: nothing is evaluated here.
     pub(crate) is_splitting: bool,
+    /// It votes when it has been given a state, not earlier.
+    pub(crate) is_returning: bool,
     /// This leader has appended a split entry that is not applied yet.
     pub(crate) is_split_proposed: bool,
 }

@@ -12,12 +12,14 @@
 //! * [`transaction`]: transactions over partitions.
 //! * [`peer`]: what nodes say to each other.
 //! * [`snapshots`]: serving snapshots to followers that fell behind, and fetching them.
+//! * [`cluster`]: what a node is told of its cluster to begin with.
 //! * [`administration`]: creating, listing and deleting keyspaces.
 //! * [`admission`]: how a node with a new data directory comes to take part.
 //! * [`retention`]: when the store is flushed and the log cut.
 
 pub mod administration;
 pub mod admission;
+pub mod cluster;
 pub mod effects;
 pub mod group;
 pub mod host;
@@ -31,6 +33,7 @@ pub mod transaction;
 
 pub use administration::{Administration, NewKeyspace, Order, Refused};
 pub use admission::{Life, Lives, Standing};
+pub use cluster::Cluster;
 pub use effects::{Effects, Grant, Notice, Ticket, WriteId};
 pub use group::GroupStatus;
 pub use host::{HeldBack, Host};

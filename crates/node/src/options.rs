@@ -45,6 +45,12 @@ pub struct Options {
     pub expiries_per_tick: usize,
     /// Rows looked at per step of physical compaction; one step a tick.
     pub compaction_rows_per_tick: usize,
+    /// How many members shall hold each group; with fewer members it is what there is.
+    pub replicas: usize,
+    /// Groups that are moved at the same time.
+    pub moves_max: usize,
+    /// A member that was not heard for so long is taken for lost, with all it has.
+    pub grace_ticks: u64,
     /// With how many partitions the default keyspace of a new cluster is made.
     pub partitions: u32,
     /// And with which placement rules.
@@ -78,6 +84,9 @@ impl Options {
             snapshot_idle_ticks: 30 * ticks_per_second,
             expiries_per_tick: 64,
             compaction_rows_per_tick: 4_000,
+            replicas: 3,
+            moves_max: 4,
+            grace_ticks: 300 * ticks_per_second,
             partitions: 1,
             rules: Rules::default(),
             partition: quorate_partition::Limits::default(),

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
 
+mod cluster;
+
 use quorate_consensus::Recovered;
 use quorate_node::{Host, Options, Standing};
 use quorate_partition::{Limits, Opened, Partition};
@@ -37,10 +39,10 @@ fn first_write(applied: &[u64], logged: &[u64]) -> Option<LogWrite> {
         start: Position::default(),
         entries: entries(logged),
     };
-    let voters = [1, 2, 3].map(NodeId).to_vec();
+    let cluster = cluster::founded_by(3);
     let logs = BTreeMap::from([(GroupId::META, recovered)]);
     let standing = Standing::Admitted(BTreeMap::new());
-    let mut host = Host::new(Options::new(NodeId(1), 1), standing, engine, voters, logs).unwrap();
+    let mut host = Host::new(Options::new(NodeId(1), 1), standing, engine, cluster, logs).unwrap();
     let status = host.status();
     assert_eq!(status[0].consensus.applied, Index(applied.len() as u64));
     let (_, writes) = host.take().unwrap().persist?;

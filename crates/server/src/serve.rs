@@ -17,9 +17,9 @@ use crate::services::{self, Context};
 use crate::space::Space;
 use crate::tls::{self, TlsError};
 use quorate_mvcc::engine::Engine;
-use quorate_node::{Host, Options, Standing};
+use quorate_node::{Cluster, Host, Options, Standing};
 use quorate_storage::wal::{OpenError, Wal, WalOptions};
-use quorate_types::{Fault, KeyspaceId, NodeId};
+use quorate_types::{Fault, KeyspaceId, Member, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,10 +118,12 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
 
     let ids: BTreeMap<String, NodeId> =
         config.members.keys().map(|name| (name.clone(), config.node_id(name))).collect();
-    let voters: Vec<NodeId> = ids.values().copied().collect();
+    let members = config.members.iter().map(|(name, peer)| Member::new(ids[name], name, peer));
+    let cluster = Cluster::of_founders(members.collect());
     let mut options = options(&config, owner);
     options.incarnation = data_dir.incarnation();
-    let host = Host::new(options, standing, engine.clone(), voters, recovered)?;
+    options.replicas = cluster.first_voters.len();
+    let host = Host::new(options, standing, engine.clone(), cluster, recovered)?;
 
     let metrics = Arc::new(Metrics::default());
     let keyspaces = Keyspaces::new(config.watch_progress_interval);

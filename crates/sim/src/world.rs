@@ -13,14 +13,14 @@ use crate::leases::{RATE_MAX, RATE_MIN};
 use crate::random::Random;
 use crate::watchers::{self, Known};
 use quorate_consensus::{Recovered, Role};
-use quorate_node::{Effects, Host, Notice, Options, PeerMessage, Standing, Ticket, WriteId};
+use quorate_node::{Cluster, Effects, Host, Notice, Options, PeerMessage, Standing, Ticket, WriteId};
 use quorate_partition::watch::Watches;
 use quorate_storage::disk::MemoryDisk;
 use quorate_storage::memory::MemoryEngine;
 use quorate_storage::wal::{Wal, WalOptions};
 use quorate_types::{
-    Encode, Event, GroupId, Incarnation, Index, KeyspaceId, NodeId, PartitionId, Rejection, Revision, Term,
-    TxnId, WatchRequest,
+    Encode, Event, GroupId, Incarnation, Index, KeyspaceId, Member, NodeId, PartitionId, Rejection, Revision,
+    Term, TxnId, WatchRequest,
 };
 use splits::{Orders, Splits};
 use std::collections::{BTreeMap, BTreeSet};
@@ -388,7 +388,9 @@ impl World {
     }
 
     fn start(&mut self, at: usize) -> Result<(), Violation> {
-        let voters: Vec<NodeId> = self.nodes.iter().map(|node| node.id).collect();
+        let members = self.nodes.iter().map(|node| Member::new(node.id, node.id.to_string(), ""));
+        let cluster = Cluster::of_founders(members.collect());
+        let replicas = self.nodes.len();
         let salt = self.random.below(u64::MAX);
         let node = &mut self.nodes[at];
         let opened = Wal::open(node.disk.clone(), node.id.0, WalOptions { segment_bytes: 32 << 10 });
@@ -398,6 +400,7 @@ impl World {
         };
         let mut options = Options::new(node.id, salt);
         options.incarnation = node.incarnation;
+        options.replicas = replicas;
         options.log_bytes_target = 1 << 10;
         // Small in half of the runs, so that followers fall behind and need snapshots.
         options.log_bytes_max = if self.seed.is_multiple_of(2) { 2 << 10 } else { 16 << 10 };
@@ -412,7 +415,7 @@ impl World {
         }
         options.partitions = self.partitions;
         let logs = recovered.clone();
-        let host = match Host::new(options, node.standing.clone(), node.engine.clone(), voters, recovered) {
+        let host = match Host::new(options, node.standing.clone(), node.engine.clone(), cluster, recovered) {
             Ok(host) => host,
             Err(fault) => {
                 return Err(self.violation(format!("a node that only crashed does not start: {fault}")));
@@ -628,7 +631,8 @@ impl World {
             Ok(effects) => effects,
             Err(fault) => return Err(self.violation(format!("a node with a healthy disk stopped: {fault}"))),
         };
-        let Effects { send, persist, replies, grants, applied, flush, standing, notices } = effects;
+        let Effects { send, persist, replies, grants, applied, flush, standing, members: _, notices } =
+            effects;
         let (from, incarnation) = (self.nodes[at].id, self.nodes[at].incarnation);
         for (to, message) in send {
             if self.random.chance(self.rates.loss) {

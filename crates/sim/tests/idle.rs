@@ -3,9 +3,9 @@
 
 #![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
 
-use quorate_node::{Host, Options, PeerMessage, Standing};
+use quorate_node::{Cluster, Host, Options, PeerMessage, Standing};
 use quorate_storage::memory::MemoryEngine;
-use quorate_types::{Incarnation, NodeId};
+use quorate_types::{Incarnation, Member, NodeId};
 use std::collections::{BTreeMap, VecDeque};
 
 const PARTITIONS: u32 = 255;
@@ -14,8 +14,9 @@ const GROUPS: usize = PARTITIONS as usize + 1;
 
 fn host(id: u64, size: u64, hibernate_after_ticks: Option<u64>) -> Host<MemoryEngine> {
     let options = Options { hibernate_after_ticks, partitions: PARTITIONS, ..Options::new(NodeId(id), id) };
-    let voters = (1..=size).map(NodeId).collect();
-    Host::new(options, Standing::New, MemoryEngine::default(), voters, BTreeMap::new()).unwrap()
+    let members = (1..=size).map(|id| Member::new(NodeId(id), id.to_string(), ""));
+    let cluster = Cluster::of_founders(members.collect());
+    Host::new(options, Standing::New, MemoryEngine::default(), cluster, BTreeMap::new()).unwrap()
 }
 
 /// Counts of a stretch of time.

@@ -3,12 +3,12 @@
 
 #![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
 
-use quorate_node::{Host, Options, PeerMessage, Standing, Ticket};
+use quorate_node::{Cluster, Host, Options, PeerMessage, Standing, Ticket};
 use quorate_storage::disk::MemoryDisk;
 use quorate_storage::memory::MemoryEngine;
 use quorate_storage::wal::{Wal, WalOptions};
 use quorate_types::request::{PutLease, PutRequest};
-use quorate_types::{Bytes, GroupId, Incarnation, KeyRange, KeyspaceId, NodeId, Request};
+use quorate_types::{Bytes, GroupId, Incarnation, KeyRange, KeyspaceId, Member, NodeId, Request};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 #[derive(Clone)]
@@ -88,8 +88,10 @@ impl Net {
         let mut options = Options::new(NodeId(id), id * 7 + disk.incarnation);
         options.incarnation = Incarnation(disk.incarnation);
         options.lease_read = self.lease_read;
-        let voters = (1..=self.size).map(NodeId).collect();
-        let host = Host::new(options, disk.standing.clone(), disk.engine.clone(), voters, recovered).unwrap();
+        let members = (1..=self.size).map(|id| Member::new(NodeId(id), id.to_string(), ""));
+        let cluster = Cluster::of_founders(members.collect());
+        let host =
+            Host::new(options, disk.standing.clone(), disk.engine.clone(), cluster, recovered).unwrap();
         self.up.insert(id, Running { host, wal });
     }
 

@@ -102,6 +102,7 @@ impl<E: Engine> Host<E> {
                     self.on_meta_event(event)?;
                 }
             }
+            self.follow_roster()?;
         }
         let quorate_partition::Applied { changes, compacted, shared, split: _ } = applied;
         self.use_space(id.keyspace, &changes);
@@ -331,7 +332,7 @@ impl<E: Engine> Host<E> {
     }
 
     /// What a partition owns here, or will when its state has come.
-    fn claimed_slots(&self, id: GroupId) -> SlotSet {
+    pub(super) fn claimed_slots(&self, id: GroupId) -> SlotSet {
         let owned = self.groups.get(&id).and_then(|group| group.partition());
         match (owned, self.origin_of(id)) {
             (Some(partition), _) => partition.slots().as_ref().clone(),
@@ -343,13 +344,18 @@ impl<E: Engine> Host<E> {
     /// The slots whose rows go when a snapshot replaces the state of `group`: its own, without what other partitions of this
     /// node own and hold. Those may have got it from this one, by a split that this replica has not applied yet.
     pub(super) fn slots_to_clear(&self, group: GroupId) -> SlotSet {
+        self.unclaimed(group, self.claimed_slots(group))
+    }
+
+    /// What of these slots of a group no other partition of this node owns and holds.
+    pub(super) fn unclaimed(&self, group: GroupId, slots: SlotSet) -> SlotSet {
         let is_ready = |id: GroupId| self.groups.get(&id).is_some_and(|group| group.partition().is_some());
         let origin = self.origin_of(group).map(|(origin, _)| origin);
         // What its parent is to get by a snapshot is without this.
         let is_other =
             |other: &GroupId| *other != group && (is_ready(*other) || Some(other.partition) != origin);
         let others = self.groups_of(group.keyspace).filter(is_other);
-        others.fold(self.claimed_slots(group), |rest, other| rest.subtract(&self.claimed_slots(other)))
+        others.fold(slots, |rest, other| rest.subtract(&self.claimed_slots(other)))
     }
 
     pub(super) fn groups_of(&self, id: KeyspaceId) -> impl Iterator<Item = GroupId> + '_ {
@@ -361,14 +367,15 @@ impl<E: Engine> Host<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Options, Standing};
+    use crate::{Cluster, Options, Standing};
     use quorate_mvcc::engine::Table;
     use quorate_mvcc::layout;
     use quorate_partition::snapshot::Installer;
     use quorate_partition::{Limits, Partition};
     use quorate_storage::memory::MemoryEngine;
     use quorate_types::{
-        Command, Effect, Encode, Entry, EntryKind, KeyspaceMap, NodeId, PartitionId, Stamp, Term, Tick,
+        Command, Effect, Encode, Entry, EntryKind, KeyspaceMap, Member, NodeId, PartitionId, Place, Stamp,
+        Term, Tick,
     };
     use std::collections::BTreeMap;
 
@@ -411,22 +418,29 @@ mod tests {
     fn host(engine: &MemoryEngine) -> Host<MemoryEngine> {
         let map = KeyspaceMap::new(KEYSPACE, "default", 2, Default::default(), None).unwrap();
         let meta = Partition::open(engine.clone(), GroupId::META, SlotSet::all(), Limits::default());
-        let put = Effect::Put {
+        let place = Place::new(vec![NodeId(1)]).encoded();
+        let rows = [
+            (Place::row_key(group(0)), place.clone()),
+            (Place::row_key(group(1)), place),
+            (KeyspaceMap::row_key(KEYSPACE), map.encoded()),
+        ];
+        let put = |(sub, (key, value))| Effect::Put {
             slot: quorate_types::Slot(0),
-            stamp: Stamp { revision: Revision(2), sub: 0 },
-            key: KeyspaceMap::row_key(KEYSPACE),
-            value: map.encoded(),
+            stamp: Stamp { revision: Revision(2), sub },
+            key,
+            value,
             create: Revision(2),
             version: 1,
             lease: None,
             previous_lease: None,
         };
-        let data = Command { group: GroupId::META, effects: vec![put] }.encoded();
+        let effects = (0..).zip(rows).map(put).collect();
+        let data = Command { group: GroupId::META, effects }.encoded();
         let first = Entry { term: Term(1), index: quorate_types::Index(1), kind: EntryKind::Write, data };
         meta.unwrap().ready().unwrap().apply(&[first], Tick(0)).unwrap();
         let standing = Standing::Admitted(BTreeMap::new());
-        Host::new(Options::new(NodeId(1), 1), standing, engine.clone(), vec![NodeId(1)], BTreeMap::new())
-            .unwrap()
+        let cluster = Cluster::of_founders(vec![Member::new(NodeId(1), "", "")]);
+        Host::new(Options::new(NodeId(1), 1), standing, engine.clone(), cluster, BTreeMap::new()).unwrap()
     }
 
     fn changes(engine: &MemoryEngine) -> usize {

@@ -38,6 +38,16 @@ impl<E: Engine> Host<E> {
         1 + self.members.iter().filter(is_before).count() as u64 * HURRIED_TICKS_MAX
     }
 
+    /// The members have changed: a new one has been silent since now, not since ever.
+    pub(super) fn watch_over(&mut self, members: &BTreeSet<NodeId>) {
+        let Liveness { heard, down } = &mut self.liveness;
+        heard.retain(|node, _| members.contains(node));
+        down.retain(|node| members.contains(node));
+        for node in members {
+            heard.entry(*node).or_insert(self.now);
+        }
+    }
+
     /// A member sent something.
     pub(super) fn heard(&mut self, from: NodeId) {
         if !self.members.contains(&from) {

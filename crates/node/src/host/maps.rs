@@ -4,16 +4,15 @@
 //! that names it is applied. Until then messages for the group are dropped; they are repeated.
 
 use super::Host;
+use super::rows::{is_as_read, put};
 use crate::Options;
 use crate::effects::Notice;
-use crate::group::{Origin, Work};
 use quorate_mvcc::engine::Engine;
 use quorate_partition::ReadError;
-use quorate_types::request::{
-    Compare, CompareResult, CompareTarget, Operation, PutLease, PutRequest, RangeRequest, TxnRequest,
-};
+use quorate_types::request::RangeRequest;
 use quorate_types::{
-    Bytes, Decode, Encode, Event, Fault, GroupId, KeyRange, KeyValue, KeyspaceId, KeyspaceMap, Request,
+    Bytes, Decode, Encode, Event, Fault, GroupId, Key, KeyRange, KeyValue, KeyspaceId, KeyspaceMap, Member,
+    Place,
 };
 use std::collections::BTreeSet;
 
@@ -21,6 +20,9 @@ impl<E: Engine> Host<E> {
     /// Takes the maps that the meta group's state holds.
     pub(super) fn load_maps(&mut self) -> Result<(), Fault> {
         let is_whole = self.groups.get(&GroupId::META).is_some_and(|meta| meta.partition().is_some());
+        if is_whole {
+            self.load_roster()?;
+        }
         let rows = self.scan_meta(KeyRange::prefix(KeyspaceMap::rows()))?;
         for pair in &rows {
             self.take_row(pair)?;
@@ -32,6 +34,7 @@ impl<E: Engine> Host<E> {
             self.maps.retain(|id, _| found.contains(id));
             self.remove_the_gone()?;
         }
+        self.follow_roster()?;
         Ok(())
     }
 
@@ -53,7 +56,9 @@ impl<E: Engine> Host<E> {
 
     pub(super) fn on_map_event(&mut self, event: &Event) -> Result<(), Fault> {
         match event {
+            Event::Put(pair) if self.take_roster_row(pair)? => Ok(()),
             Event::Put(pair) => self.take_row(pair),
+            Event::Delete { key, .. } if self.remove_roster_row(key) => Ok(()),
             Event::Delete { key, .. } => {
                 let Some(keyspace) = KeyspaceMap::parse_row_key(key) else { return Ok(()) };
                 self.remove_keyspace(keyspace);
@@ -99,30 +104,39 @@ impl<E: Engine> Host<E> {
         Ok(())
     }
 
-    /// The meta group's leader makes the default keyspace of a new cluster.
+    /// The meta group's leader makes what every cluster begins with: its members, where the meta group is, and the default keyspace. Groups
+    /// that have no place are where everything was before there were places.
     pub(super) fn bootstrap(&mut self) -> Result<(), Fault> {
-        if self.maps.contains_key(&KeyspaceId::DEFAULT) {
+        let meta = Place::row_key(GroupId::META);
+        if self.roster.places.contains_key(&GroupId::META) {
             return Ok(());
         }
-        let Options { partitions, rules, .. } = &self.options;
-        let map = KeyspaceMap::new(KeyspaceId::DEFAULT, "default", *partitions, rules.clone(), None)
-            .map_err(|error| Fault::new("making the default keyspace", error))?;
-        let key = KeyspaceMap::row_key(KeyspaceId::DEFAULT);
-        let put = PutRequest {
-            key: key.clone(),
-            value: Some(map.encoded()),
-            lease: PutLease::Detach,
-            previous: false,
+        let place = Place::new(self.roster.first_voters().to_vec());
+        let mut compares = vec![is_as_read(meta.clone(), None)];
+        let mut rows: Vec<(Key, Bytes)> =
+            self.members().iter().map(|member| (Member::row_key(member.id), member.encoded())).collect();
+        rows.push((meta, place.encoded()));
+        let place_all = |map: &KeyspaceMap| {
+            let groups = map.partitions.iter().map(|partition| partition.id);
+            let group = |partition| GroupId { keyspace: map.id, partition };
+            groups.map(|partition| (Place::row_key(group(partition)), place.encoded())).collect::<Vec<_>>()
         };
-        let is_new = Compare {
-            range: KeyRange::Single(key),
-            result: CompareResult::Equal,
-            target: CompareTarget::Create(0),
-        };
-        let txn =
-            TxnRequest { compares: vec![is_new], success: vec![Operation::Put(put)], failure: Vec::new() };
-        let deadline = self.now.after(self.options.request_ticks_max);
-        let work = Work { origin: Origin::Own, request: Request::Txn(txn), received: self.now, deadline };
-        self.serve(GroupId::META, work)
+        for map in self.maps.values() {
+            compares.push(is_as_read(
+                KeyspaceMap::row_key(map.id),
+                self.read_row(&KeyspaceMap::row_key(map.id))?.map(|(_, modified)| modified),
+            ));
+            rows.extend(place_all(map));
+        }
+        if !self.maps.contains_key(&KeyspaceId::DEFAULT) {
+            let Options { partitions, rules, .. } = &self.options;
+            let map = KeyspaceMap::new(KeyspaceId::DEFAULT, "default", *partitions, rules.clone(), None)
+                .map_err(|error| Fault::new("making the default keyspace", error))?;
+            let key = KeyspaceMap::row_key(KeyspaceId::DEFAULT);
+            compares.push(is_as_read(key.clone(), None));
+            rows.extend(place_all(&map));
+            rows.push((key, map.encoded()));
+        }
+        self.change_rows(compares, rows.into_iter().map(|(key, value)| put(key, value)).collect())
     }
 }

@@ -17,7 +17,7 @@ impl<E: Engine> Host<E> {
         incarnation: Incarnation,
         message: PeerMessage,
     ) -> Result<(), Fault> {
-        if !self.admit_sender(from, incarnation, &message) {
+        if self.roster.is_gone(from) || !self.admit_sender(from, incarnation, &message) {
             return Ok(());
         }
         self.heard(from);

@@ -8,6 +8,8 @@
 //! * [`liveness`]: which other nodes are heard.
 //! * [`messages`]: what comes from other nodes.
 //! * [`opening`]: from what is stored to a group at work.
+//! * [`roster`]: which members there are, and where the groups are.
+//! * [`rows`]: changing what the system keyspace says.
 //! * [`roles`]: leaders come and go, and what is committed is applied.
 //! * [`requests`]: from a request to its answer.
 //! * [`sequencing`]: where revisions come from.
@@ -31,6 +33,8 @@ mod reading;
 mod removal;
 mod requests;
 mod roles;
+mod roster;
+mod rows;
 mod sequencing;
 mod space;
 mod splitting;
@@ -44,7 +48,7 @@ use crate::group::{Group, GroupStatus, Origin, State, Then, Work, revocation};
 use crate::sequencer::Sequencer;
 use crate::snapshots::{Fetching, Sources};
 use crate::transaction::{Attempt, TxnMessage};
-use crate::{Options, Router};
+use crate::{Cluster, Options, Router};
 use agenda::Agenda;
 use keyspaces::Keyspace;
 use liveness::Liveness;
@@ -58,6 +62,7 @@ use quorate_types::{
 use reading::{Purpose, Reading};
 use removal::Removals;
 use requests::propose;
+use roster::Roster;
 pub use sequencing::HeldBack;
 use space::Space;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -74,10 +79,13 @@ pub struct Host<E: Engine> {
     now: Tick,
     groups: BTreeMap<GroupId, Group<E>>,
     keyspaces: BTreeMap<KeyspaceId, Keyspace>,
-    /// The voters of every group.
-    voters: Vec<NodeId>,
-    /// The others of them.
+    roster: Roster,
+    /// The other members of the cluster.
     members: BTreeSet<NodeId>,
+    /// This node was one, and is no more.
+    is_removed: bool,
+    /// Groups that were thrown away just now: what was to be written of them is not.
+    discarded: Vec<GroupId>,
     /// Logs of groups that the maps this node has do not name yet.
     unopened: BTreeMap<GroupId, Recovered>,
     maps: BTreeMap<KeyspaceId, KeyspaceMap>,
@@ -151,12 +159,12 @@ impl<E: Engine> Host<E> {
     /// A node with its groups as they were recovered. A store that lies behind the start of a group's log has
     /// lost what it had promised to keep, and is refused.
     ///
-    /// `voters` are the cluster's members, `logs` what the log held of each group.
+    /// `cluster` is what it is told of its cluster, `logs` what the log held of each group.
     pub fn new(
         options: Options,
         standing: Standing,
         engine: E,
-        voters: Vec<NodeId>,
+        cluster: Cluster,
         logs: BTreeMap<GroupId, Recovered>,
     ) -> Result<Self, Fault> {
         let meta_term_durable = logs.get(&GroupId::META).map_or(Term(0), |meta| meta.hard_state.term);
@@ -167,8 +175,10 @@ impl<E: Engine> Host<E> {
             now: Tick(0),
             groups: BTreeMap::new(),
             keyspaces: BTreeMap::new(),
-            members: voters.iter().copied().filter(|voter| *voter != options.id).collect(),
-            voters,
+            roster: Roster::new(cluster),
+            members: BTreeSet::new(),
+            is_removed: false,
+            discarded: Vec::new(),
             unopened: logs,
             maps: BTreeMap::new(),
             splits: BTreeMap::new(),
@@ -212,6 +222,7 @@ impl<E: Engine> Host<E> {
             options,
             engine,
         };
+        host.note_members();
         host.keyspace(KeyspaceId::DEFAULT)?;
         host.open_group(GroupId::META)?;
         host.load_maps()?;
@@ -267,6 +278,7 @@ impl<E: Engine> Host<E> {
         self.repeat_pulls();
         self.tick_space();
         self.tick_liveness();
+        self.tick_roster()?;
         self.tick_admission()
     }
 
@@ -386,7 +398,8 @@ impl<E: Engine> Host<E> {
     /// Hands over the leadership of one group; returns whether it is not led here.
     pub fn hand_over_group(&mut self, id: GroupId) -> bool {
         let Some(group) = self.groups.get_mut(&id) else { return true };
-        let is_done = !matches!(group.role, Role::Leader { .. }) || group.voters.len() == 1;
+        let is_done = !matches!(group.role, Role::Leader { .. })
+            || group.raft.configuration().is_alone(self.options.id);
         if !is_done {
             if group.raft.can_propose().is_ok() {
                 group.raft.transfer(None);

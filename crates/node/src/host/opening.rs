@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 impl<E: Engine> Host<E> {
     pub(super) fn open_group(&mut self, id: GroupId) -> Result<(), Fault> {
-        let voters = self.voters.clone();
+        let configuration = self.stored_configuration(id)?;
         let mut recovered = self.unopened.remove(&id).unwrap_or_default();
         let limits = self.options.partition.clone();
         // Nobody was told of what it applied in an earlier life.
@@ -69,25 +69,27 @@ impl<E: Engine> Host<E> {
             heartbeat_ticks: self.options.heartbeat_ticks,
             election_ticks_min: self.options.election_ticks_min,
             election_ticks_max: self.options.election_ticks_max,
+            configuration,
             hibernate_after_ticks: self.options.hibernate_after_ticks,
             // Nine tenths of the time that followers honour the leader: room for clocks a tenth apart.
             lease_read: self.options.lease_read.then(|| self.options.election_ticks_min * 9 / 10),
             ..quorate_consensus::Options::new(
                 self.options.id,
-                voters.clone(),
+                Vec::new(),
                 self.options.seed ^ (u64::from(id.keyspace.0) << 32) ^ u64::from(id.partition.0),
             )
         };
+        let has_begun = recovered.start != Position::default() || !recovered.entries.is_empty();
         let mut raft = Raft::new(options, recovered, applied.index);
         if let State::Installing(_) = state {
             raft.state_lost();
         }
-        if !self.admission.is_admitted() {
+        let is_returning = matches!(state, State::Installing(_)) && !has_begun && self.is_returning(id);
+        if is_returning || !self.admission.is_admitted() {
             raft.withhold_votes();
         }
         let group = Group {
             id,
-            voters,
             raft,
             state,
             reader,
@@ -116,6 +118,7 @@ impl<E: Engine> Host<E> {
             flushed: Index::START,
             is_pinning: false,
             is_splitting: false,
+            is_returning,
             is_split_proposed: false,
         };
         self.groups.insert(id, group);

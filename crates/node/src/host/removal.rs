@@ -21,7 +21,7 @@
 
 use super::Host;
 use crate::effects::Notice;
-use crate::group::{Blocked, Origin, Then, Work, may_change};
+use crate::group::{Blocked, Origin, State, Then, Work, may_change};
 use crate::transaction::Phase;
 use quorate_mvcc::engine::{Batch, Engine, RowRange, Table};
 use quorate_types::request::DeleteRequest;
@@ -127,7 +127,7 @@ impl<E: Engine> Host<E> {
         self.end_attempts(id);
         let groups: BTreeSet<GroupId> = self.groups_of(id).collect();
         for group in &groups {
-            self.close_group(*group);
+            self.close_group(*group, Rejection::KeyspaceNotFound);
         }
         let unopened = self.unopened.extract_if(.., |group, _| group.keyspace == id);
         let logs: BTreeSet<GroupId> = unopened.map(|(group, _)| group).chain(groups).collect();
@@ -155,11 +155,11 @@ impl<E: Engine> Host<E> {
         self.told.retain(|(group, _)| group.keyspace != id);
     }
 
-    /// Lets go of a group. Whoever waits for what may be in its log is told that nobody knows, everybody else that there is no such keyspace.
-    fn close_group(&mut self, id: GroupId) {
-        let Some(group) = self.groups.remove(&id) else { return };
-        let gone =
-            |origin: Origin| (Then::Refuse(origin, Rejection::KeyspaceNotFound), Rejection::KeyspaceNotFound);
+    /// Lets go of a group, and gives its state back. Whoever waits for what may be in its log is told that nobody knows, everybody else why the
+    /// group is not here.
+    pub(super) fn close_group(&mut self, id: GroupId, why: Rejection) -> Option<State<E>> {
+        let group = self.groups.remove(&id)?;
+        let gone = |origin: Origin| (Then::Refuse(origin, why.clone()), why.clone());
         let mut ended: Vec<(Then, Rejection)> = Vec::new();
         ended.extend(group.waiting.into_iter().map(|work| gone(work.origin)));
         ended.extend(group.blocked.into_iter().filter_map(|blocked| match blocked {
@@ -170,10 +170,14 @@ impl<E: Engine> Host<E> {
             let (then, rejection) = gone(origin);
             (then, if may_change(&request) { Rejection::Unknown } else { rejection })
         }));
-        ended.extend(group.reads.into_values().map(|wait| (wait.then, Rejection::KeyspaceNotFound)));
-        ended.extend(group.waits.into_values().flatten().map(|wait| {
-            (wait.then, if wait.term.is_some() { Rejection::Unknown } else { Rejection::KeyspaceNotFound })
-        }));
+        ended.extend(group.reads.into_values().map(|wait| (wait.then, why.clone())));
+        ended.extend(
+            group
+                .waits
+                .into_values()
+                .flatten()
+                .map(|wait| (wait.then, if wait.term.is_some() { Rejection::Unknown } else { why.clone() })),
+        );
         ended.extend(group.unconfirmed.into_iter().map(|(_, _, wait)| (wait.then, Rejection::Unknown)));
         let physical = group.physical.into_iter();
         ended.extend(physical.map(|(_, origin, ..)| {
@@ -187,6 +191,7 @@ impl<E: Engine> Host<E> {
         self.fetching.remove(&id);
         self.sources.forget(id);
         self.abstaining.remove(&id);
+        self.inheriting.remove(&id);
         self.forgettable.remove(&id);
         self.rouse_blocked.remove(&id);
         self.rouse_waiting.remove(&id);
@@ -195,6 +200,12 @@ impl<E: Engine> Host<E> {
         if self.admission.caught_up(id) {
             self.out.standing = Some(self.admission.standing());
         }
+        // Should it be opened once more, its writes have the same names.
+        for (_, parts) in &mut self.writing {
+            parts.retain(|(group, _)| *group != id);
+        }
+        self.discarded.push(id);
+        Some(group.state)
     }
 
     /// Removes some rows of what is deleted.

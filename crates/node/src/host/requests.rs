@@ -270,6 +270,7 @@ impl<E: Engine> Host<E> {
                 self.out.grants.push((ticket, Ok(grant)));
             }
             Then::Admission(group) => self.caught_up(group),
+            Then::Roster => self.roster_asked(true),
             Then::Register(group, epoch) => self.register(group, epoch),
             Then::Sequenced { group, after, epoch, then, again } => {
                 return self.on_office_confirmed(group, (after, epoch), *then, again, deadline);
@@ -321,6 +322,7 @@ impl<E: Engine> Host<E> {
             Then::Lease(work) => self.reply(work.origin, Err(rejection)),
             Then::Grant(ticket) => self.out.grants.push((ticket, Err(rejection))),
             Then::Admission(group) => self.catch_up_again.push(group),
+            Then::Roster => self.roster_asked(false),
             Then::Register(group, _) => {
                 if let Some(group) = self.groups.get_mut(&group) {
                     group.registering = None;

@@ -87,7 +87,7 @@ impl<E: Engine> Host<E> {
     }
 
     pub(super) fn apply(&mut self, id: GroupId, entries: &[Entry], now: Tick) -> Result<(), Fault> {
-        let own_meta = self.meta_term();
+        let office = self.office();
         // What comes after a split is told in another way than what came before it.
         for entries in entries.split_inclusive(|entry| entry.kind == EntryKind::Split) {
             let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
@@ -122,7 +122,7 @@ impl<E: Engine> Host<E> {
                 if wait.term.is_none() || wait.term == term {
                     let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
                     if let Some(epoch) = wait.confirm
-                        && !Self::is_confirmed(group, own_meta, index, epoch)
+                        && !Self::is_confirmed(group, &office, index, epoch)
                     {
                         group.unconfirmed.push_back((index, epoch, wait));
                         continue;

@@ -19,7 +19,7 @@ use super::Host;
 use crate::effects::Notice;
 use crate::group::{Group, Origin, Then, Wait, Work};
 use crate::sequencer::Sequencer;
-use quorate_consensus::Consensus;
+use quorate_consensus::{Configuration, Consensus};
 use quorate_mvcc::engine::Engine;
 use quorate_types::request::{PutLease, PutRequest};
 use quorate_types::{
@@ -55,6 +55,13 @@ pub struct HeldBack {
     pub settled: Revision,
     /// At the sequencer's node: the newest that is given out; elsewhere: what that node had settled when it was last asked.
     pub newest: Revision,
+}
+
+/// The meta group as this node knows it.
+pub(super) struct Office {
+    own: NodeId,
+    term: Term,
+    meta: Configuration,
 }
 
 pub(super) fn mark_key(keyspace: KeyspaceId) -> Bytes {
@@ -238,7 +245,7 @@ impl<E: Engine> Host<E> {
             }
         } else if let Some(leader) = leader
             && leader != self.options.id
-            && group.voters.contains(&leader)
+            && group.raft.configuration().is_voter(leader)
             && group.raft.can_propose().is_ok()
         {
             group.raft.transfer(Some(leader));
@@ -275,8 +282,9 @@ impl<E: Engine> Host<E> {
         }
         // From now on no leader of the partition can register with an earlier sequencer, who may not know that it is deposed: a voter of that
         // leader's is among these, and names this epoch. It is tried again when they have heard of it.
-        let knowing = group.met.values().filter(|meta| **meta == epoch).count();
-        if (knowing + 1) * 2 <= group.voters.len() {
+        let own = self.options.id;
+        let is_knowing = |voter| voter == own || group.met.get(&voter) == Some(&epoch);
+        if !group.raft.configuration().agreed(is_knowing) {
             return;
         }
         let term = group.term;
@@ -316,21 +324,34 @@ impl<E: Engine> Host<E> {
         }
     }
 
-    /// Whether a quorum held the entry at `index` while in no newer term of the meta group than the one this leader is registered in.
-    pub(super) fn is_confirmed(group: &Group<E>, own_meta: Term, index: Index, epoch: Term) -> bool {
-        let others = group.acks.values().filter(|matched| **matched >= index).count();
-        group.registered == Some(epoch) && own_meta <= epoch && (others + 1) * 2 > group.voters.len()
+    /// Whether a quorum held the entry at `index` while in no newer term of the meta group than the one this leader is registered in: one of the
+    /// group, so that the entry stays, and one of the meta group, of which any later sequencer had to be elected by one.
+    pub(super) fn is_confirmed(group: &Group<E>, office: &Office, index: Index, epoch: Term) -> bool {
+        let holds = |voter: NodeId| {
+            voter == office.own || group.acks.get(&voter).is_some_and(|matched| *matched >= index)
+        };
+        group.registered == Some(epoch)
+            && office.term <= epoch
+            && group.raft.configuration().agreed(holds)
+            && office.meta.agreed(holds)
+    }
+
+    /// What answers are confirmed against.
+    pub(super) fn office(&self) -> Office {
+        let meta = self.groups.get(&GroupId::META).map(|meta| meta.raft.configuration().clone());
+        Office { own: self.options.id, term: self.meta_term(), meta: meta.unwrap_or_default() }
     }
 
     /// What waited for its quorum, and has it now.
     pub(super) fn finish_confirmed(&mut self, id: GroupId) -> Result<(), Fault> {
-        let own_meta = self.meta_term();
-        let Some(group) = self.groups.get_mut(&id).filter(|group| !group.unconfirmed.is_empty()) else {
+        if self.groups.get(&id).is_none_or(|group| group.unconfirmed.is_empty()) {
             return Ok(());
-        };
+        }
+        let office = self.office();
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         let mut ready = Vec::new();
         while let Some((index, epoch, _)) = group.unconfirmed.front()
-            && Self::is_confirmed(group, own_meta, *index, *epoch)
+            && Self::is_confirmed(group, &office, *index, *epoch)
             && let Some((_, _, wait)) = group.unconfirmed.pop_front()
         {
             ready.push(wait);

@@ -19,17 +19,14 @@
 
 use super::Host;
 use super::requests::propose;
+use super::rows::{is_as_read, put};
 use super::sequencing::{Count, mark_key};
-use crate::group::{Origin, State, Work};
+use crate::group::{State, Work};
 use quorate_consensus::{Consensus, Role};
 use quorate_mvcc::engine::Engine;
 use quorate_partition::Partition;
-use quorate_types::request::{
-    Compare, CompareResult, CompareTarget, Operation, PutLease, PutRequest, RangeRequest, TxnRequest,
-};
 use quorate_types::{
-    Bytes, Encode, Fault, GroupId, Key, KeyRange, KeyspaceId, KeyspaceMap, LeaseId, PartitionId, Request,
-    SlotSet, Split, Term,
+    Encode, Fault, GroupId, KeyspaceId, KeyspaceMap, LeaseId, PartitionId, Place, SlotSet, Split, Term,
 };
 use std::collections::BTreeSet;
 
@@ -79,10 +76,16 @@ impl<E: Engine> Host<E> {
         if self.sequencer.is_none() || count == Count::Wait {
             return Ok(());
         }
+        // What is split off begins with the parent's voters, so nobody must be coming or going.
+        let is_moving = self.roster.places.get(&id).is_none_or(|place| place.target.is_some());
         let Some(group) = self.groups.get_mut(&id).filter(|group| group.is_serving && !group.is_splitting)
         else {
             return Ok(());
         };
+        let members = group.raft.configuration();
+        if is_moving || members.is_joint() || !members.learners.is_empty() {
+            return Ok(());
+        }
         if group.raft.can_propose().is_err() {
             return Ok(());
         }
@@ -118,6 +121,10 @@ impl<E: Engine> Host<E> {
                 format!("group {child} is there already"),
             ));
         }
+        // It may have gone elsewhere since, while this replica of the parent was behind.
+        if self.roster.places.get(&child).is_some_and(|place| !place.holds(self.options.id)) {
+            return self.discard_of(child, split.slots.clone());
+        }
         self.open_group(child)?;
         self.catch_up_also(child)?;
         self.stand_for_child(parent, child);
@@ -148,32 +155,21 @@ impl<E: Engine> Host<E> {
             return Ok(());
         }
         let key = KeyspaceMap::row_key(parent.keyspace);
-        let Some(row) = self.scan_meta(KeyRange::Single(key.clone()))?.into_iter().next() else {
-            return Ok(());
-        };
+        let Some((_, modified)) = self.read_row(&key)? else { return Ok(()) };
         let Some(mut map) = self.maps.get(&parent.keyspace).cloned() else { return Ok(()) };
         let was_alone = map.partitions.len() == 1;
         if map.finish_split(parent.partition).is_err() {
             return Ok(());
         }
-        let mut success = vec![put(key.clone(), map.encoded())];
+        let Some(group) = self.groups.get(&child) else { return Ok(()) };
+        let place = Place::new(group.raft.configuration().voters.clone());
+        let mut success = vec![put(Place::row_key(child), place.encoded()), put(key.clone(), map.encoded())];
         if was_alone {
             // The parent counted until now, and has given out nothing since the split.
-            let newest = self.groups.get(&child).and_then(|group| Some(group.partition()?.revision()));
-            let Some(newest) = newest else { return Ok(()) };
+            let Some(newest) = group.partition().map(Partition::revision) else { return Ok(()) };
             success.push(put(mark_key(parent.keyspace), newest.encoded()));
         }
-        let modified = i64::try_from(row.modified.0).unwrap_or(i64::MAX);
-        let is_as_read = Compare {
-            range: KeyRange::Single(key.clone()),
-            result: CompareResult::Equal,
-            target: CompareTarget::Modified(modified),
-        };
-        let failure = vec![Operation::Range(RangeRequest::new(KeyRange::Single(key)))];
-        let txn = TxnRequest { compares: vec![is_as_read], success, failure };
-        let deadline = self.now.after(self.options.request_ticks_max);
-        let work = Work { origin: Origin::Own, request: Request::Txn(txn), received: self.now, deadline };
-        self.serve(GroupId::META, work)
+        self.change_rows(vec![is_as_read(key, Some(modified))], success)
     }
 
     /// Opens the groups of a keyspace that are not open and can be.
@@ -213,21 +209,29 @@ impl<E: Engine> Host<E> {
         children.find(|(_, (child, _))| *child == id).map(|(parent, (_, slots))| (parent, slots))
     }
 
-    /// Whether a group can be opened by the map. One that comes from a split waits until its parent here has applied the split: until then the
+    /// Whether a group can be opened by the map, and is to be here. One that comes from a split waits until its parent here has applied the split: until then the
     /// keys are the parent's.
     fn is_at_hand(&self, map: &KeyspaceMap, id: GroupId) -> Result<bool, Fault> {
+        if !self.is_placed_here(id) {
+            return Ok(false);
+        }
         if Partition::has_state(&self.engine, id)? || Partition::is_incomplete(&self.engine, id)? {
             return Ok(true);
         }
         let Some((origin, slots)) = Self::origin(map, id.partition) else { return Ok(true) };
-        let parent = self.groups.get(&GroupId { partition: origin, ..id });
+        let origin = GroupId { partition: origin, ..id };
+        let parent = self.groups.get(&origin);
+        if parent.is_none() && !self.is_placed_here(origin) {
+            return Ok(true);
+        }
         let owned = parent.and_then(|parent| parent.partition()).map(Partition::slots);
         Ok(owned.is_some_and(|owned| owned.subtract(slots).len() == owned.len()))
     }
 
-    /// Whether a group comes from a split whose entry is not in this store: others have its state.
+    /// Whether a group comes from a split whose entry is not in this store, or this node comes late to it: others have its state.
     pub(super) fn is_without_state(&self, id: GroupId) -> Result<bool, Fault> {
-        Ok(self.origin_of(id).is_some() && !Partition::has_state(&self.engine, id)?)
+        let is_given_state = self.origin_of(id).is_some() || self.is_newcomer(id);
+        Ok(is_given_state && !Partition::has_state(&self.engine, id)?)
     }
 
     /// Compares what the partitions own with what the map gives them; what waits for that goes on.
@@ -274,8 +278,4 @@ impl<E: Engine> Host<E> {
             }
         }
     }
-}
-
-fn put(key: Key, value: Bytes) -> Operation {
-    Operation::Put(PutRequest { key, value: Some(value), lease: PutLease::Detach, previous: false })
 }

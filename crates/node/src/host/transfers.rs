@@ -94,6 +94,9 @@ impl<E: Engine> Host<E> {
         self.set_whole(id.keyspace, false)?;
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         group.state = State::Ready(installer.finish()?);
+        if std::mem::take(&mut group.is_returning) && self.admission.is_admitted() {
+            group.raft.give_votes();
+        }
         let position = meta.position;
         group.flushed = position.index;
         group.flushing = None;

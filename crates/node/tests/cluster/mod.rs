@@ -15,8 +15,8 @@ use quorate_storage::memory::MemoryEngine;
 use quorate_storage::wal::{Wal, WalOptions};
 use quorate_types::request::{PutLease, PutRequest, RangeRequest};
 use quorate_types::{
-    Answer, Bytes, EntryKind, GroupId, Incarnation, KeyRange, KeyspaceId, KeyspaceMap, NodeId, Rejection,
-    Reply, Request, Revision, Rules, Term,
+    Answer, Bytes, EntryKind, GroupId, Incarnation, KeyRange, KeyspaceId, KeyspaceMap, Member, NodeId,
+    Rejection, Reply, Request, Revision, Rules, Term,
 };
 use std::collections::BTreeMap;
 
@@ -50,6 +50,12 @@ pub(crate) struct Cluster {
     pub(crate) losing: Option<Loss>,
     /// What each node's watchers were told.
     pub(crate) told: Vec<Vec<(KeyspaceId, Applied)>>,
+    /// So many of the nodes founded the cluster.
+    pub(crate) founders: usize,
+    /// Nodes that are no members any more.
+    pub(crate) removed: Vec<NodeId>,
+    /// What a test wants to be different.
+    pub(crate) tune: fn(&mut Options),
     /// Of Xorshift, for what crashes keep.
     pub(crate) random: u64,
     /// Whether flushes are carried out.
@@ -77,6 +83,9 @@ impl Cluster {
             losing: None,
             told: (0..size).map(|_| Vec::new()).collect(),
             next_ticket: 0,
+            founders: size,
+            removed: Vec::new(),
+            tune: |_| {},
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             flushes: true,
         };
@@ -94,18 +103,24 @@ impl Cluster {
 
     pub(crate) fn start(&mut self, at: usize) {
         let seed = self.draw(u64::MAX);
-        let voters: Vec<NodeId> = self.nodes.iter().map(|node| node.id).collect();
+        let cluster = founded_by(self.founders as u64);
+        let members =
+            self.nodes.iter().filter(|node| !self.removed.contains(&node.id)).map(|node| member(node.id));
+        let cluster = quorate_node::Cluster { members: members.collect(), ..cluster };
+        let (tune, replicas) = (self.tune, self.founders);
         let node = &mut self.nodes[at];
         let wal_options = WalOptions { segment_bytes: 16 << 10 };
         let (wal, logs, _) = Wal::open(node.disk.clone(), node.id.0, wal_options).unwrap();
-        let options = Options {
+        let mut options = Options {
             incarnation: Incarnation(node.id.0),
             log_bytes_target: 4 << 10,
             log_bytes_max: 16 << 10,
             compaction_rows_per_tick: 7,
+            replicas,
             ..Options::new(node.id, seed)
         };
-        let host = Host::new(options, node.standing.clone(), node.engine.clone(), voters, logs).unwrap();
+        tune(&mut options);
+        let host = Host::new(options, node.standing.clone(), node.engine.clone(), cluster, logs).unwrap();
         node.running = Some(Running { host, wal });
     }
 
@@ -273,6 +288,15 @@ impl Cluster {
     pub(crate) fn names(&mut self) -> Vec<String> {
         self.order(1, Order::List).unwrap().into_iter().map(|map| map.name).collect()
     }
+}
+
+pub(crate) fn member(id: NodeId) -> Member {
+    Member::new(id, format!("n{}", id.0), format!("host{}:2380", id.0))
+}
+
+/// A cluster of the nodes 1 to `size`.
+pub(crate) fn founded_by(size: u64) -> quorate_node::Cluster {
+    quorate_node::Cluster::of_founders((1..=size).map(NodeId).map(member).collect())
 }
 
 pub(crate) fn new(name: &str, partitions: u32, quota_bytes: Option<u64>) -> NewKeyspace {

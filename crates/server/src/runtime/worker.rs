@@ -395,6 +395,8 @@ impl Worker {
             Notice::Reborn { node } => {
                 info!(%node, "peer has a new data directory; nothing it promised before counts")
             }
+            Notice::Discarded { group } => info!(%group, "replica thrown away: the group is elsewhere now"),
+            Notice::Removed => error!("this node was removed from the cluster: nobody hears it any more"),
             Notice::Suspicious { from, what } => {
                 if let Some(times) = self.suspicions.due() {
                     error!(%from, what, times, "ignored what a peer sent");

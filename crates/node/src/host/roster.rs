@@ -1,0 +1,318 @@
+//! Which members the cluster has, and where its groups are, as far as this node has applied the meta group, which every member has.
+//!
+//! * **Members.** What the node was told when it started counts beside the rows until a read barrier of the meta group has shown that the rows
+//!   are not old: a node that reads the log from its beginning would otherwise not know those by now who send it. From then on the rows alone count.
+//! * **Places.** A node opens the groups that a row gives it, and throws away its replica of a group whose row leaves it no part
+//!   ([`Place`] says why it may). A group without a row is left as it is: its row is on its way.
+//!
+//! Messages of a member whose row was removed are dropped: ids are not used again. Those of one that this node has not heard of yet are taken,
+//! as it may be behind. Caveat: which were removed is known for as long as the process lives, or the meta group's log shows it again; later
+//! such a node is a stranger, whom consensus does not let do harm either.
+
+use super::Host;
+use crate::cluster::Cluster;
+use crate::effects::Notice;
+use crate::group::{State, Then};
+use quorate_consensus::Configuration;
+use quorate_mvcc::engine::Engine;
+use quorate_partition::Partition;
+use quorate_partition::snapshot::Installer;
+use quorate_types::{
+    Decode, Fault, GroupId, KeyRange, KeyValue, KeyspaceId, LogWrite, Member, NodeId, Place, Position,
+    Rejection, SlotSet,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How often it is tried to find out that the rows are not old, in ticks.
+const ASK_TICKS: u64 = 10;
+
+/// The rows.
+pub(super) struct Roster {
+    told: Cluster,
+    members: BTreeMap<NodeId, Member>,
+    pub(super) places: BTreeMap<GroupId, Place>,
+    /// Whose rows were there and are not any more.
+    gone: BTreeSet<NodeId>,
+    /// What was told counts no more.
+    is_current: bool,
+    /// A barrier that shows it is under way.
+    is_asking: bool,
+    /// Groups whose rows have changed since they were looked at.
+    moved: BTreeSet<GroupId>,
+    are_members_changed: bool,
+}
+
+impl Roster {
+    pub(super) fn new(told: Cluster) -> Self {
+        Self {
+            told,
+            members: BTreeMap::new(),
+            places: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            is_current: false,
+            is_asking: false,
+            moved: BTreeSet::new(),
+            are_members_changed: true,
+        }
+    }
+
+    /// Those that the rows name.
+    pub(super) fn members(&self) -> &BTreeMap<NodeId, Member> {
+        &self.members
+    }
+
+    /// All that there are, for all that is known.
+    fn known(&self) -> BTreeMap<NodeId, Member> {
+        let mut known = self.members.clone();
+        if !self.is_current || known.is_empty() {
+            for member in self.told.members.iter().filter(|member| !self.gone.contains(&member.id)) {
+                known.entry(member.id).or_insert_with(|| member.clone());
+            }
+        }
+        known
+    }
+
+    /// Who voted in the meta group in the beginning.
+    pub(super) fn first_voters(&self) -> &[NodeId] {
+        &self.told.first_voters
+    }
+
+    /// Whether the member was removed.
+    pub(super) fn is_gone(&self, node: NodeId) -> bool {
+        self.gone.contains(&node)
+    }
+
+    fn put_member(&mut self, member: Member) {
+        self.gone.remove(&member.id);
+        self.are_members_changed |= self.members.get(&member.id) != Some(&member);
+        self.members.insert(member.id, member);
+    }
+
+    fn remove_member(&mut self, id: NodeId) {
+        self.members.remove(&id);
+        self.gone.insert(id);
+        self.are_members_changed = true;
+    }
+
+    fn put_place(&mut self, group: GroupId, place: Place) {
+        self.moved.insert(group);
+        self.places.insert(group, place);
+    }
+}
+
+impl<E: Engine> Host<E> {
+    /// The members of the cluster, as far as this node knows.
+    pub fn members(&self) -> Vec<Member> {
+        self.roster.known().into_values().collect()
+    }
+
+    /// Where the groups are, as far as this node knows.
+    pub fn places(&self) -> &BTreeMap<GroupId, Place> {
+        &self.roster.places
+    }
+
+    /// Reads all rows; those that this node had and finds no more were removed while it did not hear of it.
+    pub(super) fn load_roster(&mut self) -> Result<(), Fault> {
+        let mut members = std::mem::take(&mut self.roster.members);
+        for pair in self.scan_meta(KeyRange::prefix(Member::rows()))? {
+            self.take_member_row(&pair)?;
+        }
+        members.retain(|id, _| !self.roster.members.contains_key(id));
+        for id in members.into_keys() {
+            self.roster.remove_member(id);
+        }
+        self.roster.are_members_changed = true;
+        self.roster.places.clear();
+        for pair in self.scan_meta(KeyRange::prefix(Place::rows()))? {
+            self.take_place_row(&pair)?;
+        }
+        self.note_members();
+        Ok(())
+    }
+
+    /// A row was put; returns whether it was one of these.
+    pub(super) fn take_roster_row(&mut self, pair: &KeyValue) -> Result<bool, Fault> {
+        Ok(self.take_member_row(pair)? || self.take_place_row(pair)?)
+    }
+
+    fn take_member_row(&mut self, pair: &KeyValue) -> Result<bool, Fault> {
+        let Some(id) = Member::parse_row_key(&pair.key) else { return Ok(false) };
+        let member = Member::from_bytes(pair.value.clone())
+            .map_err(|cause| Fault::new(format!("reading the row of member {id}"), cause))?;
+        self.roster.put_member(Member { id, ..member });
+        Ok(true)
+    }
+
+    fn take_place_row(&mut self, pair: &KeyValue) -> Result<bool, Fault> {
+        let Some(group) = Place::parse_row_key(&pair.key) else { return Ok(false) };
+        let place = Place::from_bytes(pair.value.clone())
+            .map_err(|cause| Fault::new(format!("reading the place of group {group}"), cause))?;
+        self.roster.put_place(group, place);
+        Ok(true)
+    }
+
+    /// A row was removed; returns whether it was one of these.
+    pub(super) fn remove_roster_row(&mut self, key: &[u8]) -> bool {
+        if let Some(id) = Member::parse_row_key(key) {
+            self.roster.remove_member(id);
+        } else if let Some(group) = Place::parse_row_key(key) {
+            self.roster.places.remove(&group);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// After all rows of an entry: what has changed is followed.
+    pub(super) fn follow_roster(&mut self) -> Result<(), Fault> {
+        if self.roster.are_members_changed {
+            self.note_members();
+        }
+        let moved = std::mem::take(&mut self.roster.moved);
+        let mut keyspaces: BTreeSet<KeyspaceId> = BTreeSet::new();
+        for id in moved.into_iter().filter(|id| *id != GroupId::META) {
+            let is_here = self.groups.contains_key(&id);
+            let Some(place) = self.roster.places.get(&id) else { continue };
+            let is_held = place.holds(self.options.id);
+            if is_held != is_here {
+                keyspaces.insert(id.keyspace);
+            }
+            if !is_held {
+                self.discard(id)?;
+            }
+        }
+        for keyspace in keyspaces {
+            self.open_partitions(keyspace)?;
+            self.note_slots(keyspace);
+            self.note_whole(keyspace)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn note_members(&mut self) {
+        self.roster.are_members_changed = false;
+        let known = self.roster.known();
+        let own = self.options.id;
+        let others: BTreeSet<NodeId> = known.keys().copied().filter(|id| *id != own).collect();
+        self.watch_over(&others);
+        if self.roster.is_gone(own) && !self.is_removed {
+            self.is_removed = true;
+            self.out.notices.push(Notice::Removed);
+        }
+        self.members = others;
+        self.out.members = Some(known.into_values().collect());
+    }
+
+    /// Every so often, until it is known that the rows are not old.
+    pub(super) fn tick_roster(&mut self) -> Result<(), Fault> {
+        let roster = &mut self.roster;
+        if roster.is_current
+            || roster.is_asking
+            || self.admission.is_mute()
+            || !self.now.0.is_multiple_of(ASK_TICKS)
+        {
+            return Ok(());
+        }
+        roster.is_asking = true;
+        let deadline = self.now.after(self.options.request_ticks_max);
+        self.begin_barrier(GroupId::META, Position::default(), deadline, Then::Roster, None)
+    }
+
+    /// The barrier was passed, or not.
+    pub(super) fn roster_asked(&mut self, is_passed: bool) {
+        self.roster.is_asking = false;
+        // Before there is any row what was told is all there is.
+        if is_passed && !self.roster.members.is_empty() {
+            self.roster.is_current = true;
+            self.note_members();
+        }
+    }
+
+    /// Whether this node shall have a replica of a group. Of one that is being split off the row comes when the split is finished: until then it is
+    /// where its parent is.
+    pub(super) fn is_placed_here(&self, id: GroupId) -> bool {
+        self.place_of(id).is_some_and(|place| place.holds(self.options.id))
+    }
+
+    /// The row of a group, or of what it is being split off: no group is moved while it is being split.
+    fn place_of(&self, id: GroupId) -> Option<&Place> {
+        self.roster.places.get(&id).or_else(|| {
+            let (origin, _) = self.origin_of(id)?;
+            self.roster.places.get(&GroupId { partition: origin, ..id })
+        })
+    }
+
+    /// Whether a replica that begins here has to be given its state by others, even though the group's log may begin with nothing: what is in the
+    /// log's beginning concerns partitions that this node has no part in, or has in a later state. Only those begin with nothing that the group
+    /// began with.
+    pub(super) fn is_newcomer(&self, id: GroupId) -> bool {
+        let own = self.options.id;
+        let begins = |place: &Place| place.first.contains(&own) && place.voters.contains(&own);
+        id != GroupId::META && self.roster.places.get(&id).is_some_and(|place| !begins(place))
+    }
+
+    /// Whether a replica here is on its way into the group: it may have been in it before and forgotten what it promised, so it votes only
+    /// when it has been given a state. That state is from after it had left; a candidate that could still count on a forgotten vote has not
+    /// the entries by which it left, and is refused for that.
+    pub(super) fn is_returning(&self, id: GroupId) -> bool {
+        let is_voter = |place: &Place| place.voters.contains(&self.options.id);
+        id != GroupId::META && self.place_of(id).is_some_and(|place| !is_voter(place))
+    }
+
+    /// The members of a group as of what is applied here.
+    pub(super) fn stored_configuration(&self, id: GroupId) -> Result<Configuration, Fault> {
+        if let Some(stored) = Partition::members(&self.engine, id)? {
+            let stored = Configuration::from_bytes(stored).ok().filter(Configuration::is_valid);
+            return stored
+                .ok_or_else(|| Fault::new(format!("opening group {id}"), "its members are illegible"));
+        }
+        let first = match (id, self.roster.places.get(&id)) {
+            (GroupId::META, _) => self.roster.first_voters(),
+            (_, Some(place)) => &place.first,
+            (_, None) => self.place_of(id).map_or(self.roster.first_voters(), |parent| &parent.voters),
+        };
+        Ok(Configuration::of_voters(first.to_vec()))
+    }
+
+    /// Throws away what this node has of a group in which it has no part any more.
+    pub(super) fn discard(&mut self, id: GroupId) -> Result<(), Fault> {
+        let slots = self.claimed_slots(id);
+        self.discard_of(id, slots)
+    }
+
+    /// The same, where it is known which slots it had.
+    pub(super) fn discard_of(&mut self, id: GroupId, slots: SlotSet) -> Result<(), Fault> {
+        let clear = self.unclaimed(id, slots);
+        if self.groups.get(&id).is_some_and(|group| group.is_serving) {
+            self.resign(id)?;
+        }
+        let fetching = self.fetching.remove(&id).map(crate::snapshots::Fetching::into_installer);
+        let closed = self.close_group(id, Rejection::Unavailable);
+        let had_log = closed.is_some() || self.unopened.remove(&id).is_some();
+        let installer = match closed {
+            Some(State::Ready(partition)) => Some(partition.into_installer(&clear)?),
+            Some(State::Installing(installer)) => installer.or(fetching),
+            None if Partition::has_state(&self.engine, id)?
+                || Partition::is_incomplete(&self.engine, id)? =>
+            {
+                let publication = self.keyspace(id.keyspace)?.publication.clone();
+                let (engine, limits) = (self.engine.clone(), self.options.partition.clone());
+                Some(Installer::begin_among(&publication, engine, id, &clear, limits)?)
+            }
+            None => None,
+        };
+        if let Some(installer) = installer {
+            installer.abandon(&clear)?;
+            self.compact_anew(id.keyspace)?;
+            self.count_anew(id.keyspace);
+        }
+        if had_log {
+            // The log goes when the store cannot fall back any more to where this node has a part: it would open the group again, without
+            // the votes and entries that it had.
+            self.engine.flush()?;
+            self.extra_writes.push((id, LogWrite::removal()));
+            self.out.notices.push(Notice::Discarded { group: id });
+        }
+        Ok(())
+    }
+}
