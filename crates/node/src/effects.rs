@@ -154,6 +154,20 @@ pub enum Notice {
         /// Who.
         node: NodeId,
     },
+    /// A group is where its row wanted it.
+    Moved {
+        /// Which.
+        group: GroupId,
+        /// Who votes in it now.
+        voters: Vec<NodeId>,
+    },
+    /// The meta group's leader, this node, finds a member lost, or back.
+    Judged {
+        /// Whom.
+        node: NodeId,
+        /// What it shall count as.
+        standing: quorate_types::member::Standing,
+    },
     /// This node has no part in a group any more; its replica is thrown away.
     Discarded {
         /// Which.

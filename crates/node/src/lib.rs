@@ -15,6 +15,7 @@
 //! * [`cluster`]: what a node is told of its cluster to begin with.
 //! * [`administration`]: creating, listing and deleting keyspaces.
 //! * [`admission`]: how a node with a new data directory comes to take part.
+//! * [`placing`]: who shall hold which group.
 //! * [`retention`]: when the store is flushed and the log cut.
 
 pub mod administration;
@@ -25,6 +26,7 @@ pub mod group;
 pub mod host;
 pub mod options;
 pub mod peer;
+pub mod placing;
 pub mod retention;
 pub mod router;
 pub mod sequencer;

@@ -22,6 +22,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct Liveness {
     /// When each was heard last; from the beginning, if it was not.
     heard: BTreeMap<NodeId, Tick>,
+    /// Since when it has not been down.
+    up_since: BTreeMap<NodeId, Tick>,
     down: BTreeSet<NodeId>,
 }
 
@@ -29,6 +31,14 @@ impl<E: Engine> Host<E> {
     /// Whether a member has not been heard for long.
     pub(super) fn is_down(&self, member: NodeId) -> bool {
         self.liveness.down.contains(&member)
+    }
+
+    /// For how many ticks a member has been silent, and for how many it has been heard without a long silence; 0 while it is down.
+    pub(super) fn silence(&self, member: NodeId) -> Option<(u64, u64)> {
+        let heard = *self.liveness.heard.get(&member)?;
+        let since = *self.liveness.up_since.get(&member)?;
+        let up = if self.is_down(member) { 0 } else { self.now.since(since) };
+        Some((self.now.since(heard), up))
     }
 
     /// After how many ticks all groups that a lost member led campaign here: a try's time for each survivor with a lower id.
@@ -40,11 +50,13 @@ impl<E: Engine> Host<E> {
 
     /// The members have changed: a new one has been silent since now, not since ever.
     pub(super) fn watch_over(&mut self, members: &BTreeSet<NodeId>) {
-        let Liveness { heard, down } = &mut self.liveness;
+        let Liveness { heard, up_since, down } = &mut self.liveness;
+        up_since.retain(|node, _| members.contains(node));
         heard.retain(|node, _| members.contains(node));
         down.retain(|node| members.contains(node));
         for node in members {
             heard.entry(*node).or_insert(self.now);
+            up_since.entry(*node).or_insert(self.now);
         }
     }
 
@@ -55,6 +67,7 @@ impl<E: Engine> Host<E> {
         }
         self.liveness.heard.insert(from, self.now);
         if self.liveness.down.remove(&from) {
+            self.liveness.up_since.insert(from, self.now);
             for (id, group) in &mut self.groups {
                 group.raft.node_up(from);
                 self.dirty.insert(*id);

@@ -7,6 +7,8 @@
 //! * [`maps`]: which keyspaces and partitions there are.
 //! * [`liveness`]: which other nodes are heard.
 //! * [`messages`]: what comes from other nodes.
+//! * [`moves`]: groups go where their rows say.
+//! * [`planning`]: what the meta group's leader decides about members and places.
 //! * [`opening`]: from what is stored to a group at work.
 //! * [`roster`]: which members there are, and where the groups are.
 //! * [`rows`]: changing what the system keyspace says.
@@ -28,7 +30,9 @@ mod keyspaces;
 mod liveness;
 mod maps;
 mod messages;
+mod moves;
 mod opening;
+mod planning;
 mod reading;
 mod removal;
 mod requests;
@@ -82,6 +86,9 @@ pub struct Host<E: Engine> {
     roster: Roster,
     /// The other members of the cluster.
     members: BTreeSet<NodeId>,
+    /// Moves that are done here, and when their rows were asked for.
+    asked_rows: moves::Asked,
+    planning_since: planning::Since,
     /// This node was one, and is no more.
     is_removed: bool,
     /// Groups that were thrown away just now: what was to be written of them is not.
@@ -177,6 +184,8 @@ impl<E: Engine> Host<E> {
             keyspaces: BTreeMap::new(),
             roster: Roster::new(cluster),
             members: BTreeSet::new(),
+            asked_rows: moves::Asked::new(),
+            planning_since: None,
             is_removed: false,
             discarded: Vec::new(),
             unopened: logs,
@@ -279,6 +288,8 @@ impl<E: Engine> Host<E> {
         self.tick_space();
         self.tick_liveness();
         self.tick_roster()?;
+        self.tick_planning()?;
+        self.tick_moves()?;
         self.tick_admission()
     }
 

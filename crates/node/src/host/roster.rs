@@ -94,9 +94,9 @@ impl Roster {
         self.are_members_changed = true;
     }
 
-    fn put_place(&mut self, group: GroupId, place: Place) {
+    fn put_place(&mut self, group: GroupId, place: Place) -> Option<Place> {
         self.moved.insert(group);
-        self.places.insert(group, place);
+        self.places.insert(group, place)
     }
 }
 
@@ -109,6 +109,11 @@ impl<E: Engine> Host<E> {
     /// Where the groups are, as far as this node knows.
     pub fn places(&self) -> &BTreeMap<GroupId, Place> {
         &self.roster.places
+    }
+
+    /// Whether this node was a member and is no more.
+    pub fn is_removed(&self) -> bool {
+        self.is_removed
     }
 
     /// Reads all rows; those that this node had and finds no more were removed while it did not hear of it.
@@ -147,7 +152,8 @@ impl<E: Engine> Host<E> {
         let Some(group) = Place::parse_row_key(&pair.key) else { return Ok(false) };
         let place = Place::from_bytes(pair.value.clone())
             .map_err(|cause| Fault::new(format!("reading the place of group {group}"), cause))?;
-        self.roster.put_place(group, place);
+        let before = self.roster.put_place(group, place);
+        self.note_move(group, before.as_ref());
         Ok(true)
     }
 

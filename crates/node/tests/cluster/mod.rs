@@ -15,8 +15,8 @@ use quorate_storage::memory::MemoryEngine;
 use quorate_storage::wal::{Wal, WalOptions};
 use quorate_types::request::{PutLease, PutRequest, RangeRequest};
 use quorate_types::{
-    Answer, Bytes, EntryKind, GroupId, Incarnation, KeyRange, KeyspaceId, KeyspaceMap, Member, NodeId,
-    Rejection, Reply, Request, Revision, Rules, Term,
+    Answer, Bytes, Encode, EntryKind, GroupId, Incarnation, KeyRange, KeyspaceId, KeyspaceMap, Member,
+    NodeId, Rejection, Reply, Request, Revision, Rules, Term,
 };
 use std::collections::BTreeMap;
 
@@ -62,21 +62,26 @@ pub(crate) struct Cluster {
     pub(crate) flushes: bool,
 }
 
+impl Node {
+    fn new(id: NodeId, standing: Standing) -> Self {
+        let (disk, engine) = (MemoryDisk::default(), MemoryEngine::default());
+        Self { id, disk, engine, standing, running: None }
+    }
+}
+
 impl Cluster {
     pub(crate) fn new(seed: u64) -> Self {
         Self::of(3, seed)
     }
 
     pub(crate) fn of(size: usize, seed: u64) -> Self {
-        let node = |id| Node {
-            id: NodeId(id),
-            disk: MemoryDisk::default(),
-            engine: MemoryEngine::default(),
-            standing: Standing::New,
-            running: None,
-        };
+        Self::with(size, seed, |_| {})
+    }
+
+    /// With other options.
+    pub(crate) fn with(size: usize, seed: u64, tune: fn(&mut Options)) -> Self {
         let mut cluster = Self {
-            nodes: (1..=size as u64).map(node).collect(),
+            nodes: (1..=size as u64).map(|id| Node::new(NodeId(id), Standing::New)).collect(),
             answers: BTreeMap::new(),
             grants: BTreeMap::new(),
             cut: Vec::new(),
@@ -85,7 +90,7 @@ impl Cluster {
             next_ticket: 0,
             founders: size,
             removed: Vec::new(),
-            tune: |_| {},
+            tune,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             flushes: true,
         };
@@ -122,6 +127,22 @@ impl Cluster {
         tune(&mut options);
         let host = Host::new(options, node.standing.clone(), node.engine.clone(), cluster, logs).unwrap();
         node.running = Some(Running { host, wal });
+    }
+
+    /// One node more: first its row, which node `via` asks for, then it begins with nothing.
+    pub(crate) fn join(&mut self, via: usize) -> usize {
+        let id = NodeId(self.nodes.len() as u64 + 1);
+        self.put_member(via, &member(id));
+        self.nodes.push(Node::new(id, Standing::Admitted(BTreeMap::new())));
+        self.told.push(Vec::new());
+        self.start(self.nodes.len() - 1);
+        self.nodes.len() - 1
+    }
+
+    pub(crate) fn put_member(&mut self, via: usize, member: &Member) {
+        let (key, value) = (Member::row_key(member.id), Some(member.encoded()));
+        let put = PutRequest { key, value, lease: PutLease::Detach, previous: false };
+        self.request(via, KeyspaceId::SYSTEM, Request::Put(put)).unwrap();
     }
 
     pub(crate) fn crash(&mut self, at: usize) {

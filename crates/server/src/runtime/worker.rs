@@ -395,6 +395,10 @@ impl Worker {
             Notice::Reborn { node } => {
                 info!(%node, "peer has a new data directory; nothing it promised before counts")
             }
+            Notice::Moved { group, voters } => info!(%group, ?voters, "group was moved"),
+            Notice::Judged { node, standing } => {
+                warn!(%node, ?standing, "member judged by whether it is heard")
+            }
             Notice::Discarded { group } => info!(%group, "replica thrown away: the group is elsewhere now"),
             Notice::Removed => error!("this node was removed from the cluster: nobody hears it any more"),
             Notice::Suspicious { from, what } => {

@@ -1,0 +1,160 @@
+//! What the meta group's leader decides about members and places.
+//!
+//! * **Lost.** A member that it has not heard for the grace period gets the standing [`Standing::Lost`], and one that is heard again gets back to
+//!   [`Standing::Active`]. Whoever is cut off itself decides nothing, because it commits nothing.
+//! * **Targets.** From members and places [`wanted`] says who shall hold what; rows get a target, so many at a time, those groups first that have the
+//!   fewest voters alive, the meta group before all. How a group gets there is its leader's affair (`moves.rs`).
+//! * **Leaving.** A member that is to go and has no part in any group any more loses its row.
+//!
+//! Every row is changed by a transaction that finds it as it was read. What is asked for and not seen yet is asked for again after a while.
+
+use super::Host;
+use super::rows::{delete, is_as_read, put};
+use crate::effects::Notice;
+use crate::placing::wanted;
+use quorate_consensus::Consensus;
+use quorate_mvcc::engine::Engine;
+use quorate_types::member::Standing;
+use quorate_types::{Encode, Fault, GroupId, KeyRange, Member, NodeId, Place, Tick};
+use std::collections::BTreeSet;
+
+/// How often it looks, in ticks.
+const PLAN_TICKS: u64 = 25;
+/// How long a member that was lost has to be heard before it counts again, in ticks.
+const BACK_TICKS: u64 = 100;
+
+impl<E: Engine> Host<E> {
+    /// Every so often, at the meta group's leader.
+    pub(super) fn tick_planning(&mut self) -> Result<(), Fault> {
+        let Some(meta) = self.groups.get(&GroupId::META).filter(|meta| meta.is_serving) else {
+            self.planning_since = None;
+            return Ok(());
+        };
+        let since = *self.planning_since.get_or_insert(self.now);
+        let has_settled = self.now.since(since) >= self.options.election_ticks_max;
+        let can_propose = meta.raft.can_propose().is_ok();
+        if !self.now.0.is_multiple_of(PLAN_TICKS) || !can_propose || !has_settled {
+            return Ok(());
+        }
+        self.judge_members()?;
+        self.plan_moves()?;
+        self.remove_the_leaving()?;
+        self.join_a_split()
+    }
+
+    fn judge_members(&mut self) -> Result<(), Fault> {
+        let changed: Vec<Member> =
+            self.roster.members().values().filter_map(|member| self.judged(member)).collect();
+        for member in changed {
+            let (node, standing) = (member.id, member.standing);
+            if self.put_row_of(&member)? {
+                self.out.notices.push(Notice::Judged { node, standing });
+            }
+        }
+        Ok(())
+    }
+
+    /// The member with another standing, if it has earned one.
+    fn judged(&self, member: &Member) -> Option<Member> {
+        let (silent, heard) = self.silence(member.id)?;
+        let standing = match member.standing {
+            Standing::Active if silent >= self.options.grace_ticks => Standing::Lost,
+            Standing::Lost if heard >= BACK_TICKS => Standing::Active,
+            _ => return None,
+        };
+        Some(Member { standing, ..member.clone() })
+    }
+
+    fn put_row_of(&mut self, member: &Member) -> Result<bool, Fault> {
+        let key = Member::row_key(member.id);
+        let Some((_, modified)) = self.read_row(&key)? else { return Ok(false) };
+        self.change_rows(vec![is_as_read(key.clone(), Some(modified))], vec![put(key, member.encoded())])?;
+        Ok(true)
+    }
+
+    fn plan_moves(&mut self) -> Result<(), Fault> {
+        let unheard: BTreeSet<NodeId> =
+            self.members.iter().copied().filter(|member| self.is_down(*member)).collect();
+        let members: Vec<Member> = self.roster.members().values().cloned().collect();
+        let plan = wanted(&members, &unheard, &self.roster.places, self.options.replicas);
+        let is_alive = |id: &NodeId| !unheard.contains(id);
+        // What is being split stays, and the meta group with it.
+        let is_any_splitting = self.is_any_splitting();
+        let is_splitting = |id: &GroupId| match *id {
+            GroupId::META => is_any_splitting,
+            _ => self.groups.get(id).is_some_and(|group| group.is_splitting),
+        };
+        let urgency = |(id, _): &(GroupId, Vec<NodeId>)| {
+            let place = self.roster.places.get(id);
+            let alive = place.map_or(0, |place| place.voters.iter().filter(|voter| is_alive(voter)).count());
+            (*id != GroupId::META, alive, *id)
+        };
+        let mut plan: Vec<(GroupId, Vec<NodeId>)> =
+            plan.into_iter().filter(|(id, _)| !is_splitting(id)).collect();
+        plan.sort_by_key(urgency);
+        let moving = self.roster.places.values().filter(|place| place.target.is_some()).count();
+        let mut room = self.options.moves_max.saturating_sub(moving);
+        for (id, target) in plan {
+            let Some(place) = self.roster.places.get(&id).cloned() else { continue };
+            if place.target.is_none() {
+                if room == 0 {
+                    continue;
+                }
+                room -= 1;
+            }
+            self.put_target(id, place, target)?;
+        }
+        Ok(())
+    }
+
+    fn put_target(&mut self, id: GroupId, place: Place, target: Vec<NodeId>) -> Result<(), Fault> {
+        let key = Place::row_key(id);
+        let Some((_, modified)) = self.read_row(&key)? else { return Ok(()) };
+        let mut compares = vec![is_as_read(key.clone(), Some(modified))];
+        // Whoever is to come must not be on its way out.
+        for newcomer in target.iter().filter(|id| !place.voters.contains(id)) {
+            let key = Member::row_key(*newcomer);
+            let Some((_, modified)) = self.read_row(&key)? else { return Ok(()) };
+            compares.push(is_as_read(key, Some(modified)));
+        }
+        let place = Place { target: Some(target), ..place };
+        self.change_rows(compares, vec![put(key, place.encoded())])
+    }
+
+    /// A partition that is to be split has to be led where the meta group is: if this node has no vote in it, one goes on that votes in both.
+    fn join_a_split(&mut self) -> Result<(), Fault> {
+        let is_apart = |parent: &&GroupId| {
+            let place = self.roster.places.get(parent);
+            place.is_some_and(|place| place.target.is_none() && !place.voters.contains(&self.options.id))
+        };
+        let Some(place) = self.splits.keys().find(is_apart).and_then(|parent| self.roster.places.get(parent))
+        else {
+            return Ok(());
+        };
+        let Some(meta) = self.groups.get(&GroupId::META) else { return Ok(()) };
+        let votes = |id: &NodeId| meta.raft.configuration().is_voter(*id) && !self.is_down(*id);
+        let Some(heir) = place.voters.iter().copied().find(votes) else { return Ok(()) };
+        if let Some(meta) = self.groups.get_mut(&GroupId::META) {
+            meta.raft.transfer(Some(heir));
+            self.dirty.insert(GroupId::META);
+        }
+        Ok(())
+    }
+
+    /// What is to leave and holds nothing any more, goes. That nothing is given to it meanwhile, is what a target's transaction compares.
+    fn remove_the_leaving(&mut self) -> Result<(), Fault> {
+        let holds = |id: NodeId| self.roster.places.values().any(|place| place.holds(id));
+        let leaving = self.roster.members().values().filter(|member| member.standing == Standing::Leaving);
+        let gone: Vec<NodeId> = leaving.map(|member| member.id).filter(|id| !holds(*id)).collect();
+        for id in gone {
+            let key = Member::row_key(id);
+            let Some((_, modified)) = self.read_row(&key)? else { continue };
+            let compares = vec![is_as_read(key.clone(), Some(modified))];
+            self.change_rows(compares, vec![delete(KeyRange::Single(key))])?;
+        }
+        Ok(())
+    }
+}
+
+/// When this node began to plan, for as long as it does.
+pub(super) type Since = Option<Tick>;
