@@ -35,6 +35,9 @@ impl Shadow {
 
     /// The node writes to its log.
     pub(crate) fn write(&mut self, write: &LogWrite) {
+        if write.is_removal() {
+            *self = Self::default();
+        }
         if let Some(position) = write.restart {
             self.entries.clear();
             self.start = position.index;

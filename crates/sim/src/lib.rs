@@ -59,6 +59,14 @@ pub struct Summary {
     pub expired: u64,
     /// Partitions that were split off others.
     pub splits: u64,
+    /// Nodes that joined.
+    pub members_joined: u64,
+    /// Members that died for good.
+    pub members_lost: u64,
+    /// Members whose rows were removed.
+    pub members_removed: u64,
+    /// Replicas thrown away because their groups are elsewhere.
+    pub moves: u64,
     /// Over several partitions.
     pub transactions: Transactions,
     /// Digest of everything that happened, in order.

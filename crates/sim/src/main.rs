@@ -77,13 +77,18 @@ fn many(arguments: &[String], partitions: u32) -> Result<(), String> {
         sum.expired += summary.expired;
         sum.transactions += summary.transactions;
         sum.splits += summary.splits;
+        sum.members_joined += summary.members_joined;
+        sum.members_lost += summary.members_lost;
+        sum.members_removed += summary.members_removed;
+        sum.moves += summary.moves;
         if (seed + 1 - from).is_multiple_of(100) {
             println!("{} seeds", seed + 1 - from);
         }
     }
     println!(
         "{count} seeds, {:.1} simulated minutes: {} calls answered, {} rejected, {} unknown; {} revisions, {} events \
-         watched; {} crashes, {} pauses, {} disks lost, {} terms led, {} snapshots installed, {} leases ended; {} partitions split off; over \
+         watched; {} crashes, {} pauses, {} disks lost, {} terms led, {} snapshots installed, {} leases ended; {} partitions split off; {} members \
+         joined, {} lost for good, {} removed, {} replicas thrown away; over \
          partitions {} transactions decided, {} shares prepared, {} committed, {} given back, {} of these by another leader. \
          Nothing wrong.",
         sum.ticks as f64 / 50.0 / 60.0,
@@ -99,6 +104,10 @@ fn many(arguments: &[String], partitions: u32) -> Result<(), String> {
         sum.snapshots,
         sum.expired,
         sum.splits,
+        sum.members_joined,
+        sum.members_lost,
+        sum.members_removed,
+        sum.moves,
         sum.transactions.decided,
         sum.transactions.prepared,
         sum.transactions.committed,

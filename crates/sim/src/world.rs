@@ -1,6 +1,7 @@
 //! Nodes, network, disks and time.
 
 mod faults;
+mod members;
 mod sleep;
 mod splits;
 
@@ -12,15 +13,16 @@ use crate::history::History;
 use crate::leases::{RATE_MAX, RATE_MIN};
 use crate::random::Random;
 use crate::watchers::{self, Known};
+use members::Members;
 use quorate_consensus::{Recovered, Role};
-use quorate_node::{Cluster, Effects, Host, Notice, Options, PeerMessage, Standing, Ticket, WriteId};
+use quorate_node::{Effects, Host, Notice, Options, PeerMessage, Standing, Ticket, WriteId};
 use quorate_partition::watch::Watches;
 use quorate_storage::disk::MemoryDisk;
 use quorate_storage::memory::MemoryEngine;
 use quorate_storage::wal::{Wal, WalOptions};
 use quorate_types::{
-    Encode, Event, GroupId, Incarnation, Index, KeyspaceId, Member, NodeId, PartitionId, Rejection, Revision,
-    Term, TxnId, WatchRequest,
+    Encode, Event, GroupId, Incarnation, Index, KeyspaceId, NodeId, PartitionId, Rejection, Revision, Term,
+    TxnId, WatchRequest,
 };
 use splits::{Orders, Splits};
 use std::collections::{BTreeMap, BTreeSet};
@@ -107,6 +109,26 @@ struct Node {
     shadows: BTreeMap<GroupId, Shadow>,
 }
 
+impl Node {
+    fn new(id: NodeId, standing: Standing, rate: u64) -> Self {
+        Self {
+            id,
+            disk: MemoryDisk::default(),
+            engine: MemoryEngine::default(),
+            incarnation: Incarnation(id.0),
+            standing,
+            is_forgetful: false,
+            running: None,
+            down_until: 0,
+            paused_until: None,
+            rate,
+            time: 0,
+            resuming: Vec::new(),
+            shadows: BTreeMap::new(),
+        }
+    }
+}
+
 struct Running {
     host: Host<MemoryEngine>,
     wal: Wal<MemoryDisk>,
@@ -159,6 +181,7 @@ pub struct World {
     /// How many partitions the keyspace begins with.
     pub partitions: u32,
     splits: Splits,
+    members: Members,
     /// When faults ended.
     pub healed_tick: u64,
     /// Who led which term of which group.
@@ -208,22 +231,8 @@ impl World {
         let is_long = rates.pause > 0 && pause_ticks_max > FAULTY_TICKS;
         let are_skewed = random.chance(600);
         let mut clock = || if are_skewed { RATE_MIN + random.below(RATE_MAX - RATE_MIN + 1) } else { 1_000 };
-        let mut node = |number: u64| Node {
-            id: NodeId(number),
-            disk: MemoryDisk::default(),
-            engine: MemoryEngine::default(),
-            incarnation: Incarnation(number),
-            standing: Standing::New,
-            is_forgetful: false,
-            running: None,
-            down_until: 0,
-            paused_until: None,
-            rate: clock(),
-            time: 0,
-            resuming: Vec::new(),
-            shadows: BTreeMap::new(),
-        };
-        let nodes = (1..=size).map(&mut node).collect();
+        let nodes = (1..=size).map(|id| Node::new(NodeId(id), Standing::New, clock())).collect();
+        let members = Members::new(seed, size);
         Self {
             seed,
             random,
@@ -246,10 +255,11 @@ impl World {
             trace: 0,
             counts: Summary::default(),
             is_faulty: true,
-            faulty_ticks: if is_long { FAULTY_TICKS_LONG } else { FAULTY_TICKS },
+            faulty_ticks: if is_long || members.happen() { FAULTY_TICKS_LONG } else { FAULTY_TICKS },
             is_reading_by_lease: !seed.is_multiple_of(3),
             hibernate_after_ticks,
             lull_until: 0,
+            members,
         }
     }
 
@@ -258,6 +268,8 @@ impl World {
         let mut world = Self::new(seed, partitions);
         world.rates = world.rates.healthy();
         world.splits = Splits::none();
+        world.members = Members::none(world.nodes.len() as u64);
+        world.faulty_ticks = FAULTY_TICKS;
         world.history.may_have_holes = partitions > 1;
         world.nodes.iter_mut().for_each(|node| node.rate = 1_000);
         world
@@ -301,6 +313,7 @@ impl World {
         while self.now < self.faulty_ticks {
             self.fail_something()?;
             self.split_something()?;
+            self.order_members()?;
             self.live_a_tick()?;
         }
         Ok(())
@@ -313,18 +326,23 @@ impl World {
         self.muted.clear();
         self.rates = self.rates.healthy();
         self.healed_tick = self.now;
-        for node in &mut self.nodes {
+        let lost = &self.members.lost;
+        for node in self.nodes.iter_mut().filter(|node| !lost.contains(&node.id)) {
             node.down_until = 0;
             node.paused_until = node.paused_until.map(|_| self.now);
         }
-        let until = self.now + HEALED_TICKS;
+        self.members.moved_tick = self.now;
+        // Whoever was lost last may have to be found lost yet, and replaced.
+        let until = self.now + HEALED_TICKS * if self.members.happen() { 2 } else { 1 };
         while self.now < until {
             if self.now + QUIET_TICKS > until {
                 self.rates.calls = 0;
             }
+            self.order_members()?;
             self.live_a_tick()?;
         }
         self.check_splits()?;
+        self.check_members()?;
         for node in &mut self.nodes {
             if let Some(running) = &mut node.running {
                 running.watchers.ask_progress(&mut running.watches);
@@ -341,7 +359,8 @@ impl World {
         if open.sum::<usize>() > 0 {
             return Err(self.violation("calls were never answered though nothing failed any more"));
         }
-        let healed = |call: &&Call| call.asked_tick > self.healed_tick + 200;
+        let settled_tick = self.healed_tick.max(self.members.moved_tick) + members::SETTLED_TICKS;
+        let healed = |call: &&Call| call.asked_tick > settled_tick;
         let refused = self.calls.iter().filter(healed).find(|call| {
             matches!(
                 call.outcome,
@@ -355,6 +374,9 @@ impl World {
         }
         let mut states = Vec::new();
         for node in &self.nodes {
+            if self.members.lost.contains(&node.id) {
+                continue;
+            }
             let Some(running) = &node.running else {
                 return Err(self.violation(format!("node {} did not come back", node.id)));
             };
@@ -388,9 +410,7 @@ impl World {
     }
 
     fn start(&mut self, at: usize) -> Result<(), Violation> {
-        let members = self.nodes.iter().map(|node| Member::new(node.id, node.id.to_string(), ""));
-        let cluster = Cluster::of_founders(members.collect());
-        let replicas = self.nodes.len();
+        let cluster = self.members.told(&self.nodes);
         let salt = self.random.below(u64::MAX);
         let node = &mut self.nodes[at];
         let opened = Wal::open(node.disk.clone(), node.id.0, WalOptions { segment_bytes: 32 << 10 });
@@ -400,7 +420,7 @@ impl World {
         };
         let mut options = Options::new(node.id, salt);
         options.incarnation = node.incarnation;
-        options.replicas = replicas;
+        self.members.set(&mut options);
         options.log_bytes_target = 1 << 10;
         // Small in half of the runs, so that followers fall behind and need snapshots.
         options.log_bytes_max = if self.seed.is_multiple_of(2) { 2 << 10 } else { 16 << 10 };
@@ -535,7 +555,11 @@ impl World {
         let at = self.random.below(self.nodes.len() as u64) as usize;
         let is_free =
             self.nodes[at].running.as_ref().is_some_and(|running| running.open.len() < CALLS_OPEN_MAX);
-        if !is_free || self.now < self.lull_until || !self.random.chance(self.rates.calls / 4) {
+        if !is_free
+            || !self.is_holder(at)
+            || self.now < self.lull_until
+            || !self.random.chance(self.rates.calls / 4)
+        {
             return Ok(());
         }
         let number = self.calls.len();
@@ -676,6 +700,7 @@ impl World {
             if let Notice::Registered { group, term, .. } = notice {
                 self.nodes[at].shadows.entry(*group).or_default().register(*term);
             }
+            self.counts.moves += u64::from(matches!(notice, Notice::Discarded { .. }));
         }
         self.note_applied(at, &written)?;
         let Some(running) = &mut self.nodes[at].running else { return Ok(()) };
@@ -709,6 +734,9 @@ impl World {
             }
         }
         for (ticket, outcome) in replies {
+            if members::is_order(ticket) {
+                continue;
+            }
             let orders = self.nodes[at].running.as_mut().map(|running| &mut running.orders);
             if orders.is_some_and(|orders| orders.answered(ticket, &outcome)) {
                 continue;
@@ -750,7 +778,9 @@ impl World {
         let statuses: Vec<_> =
             running.host.status().into_iter().filter(|status| status.group != GroupId::META).collect();
         // The only partition answers whether or not it is registered.
-        let is_alone = statuses.len() == 1;
+        let is_only =
+            running.host.maps().all(|map| map.id != KeyspaceId::DEFAULT || map.partitions.len() == 1);
+        let is_alone = statuses.len() == 1 && is_only;
         for status in statuses {
             let log = self.applied.entry(status.group).or_default();
             let shadow = node.shadows.entry(status.group).or_default();
@@ -826,12 +856,19 @@ impl World {
 
     /// Lets the clients that watch at a node do something, and take what they are told.
     fn watch(&mut self, at: usize) -> Result<(), Violation> {
+        let is_holder = self.is_holder(at);
         let node = &mut self.nodes[at];
         if node.paused_until.is_some() {
             return Ok(());
         }
         let Some(running) = &mut node.running else { return Ok(()) };
         let Some(reader) = running.host.reader(KeyspaceId::DEFAULT) else { return Ok(()) };
+        if !is_holder {
+            // Its clients go elsewhere.
+            running.watchers = watchers::Clients::default();
+            running.watches = Watches::new(watchers::limits(&mut self.random), reader.revision());
+            return Ok(());
+        }
         let (random, watches) = (&mut self.random, &mut running.watches);
         self.history.reach(reader.revision());
         let newest = self.history.newest();

@@ -206,6 +206,11 @@ impl World {
             return;
         }
         let at = self.random.below(self.nodes.len() as u64) as usize;
+        // It would wait for ever for one that is dead for good and counts as a member still.
+        let is_waiting = self.members.lost.iter().any(|lost| !self.members.removed.contains(lost));
+        if is_waiting || self.members.lost.contains(&self.nodes[at].id) {
+            return;
+        }
         self.crash(at);
         let node = &mut self.nodes[at];
         node.disk = MemoryDisk::default();

@@ -132,7 +132,10 @@ impl World {
                 .filter(|status| status.group.keyspace == KeyspaceId::DEFAULT)
                 .map(|status| status.group.partition)
                 .collect();
-            if named != open || *found.get_or_insert(named.len()) != named.len() {
+            if self.members.lost.contains(&node.id) {
+                continue;
+            }
+            if self.placed(node, &named) != open || *found.get_or_insert(named.len()) != named.len() {
                 return Err(self.violation(format!("node {} has {open:?} open of {named:?}", node.id)));
             }
         }
