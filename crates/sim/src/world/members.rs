@@ -43,6 +43,8 @@ pub(super) struct Members {
     pub(super) removed: BTreeSet<NodeId>,
     /// Standings that were ordered and do not show yet, and when.
     ordered: BTreeMap<NodeId, (Judgement, u64)>,
+    /// How far the meta group was applied anywhere.
+    seen: u64,
     /// When a move was last seen under way.
     pub(super) moved_tick: u64,
 }
@@ -72,6 +74,7 @@ impl Members {
             lost: BTreeSet::new(),
             removed: BTreeSet::new(),
             ordered: BTreeMap::new(),
+            seen: 0,
             moved_tick: 0,
         }
     }
@@ -136,7 +139,10 @@ impl World {
         if !self.members.happen() {
             return Ok(());
         }
-        let Some(view) = self.view() else { return Ok(()) };
+        // While those who have applied most are down, nobody can tell.
+        let seen = self.members.seen;
+        let Some(view) = self.view().filter(|view| view.applied >= seen) else { return Ok(()) };
+        self.members.seen = view.applied;
         self.note_view(&view);
         if let Some((id, asked)) = self.members.joining {
             if view.members.iter().any(|member| member.id == id) {
@@ -178,11 +184,7 @@ impl World {
     }
 
     fn note_view(&mut self, view: &View) {
-        let is_unsettled = view.places.values().any(|place| place.target.is_some())
-            || view.members.iter().any(|member| member.standing == Judgement::Lost);
-        if is_unsettled && !view.places.values().all(|place| place.target.is_none())
-            || self.members.joining.is_some()
-        {
+        if view.places.values().any(|place| place.target.is_some()) {
             self.members.moved_tick = self.now;
         }
         for node in &self.nodes {
