@@ -285,3 +285,35 @@ fn a_group_that_is_split_is_not_moved_and_one_that_moves_is_not_split() {
         }
     }
 }
+
+/// What a row wanted first may be in the group's log by the time that it wants something else: who came for that counts until the group has left it.
+#[test]
+fn a_target_that_takes_the_place_of_another_costs_nobody_his_vote() {
+    let drained = |id: u64| Member { standing: Standing::Draining, ..member(NodeId(id)) };
+    for step in (0..30).step_by(3) {
+        let mut cluster = founded();
+        cluster.fill(0, "a");
+        (0..3).for_each(|_| assert!(cluster.join(0) > 2));
+        cluster.seconds(2);
+        cluster.put_member(0, &drained(2));
+        cluster.put_member(0, &drained(3));
+        let id = group(step % PARTITIONS);
+        while cluster.place(0, id).target != Some(ids(&[1, 4, 5])) {
+            cluster.tick();
+        }
+        (0..step).for_each(|_| cluster.tick());
+        cluster.put_member(0, &drained(5));
+        while cluster.place(0, id).holds(NodeId(5)) {
+            cluster.tick();
+        }
+        (0..5).for_each(|_| cluster.tick());
+        cluster.crash(4);
+        cluster.start(4);
+        cluster.crash(0);
+        cluster.until_at(3, &[1, 4, 6]);
+        cluster.seconds(2);
+        cluster.fill(3, "b");
+        cluster.seconds(1);
+        cluster.assert_equal(&[3, 5]);
+    }
+}

@@ -7,7 +7,8 @@
 //! * A node that is to become a member is in `target` before the group's leader names it in the log.
 //! * A node that was one is in `voters` until an entry that leaves it out is committed, and what is joint of both has been left.
 //!
-//! So a node that is in neither has no part in the group and may throw its replica away.
+//! A target that takes the place of another is different: those of the former may be voters in the log by then, and no row names them. So a node that
+//! is in neither has no part in the group, and may throw its replica away, when there is *no target*; until then it keeps what it has.
 
 use crate::{GroupId, Key, KeyspaceId, NodeId, PartitionId, wire_struct};
 use std::collections::BTreeSet;

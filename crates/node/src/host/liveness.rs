@@ -2,7 +2,7 @@
 //!
 //! A group that hibernates sends nothing, so its followers cannot tell by it whether the leader lives. Instead every node tells
 //! every member that it is alive ([`PeerMessage::Alive`]) as often as a leader would, and any message says so, too. A node that was not
-//! heard for the shortest election timeout is *down*, for all groups at once: what it leads wakes and, after one delay for all of them,
+//! heard for the shortest election timeout is *down*, for all groups at once: what it leads wakes and, after one delay for all of the same voters,
 //! campaigns. The survivors go one after the other, by their ids: with hundreds of groups, delays that are drawn would let the votes of some
 //! be split again and again. So failover takes as long as by the groups' own heartbeats, and the first survivor tends to lead all groups afterwards. When a
 //! connection breaks, [`Host::peer_lost`] does the same at once; the node is down only when it stays silent.
@@ -11,10 +11,11 @@
 //! that hear a third but not each other take each other for down; what they lead goes on.
 
 use super::Host;
+use crate::group::Group;
 use crate::peer::PeerMessage;
 use quorate_consensus::{Consensus, HURRIED_TICKS_MAX};
 use quorate_mvcc::engine::Engine;
-use quorate_types::{NodeId, Tick};
+use quorate_types::{GroupId, NodeId, Tick};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is known of the other members.
@@ -41,11 +42,20 @@ impl<E: Engine> Host<E> {
         Some((self.now.since(heard), up))
     }
 
-    /// After how many ticks all groups that a lost member led campaign here: a try's time for each survivor with a lower id.
-    pub(super) fn delay_after(&self, lost: NodeId) -> u64 {
+    /// After how many ticks a group that a lost member led campaigns here: a try's time for each surviving voter with a lower id. So it is the same
+    /// in all groups of the same voters.
+    pub(super) fn delay_after(&self, lost: NodeId, voters: &[NodeId]) -> u64 {
         let is_before =
-            |member: &&NodeId| **member != lost && **member < self.options.id && !self.is_down(**member);
-        1 + self.members.iter().filter(is_before).count() as u64 * HURRIED_TICKS_MAX
+            |voter: &&NodeId| **voter != lost && **voter < self.options.id && !self.is_down(**voter);
+        1 + voters.iter().filter(is_before).count() as u64 * HURRIED_TICKS_MAX
+    }
+
+    /// The groups here, with these delays.
+    pub(super) fn delays_after(&self, lost: NodeId) -> Vec<(GroupId, u64)> {
+        let delay = |(id, group): (&GroupId, &Group<E>)| {
+            (*id, self.delay_after(lost, &group.raft.configuration().voters))
+        };
+        self.groups.iter().map(delay).collect()
     }
 
     /// The members have changed: a new one has been silent since now, not since ever.
@@ -87,10 +97,10 @@ impl<E: Engine> Host<E> {
         };
         for node in self.members.iter().filter(is_silent).copied().collect::<Vec<_>>() {
             self.liveness.down.insert(node);
-            let delay = self.delay_after(node);
-            for (id, group) in &mut self.groups {
+            for (id, delay) in self.delays_after(node) {
+                let Some(group) = self.groups.get_mut(&id) else { continue };
                 group.raft.node_down(node, delay);
-                self.dirty.insert(*id);
+                self.dirty.insert(id);
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::peer::PeerMessage;
 use crate::snapshots::{Fetching, Step};
 use quorate_consensus::{Consensus, Message};
 use quorate_mvcc::engine::Engine;
-use quorate_types::{Fault, GroupId, Incarnation, NodeId, Rejection};
+use quorate_types::{Fault, Incarnation, NodeId, Rejection};
 
 impl<E: Engine> Host<E> {
     /// A peer's message came in; `incarnation` is the data directory it was sent from.
@@ -90,9 +90,7 @@ impl<E: Engine> Host<E> {
 
     /// The connection to a peer broke.
     pub fn peer_lost(&mut self, node: NodeId) {
-        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
-        let delay = self.delay_after(node);
-        for id in ids {
+        for (id, delay) in self.delays_after(node) {
             let Some(group) = self.groups.get_mut(&id) else { continue };
             group.raft.peer_lost(node, delay);
             self.dirty.insert(id);

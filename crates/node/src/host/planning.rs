@@ -143,7 +143,9 @@ impl<E: Engine> Host<E> {
 
     /// What is to leave and holds nothing any more, goes. That nothing is given to it meanwhile, is what a target's transaction compares.
     fn remove_the_leaving(&mut self) -> Result<(), Fault> {
-        let holds = |id: NodeId| self.roster.places.values().any(|place| place.holds(id));
+        // While a group moves, its log may name those of an earlier target.
+        let holds =
+            |id: NodeId| self.roster.places.values().any(|place| place.target.is_some() || place.holds(id));
         let leaving = self.roster.members().values().filter(|member| member.standing == Standing::Leaving);
         let gone: Vec<NodeId> = leaving.map(|member| member.id).filter(|id| !holds(*id)).collect();
         for id in gone {

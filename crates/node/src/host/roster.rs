@@ -2,8 +2,8 @@
 //!
 //! * **Members.** What the node was told when it started counts beside the rows until a read barrier of the meta group has shown that the rows
 //!   are not old: a node that reads the log from its beginning would otherwise not know those by now who send it. From then on the rows alone count.
-//! * **Places.** A node opens the groups that a row gives it, and throws away its replica of a group whose row leaves it no part
-//!   ([`Place`] says why it may). A group without a row is left as it is: its row is on its way.
+//! * **Places.** A node opens the groups that a row gives it, and throws away its replica of a group whose row leaves it no part and says that
+//!   nothing moves ([`Place`] says why it may). A group without a row is left as it is: its row is on its way.
 //!
 //! Messages of a member whose row was removed are dropped: ids are not used again. Those of one that this node has not heard of yet are taken,
 //! as it may be behind. Caveat: which were removed is known for as long as the process lives, or the meta group's log shows it again; later
@@ -179,11 +179,12 @@ impl<E: Engine> Host<E> {
         for id in moved.into_iter().filter(|id| *id != GroupId::META) {
             let is_here = self.groups.contains_key(&id);
             let Some(place) = self.roster.places.get(&id) else { continue };
-            let is_held = place.holds(self.options.id);
+            let (is_held, is_done) = (place.holds(self.options.id), place.target.is_none());
             if is_held != is_here {
                 keyspaces.insert(id.keyspace);
             }
-            if !is_held {
+            // While the group moves, its log may still name those of an earlier target.
+            if !is_held && is_done {
                 self.discard(id)?;
             }
         }
@@ -235,9 +236,14 @@ impl<E: Engine> Host<E> {
     }
 
     /// Whether this node shall have a replica of a group. Of one that is being split off the row comes when the split is finished: until then it is
-    /// where its parent is.
-    pub(super) fn is_placed_here(&self, id: GroupId) -> bool {
-        self.place_of(id).is_some_and(|place| place.holds(self.options.id))
+    /// where its parent is. While a group moves, whoever has a replica keeps it: what its row wanted before may be in its log.
+    pub(super) fn is_placed_here(&self, id: GroupId) -> Result<bool, Fault> {
+        let Some(place) = self.place_of(id) else { return Ok(false) };
+        let is_kept = place.target.is_some()
+            && (self.unopened.contains_key(&id)
+                || Partition::has_state(&self.engine, id)?
+                || Partition::is_incomplete(&self.engine, id)?);
+        Ok(is_kept || place.holds(self.options.id))
     }
 
     /// The row of a group, or of what it is being split off: no group is moved while it is being split.

@@ -212,7 +212,7 @@ impl<E: Engine> Host<E> {
     /// Whether a group can be opened by the map, and is to be here. One that comes from a split waits until its parent here has applied the split: until then the
     /// keys are the parent's.
     fn is_at_hand(&self, map: &KeyspaceMap, id: GroupId) -> Result<bool, Fault> {
-        if !self.is_placed_here(id) {
+        if !self.is_placed_here(id)? {
             return Ok(false);
         }
         if Partition::has_state(&self.engine, id)? || Partition::is_incomplete(&self.engine, id)? {
@@ -221,7 +221,7 @@ impl<E: Engine> Host<E> {
         let Some((origin, slots)) = Self::origin(map, id.partition) else { return Ok(true) };
         let origin = GroupId { partition: origin, ..id };
         let parent = self.groups.get(&origin);
-        if parent.is_none() && !self.is_placed_here(origin) {
+        if parent.is_none() && !self.is_placed_here(origin)? {
             return Ok(true);
         }
         let owned = parent.and_then(|parent| parent.partition()).map(Partition::slots);

@@ -233,8 +233,9 @@ impl World {
         let is_spare = |member: &&Member| can(member) && !holds(&member.id);
         let has_spare = view.members.iter().any(|member| is_spare(&member));
         let is_delicate = self.nodes.iter().any(|node| node.is_forgetful);
-        // In the middle of a move, too, now and then.
-        if !is_replaced || !has_spare || is_delicate || (is_moving && self.members.random.chance(500)) {
+        // In the middle of a move, too, now and then; but while there is a target those of an earlier one may count, who are in no row.
+        let is_too_much = is_moving && (!self.members.lost.is_empty() || self.members.random.chance(500));
+        if !is_replaced || !has_spare || is_delicate || is_too_much {
             return;
         }
         let at = self.members.random.below(self.nodes.len() as u64) as usize;
