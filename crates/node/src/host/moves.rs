@@ -104,10 +104,8 @@ impl<E: Engine> Host<E> {
             Next::Done => return self.move_done(id),
             Next::Change(goal) => goal,
             Next::HandOver(heirs, goal) => match heirs.into_iter().find(|heir| !self.is_down(*heir)) {
-                // Partitions are led where the meta group is: they go with it, or it would bring them back.
-                Some(_) if id != GroupId::META && self.sequencer.is_some() && self.meta_leaves_here() => {
-                    return Ok(());
-                }
+                // Partitions are led where the meta group is, and it would bring them back: they go when it has gone.
+                Some(_) if id != GroupId::META && self.sequencer.is_some() => return Ok(()),
                 Some(heir) => {
                     if let Some(group) = self.groups.get_mut(&id) {
                         group.raft.transfer(Some(heir));
@@ -139,13 +137,6 @@ impl<E: Engine> Host<E> {
     fn meta_voters(&self) -> Vec<NodeId> {
         let meta = self.groups.get(&GroupId::META).map(|meta| meta.raft.configuration().voters.clone());
         meta.unwrap_or_default()
-    }
-
-    /// Whether the meta group is to be where this node is not.
-    fn meta_leaves_here(&self) -> bool {
-        let place = self.roster.places.get(&GroupId::META);
-        let target = place.and_then(|place| place.target.as_ref());
-        target.is_some_and(|target| !target.contains(&self.options.id))
     }
 
     /// Whether the replica here of any partition is in the middle of a split.

@@ -3,7 +3,7 @@
 //! * **Lost.** A member that it has not heard for the grace period gets the standing [`Standing::Lost`], and one that is heard again gets back to
 //!   [`Standing::Active`]. Whoever is cut off itself decides nothing, because it commits nothing.
 //! * **Targets.** From members and places [`wanted`] says who shall hold what; rows get a target, so many at a time, those groups first that have the
-//!   fewest voters alive, the meta group before all. How a group gets there is its leader's affair (`moves.rs`).
+//!   fewest voters alive, and none before the meta group is there. How a group gets there is its leader's affair (`moves.rs`).
 //! * **Leaving.** A member that is to go and has no part in any group any more loses its row.
 //!
 //! Every row is changed by a transaction that finds it as it was read. What is asked for and not seen yet is asked for again after a while.
@@ -89,14 +89,22 @@ impl<E: Engine> Host<E> {
             let alive = place.map_or(0, |place| place.voters.iter().filter(|voter| is_alive(voter)).count());
             (*id != GroupId::META, alive, *id)
         };
+        let meta = self.roster.places.get(&GroupId::META);
+        let is_meta_moving = meta.is_some_and(|meta| meta.target.is_some());
+        // Also while it waits for a split.
+        let goes_first = plan.iter().any(|(id, _)| *id == GroupId::META) || is_meta_moving;
         let mut plan: Vec<(GroupId, Vec<NodeId>)> =
             plan.into_iter().filter(|(id, _)| !is_splitting(id)).collect();
         plan.sort_by_key(urgency);
         let moving = self.roster.places.values().filter(|place| place.target.is_some()).count();
         let mut room = self.options.moves_max.saturating_sub(moving);
+        // The others follow when it is there: their leaders have to be where it is led.
         for (id, target) in plan {
             let Some(place) = self.roster.places.get(&id).cloned() else { continue };
-            if place.target.is_none() {
+            if id != GroupId::META && goes_first {
+                break;
+            }
+            if place.target.is_none() && id != GroupId::META {
                 if room == 0 {
                     continue;
                 }
