@@ -6,6 +6,7 @@ mod cluster;
 
 use cluster::{Cluster, member, put};
 use quorate_consensus::Role;
+use quorate_mvcc::engine::Engine;
 use quorate_node::{Options, Order};
 use quorate_types::member::Standing;
 use quorate_types::{GroupId, KeyspaceId, Member, NodeId, PartitionId, Place};
@@ -316,4 +317,32 @@ fn a_target_that_takes_the_place_of_another_costs_nobody_his_vote() {
         cluster.seconds(1);
         cluster.assert_equal(&[3, 5]);
     }
+}
+
+/// A learner asks for no votes, which would wake a group that sleeps. Started anew before anybody has missed it, it has to find the leader all the same.
+#[test]
+fn a_learner_that_starts_anew_wakes_the_group_that_it_learns_from() {
+    let mut cluster = founded();
+    let joined = cluster.join(0);
+    cluster.seconds(5);
+    assert!(cluster.status(0, GroupId::META).consensus.is_hibernating);
+    cluster.nodes[joined].engine.flush().unwrap();
+    cluster.nodes[joined].running = None;
+    cluster.start(joined);
+    cluster.seconds(2);
+    assert!(cluster.status(joined, GroupId::META).consensus.leader.is_some());
+    cluster.seconds(3);
+    assert!(cluster.status(joined, GroupId::META).consensus.is_hibernating);
+}
+
+/// A group that is opened while a member is down knows of that, and sleeps without it.
+#[test]
+fn groups_that_are_opened_while_a_member_is_down_sleep_without_it() {
+    let mut cluster = founded();
+    cluster.fill(0, "a");
+    cluster.crash(2);
+    cluster.seconds(1);
+    cluster.order(0, Order::Split { name: "default".to_owned(), partition: Some(PartitionId(1)) }).unwrap();
+    cluster.seconds(6);
+    assert!((0..2).all(|at| cluster.status(at, group(PARTITIONS)).consensus.is_hibernating));
 }

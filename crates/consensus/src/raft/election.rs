@@ -98,17 +98,24 @@ impl Raft {
         }
     }
 
+    /// A leader that sleeps would not learn that this replica needs it.
+    fn call_others(&mut self) {
+        if self.options.hibernate_after_ticks.is_some() {
+            self.others().into_iter().for_each(|other| self.call(other));
+        }
+    }
+
     pub(super) fn begin_election(&mut self) {
         // A leader that cannot serve would only be in the way of one that can.
         if self.is_stateless || self.is_withholding {
-            if self.options.hibernate_after_ticks.is_some() && !self.is_withholding {
-                // A leader that sleeps would not learn that this replica needs it.
-                self.others().into_iter().for_each(|other| self.call(other));
+            if !self.is_withholding {
+                self.call_others();
             }
             return self.draw_timeout();
         }
         if !self.may_stand() {
-            // Nobody leads that it hears; somebody else will.
+            // Nobody leads that it hears; somebody else will, or does in his sleep.
+            self.call_others();
             return self.become_follower(self.term, None);
         }
         if self.is_alone() {

@@ -34,6 +34,11 @@ impl<E: Engine> Host<E> {
         self.liveness.down.contains(&member)
     }
 
+    /// Members that have not been heard for long.
+    pub(super) fn down(&self) -> Vec<NodeId> {
+        self.liveness.down.iter().copied().collect()
+    }
+
     /// For how many ticks a member has been silent, and for how many it has been heard without a long silence; 0 while it is down.
     pub(super) fn silence(&self, member: NodeId) -> Option<(u64, u64)> {
         let heard = *self.liveness.heard.get(&member)?;

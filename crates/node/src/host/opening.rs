@@ -88,6 +88,10 @@ impl<E: Engine> Host<E> {
         if is_returning || !self.admission.is_admitted() {
             raft.withhold_votes();
         }
+        // It was not here when they fell silent.
+        for node in self.down() {
+            raft.node_down(node, self.delay_after(node, &raft.configuration().voters));
+        }
         let group = Group {
             id,
             raft,
