@@ -19,7 +19,7 @@ use crate::tls::{self, TlsError};
 use quorate_mvcc::engine::Engine;
 use quorate_node::{Cluster, Host, Options, Standing};
 use quorate_storage::wal::{OpenError, Wal, WalOptions};
-use quorate_types::{Fault, KeyspaceId, Member, NodeId};
+use quorate_types::{Fault, KeyspaceId, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,7 +118,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
 
     let ids: BTreeMap<String, NodeId> =
         config.members.keys().map(|name| (name.clone(), config.node_id(name))).collect();
-    let members = config.members.iter().map(|(name, peer)| Member::new(ids[name], name, peer));
+    let members = config.members.iter().map(|(name, peer)| quorate_types::Member::new(ids[name], name, peer));
     let cluster = Cluster::of_founders(members.collect());
     let mut options = options(&config, owner);
     options.incarnation = data_dir.incarnation();
