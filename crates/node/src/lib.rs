@@ -14,6 +14,7 @@
 //! * [`snapshots`]: serving snapshots to followers that fell behind, and fetching them.
 //! * [`cluster`]: what a node is told of its cluster to begin with.
 //! * [`administration`]: creating, listing and deleting keyspaces.
+//! * [`cluster_orders`]: nodes that join and leave.
 //! * [`admission`]: how a node with a new data directory comes to take part.
 //! * [`placing`]: who shall hold which group.
 //! * [`retention`]: when the store is flushed and the log cut.
@@ -21,6 +22,7 @@
 pub mod administration;
 pub mod admission;
 pub mod cluster;
+pub mod cluster_orders;
 pub mod effects;
 pub mod group;
 pub mod host;
@@ -36,6 +38,7 @@ pub mod transaction;
 pub use administration::{Administration, NewKeyspace, Order, Refused};
 pub use admission::{Life, Lives, Standing};
 pub use cluster::Cluster;
+pub use cluster_orders::{ClusterOrder, ClusterOrders, Nodes, OrderRefused, OrderStep, Which};
 pub use effects::{Effects, Grant, Notice, Ticket, WriteId};
 pub use group::GroupStatus;
 pub use host::{HeldBack, Host};

@@ -47,6 +47,11 @@ impl<E: Engine> Host<E> {
         Some((self.now.since(heard), up))
     }
 
+    /// Members that have not been heard for an election timeout.
+    pub fn unheard(&self) -> &BTreeSet<NodeId> {
+        &self.liveness.down
+    }
+
     /// After how many ticks a group that a lost member led campaigns here: a try's time for each surviving voter with a lower id. So it is the same
     /// in all groups of the same voters.
     pub(super) fn delay_after(&self, lost: NodeId, voters: &[NodeId]) -> u64 {
