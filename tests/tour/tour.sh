@@ -274,6 +274,17 @@ echo '$ etcdctl endpoint hashkv'
 "$ETCDCTL" --endpoints "$first" endpoint hashkv 2>&1 | sed -E 's/^[^,]*, [0-9]+$/ENDPOINT, HASH/'
 e alarm list
 e alarm disarm
+echo '$ etcdctl member list'
+"$ETCDCTL" --endpoints "$first" member list 2>&1 | sed -E 's,http://127.0.0.1:[0-9]+,URL,g; s/^[0-9a-f]+,/ID,/' | sort
+e member remove 1234
+e member promote 1234
+e member update 1234 --peer-urls=http://127.0.0.1:1
+e member add n9 --peer-urls=nonsense
+member=$(quiet member list | head -1 | cut -d, -f1)
+echo '$ etcdctl member promote A-VOTER'
+quiet member promote "$member"
+echo '$ etcdctl member add n9 --peer-urls=ONE-THAT-IS-TAKEN'
+quiet member add n9 --peer-urls="$(quiet member list | head -1 | sed -E 's/^[^,]*, [^,]*, [^,]*, ([^,]*),.*/\1/')"
 echo '$ etcdctl defrag'
 "$ETCDCTL" --endpoints "$first" defrag 2>&1 | sed -E 's/\[[^]]*\]/[ENDPOINT]/'
 } | normalise

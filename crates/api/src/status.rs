@@ -46,6 +46,44 @@ impl From<Invalid> for Status {
     }
 }
 
+/// What is wrong with a request about members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberProblem {
+    /// No member has that id.
+    NotFound,
+    /// Another member has that address.
+    AddressTaken,
+    /// No address, or more than one, or one that cannot be.
+    BadAddresses,
+    /// Too few would be left.
+    TooFew,
+    /// There is no room for more.
+    TooMany,
+    /// It votes already.
+    NotLearner,
+    /// It has not got everything yet, or does not run.
+    NotReady,
+}
+
+impl From<MemberProblem> for Status {
+    fn from(problem: MemberProblem) -> Self {
+        let (code, words) = match problem {
+            MemberProblem::NotFound => (Code::NotFound, "member not found"),
+            MemberProblem::AddressTaken => (Code::FailedPrecondition, "Peer URLs already exists"),
+            MemberProblem::BadAddresses => (Code::InvalidArgument, "given member URLs are invalid"),
+            MemberProblem::TooFew => {
+                (Code::FailedPrecondition, "re-configuration failed due to not enough started members")
+            }
+            MemberProblem::TooMany => (Code::FailedPrecondition, "too many learner members in cluster"),
+            MemberProblem::NotLearner => (Code::FailedPrecondition, "can only promote a learner member"),
+            MemberProblem::NotReady => {
+                (Code::FailedPrecondition, "can only promote a learner member which is in sync with leader")
+            }
+        };
+        Status::new(code, format!("etcdserver: {words}"))
+    }
+}
+
 /// A leader's "no" as etcd says it. Of an unknown outcome the words must not let the client believe that
 /// nothing happened.
 pub fn status(rejection: &Rejection) -> Status {

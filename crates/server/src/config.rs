@@ -3,6 +3,7 @@
 
 use clap::Args;
 use quorate_types::map::{PARTITIONS_MAX, is_name};
+use quorate_types::member::{TEXT_BYTES_MAX, WEIGHT_MAX};
 use quorate_types::{Bytes, ClusterId, NodeId, Rule, RuleError, Rules};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -11,6 +12,10 @@ use std::time::Duration;
 
 /// How many partitions a new cluster gets that is not told otherwise.
 pub const PARTITIONS_DEFAULT: u32 = 8;
+/// More replicas make writes slower and nothing safer.
+const REPLICAS_MAX: usize = 7;
+/// A year.
+const GRACE_SECONDS_MAX: u64 = 365 * 24 * 3600;
 
 /// The flags of `quorate serve`; the same names are keys of the TOML file.
 #[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
@@ -49,10 +54,41 @@ pub struct ServeArgs {
     #[arg(long, env = "QUORATE_LISTEN_PEER", value_name = "ADDR", alias = "listen-peer-urls")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen_peer: Option<String>,
-    /// All nodes of the cluster, this one included: NAME=ADDR,NAME=ADDR,... [default: this node alone]
+    /// What other nodes are told to connect to; with --initial-cluster it is said there [default: the same as --listen-peer]
+    #[arg(long, env = "QUORATE_ADVERTISE_PEER", value_name = "ADDR", alias = "initial-advertise-peer-urls")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise_peer: Option<String>,
+    /// All nodes that a new cluster begins with, this one included: NAME=ADDR,NAME=ADDR,... [default: this node alone]
     #[arg(long, env = "QUORATE_INITIAL_CLUSTER", value_name = "NODES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initial_cluster: Option<String>,
+    /// Join the cluster that these client addresses belong to, with an empty data directory and a --name that no other node has. A
+    /// directory that has joined goes on, with or without this. How to trust the nodes is said by --cacert, --cert and --key, or else
+    /// this node's own certificates are used
+    #[arg(long, env = "QUORATE_JOIN", value_name = "ADDR", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub join: Option<Vec<String>>,
+    /// What fails together with this node, as a rack or a site: replicas are spread over zones. Counts until quorate node zone says
+    /// another [default: a zone of its own]
+    #[arg(long, env = "QUORATE_ZONE", value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// How much this node shall hold in proportion to others, 1 to 1000000. Counts until quorate node weight says another [default: 1]
+    #[arg(long, env = "QUORATE_WEIGHT", value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// On how many nodes everything is kept, if there are so many; should be the same on all nodes [default: 3]
+    #[arg(long, env = "QUORATE_REPLICAS", value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<usize>,
+    /// Seconds of silence before a node is believed to be lost and others get what it has [default: 300]
+    #[arg(long, env = "QUORATE_GRACE_PERIOD", value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace_period: Option<u64>,
+    /// How many partitions may move at a time [default: 4]
+    #[arg(long, env = "QUORATE_MOVES_MAX", value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moves_max: Option<usize>,
     /// Tells clusters with the same addresses apart [default: quorate]
     #[arg(long, env = "QUORATE_CLUSTER_TOKEN", value_name = "WORD", alias = "initial-cluster-token")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -224,8 +260,22 @@ pub struct Config {
     pub advertise_client: String,
     /// Where other nodes connect.
     pub listen_peer: String,
-    /// All nodes by name, with their peer addresses.
+    /// All nodes that a new cluster begins with, by name, with their peer addresses; this one alone, if no others were said.
     pub members: BTreeMap<String, String>,
+    /// Whether they were said.
+    pub is_founding: bool,
+    /// Client addresses of the cluster to join; none is to begin one.
+    pub join: Vec<String>,
+    /// What fails together with this node; empty: it is a zone of its own.
+    pub zone: String,
+    /// How much it shall hold in proportion to others.
+    pub weight: u32,
+    /// On how many nodes everything is kept.
+    pub replicas: usize,
+    /// Silence before a node is believed to be lost.
+    pub grace_period: Duration,
+    /// How many partitions may move at a time.
+    pub moves_max: usize,
     /// Tells clusters with the same addresses apart.
     pub cluster_token: String,
     /// Between a leader's heartbeats.
@@ -275,7 +325,14 @@ impl ServeArgs {
             listen_keyspace,
             advertise_client,
             listen_peer,
+            advertise_peer,
             initial_cluster,
+            join,
+            zone,
+            weight,
+            replicas,
+            grace_period,
+            moves_max,
             cluster_token,
             heartbeat_interval,
             election_timeout,
@@ -313,8 +370,12 @@ impl ServeArgs {
             (Port::new(client_tls.is_some(), "cert-file"), Port::new(peer_tls.is_some(), "peer-cert-file"));
         let members = match &self.initial_cluster {
             None => {
-                let address = self.listen_peer.clone().unwrap_or_else(|| "127.0.0.1:2380".into());
-                BTreeMap::from([(name.clone(), peers.plain_address("listen-peer", &address)?)])
+                let (flag, address) = match (&self.advertise_peer, &self.listen_peer) {
+                    (Some(address), _) => ("advertise-peer", address.as_str()),
+                    (None, Some(address)) => ("listen-peer", address.as_str()),
+                    (None, None) => ("listen-peer", "127.0.0.1:2380"),
+                };
+                BTreeMap::from([(name.clone(), peers.plain_address(flag, address)?)])
             }
             Some(text) => parse_members(text, &peers)?,
         };
@@ -323,6 +384,13 @@ impl ServeArgs {
             let problem = format!("has {}, but not this node's --name «{name}»", known.join(", "));
             return senseless("initial-cluster", problem);
         };
+        if let (Some(_), Some(address)) = (&self.initial_cluster, &self.advertise_peer)
+            && peers.plain_address("advertise-peer", address)? != *own_address
+        {
+            let problem =
+                format!("is {address}, but --initial-cluster says {own_address}: leave one of them out");
+            return senseless("advertise-peer", problem);
+        }
         let listen_peer = match &self.listen_peer {
             Some(address) => peers.plain_address("listen-peer", address)?,
             None => own_address.clone(),
@@ -381,7 +449,49 @@ impl ServeArgs {
             );
         }
         let rules = rules(self.pin.as_deref(), self.spread.as_deref())?;
+        let is_founding = self.initial_cluster.is_some();
+        let mut join = Vec::new();
+        for address in self.join.as_deref().unwrap_or_default() {
+            // Whether they speak TLS is for them to say: a scheme is kept.
+            let plain = address.trim().trim_start_matches("https://").trim_start_matches("http://");
+            Port::new(false, "join").plain_address("join", plain)?;
+            join.push(address.trim().trim_end_matches('/').to_owned());
+        }
+        if is_founding && !join.is_empty() {
+            let problem = "joins a cluster that is there, and --initial-cluster begins a new one: leave one of them out";
+            return senseless("join", problem.into());
+        }
+        let zone = self.zone.unwrap_or_default();
+        if zone.len() > TEXT_BYTES_MAX || zone.chars().any(char::is_control) {
+            return senseless("zone", format!("is a word of {TEXT_BYTES_MAX} bytes at most"));
+        }
+        let weight = self.weight.unwrap_or(1);
+        if !(1..=WEIGHT_MAX).contains(&weight) {
+            return senseless("weight", format!("is {weight}, but must be between 1 and {WEIGHT_MAX}"));
+        }
+        let replicas = self.replicas.unwrap_or(3);
+        if !(1..=REPLICAS_MAX).contains(&replicas) {
+            return senseless("replicas", format!("is {replicas}, but must be between 1 and {REPLICAS_MAX}"));
+        }
+        let grace = self.grace_period.unwrap_or(300);
+        if !(1..=GRACE_SECONDS_MAX).contains(&grace) || 1000 * grace < 2 * election {
+            let problem = format!(
+                "is {grace} s; it must be at least two election timeouts, and {GRACE_SECONDS_MAX} s at most"
+            );
+            return senseless("grace-period", problem);
+        }
+        let moves_max = self.moves_max.unwrap_or(4);
+        if !(1..=PARTITIONS_MAX as usize).contains(&moves_max) {
+            return senseless("moves-max", format!("must be between 1 and {PARTITIONS_MAX}"));
+        }
         Ok(Config {
+            is_founding,
+            join,
+            zone,
+            weight,
+            replicas,
+            grace_period: Duration::from_secs(grace),
+            moves_max,
             partitions: self.partitions,
             rules,
             data_dir: self.data_dir.unwrap_or_else(|| format!("{name}.quorate").into()),
@@ -425,7 +535,15 @@ impl Config {
                 .map(|all| all.iter().map(|(keyspace, address)| format!("{keyspace}={address}")).collect()),
             advertise_client: Some(self.advertise_client.clone()),
             listen_peer: Some(self.listen_peer.clone()),
-            initial_cluster: Some(members.join(",")),
+            // Of one that joins, or is alone, it is the node's own address that is advertised.
+            advertise_peer: self.members.get(&self.name).cloned().filter(|_| !self.is_founding),
+            initial_cluster: Some(members.join(",")).filter(|_| self.is_founding),
+            join: Some(self.join.clone()).filter(|join| !join.is_empty()),
+            zone: Some(self.zone.clone()).filter(|zone| !zone.is_empty()),
+            weight: Some(self.weight),
+            replicas: Some(self.replicas),
+            grace_period: Some(self.grace_period.as_secs()),
+            moves_max: Some(self.moves_max),
             cluster_token: Some(self.cluster_token.clone()),
             heartbeat_interval: Some(self.heartbeat_interval.as_millis() as u64),
             election_timeout: Some(self.election_timeout.as_millis() as u64),
@@ -670,6 +788,49 @@ mod tests {
         check(ServeArgs { listen_client: Some("https://127.0.0.1:1".into()), ..none() }, "needs --cert-file");
         check(ServeArgs { listen_client: Some("http://127.0.0.1:1".into()), ..tls() }, "no TLS");
         check(ServeArgs { initial_cluster: Some("default=https://h:1".into()), ..none() }, "peer-cert-file");
+    }
+
+    #[test]
+    fn what_is_said_to_join_comes_back_and_what_contradicts_itself_is_refused() {
+        let none = ServeArgs::default;
+        let words = |text: &str| Some(vec![text.to_owned()]);
+        let args = ServeArgs {
+            name: Some("d".into()),
+            join: Some(vec!["https://h:1".into(), "i:2".into()]),
+            listen_peer: Some("0.0.0.0:2380".into()),
+            advertise_peer: Some("10.0.0.4:2380".into()),
+            zone: Some("north".into()),
+            weight: Some(3),
+            grace_period: Some(60),
+            ..none()
+        };
+        let config = args.resolve().unwrap();
+        assert_eq!(config.join, ["https://h:1", "i:2"]);
+        assert_eq!(
+            (config.members["d"].as_str(), config.listen_peer.as_str()),
+            ("10.0.0.4:2380", "0.0.0.0:2380")
+        );
+        let again: ServeArgs = toml::from_str(&config.to_toml()).unwrap();
+        assert_eq!(again.resolve().unwrap().to_toml(), config.to_toml());
+        let check = |args: ServeArgs, word: &str| {
+            let error = args.resolve().unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        };
+        let cluster = || Some("default=h:1".to_owned());
+        check(
+            ServeArgs { initial_cluster: cluster(), join: words("h:2"), ..none() },
+            "leave one of them out",
+        );
+        check(
+            ServeArgs { initial_cluster: cluster(), advertise_peer: Some("h:2".into()), ..none() },
+            "leave one of them out",
+        );
+        check(ServeArgs { join: words("nowhere"), ..none() }, "--join: «nowhere» is not HOST:PORT");
+        check(ServeArgs { weight: Some(0), ..none() }, "between 1 and 1000000");
+        check(ServeArgs { zone: Some("z".repeat(256)), ..none() }, "255 bytes");
+        check(ServeArgs { replicas: Some(0), ..none() }, "--replicas");
+        check(ServeArgs { grace_period: Some(0), ..none() }, "--grace-period");
+        check(ServeArgs { moves_max: Some(0), ..none() }, "--moves-max");
     }
 
     #[test]

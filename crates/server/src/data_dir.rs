@@ -3,13 +3,15 @@
 //! ```text
 //! DATA_DIR/
 //!   LOCK        held by the running process
-//!   IDENTITY    format, cluster, node and this directory's incarnation, as text with a checksum
+//!   IDENTITY    format, cluster, node and this directory's incarnation, as text with a checksum; of a node that joined a cluster also
+//!               what it was told of it then
 //!   ADMITTED    that the node takes part, and the directories of the others as it knows them; likewise
 //!   log/        the write-ahead log of all groups
 //!   store/      the ordered store
 //! ```
 
-use quorate_node::{Life, Lives, Standing};
+use crate::membership::ToldMember;
+use quorate_node::{Cluster, Life, Lives, Standing};
 use quorate_types::{ClusterId, Incarnation, NodeId};
 use std::fs::{File, TryLockError};
 use std::io::Write;
@@ -94,23 +96,22 @@ impl std::fmt::Display for Owner {
     }
 }
 
-impl DataDir {
-    /// Takes the directory for this process, making it if it is not there.
-    pub fn open(path: &Path, owner: Owner) -> Result<Self, DataDirError> {
+/// A directory that this process has locked, but not used yet.
+#[derive(Debug)]
+pub struct Claimed {
+    path: PathBuf,
+    lock: File,
+    found: Option<(Owner, Incarnation)>,
+}
+
+impl Claimed {
+    /// Locks the directory, making it if it is not there. Refused if it holds something else.
+    pub fn take(path: &Path) -> Result<Self, DataDirError> {
         let io = |doing| move |cause| DataDirError::Io { doing, path: path.display().to_string(), cause };
         std::fs::create_dir_all(path).map_err(io("cannot make"))?;
         let lock = lock(path)?;
-        let identity = path.join("IDENTITY");
-        let incarnation = if identity.exists() {
-            let (found, incarnation) = read_identity(path)?;
-            if found != owner {
-                return Err(DataDirError::Foreign {
-                    path: path.display().to_string(),
-                    found: found.to_string(),
-                    expected: owner.to_string(),
-                });
-            }
-            incarnation
+        let found = if path.join("IDENTITY").exists() {
+            Some(read_identity(path)?)
         } else {
             let mut others = std::fs::read_dir(path).map_err(io("cannot list"))?.flatten();
             // A start that was cut short has left the draft; a file system of its own has the other.
@@ -119,9 +120,40 @@ impl DataDir {
             }) {
                 return Err(DataDirError::NotOurs(path.display().to_string()));
             }
-            let incarnation = draw_incarnation();
-            write_identity(path, owner, incarnation).map_err(io("cannot write IDENTITY in"))?;
-            incarnation
+            None
+        };
+        Ok(Self { path: path.to_owned(), lock, found })
+    }
+
+    /// Whose it is; `None` while it is empty.
+    pub fn owner(&self) -> Option<Owner> {
+        self.found.map(|(owner, _)| owner)
+    }
+
+    /// What the node was told when it joined; `None` for one that the cluster began with, or that is empty.
+    pub fn joined(&self) -> Result<Option<Cluster>, DataDirError> {
+        if self.found.is_some() { read_joined(&self.path) } else { Ok(None) }
+    }
+
+    /// Uses it as this node's; an empty one becomes it. What a node that joins was told of the cluster is written with whose it is, in one file:
+    /// so a join is done or not.
+    pub fn open(self, owner: Owner, joined: Option<&Cluster>) -> Result<DataDir, DataDirError> {
+        let path = &*self.path;
+        let io = |doing| move |cause| DataDirError::Io { doing, path: path.display().to_string(), cause };
+        let incarnation = match self.found {
+            Some((found, _)) if found != owner => {
+                return Err(DataDirError::Foreign {
+                    path: path.display().to_string(),
+                    found: found.to_string(),
+                    expected: owner.to_string(),
+                });
+            }
+            Some((_, incarnation)) => incarnation,
+            None => {
+                let incarnation = draw_incarnation();
+                write_identity(path, owner, incarnation, joined).map_err(io("cannot write IDENTITY in"))?;
+                incarnation
+            }
         };
         for part in ["log", "store"] {
             let part = path.join(part);
@@ -129,7 +161,14 @@ impl DataDir {
                 |cause| DataDirError::Io { doing: "cannot make", path: part.display().to_string(), cause };
             std::fs::create_dir_all(&part).map_err(io)?;
         }
-        Ok(Self { path: path.to_owned(), incarnation, _lock: lock })
+        Ok(DataDir { path: path.to_owned(), incarnation, _lock: self.lock })
+    }
+}
+
+impl DataDir {
+    /// Takes the directory for this process, making it if it is not there.
+    pub fn open(path: &Path, owner: Owner) -> Result<Self, DataDirError> {
+        Claimed::take(path)?.open(owner, None)
     }
 
     /// Tells this directory from any other that the node had or will have.
@@ -215,12 +254,53 @@ pub fn read_identity(path: &Path) -> Result<(Owner, Incarnation), DataDirError> 
     Ok((owner, Incarnation(hex(field("incarnation")?)?)))
 }
 
-fn write_identity(path: &Path, owner: Owner, incarnation: Incarnation) -> std::io::Result<()> {
-    let body = format!(
+/// Reads what the directory's node was told when it joined, if it joined.
+pub fn read_joined(path: &Path) -> Result<Option<Cluster>, DataDirError> {
+    let file = path.join("IDENTITY");
+    let damaged = || DataDirError::Damaged(file.display().to_string());
+    let hex = |text: &str| u64::from_str_radix(text, 16).map(NodeId).map_err(|_| damaged());
+    let body = read_checked(&file)?;
+    let (mut members, mut first_voters) = (Vec::new(), None);
+    for (field, value) in body.lines().filter_map(|line| line.split_once('=')) {
+        match field {
+            "member" => {
+                let told: ToldMember = serde_json::from_str(value).map_err(|_| damaged())?;
+                members.push(told.member().ok_or_else(damaged)?);
+            }
+            "first" => {
+                first_voters = Some(value.split_whitespace().map(hex).collect::<Result<Vec<_>, _>>()?);
+            }
+            _ => {}
+        }
+    }
+    Ok(first_voters.map(|first_voters| Cluster { members, first_voters }))
+}
+
+fn write_identity(
+    path: &Path,
+    owner: Owner,
+    incarnation: Incarnation,
+    joined: Option<&Cluster>,
+) -> std::io::Result<()> {
+    let mut body = format!(
         "format={FORMAT}\ncluster={}\nnode={}\nincarnation={incarnation}\n",
         owner.cluster, owner.node
     );
+    if let Some(Cluster { members, first_voters }) = joined {
+        let ids: Vec<String> = first_voters.iter().map(NodeId::to_string).collect();
+        body.push_str(&format!("first={}\n", ids.join(" ")));
+        for member in members {
+            // A name may have anything in it.
+            let told = serde_json::to_string(&ToldMember::from(member))?;
+            body.push_str(&format!("member={told}\n"));
+        }
+    }
     write_checked(path, "IDENTITY", &body)
+}
+
+/// An id that no node has had.
+pub fn draw_node_id() -> NodeId {
+    NodeId(draw_incarnation().0.max(1))
 }
 
 /// Of the system's randomness, as far as the standard library hands it out.
@@ -263,6 +343,7 @@ fn write_checked(path: &Path, name: &str, body: &str) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quorate_types::Member;
 
     fn owner(node: u64) -> Owner {
         Owner { cluster: ClusterId(7), node: NodeId(node) }
@@ -307,6 +388,24 @@ mod tests {
         assert!(matches!(data_dir.standing(), Err(DataDirError::Damaged(_))));
         let other = tempfile::tempdir().unwrap();
         assert_ne!(DataDir::open(other.path(), owner(1)).unwrap().incarnation(), incarnation);
+    }
+
+    #[test]
+    fn a_directory_remembers_what_its_node_was_told_when_it_joined() {
+        let dir = tempfile::tempdir().unwrap();
+        let claimed = Claimed::take(dir.path()).unwrap();
+        assert_eq!((claimed.owner(), claimed.joined().unwrap()), (None, None));
+        let odd =
+            Member { zone: "a \"b\"\nchecksum=0".into(), weight: 9, ..Member::new(NodeId(2), "x y", "h:1") };
+        let members = vec![Member::new(NodeId(1), "n1", "h:2"), odd];
+        let joined = Cluster { members, first_voters: vec![NodeId(1), NodeId(u64::MAX)] };
+        drop(claimed.open(owner(2), Some(&joined)).unwrap());
+        let claimed = Claimed::take(dir.path()).unwrap();
+        assert_eq!((claimed.owner(), claimed.joined().unwrap()), (Some(owner(2)), Some(joined)));
+        assert!(matches!(claimed.open(owner(1), None), Err(DataDirError::Foreign { .. })));
+        let other = tempfile::tempdir().unwrap();
+        drop(DataDir::open(other.path(), owner(1)).unwrap());
+        assert_eq!(Claimed::take(other.path()).unwrap().joined().unwrap(), None);
     }
 
     #[test]

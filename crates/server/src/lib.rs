@@ -1,6 +1,8 @@
 //! The program: everything that touches the world.
 //!
 //! * [`config`], [`data_dir`], [`serve`]: how a node is set up, started and stopped.
+//! * [`belonging`]: which cluster a node belongs to, and how it joins one.
+//! * [`membership`]: the members of the cluster, as clients are told.
 //! * [`runtime`]: the shell around the deciding code.
 //! * [`services`]: etcd's API over gRPC, health and metrics over HTTP.
 //! * [`engine`], [`disk`]: the real ordered store and the real files.
@@ -8,6 +10,7 @@
 //! * [`tls`]: certificates and keys, for clients and between nodes.
 //! * [`cli`], [`demo`]: the commands for people.
 
+pub mod belonging;
 pub mod cli;
 pub mod config;
 pub mod data_dir;

@@ -26,8 +26,10 @@ enum Command {
     /// Who leads, how far everybody is, how large, how healthy
     Status,
     Partitions(cli::partitions::Partitions),
-    /// The nodes of the cluster
+    /// The nodes of the cluster, as etcd's clients know them; node list says more
     Members,
+    #[command(subcommand)]
+    Node(cli::node::Node),
     Put(cli::kv::Put),
     Get(cli::kv::Get),
     Del(cli::kv::Del),
@@ -59,7 +61,7 @@ enum Command {
 fn main() -> ExitCode {
     let Cli { command, target } = Cli::parse();
     match command {
-        Command::Serve(args) => run_serve(*args),
+        Command::Serve(args) => run_serve(*args, &target),
         Command::Doctor { data_dir } => match doctor::doctor(&data_dir, target.output) {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
@@ -84,6 +86,7 @@ fn run_client(command: Command, target: &Target) -> ExitCode {
             Command::Status => cli::status::status(target).await,
             Command::Partitions(partitions) => partitions.run(target).await,
             Command::Members => cli::status::members(target).await,
+            Command::Node(node) => node.run(target).await,
             Command::Put(put) => put.run(target).await,
             Command::Get(get) => get.run(target).await,
             Command::Del(del) => del.run(target).await,
@@ -102,7 +105,7 @@ fn run_client(command: Command, target: &Target) -> ExitCode {
     }
 }
 
-fn run_serve(args: ServeArgs) -> ExitCode {
+fn run_serve(args: ServeArgs, target: &Target) -> ExitCode {
     let is_print = args.print_config;
     let config = match args.with_file().and_then(ServeArgs::resolve) {
         Ok(config) => config,
@@ -130,7 +133,7 @@ fn run_serve(args: ServeArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &format!("cannot start: {error}")),
     };
-    let outcome = runtime.block_on(quorate::serve::serve(config));
+    let outcome = runtime.block_on(quorate::serve::serve(config, &target.tls));
     // A failed disk may hold a thread for ever; the process ends all the same.
     runtime.shutdown_background();
     match outcome {

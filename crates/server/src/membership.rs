@@ -1,11 +1,18 @@
-//! The members of the cluster, as keys of the system keyspace: `nodes/<id in hex>` → a JSON object.
+//! The members of the cluster, as clients are told: the rows of the cluster ([`Member`]), and beside each what the node itself says of where
+//! clients reach it, `nodes/<id in hex>` → a JSON object.
 
+use crate::belonging::Belonging;
 use crate::config::Config;
 use crate::runtime::gateway::Gateway;
+use quorate_node::{ClusterOrder, Which};
+use quorate_partition::ReadError;
 use quorate_types::request::{PutLease, PutRequest, RangeRequest};
-use quorate_types::{Bytes, KeyRange, KeyspaceId, NodeId, Request};
+use quorate_types::{
+    Bytes, Decode, GroupId, Key, KeyRange, KeyValue, KeyspaceId, Member, NodeId, Place, Request,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tracing::{debug, info};
 
@@ -47,8 +54,50 @@ fn advertised(config: &Config, listen: &str) -> String {
     }
 }
 
-/// Tells the cluster this node's addresses, until it is told.
-pub async fn publish(gateway: Gateway, config: Config) {
+/// A member in JSON: what a node that joins is told, and keeps.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ToldMember {
+    /// In hexadecimal digits.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// Where peers reach it.
+    pub peer: String,
+    /// What fails together with it.
+    pub zone: String,
+    /// How much it shall hold in proportion to others.
+    pub weight: u32,
+}
+
+impl From<&Member> for ToldMember {
+    fn from(member: &Member) -> Self {
+        let Member { id, name, peer, zone, weight, .. } = member.clone();
+        Self { id: id.to_string(), name, peer, zone, weight }
+    }
+}
+
+impl ToldMember {
+    /// The member; `None` if it makes no sense.
+    pub fn member(self) -> Option<Member> {
+        let id = NodeId(u64::from_str_radix(&self.id, 16).ok()?);
+        let member = Member { zone: self.zone, weight: self.weight, ..Member::new(id, self.name, self.peer) };
+        member.validate().ok().map(|()| member)
+    }
+}
+
+/// A member, as clients are told of it.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Its row.
+    pub member: Member,
+    /// What it says of itself; `None` until it has started once.
+    pub record: Option<NodeRecord>,
+    /// Whether it has no vote about the cluster's own rows.
+    pub is_learner: bool,
+}
+
+/// Tells the cluster this node's addresses, and where it is if nobody has said otherwise, until it is told.
+pub async fn publish(gateway: Gateway, config: Config, belonging: Arc<Belonging>) {
     let record = NodeRecord {
         name: config.name.clone(),
         peer: told(&config.members[&config.name], config.peer_tls.is_some()),
@@ -62,21 +111,16 @@ pub async fn publish(gateway: Gateway, config: Config) {
             })
             .collect(),
     };
-    let node = config.node_id(&config.name);
+    let node = belonging.node;
     loop {
-        match members(&gateway, &config, true).await {
-            Ok(known) if known.get(&node) == Some(&record) => return,
-            Ok(_) => {
-                let value = serde_json::to_vec(&record).unwrap_or_default();
-                let put = PutRequest {
-                    key: key(node),
-                    value: Some(value.into()),
-                    lease: PutLease::Detach,
-                    previous: false,
-                };
-                match gateway.request(KeyspaceId::SYSTEM, Request::Put(put)).await {
-                    Ok(_) => return info!("told the cluster this node's addresses"),
-                    Err(rejection) => debug!(%rejection, "cannot tell the cluster this node's addresses yet"),
+        match members(&gateway, &belonging, true).await {
+            Ok(known) => {
+                let own = known.into_iter().find(|listed| listed.member.id == node);
+                let is_told = own.as_ref().and_then(|own| own.record.as_ref()) == Some(&record);
+                if (is_told || put(&gateway, node, &record).await)
+                    && set_place(&gateway, &config, own.map(|own| own.member)).await
+                {
+                    return;
                 }
             }
             Err(error) => debug!(%error, "cannot read the members yet"),
@@ -85,31 +129,80 @@ pub async fn publish(gateway: Gateway, config: Config) {
     }
 }
 
-/// All members by id; those that have not told their addresses yet are known from the configuration.
-pub async fn members(
-    gateway: &Gateway,
-    config: &Config,
-    is_linearizable: bool,
-) -> Result<BTreeMap<NodeId, NodeRecord>, quorate_partition::ReadError> {
-    let mut members: BTreeMap<NodeId, NodeRecord> = config
-        .members
-        .iter()
-        .map(|(name, address)| {
-            let peer = told(address, config.peer_tls.is_some());
-            let record =
-                NodeRecord { name: String::new(), peer, client: String::new(), keyspaces: BTreeMap::new() };
-            (config.node_id(name), record)
-        })
-        .collect();
-    let mut range = RangeRequest::new(KeyRange::prefix(PREFIX));
-    range.serializable = !is_linearizable;
-    let (_, _, answer) = gateway.range(KeyspaceId::SYSTEM, range).await?;
-    for pair in answer.pairs {
-        let id = std::str::from_utf8(&pair.key[PREFIX.len()..]).ok();
-        let id = id.and_then(|id| u64::from_str_radix(id, 16).ok());
-        if let (Some(id), Ok(record)) = (id, serde_json::from_slice(&pair.value)) {
-            members.insert(NodeId(id), record);
+async fn put(gateway: &Gateway, node: NodeId, record: &NodeRecord) -> bool {
+    let value = serde_json::to_vec(record).unwrap_or_default();
+    let put =
+        PutRequest { key: key(node), value: Some(value.into()), lease: PutLease::Detach, previous: false };
+    match gateway.request(KeyspaceId::SYSTEM, Request::Put(put)).await {
+        Ok(_) => info!("told the cluster this node's addresses"),
+        Err(rejection) => {
+            debug!(%rejection, "cannot tell the cluster this node's addresses yet");
+            return false;
         }
     }
-    Ok(members)
+    true
+}
+
+/// A founder's zone and weight are in its own settings only. They count while its row has none.
+async fn set_place(gateway: &Gateway, config: &Config, own: Option<Member>) -> bool {
+    // Who has been removed has nothing to say.
+    let Some(own) = own else { return true };
+    let which = || Which::Id(own.id);
+    let mut orders = Vec::new();
+    if own.zone.is_empty() && !config.zone.is_empty() {
+        orders.push(ClusterOrder::SetZone(which(), config.zone.clone()));
+    }
+    if own.weight == 1 && config.weight != 1 {
+        orders.push(ClusterOrder::SetWeight(which(), config.weight));
+    }
+    for order in orders {
+        if let Err(problem) = gateway.order(order).await {
+            debug!(%problem, "cannot tell the cluster this node's zone and weight yet");
+            return false;
+        }
+    }
+    true
+}
+
+/// All members, by id. Until the cluster has rows, they are those that this node knows from the start.
+pub async fn members(
+    gateway: &Gateway,
+    belonging: &Belonging,
+    is_linearizable: bool,
+) -> Result<Vec<Listed>, ReadError> {
+    // What is read here after a barrier is no older than it.
+    let rows = read(gateway, KeyRange::prefix(Member::rows()), is_linearizable).await?;
+    let records = read(gateway, KeyRange::prefix(Bytes::from_static(PREFIX.as_bytes())), false).await?;
+    let meta = read(gateway, KeyRange::Single(Place::row_key(GroupId::META)), false).await?;
+    let meta = meta.into_iter().next().and_then(|pair| Place::from_bytes(pair.value).ok());
+    let rows = rows.into_iter().filter(|pair| Member::parse_row_key(&pair.key).is_some());
+    let mut members: Vec<Member> = rows.filter_map(|pair| Member::from_bytes(pair.value).ok()).collect();
+    if members.is_empty() {
+        members = belonging.known.members.clone();
+        members.sort_unstable_by_key(|member| member.id);
+    }
+    let mut told: BTreeMap<NodeId, NodeRecord> = BTreeMap::new();
+    for pair in records {
+        if let (Some(id), Ok(record)) = (parse(&pair.key), serde_json::from_slice(&pair.value)) {
+            told.insert(id, record);
+        }
+    }
+    let listed = members.into_iter().map(|member| {
+        let record = told.remove(&member.id);
+        let is_learner = meta.as_ref().is_some_and(|meta| !meta.voters.contains(&member.id));
+        Listed { member, record, is_learner }
+    });
+    Ok(listed.collect())
+}
+
+async fn read(gateway: &Gateway, range: KeyRange, is_linearizable: bool) -> Result<Vec<KeyValue>, ReadError> {
+    let mut range = RangeRequest::new(range);
+    range.serializable = !is_linearizable;
+    Ok(gateway.range(KeyspaceId::SYSTEM, range).await?.2.pairs)
+}
+
+/// Whose record it is.
+fn parse(key: &Key) -> Option<NodeId> {
+    let digits = std::str::from_utf8(&key[PREFIX.len()..]).ok()?;
+    Some(NodeId(u64::from_str_radix(digits, 16).ok()?))
 }

@@ -1,7 +1,9 @@
 //! `quorate serve`: puts a node together, runs it, takes it down.
 
+use crate::belonging::{Belonging, JoinError};
+use crate::cli::TargetTls;
 use crate::config::{Config, PARTITIONS_DEFAULT};
-use crate::data_dir::{DataDir, DataDirError, Owner};
+use crate::data_dir::{self, DataDirError};
 use crate::disk::FileDisk;
 use crate::engine::FjallEngine;
 use crate::membership;
@@ -17,10 +19,9 @@ use crate::services::{self, Context};
 use crate::space::Space;
 use crate::tls::{self, TlsError};
 use quorate_mvcc::engine::Engine;
-use quorate_node::{Cluster, Host, Options, Standing};
+use quorate_node::{Host, Lives, Options, Standing};
 use quorate_storage::wal::{OpenError, Wal, WalOptions};
 use quorate_types::{Fault, KeyspaceId, NodeId};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -38,6 +39,9 @@ pub enum ServeError {
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// The cluster is not the node's, or does not take it.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// The log cannot be used.
     #[error("cannot open the log: {0}")]
     Log(#[from] OpenError),
@@ -85,17 +89,9 @@ pub enum ServeError {
 }
 
 /// Runs a node until it is told to stop (SIGTERM, Ctrl-C) or its disk fails.
-pub async fn serve(config: Config) -> Result<(), ServeError> {
-    let owner = Owner { cluster: config.cluster_id(), node: config.node_id(&config.name) };
-    info!(
-        version = env!("CARGO_PKG_VERSION"),
-        name = config.name,
-        node = %owner.node,
-        cluster = %owner.cluster,
-        members = config.members.len(),
-        data_dir = %config.data_dir.display(),
-        "starting"
-    );
+///
+/// `tls` says how to trust the cluster that it is to join.
+pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     let client_tls = config.client_tls.as_ref().map(tls::for_clients).transpose()?;
     let peer_tls = config.peer_tls.as_ref().map(tls::for_peers).transpose()?;
     let clients = listen(&config.listen_client, "clients").await?;
@@ -104,26 +100,37 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         listeners.push((keyspace.clone(), address, listen(address, "clients of a keyspace").await?));
     }
     let peer_listener = listen(&config.listen_peer, "peers").await?;
-    let data_dir = DataDir::open(&config.data_dir, owner)?;
+    // After it is sure that others can reach it.
+    let (belonging, data_dir) = Belonging::settle(&config, tls).await?;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        name = config.name,
+        node = %belonging.node,
+        cluster = %belonging.cluster,
+        members = belonging.known.members.len(),
+        data_dir = %config.data_dir.display(),
+        "starting"
+    );
     let engine = FjallEngine::open(&data_dir.store(), config.cache_bytes)?;
     let disk = FileDisk::open(&data_dir.log())
         .map_err(|cause| ServeError::System { doing: "opening the log's folder", cause })?;
-    let salt = owner.cluster.0 ^ owner.node.0.rotate_left(32);
+    let salt = belonging.cluster.0 ^ belonging.node.0.rotate_left(32);
     let (wal, recovered, report) = Wal::open(disk, salt, WalOptions::default())?;
     info!(segments = report.segments.len(), "log is open");
-    let standing = data_dir.standing()?;
+    let mut standing = data_dir.standing()?;
     if standing != Standing::New && report.segments.is_empty() {
         return Err(ServeError::LogLost { path: data_dir.log().display().to_string() });
     }
 
-    let ids: BTreeMap<String, NodeId> =
-        config.members.keys().map(|name| (name.clone(), config.node_id(name))).collect();
-    let members = config.members.iter().map(|(name, peer)| quorate_types::Member::new(ids[name], name, peer));
-    let cluster = Cluster::of_founders(members.collect());
-    let mut options = options(&config, owner);
+    if standing == Standing::New && belonging.has_joined {
+        // Nobody had its id before, so it has promised nothing to anybody. Recorded now that there is a log, which must not get lost any more.
+        standing = Standing::Admitted(Lives::new());
+        data_dir::record_standing(&config.data_dir, &Lives::new())
+            .map_err(|cause| ServeError::System { doing: "recording that this node takes part", cause })?;
+    }
+    let mut options = options(&config, belonging.node);
     options.incarnation = data_dir.incarnation();
-    options.replicas = cluster.first_voters.len();
-    let host = Host::new(options, standing, engine.clone(), cluster, recovered)?;
+    let host = Host::new(options, standing, engine.clone(), belonging.known.clone(), recovered)?;
 
     let metrics = Arc::new(Metrics::default());
     let keyspaces = Keyspaces::new(config.watch_progress_interval);
@@ -137,15 +144,11 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
             keyspaces.add(&map.name, reader);
         }
     }
-    let peers: BTreeMap<NodeId, String> = config
-        .members
-        .iter()
-        .filter(|(name, _)| **name != config.name)
-        .map(|(name, address)| (ids[name], address.clone()))
-        .collect();
-    let incarnation = data_dir.incarnation();
-    let identity = Identity { cluster: owner.cluster, node: owner.node, incarnation, peers };
-    let transport = Transport::start(&identity, peer_tls.as_ref());
+    let (cluster, node) = (belonging.cluster, belonging.node);
+    let identity = Identity { cluster, node, incarnation: data_dir.incarnation() };
+    let mut transport = Transport::new(identity, peer_tls.clone());
+    transport.set_members(&belonging.known.members);
+    let peers = transport.peers();
 
     // Bounded by what feeds them: clients by the gateway, peers by the transport, the disk by the worker.
     let (worker_in, worker_out) = crossbeam_channel::unbounded();
@@ -188,10 +191,11 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         let keyspaces = keyspaces.clone();
         thread("watch", move || watch_thread::run(&keyspaces, &applied_out))?;
     }
-    tokio::spawn(transport::listen(peer_listener, identity, peer_tls, worker_in.clone()));
-    let member = Member { cluster: owner.cluster, node: owner.node };
+    tokio::spawn(transport::listen(peer_listener, identity, peers, peer_tls, worker_in.clone()));
+    let member = Member { cluster, node };
     let gateway = Gateway::new(worker_in.clone(), member, keyspaces);
-    tokio::spawn(membership::publish(gateway.clone(), config.clone()));
+    let belonging = Arc::new(belonging);
+    tokio::spawn(membership::publish(gateway.clone(), config.clone(), belonging.clone()));
     let space = Space::default();
     space.look(&engine, &config, &worker_in);
     tokio::spawn(space.clone().watch(engine.clone(), config.clone(), worker_in.clone()));
@@ -203,6 +207,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
         space,
         metrics,
         config: Arc::new(config.clone()),
+        belonging,
         keyspace: None,
         stop: stop.clone(),
     };
@@ -262,17 +267,20 @@ fn tick(config: &Config) -> Duration {
     config.heartbeat_interval / 5
 }
 
-fn options(config: &Config, owner: Owner) -> Options {
+fn options(config: &Config, node: NodeId) -> Options {
     let tick_millis = tick(config).as_millis().max(1) as u64;
     // A seed from the clock: two starts of a node should not choose the same timeouts.
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let mut options = Options::new(owner.node, owner.node.0 ^ now.as_nanos() as u64);
+    let mut options = Options::new(node, node.0 ^ now.as_nanos() as u64);
     options.ticks_per_second = (1000 / tick_millis).max(1);
     options.heartbeat_ticks = 5;
     options.election_ticks_min = config.election_timeout.as_millis() as u64 / tick_millis;
     options.election_ticks_max = options.election_ticks_min * 8 / 5;
     options.request_ticks_max = 6 * options.ticks_per_second;
     options.lease_read = config.lease_read;
+    options.replicas = config.replicas;
+    options.moves_max = config.moves_max;
+    options.grace_ticks = config.grace_period.as_secs() * options.ticks_per_second;
     options.hibernate_after_ticks = Some(options.ticks_per_second);
     options.snapshot_idle_ticks = 30 * options.ticks_per_second;
     options.partitions = config.partitions.unwrap_or(PARTITIONS_DEFAULT);

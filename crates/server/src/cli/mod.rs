@@ -4,6 +4,7 @@ pub mod doctor;
 pub mod keyspace;
 pub mod kv;
 pub mod lease;
+pub mod node;
 pub mod partitions;
 pub mod split;
 pub mod status;
@@ -155,6 +156,11 @@ pub(crate) async fn http_call(
 }
 
 impl Target {
+    /// One that no command line describes.
+    pub(crate) fn to(endpoints: Vec<String>, timeout: u64, tls: TargetTls) -> Self {
+        Self { endpoints, keyspace: None, output: Output::Json, timeout, tls }
+    }
+
     /// Connects to one endpoint, for calls in the keyspace that is asked for.
     pub async fn line_to(&self, endpoint: &str) -> Result<Line, CliError> {
         Ok(self.named(self.connect_to(endpoint).await?))

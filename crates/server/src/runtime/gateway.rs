@@ -6,7 +6,7 @@ use super::watch_thread::WatchHub;
 use super::worker::Input;
 use crate::engine::FjallEngine;
 use crossbeam_channel::Sender;
-use quorate_node::Grant;
+use quorate_node::{ClusterOrder, ClusterOrders, Grant, Nodes, OrderRefused, OrderStep};
 use quorate_partition::{ReadError, Reader, Touched};
 use quorate_types::reply::{RangeAnswer, TxnAnswer};
 use quorate_types::request::{RangeRequest, TxnRequest};
@@ -30,6 +30,17 @@ pub struct Member {
     pub cluster: ClusterId,
     /// This node.
     pub node: NodeId,
+}
+
+/// Why an order about nodes was not carried out, or may not have been.
+#[derive(Debug, thiserror::Error)]
+pub enum OrderProblem {
+    /// It is refused.
+    #[error(transparent)]
+    Refused(#[from] OrderRefused),
+    /// The rows could not be read or written.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
 }
 
 /// A handle to the node; clones are the same.
@@ -94,6 +105,18 @@ impl Gateway {
         let mut grant = receiver.await.unwrap_or(Err(Rejection::Unavailable))?;
         grant.term = here.saw(grant.term);
         Ok(grant)
+    }
+
+    /// Has an order about nodes carried out.
+    pub async fn order(&self, order: ClusterOrder) -> Result<Nodes, OrderProblem> {
+        let (mut order, mut request) = ClusterOrders::begin(order)?;
+        loop {
+            let reply = self.request(KeyspaceId::SYSTEM, request).await?;
+            match order.answered(reply)? {
+                OrderStep::Ask(next) => request = next,
+                OrderStep::Done(nodes) => return Ok(nodes),
+            }
+        }
     }
 
     /// How all groups stand, and which partitions there are.

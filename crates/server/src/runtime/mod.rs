@@ -12,6 +12,7 @@
 //! * [`log_thread`]: group commit: whatever queued up while the disk was busy shares the next fdatasync.
 //! * [`watch_thread`]: feeds the watch hub, so that a slow watcher's catching up never holds up the worker.
 //! * [`transport`]: one connection to each peer, one from each.
+//! * [`frames`]: what goes over those.
 //! * [`gateway`]: what gRPC services call.
 //! * [`keyspaces`]: what clients are told of each keyspace.
 //! * [`standing`]: how things stand on this node.
@@ -20,6 +21,7 @@
 
 pub mod complaint;
 pub mod connections;
+mod frames;
 pub mod gateway;
 pub mod keyspaces;
 pub mod log_thread;

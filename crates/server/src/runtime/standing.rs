@@ -2,7 +2,7 @@
 
 use quorate_node::{GroupStatus, HeldBack};
 use quorate_types::{GroupId, KeyspaceId, KeyspaceMap, NodeId, Term};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What this node knows of the keyspaces, and how its replicas are.
 #[derive(Debug)]
@@ -13,6 +13,8 @@ pub struct Standing {
     pub groups: Vec<GroupStatus>,
     /// The space that keyspaces with a quota take on this node.
     pub used_bytes: BTreeMap<KeyspaceId, u64>,
+    /// Members that this node has not heard for an election timeout.
+    pub unheard: BTreeSet<NodeId>,
     /// The partition that holds back a keyspace's readers and watches on this node, where one does.
     pub held_back: BTreeMap<KeyspaceId, HeldBack>,
 }

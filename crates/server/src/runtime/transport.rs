@@ -1,20 +1,22 @@
 //! Connections between nodes.
 //!
-//! Every node dials every other and sends on that connection only; so a pair has two, one each way. A
-//! frame is `length u32 LE, CRC32C u32 LE, payload`, the payload a list of [`PeerMessage`]s: whatever
-//! was waiting when the socket was ready. Messages may be lost (a queue that is full, a connection that
+//! Every node dials every other member and sends on that connection only; so a pair has two, one each way. Members come and go
+//! while the node runs ([`Transport::set_members`]): whoever is new is dialled, whoever has another address is dialled there, and with whoever is gone
+//! there is no connection in either direction any more. What
+//! is sent are frames ([`super::frames`]): whatever was waiting when the socket was ready. Messages may be lost (a queue that is full, a connection that
 //! breaks); the state machines repair that. A connection begins with a hello that names the protocol's
 //! version, the cluster, both nodes and the sender's data directory, so that a stranger is turned away with a reason. With TLS all of this
 //! goes through it, both sides present certificates, and the hello must come from a node that the dialler's
 //! certificate names. A node with TLS talks to no node without it.
 //! The layout is drawn in `docs/peer.md`.
 
+use super::frames::{frame, next_frame};
 use super::worker::Input;
 use crate::tls::{self, Current, PeerConfig};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use crossbeam_channel::Sender;
 use quorate_node::PeerMessage;
-use quorate_types::{ClusterId, Decode, Encode, Incarnation, NodeId};
+use quorate_types::{ClusterId, Decode, Incarnation, Member, NodeId};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::net::IpAddr;
@@ -22,16 +24,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tracing::{debug, info, warn};
 
 const MAGIC: [u8; 8] = *b"QUORPEER";
 /// Of the wire protocol; two nodes with different ones do not talk.
-const VERSION: u32 = 3;
-/// A longer frame is not believed.
-const FRAME_BYTES_MAX: usize = 256 << 20;
+pub const PROTOCOL: u32 = 3;
 /// Batches of messages waiting for one peer's socket; more are dropped, as a network would.
 const QUEUE_BATCHES_MAX: usize = 4_096;
 /// Frames that the worker has not taken yet; more are dropped.
@@ -53,8 +54,8 @@ const REPEAT_INTERVAL: Duration = Duration::from_secs(30);
 /// and so many strangers are remembered.
 const REPEATS_MAX: usize = 256;
 
-/// Who we are and whom we know.
-#[derive(Clone, Debug)]
+/// Who we are.
+#[derive(Clone, Copy, Debug)]
 pub struct Identity {
     /// The cluster.
     pub cluster: ClusterId,
@@ -62,28 +63,59 @@ pub struct Identity {
     pub node: NodeId,
     /// Its data directory.
     pub incarnation: Incarnation,
-    /// The other nodes and where they listen.
-    pub peers: BTreeMap<NodeId, String>,
+}
+
+/// The other members, and where they listen.
+pub type Peers = BTreeMap<NodeId, String>;
+
+/// A peer that is dialled.
+struct Dialled {
+    address: String,
+    queue: mpsc::Sender<Vec<PeerMessage>>,
 }
 
 /// Queues to the peers.
 pub struct Transport {
-    queues: HashMap<NodeId, mpsc::Sender<Vec<PeerMessage>>>,
+    identity: Identity,
+    tls: Option<Arc<Current<PeerConfig>>>,
+    /// Who owns this need not be a thread of the runtime.
+    runtime: Handle,
+    dialled: HashMap<NodeId, Dialled>,
+    /// For those who accept.
+    peers: watch::Sender<Arc<Peers>>,
 }
 
 impl Transport {
-    /// Begins dialling every peer, and keeps at it.
-    pub fn start(identity: &Identity, tls: Option<&Arc<Current<PeerConfig>>>) -> Arc<Self> {
-        let mut queues = HashMap::new();
-        for (peer, address) in &identity.peers {
-            let (sender, receiver) = mpsc::channel(QUEUE_BATCHES_MAX);
-            queues.insert(*peer, sender);
-            tokio::spawn(dial(identity.clone(), tls.cloned(), *peer, address.clone(), receiver));
-        }
-        Arc::new(Self { queues })
+    /// Knows nobody yet. To be called within the runtime.
+    pub fn new(identity: Identity, tls: Option<Arc<Current<PeerConfig>>>) -> Self {
+        let (peers, _) = watch::channel(Arc::default());
+        Self { identity, tls, runtime: Handle::current(), dialled: HashMap::new(), peers }
     }
 
-    /// Queues messages; those for a peer whose queue is full are lost.
+    /// Whom to accept connections from: as the members are set, now and later.
+    pub fn peers(&self) -> watch::Receiver<Arc<Peers>> {
+        self.peers.subscribe()
+    }
+
+    /// These are the members now. Connections to those that stay as they are go on.
+    pub fn set_members(&mut self, members: &[Member]) {
+        let others = members.iter().filter(|member| member.id != self.identity.node);
+        let peers: Peers = others.map(|member| (member.id, member.peer.clone())).collect();
+        // Its task ends with its queue.
+        self.dialled.retain(|peer, dialled| peers.get(peer) == Some(&dialled.address));
+        for (peer, address) in &peers {
+            // One without an address is on its way out, and nobody is there.
+            if self.dialled.contains_key(peer) || address.is_empty() {
+                continue;
+            }
+            let (queue, receiver) = mpsc::channel(QUEUE_BATCHES_MAX);
+            self.dialled.insert(*peer, Dialled { address: address.clone(), queue });
+            self.runtime.spawn(dial(self.identity, self.tls.clone(), *peer, address.clone(), receiver));
+        }
+        self.peers.send_replace(Arc::new(peers));
+    }
+
+    /// Queues messages; those for a peer whose queue is full are lost, and those for who is no member.
     pub fn send(&self, messages: Vec<(NodeId, PeerMessage)>) {
         if messages.is_empty() {
             return;
@@ -93,8 +125,8 @@ impl Transport {
             batches.entry(to).or_default().push(message);
         }
         for (to, batch) in batches {
-            if let Some(queue) = self.queues.get(&to)
-                && queue.try_send(batch).is_err()
+            if let Some(peer) = self.dialled.get(&to)
+                && peer.queue.try_send(batch).is_err()
             {
                 debug!(%to, "messages to a peer are dropped: its queue is full");
             }
@@ -129,7 +161,11 @@ async fn dial(
     let mut told = None;
     let mut pause = RECONNECT;
     loop {
-        match connect(&identity, tls.as_deref(), peer, &address).await {
+        let connected = connect(&identity, tls.as_deref(), peer, &address).await;
+        if queue.is_closed() {
+            return;
+        }
+        match connected {
             Ok(stream) => {
                 info!(%peer, address, tls = tls.is_some(), "connected to peer");
                 (told, pause) = (None, RECONNECT);
@@ -157,9 +193,6 @@ async fn dial(
             }
         }
         tokio::time::sleep(pause).await;
-        if queue.is_closed() {
-            return;
-        }
     }
 }
 
@@ -188,7 +221,7 @@ async fn connect(
     };
     let mut hello = Vec::with_capacity(HELLO_BYTES);
     hello.extend_from_slice(&MAGIC);
-    hello.extend_from_slice(&VERSION.to_le_bytes());
+    hello.extend_from_slice(&PROTOCOL.to_le_bytes());
     hello.extend_from_slice(&identity.cluster.0.to_le_bytes());
     hello.extend_from_slice(&identity.node.0.to_le_bytes());
     hello.extend_from_slice(&peer.0.to_le_bytes());
@@ -215,7 +248,7 @@ async fn connect(
     }
 }
 
-/// Writes what is queued until the connection breaks (an error) or the node stops (none).
+/// Writes what is queued until the connection breaks (an error), or the node stops or wants this peer no more (none).
 async fn pump(mut stream: Stream, queue: &mut mpsc::Receiver<Vec<PeerMessage>>) -> io::Result<()> {
     let mut buffer = Vec::new();
     let mut nothing = [0u8; 1];
@@ -247,20 +280,11 @@ async fn pump(mut stream: Stream, queue: &mut mpsc::Receiver<Vec<PeerMessage>>) 
     }
 }
 
-fn frame(batch: &[PeerMessage], out: &mut Vec<u8>) {
-    let start = out.len();
-    out.extend_from_slice(&[0; 8]);
-    batch.encode(out);
-    let payload = &out[start + 8..];
-    let (length, checksum) = (payload.len() as u32, crc32c::crc32c(payload));
-    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
-    out[start + 4..start + 8].copy_from_slice(&checksum.to_le_bytes());
-}
-
 /// Accepts peers for as long as the node runs.
 pub async fn listen(
     listener: TcpListener,
     identity: Identity,
+    peers: watch::Receiver<Arc<Peers>>,
     tls: Option<Arc<Current<PeerConfig>>>,
     worker: Sender<Input>,
 ) {
@@ -288,10 +312,10 @@ pub async fn listen(
         let (go, told_to_go) = oneshot::channel();
         strangers.push_back(go);
         number += 1;
-        let (identity, tls, worker, number) = (identity.clone(), tls.clone(), worker.clone(), number);
+        let (mut peers, tls, worker, number) = (peers.clone(), tls.clone(), worker.clone(), number);
         let (newest, turned_away) = (newest.clone(), turned_away.clone());
         tokio::spawn(async move {
-            let hello = tokio::time::timeout(HELLO_TIMEOUT, admit(stream, &identity, tls.as_deref()));
+            let hello = tokio::time::timeout(HELLO_TIMEOUT, admit(stream, &identity, &peers, tls.as_deref()));
             let admitted = tokio::select! {
                 admitted = hello => admitted.unwrap_or_else(|_| Err("it said no hello".into())),
                 Ok(()) = told_to_go => Err(format!("it said no hello, and {STRANGERS_MAX} others came after it")),
@@ -307,9 +331,15 @@ pub async fn listen(
             };
             let (from, _) = peer;
             newest.lock().insert(from, number);
-            let error = match receive(&mut stream, peer, &worker).await {
-                Ok(never) => match never {},
-                Err(error) => error,
+            let error = tokio::select! {
+                received = receive(&mut stream, peer, &worker) => match received {
+                    Ok(never) => match never {},
+                    Err(error) => error,
+                },
+                // An error means that the node stops.
+                _ = peers.wait_for(|peers| !peers.contains_key(&from)) => {
+                    io::Error::other("the peer is no member of the cluster any more")
+                }
             };
             // A newer connection of the same peer has replaced this one: it is not lost.
             if newest.lock().get(&from) == Some(&number) {
@@ -341,13 +371,14 @@ impl TurnedAway {
 async fn admit(
     mut stream: TcpStream,
     identity: &Identity,
+    peers: &watch::Receiver<Arc<Peers>>,
     tls: Option<&Current<PeerConfig>>,
 ) -> Result<(Peer, Stream), String> {
     let said = |error: io::Error| error.to_string();
     stream.set_nodelay(true).map_err(said)?;
     let (verdict, why) = match (tls, tls::begins_as_tls(&stream).await.map_err(said)?) {
         (None, false) => {
-            let peer = welcome(&mut stream, identity, None).await.map_err(said)?;
+            let peer = welcome(&mut stream, identity, peers, None).await.map_err(said)?;
             return Ok((peer, Box::new(stream)));
         }
         (Some(tls), true) => {
@@ -356,7 +387,8 @@ async fn admit(
                 Ok(mut stream) => {
                     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
                     let certificate = chain.first().map(|first| first.clone().into_owned());
-                    let peer = welcome(&mut stream, identity, certificate.as_ref()).await.map_err(said)?;
+                    let certificate = certificate.as_ref();
+                    let peer = welcome(&mut stream, identity, peers, certificate).await.map_err(said)?;
                     Ok((peer, Box::new(stream)))
                 }
                 Err((error, stream)) => {
@@ -393,13 +425,14 @@ async fn answer(stream: &mut (impl AsyncWrite + Unpin), verdict: &str) -> io::Re
 async fn welcome(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     identity: &Identity,
+    peers: &watch::Receiver<Arc<Peers>>,
     certificate: Option<&CertificateDer<'_>>,
 ) -> io::Result<Peer> {
     let mut hello = [0; HELLO_BYTES];
     // A stranger, or another version, may say less than we would wait for.
     let (begin, rest) = hello.split_at_mut(MAGIC.len() + 4);
     stream.read_exact(begin).await?;
-    if begin[..MAGIC.len()] == MAGIC && begin[MAGIC.len()..] == VERSION.to_le_bytes() {
+    if begin[..MAGIC.len()] == MAGIC && begin[MAGIC.len()..] == PROTOCOL.to_le_bytes() {
         stream.read_exact(rest).await?;
     }
     let number = |at: usize| {
@@ -411,21 +444,25 @@ async fn welcome(
     let (cluster, from, to) = (ClusterId(number(12)), NodeId(number(20)), NodeId(number(28)));
     let objection = if hello[..8] != MAGIC {
         Some("this port speaks the peer protocol of quorate; clients use the client port".to_owned())
-    } else if version != VERSION {
-        Some(format!("peer protocol version {version}, here it is {VERSION}"))
+    } else if version != PROTOCOL {
+        Some(format!("peer protocol version {version}, here it is {PROTOCOL}"))
     } else if cluster != identity.cluster {
         Some(format!(
-            "node {from} is of cluster {cluster}, here is cluster {}: compare --initial-cluster and --cluster-token",
+            "node {from} is of cluster {cluster}, here is cluster {}: compare --initial-cluster, --cluster-token and --join",
             identity.cluster
         ))
     } else if to != identity.node {
         Some(format!("node {from} looks for node {to} here, but this is node {}", identity.node))
     } else {
-        match (identity.peers.get(&from), certificate) {
-            (None, _) => Some(format!("node {from} is not a member of the cluster")),
+        let peers = peers.borrow().clone();
+        match (peers.get(&from), certificate) {
+            // Who has just joined is one as soon as this node has heard of it.
+            (None, _) => {
+                Some(format!("node {from} is not a member of the cluster, as far as this node knows"))
+            }
             (Some(address), Some(certificate)) if !tls::is_for(certificate, address) => Some(format!(
-                "node {from} has the address {address} in --initial-cluster, but its certificate is for other \
-                 names: it needs that host as a SAN"
+                "node {from} has the address {address} in the cluster, but its certificate is for other names: it needs that host \
+                 as a SAN"
             )),
             (Some(_), _) => None,
         }
@@ -458,55 +495,5 @@ async fn receive(
         if stream.read_buf(&mut buffer).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-    }
-}
-
-/// Takes one whole frame off the buffer, if there is one.
-fn next_frame(buffer: &mut BytesMut) -> io::Result<Option<Bytes>> {
-    if buffer.len() < 8 {
-        return Ok(None);
-    }
-    let word = |at: usize| u32::from_le_bytes([buffer[at], buffer[at + 1], buffer[at + 2], buffer[at + 3]]);
-    let (length, checksum) = (word(0) as usize, word(4));
-    if length > FRAME_BYTES_MAX {
-        let problem = format!("a frame of {length} bytes, at most {FRAME_BYTES_MAX} are allowed");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
-    }
-    if buffer.len() < 8 + length {
-        // Grows as bytes really come, not as the header claims.
-        return Ok(None);
-    }
-    let payload = buffer.split_to(8 + length).freeze().slice(8..);
-    if crc32c::crc32c(&payload) != checksum {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame's checksum does not match"));
-    }
-    Ok(Some(payload))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn frames_come_back_whole_and_damage_is_noticed() {
-        let gone = PeerMessage::SnapshotGone {
-            group: quorate_types::GroupId::FIRST,
-            position: quorate_types::Position::default(),
-        };
-        let mut wire = Vec::new();
-        frame(std::slice::from_ref(&gone), &mut wire);
-        for cut in 0..wire.len() {
-            assert!(next_frame(&mut BytesMut::from(&wire[..cut])).unwrap().is_none());
-        }
-        let payload = next_frame(&mut BytesMut::from(&wire[..])).unwrap().unwrap();
-        assert_eq!(Vec::<PeerMessage>::from_bytes(payload).unwrap(), vec![gone]);
-        for at in 4..wire.len() {
-            let mut damaged = wire.clone();
-            damaged[at] ^= 1;
-            assert!(next_frame(&mut BytesMut::from(&damaged[..])).is_err(), "byte {at}");
-        }
-        let mut absurd = wire;
-        absurd[3] = 0xff;
-        assert!(next_frame(&mut BytesMut::from(&absurd[..])).is_err());
     }
 }

@@ -74,7 +74,7 @@ pub struct Outlets {
     /// Who watches what; told of every new term, and when a leader is lost or found.
     pub keyspaces: Arc<Keyspaces>,
     /// To the peers.
-    pub transport: Arc<Transport>,
+    pub transport: Transport,
     /// Leader changes seen, for metrics.
     pub metrics: Arc<crate::metrics::Metrics>,
     /// Where the node's standing is recorded.
@@ -209,7 +209,8 @@ impl Worker {
                 let held_back =
                     self.host.maps().filter_map(|map| Some((map.id, self.host.held_back(map.id)?))).collect();
                 // Whoever asked may have stopped waiting.
-                let _ = answer.send(Standing { maps, groups: self.host.status(), used_bytes, held_back });
+                let (groups, unheard) = (self.host.status(), self.host.unheard().clone());
+                let _ = answer.send(Standing { maps, groups, used_bytes, unheard, held_back });
             }
             Input::HandOver(done) => {
                 if self.host.hand_over() {
@@ -231,6 +232,10 @@ impl Worker {
             crate::data_dir::record_standing(&self.outlets.data_dir, lives)
                 .map_err(|error| Fault::new("recording that this node takes part", error))?;
             self.host.standing_recorded();
+        }
+        // Before anything is sent to a new one.
+        if let Some(members) = &effects.members {
+            self.outlets.transport.set_members(members);
         }
         self.outlets.transport.send(effects.send);
         let mut is_written = false;

@@ -1,7 +1,6 @@
-//! Status, hashes, alarms, members.
+//! Status, hashes, alarms.
 
-use super::{Context, KEYSPACE_HEADER, rejected, unread};
-use crate::membership;
+use super::{Context, rejected, unread};
 use crate::runtime::gateway::on_thread;
 use quorate_api::{pb, version};
 use quorate_mvcc::engine::Engine;
@@ -10,9 +9,6 @@ use tonic::{Request, Response, Status};
 
 /// The maintenance service.
 pub(super) struct Maintenance(pub(super) Context);
-
-/// The cluster service.
-pub(super) struct Cluster(pub(super) Context);
 
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
@@ -106,45 +102,5 @@ impl pb::maintenance_server::Maintenance for Maintenance {
             compact_revision: hash.compacted.map_or(-1, |revision| signed(revision.0)),
             hash_revision: signed(hash.revision.0),
         }))
-    }
-}
-
-#[tonic::async_trait]
-impl pb::cluster_server::Cluster for Cluster {
-    async fn member_list(
-        &self,
-        message: Request<pb::MemberListRequest>,
-    ) -> Result<Response<pb::MemberListResponse>, Status> {
-        let keyspace = self.0.keyspace(message.metadata()).await?;
-        // Clients that follow the members must stay in the keyspace of the port that they came to, unless they name one with every call.
-        let port = self.0.keyspace.clone().filter(|_| !message.metadata().contains_key(KEYSPACE_HEADER));
-        let is_linearizable = message.into_inner().linearizable;
-        let members =
-            membership::members(&self.0.gateway, &self.0.config, is_linearizable).await.map_err(unread)?;
-        let url = |address: String| match address {
-            address if address.is_empty() => Vec::new(),
-            // With TLS a record has the whole URL.
-            address if address.contains("://") => vec![address],
-            address => vec![format!("http://{address}")],
-        };
-        let members = members.into_iter().map(|(id, mut record)| {
-            let client = match &port {
-                Some(keyspace) => record.keyspaces.remove(&**keyspace).unwrap_or_default(),
-                None => record.client,
-            };
-            pb::Member {
-                id: id.0,
-                name: record.name,
-                peer_ur_ls: url(record.peer),
-                client_ur_ls: url(client),
-                is_learner: false,
-            }
-        });
-        let mut header = self.0.header_now(keyspace);
-        if let Some(header) = &mut header {
-            // About no revision of any keyspace, as in etcd.
-            header.revision = 0;
-        }
-        Ok(Response::new(pb::MemberListResponse { header, members: members.collect() }))
     }
 }

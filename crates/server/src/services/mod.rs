@@ -1,12 +1,15 @@
 //! etcd's API over gRPC, health, version and metrics over HTTP: all on the client port.
 
+mod cluster;
 mod http;
 pub(crate) mod keyspaces;
 mod kv;
 mod lease;
 mod maintenance;
+pub(crate) mod nodes;
 mod watch;
 
+use crate::belonging::Belonging;
 use crate::config::Config;
 use crate::engine::FjallEngine;
 use crate::metrics::Metrics;
@@ -32,6 +35,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// The settings in force.
     pub config: Arc<Config>,
+    /// What this node knew of the cluster from the start.
+    pub belonging: Arc<Belonging>,
     /// The keyspace of calls that name none; the default one where the port has none, either.
     pub keyspace: Option<Arc<str>>,
     /// Turns true when the node is about to stop.
@@ -157,7 +162,7 @@ pub fn router(context: Context) -> axum::Router {
             .max_encoding_message_size(i32::MAX as usize),
     );
     routes.add_service(pb::lease_server::LeaseServer::new(lease::Lease(context.clone())));
-    routes.add_service(pb::cluster_server::ClusterServer::new(maintenance::Cluster(context.clone())));
+    routes.add_service(pb::cluster_server::ClusterServer::new(cluster::Cluster(context.clone())));
     routes.add_service(pb::maintenance_server::MaintenanceServer::new(maintenance::Maintenance(
         context.clone(),
     )));
@@ -165,7 +170,9 @@ pub fn router(context: Context) -> axum::Router {
     routes.add_service(health);
     let grpc = routes.routes().prepare().into_axum_router();
     let grpc = grpc.layer(axum::middleware::map_response(too_large_as_etcd));
-    grpc.merge(http::router(context.clone())).merge(keyspaces::router(context))
+    grpc.merge(http::router(context.clone()))
+        .merge(keyspaces::router(context.clone()))
+        .merge(nodes::router(context))
 }
 
 /// How the gRPC library tells that a frame is over the limit, up to the two numbers.
