@@ -96,7 +96,7 @@ struct Node {
 }
 
 impl Node {
-    /// Starts `name` of `cluster` (NAME=ADDR,...) with further flags.
+    /// Starts `name` of `cluster` (NAME=ADDR,...; none is said if that is empty) with further flags.
     fn start(dir: &Path, name: &str, client: &str, cluster: &str, flags: &[String]) -> Self {
         Self::spawn(Command::new(env!("CARGO_BIN_EXE_quorate")), dir, name, client, cluster, flags)
     }
@@ -113,7 +113,8 @@ impl Node {
         let data = shown(&dir.join(name));
         let child = program
             .args(["serve", "--name", name, "--data-dir", &data, "--listen-client", client])
-            .args(["--initial-cluster", cluster, "--log-level", "info,quorate=debug"])
+            .args(Some(["--initial-cluster", cluster]).filter(|_| !cluster.is_empty()).iter().flatten())
+            .args(["--log-level", "info,quorate=debug"])
             .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -566,4 +567,41 @@ async fn connections_beyond_the_limit_are_refused() {
     drop(open);
     until("a put when there is room", async || put(&target, "key", "again").await).await;
     assert_eq!(get(&target, "key").await.unwrap(), "again");
+}
+
+/// A node joins over a client port with TLS, by its own certificate; then peers let it in by that. One that would talk to peers without TLS
+/// is told before it is anything.
+#[tokio::test]
+async fn a_node_joins_with_the_certificates_that_it_has() {
+    let dir = TempDir::new().unwrap();
+    let ca = Ca::new("ours");
+    let (first, second) = (Files::issued(dir.path(), "first", &ca), Files::issued(dir.path(), "second", &ca));
+    let both = |files: &Files| [files.for_clients(), files.for_peers()].concat();
+    let node = Node::single(dir.path(), &both(&first));
+    let https = format!("https://{}", node.client);
+    let good = target(&https, showing(&first, &first.ca));
+    until("a put", async || put(&good, "key", "value").await).await;
+    let [client, peer] = addresses();
+    let join =
+        |join: &str| vec!["--listen-peer".to_owned(), peer.clone(), "--join".to_owned(), join.to_owned()];
+
+    let flags = [join(&https), second.for_clients()].concat();
+    let mut plain = Node::start(dir.path(), "plain", &client, "", &flags);
+    plain.logs("speak TLS with each other: set --peer-cert-file").await;
+    assert!(!plain.child.wait().unwrap().success());
+    assert!(!dir.path().join("plain").join("IDENTITY").exists());
+
+    let flags = [join(&https), both(&second)].concat();
+    let joiner = Node::start(dir.path(), "joiner", &client, "", &flags);
+    joiner.logs("has joined").await;
+    joiner.logs("connected to peer").await;
+    let (ca_file, cert, key) = (shown(&first.ca), shown(&first.cert), shown(&first.key));
+    let tls = ["--endpoints", &node.client, "--cacert", &ca_file, "--cert", &cert, "--key", &key];
+    until("the joiner tells its addresses", async || {
+        match command(&[&tls[..], &["node", "list"]].concat()) {
+            (true, text) if text.contains(&format!("https://{client}")) => Ok(()),
+            (_, text) => Err(text),
+        }
+    })
+    .await;
 }

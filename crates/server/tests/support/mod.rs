@@ -295,6 +295,16 @@ impl Cluster {
         }
     }
 
+    /// A node that will join when it is started; its place in `nodes`.
+    pub fn add(&mut self, name: &str) -> usize {
+        let mut node = Node::new(self.folder.path(), name, free_address(), "");
+        node.settings.remove("--initial-cluster");
+        node.settings.insert("--join", self.endpoints().join(","));
+        node.settings.insert("--listen-peer", node.peer.clone());
+        self.nodes.push(node);
+        self.nodes.len() - 1
+    }
+
     /// The client addresses of all nodes.
     pub fn endpoints(&self) -> Vec<String> {
         self.nodes.iter().map(|node| node.client.clone()).collect()
