@@ -198,7 +198,8 @@ async fn a_node_is_replaced_and_removed_under_load() {
     load.goes_on(SOME).await;
     // Nobody misses it, and it knows.
     let mut gone = cluster.nodes.remove(1);
-    until("it knows that it was removed", async || gone.log().contains("was removed").then_some(())).await;
+    until("it is told that it was removed", async || gone.log().contains("it was removed").then_some(()))
+        .await;
     gone.kill();
     load.goes_on(SOME).await;
     let acknowledged = load.finish().await;

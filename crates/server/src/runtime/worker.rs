@@ -400,7 +400,10 @@ impl Worker {
             Notice::Reborn { node } => {
                 info!(%node, "peer has a new data directory; nothing it promised before counts")
             }
-            Notice::Moved { group, voters } => info!(%group, ?voters, "group was moved"),
+            Notice::Moved { group, voters } => {
+                let voters: Vec<String> = voters.iter().map(NodeId::to_string).collect();
+                info!(%group, voters = voters.join(" "), "group was moved");
+            }
             Notice::Judged { node, standing } => {
                 warn!(%node, ?standing, "member judged by whether it is heard")
             }
