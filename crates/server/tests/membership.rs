@@ -207,6 +207,84 @@ async fn a_node_is_replaced_and_removed_under_load() {
     load::check(&cluster, &acknowledged).await;
 }
 
+/// One node becomes three, which then do without the first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_grows_and_survives_the_node_that_it_began_with() {
+    let mut cluster = Cluster::started(1).await;
+    let load = Load::start(&cluster.client());
+    load.goes_on(SOME).await;
+    for name in ["n2", "n3"] {
+        let at = cluster.add(name);
+        cluster.nodes[at].start();
+        joined(&cluster, at).await;
+        load.goes_on(SOME).await;
+    }
+    let replicas = listed(&cluster, "n1", |_| true).await["replicas"].clone();
+    for name in ["n2", "n3"] {
+        listed(&cluster, name, |node| node["meta"] == "voter" && node["replicas"] == replicas).await;
+    }
+    until("nothing moves", async || {
+        let (_, said) = node(&cluster, &["list"]);
+        (!said.contains("under way")).then_some(())
+    })
+    .await;
+    let mut acknowledged = load.finish().await;
+    let mut first = cluster.nodes.remove(0);
+    first.kill();
+    let load = Load::start(&cluster.client());
+    load.goes_on(SOME).await;
+    acknowledged.extend(load.finish().await);
+    load::check(&cluster, &acknowledged).await;
+}
+
+/// A node dies for good: after the grace period the spare has what it had. When it is back it counts again. When a node that joined has lost its
+/// disk it is refused for as long as that may be a mistake, then gets another id, and what it was goes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_node_is_replaced_and_counts_again_when_it_is_back() {
+    let mut cluster = Cluster::new(3);
+    let grace = |node: &mut Node| node.settings.insert("--grace-period", "2".into());
+    for node in &mut cluster.nodes {
+        grace(node);
+        node.start();
+    }
+    cluster.ready().await;
+    let at = cluster.add("n4");
+    grace(&mut cluster.nodes[at]);
+    cluster.nodes[at].start();
+    let spare = joined(&cluster, at).await["id"].clone();
+    let load = Load::start(&cluster.client());
+    load.goes_on(SOME).await;
+    cluster.nodes[1].kill();
+    listed(&cluster, "n2", |node| node["standing"] == "lost" && node["replicas"] == 0).await;
+    load.goes_on(SOME).await;
+    let replicas = listed(&cluster, "n1", |_| true).await["replicas"].clone();
+    listed(&cluster, "n4", |node| node["meta"] == "voter" && node["replicas"] == replicas).await;
+    cluster.nodes[1].start();
+    listed(&cluster, "n2", |node| node["standing"] == "active" && node["replicas"] == 0).await;
+    load.goes_on(SOME).await;
+    // Its place is taken from the one that joined, which has lost its disk.
+    let protocol = quorate::runtime::transport::PROTOCOL;
+    let again = json!({"name": "n4", "peer": cluster.nodes[at].peer, "protocol": protocol}).to_string();
+    let (status, said) = http_at(&cluster.nodes[0].client, "POST", "/nodes/join", &again).await;
+    assert!(status == 409 && said.contains("quorate node remove n4"), "{said}");
+    cluster.nodes[at].kill();
+    std::fs::remove_dir_all(&cluster.nodes[at].data_dir).unwrap();
+    listed(&cluster, "n4", |node| node["standing"] == "lost").await;
+    cluster.nodes[at].start();
+    listed(&cluster, "n4", |node| node["id"] != spare && node["client"] != "").await;
+    until("what it was is gone", async || {
+        let list = list(&cluster)?;
+        list.iter().all(|node| node["id"] != spare).then_some(())
+    })
+    .await;
+    load.goes_on(SOME).await;
+    // The node without replicas does not answer for keys yet.
+    let acknowledged = load.finish().await;
+    cluster.nodes.remove(at).kill();
+    cluster.ready().await;
+    load::check(&cluster, &acknowledged).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_is_drained_and_gets_its_share_again() {
     let mut cluster = Cluster::started(3).await;

@@ -1,6 +1,7 @@
 //! Status, hashes, alarms.
 
 use super::{Context, rejected, unread};
+use crate::membership;
 use crate::runtime::gateway::on_thread;
 use quorate_api::{pb, version};
 use quorate_mvcc::engine::Engine;
@@ -57,6 +58,9 @@ impl pb::maintenance_server::Maintenance for Maintenance {
         if self.0.space.is_short() || standing.is_full(keyspace) {
             errors.push(format!("memberID:{} alarm:NOSPACE ", self.0.gateway.identity().node.0));
         }
+        let own = self.0.gateway.identity().node;
+        let members = membership::members(&self.0.gateway, &self.0.belonging, false).await.map_err(unread)?;
+        let is_learner = members.iter().any(|listed| listed.member.id == own && listed.is_learner);
         Ok(Response::new(pb::StatusResponse {
             header: self.0.header_now(keyspace),
             version: version::ETCD.into(),
@@ -67,7 +71,7 @@ impl pb::maintenance_server::Maintenance for Maintenance {
             raft_applied_index: summary.applied,
             errors,
             db_size_in_use: size,
-            is_learner: false,
+            is_learner,
             storage_version: version::ETCD_CLUSTER.into(),
             db_size_quota: signed(quota_bytes.unwrap_or(0)),
         }))

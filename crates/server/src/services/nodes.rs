@@ -254,7 +254,9 @@ async fn list(State(context): State<Context>) -> Response {
     for leader in standing.groups.iter().filter_map(|status| status.consensus.leader) {
         *leads.entry(leader).or_default() += 1;
     }
-    let told = nodes.members.iter().map(|member| {
+    let mut members: Vec<&Member> = nodes.members.iter().collect();
+    members.sort_by_key(|member| (&member.name, member.id));
+    let told = members.into_iter().map(|member| {
         let mut told = told(member, &nodes);
         told["client"] = json!(clients.remove(&member.id).unwrap_or_default());
         told["leads"] = json!(leads.get(&member.id).copied().unwrap_or(0));
