@@ -458,7 +458,7 @@ async fn welcome(
         match (peers.get(&from), certificate) {
             // Who has just joined is one as soon as this node has heard of it.
             (None, _) => Some(format!(
-                "node {from} is no member of the cluster, as far as this node knows: it has just joined, or it was removed, and \
+                "node {from} is not a member of the cluster, as far as this node knows: it has just joined, or it was removed, and \
                      its process can be stopped"
             )),
             (Some(address), Some(certificate)) if !tls::is_for(certificate, address) => Some(format!(
