@@ -207,6 +207,37 @@ async fn a_node_is_replaced_and_removed_under_load() {
     load::check(&cluster, &acknowledged).await;
 }
 
+/// An order is carried out by whoever leads, and who waits for it asks whoever is there: also when the node that was asked is the one that goes, and
+/// others die and come back meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_is_carried_out_whoever_dies_meanwhile() {
+    let mut cluster = Cluster::started(3).await;
+    let load = Load::start(&cluster.client());
+    load.goes_on(SOME).await;
+    let at = cluster.add("n4");
+    cluster.nodes[at].start();
+    joined(&cluster, at).await;
+    let leader = cluster.leader(Some(at)).await;
+    let goes = (leader + 1) % 3;
+    let (name, endpoint) = (cluster.nodes[goes].name.clone(), cluster.nodes[goes].client.clone());
+    let waits = tokio::task::spawn_blocking(move || {
+        run(&["node", "remove", &name, "--wait", "--endpoints", &endpoint, "--timeout", "3"])
+    });
+    for killed in [leader, at] {
+        load.goes_on(SOME / 4).await;
+        cluster.nodes[killed].kill();
+        load.goes_on(SOME / 4).await;
+        cluster.nodes[killed].start();
+    }
+    let (code, said) = waits.await.unwrap();
+    assert_eq!(code, Some(0), "{said}");
+    cluster.nodes.remove(goes).kill();
+    load.goes_on(SOME).await;
+    let acknowledged = load.finish().await;
+    cluster.ready().await;
+    load::check(&cluster, &acknowledged).await;
+}
+
 /// One node becomes three, which then do without the first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_grows_and_survives_the_node_that_it_began_with() {

@@ -326,10 +326,16 @@ async fn leave(target: &Target, wanted: &WantedOrder, wait: Wait, until: Until) 
 async fn done(target: &Target, ordered: &Told, until: Until) -> Result<(), CliError> {
     let (mut said, mut is_stuck) = (None, false);
     let mut heard = Instant::now();
+    let mut target = target.clone();
     loop {
-        match look(target).await {
+        match look(&target).await {
             Ok((_, list)) => {
                 heard = Instant::now();
+                for client in list.nodes.iter().map(|node| &node.client).filter(|client| !client.is_empty()) {
+                    if !target.endpoints.contains(client) {
+                        target.endpoints.push(client.clone());
+                    }
+                }
                 let now = list.nodes.iter().find(|node| node.id == ordered.id);
                 let left = match (now, until) {
                     (None, _) => return Ok(()),
@@ -355,9 +361,13 @@ async fn done(target: &Target, ordered: &Told, until: Until) -> Result<(), CliEr
                     is_stuck = true;
                 }
             }
-            // The node that is asked may be the one that goes.
-            Err(problem) if heard.elapsed() >= SILENCE_MAX => return Err(problem),
-            Err(_) => {}
+            Err(problem) if heard.elapsed() >= SILENCE_MAX => {
+                return Err(CliError::Usage(format!(
+                    "{problem}; the order stands, {LIST} shows how far it is"
+                )));
+            }
+            // The node that was asked may be the one that goes: nobody talks to it any more.
+            Err(_) => target.endpoints.rotate_left(1),
         }
         tokio::time::sleep(LOOK).await;
     }
