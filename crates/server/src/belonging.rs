@@ -6,7 +6,7 @@
 //! takes its place.
 
 use crate::cli::{Target, TargetTls, http_call};
-use crate::config::Config;
+use crate::config::{Config, is_loopback};
 use crate::data_dir::{Claimed, DataDir, DataDirError, Owner};
 use crate::runtime::transport::PROTOCOL;
 use crate::services::nodes::{Joining, Welcome};
@@ -195,9 +195,17 @@ fn target(config: &Config, tls: &TargetTls) -> Target {
 /// Has the cluster take this node in. Asks one node after the other until one answers.
 async fn join(config: &Config, tls: &TargetTls) -> Result<(Owner, Cluster), JoinError> {
     let target = target(config, tls);
+    let peer = &config.members[&config.name];
+    let plain =
+        |endpoint: &String| endpoint.rsplit_once('/').map_or(endpoint.clone(), |(_, plain)| plain.to_owned());
+    if is_loopback(peer) && !config.join.iter().any(|endpoint| is_loopback(&plain(endpoint))) {
+        return Err(JoinError::Senseless(format!(
+            "other nodes would look for this one at {peer}, which is only reached on its own host: say --listen-peer or --advertise-peer"
+        )));
+    }
     let joining = Joining {
         name: config.name.clone(),
-        peer: config.members[&config.name].clone(),
+        peer: peer.clone(),
         zone: config.zone.clone(),
         weight: config.weight,
         is_peer_tls: config.peer_tls.is_some(),

@@ -7,6 +7,7 @@ use quorate_types::member::{TEXT_BYTES_MAX, WEIGHT_MAX};
 use quorate_types::{Bytes, ClusterId, NodeId, Rule, RuleError, Rules};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -461,6 +462,12 @@ impl ServeArgs {
             let problem = "joins a cluster that is there, and --initial-cluster begins a new one: leave one of them out";
             return senseless("join", problem.into());
         }
+        if !join.is_empty() && is_any_address(own_address) {
+            let problem = format!(
+                "{own_address} stands for all addresses of this host: say one that other nodes can reach"
+            );
+            return senseless("advertise-peer", problem);
+        }
         let zone = self.zone.unwrap_or_default();
         if zone.len() > TEXT_BYTES_MAX || zone.chars().any(char::is_control) {
             return senseless("zone", format!("is a word of {TEXT_BYTES_MAX} bytes at most"));
@@ -594,6 +601,18 @@ fn hash(text: &str) -> u64 {
         mixed = (mixed ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
     mixed ^ (mixed >> 29)
+}
+
+/// Whether it is one to listen on only.
+pub(crate) fn is_any_address(address: &str) -> bool {
+    address.rsplit_once(':').is_some_and(|(host, _)| matches!(host, "0.0.0.0" | "[::]"))
+}
+
+/// Whether only this host reaches it.
+pub(crate) fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|host| host.is_loopback())
 }
 
 fn read_file(path: &Path) -> Result<ServeArgs, ConfigError> {
@@ -825,12 +844,25 @@ mod tests {
             ServeArgs { initial_cluster: cluster(), advertise_peer: Some("h:2".into()), ..none() },
             "leave one of them out",
         );
+        let any = || Some("0.0.0.0:2380".to_owned());
+        check(ServeArgs { join: words("h:1"), listen_peer: any(), ..none() }, "--advertise-peer");
         check(ServeArgs { join: words("nowhere"), ..none() }, "--join: «nowhere» is not HOST:PORT");
         check(ServeArgs { weight: Some(0), ..none() }, "between 1 and 1000000");
         check(ServeArgs { zone: Some("z".repeat(256)), ..none() }, "255 bytes");
         check(ServeArgs { replicas: Some(0), ..none() }, "--replicas");
         check(ServeArgs { grace_period: Some(0), ..none() }, "--grace-period");
         check(ServeArgs { moves_max: Some(0), ..none() }, "--moves-max");
+    }
+
+    #[test]
+    fn addresses_of_this_host_are_known() {
+        for address in ["127.0.0.1:1", "127.9.9.9:1", "localhost:1", "[::1]:1"] {
+            assert!(is_loopback(address), "{address}");
+        }
+        for address in ["10.0.0.1:1", "node.localhost.example:1", "[fe80::1]:1", "0.0.0.0:1"] {
+            assert!(!is_loopback(address), "{address}");
+        }
+        assert!(is_any_address("0.0.0.0:1") && is_any_address("[::]:1") && !is_any_address("10.0.0.1:1"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! clients reach it, `nodes/<id in hex>` → a JSON object.
 
 use crate::belonging::Belonging;
-use crate::config::Config;
+use crate::config::{Config, is_any_address};
 use crate::runtime::gateway::Gateway;
 use quorate_node::{ClusterOrder, Which};
 use quorate_partition::ReadError;
@@ -47,7 +47,7 @@ fn advertised(config: &Config, listen: &str) -> String {
     let host_and_port =
         |address: &str| address.rsplit_once(':').map(|(host, port)| (host.to_owned(), port.to_owned()));
     match (host_and_port(listen), host_and_port(&config.advertise_client)) {
-        (Some((any, port)), Some((host, _))) if matches!(any.as_str(), "0.0.0.0" | "[::]") => {
+        (Some((_, port)), Some((host, _))) if is_any_address(listen) => {
             format!("{host}:{port}")
         }
         _ => listen.to_owned(),

@@ -126,7 +126,8 @@ fn refusal(problem: &OrderProblem) -> Response {
         OrderProblem::Refused(refused) => match refused {
             OrderRefused::NotFound(_) => StatusCode::NOT_FOUND,
             OrderRefused::Senseless(_) => StatusCode::BAD_REQUEST,
-            OrderRefused::NotYet => StatusCode::SERVICE_UNAVAILABLE,
+            // A node that joins asks again by itself.
+            OrderRefused::NotYet | OrderRefused::Contended => StatusCode::SERVICE_UNAVAILABLE,
             OrderRefused::Malformed(_) => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::CONFLICT,
         },
