@@ -238,6 +238,41 @@ async fn a_removal_is_carried_out_whoever_dies_meanwhile() {
     load::check(&cluster, &acknowledged).await;
 }
 
+/// No node that the cluster began with is left, and what it began with is nowhere said any more: it goes on, also when all are started anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_founder_is_replaced() {
+    let mut cluster = Cluster::started(3).await;
+    let load = Load::start(&cluster.client());
+    load.goes_on(SOME).await;
+    let mut acknowledged = load.finish().await;
+    for founder in 0..3 {
+        let name = format!("m{founder}");
+        let at = cluster.add(&name);
+        cluster.nodes[at].start();
+        joined(&cluster, at).await;
+        // One after the other leads, or follows, or has just come.
+        let load = Load::start(&cluster.client());
+        load.goes_on(SOME).await;
+        let (is_right, said) = node(&cluster, &["replace", &format!("n{}", founder + 1), &name, "--wait"]);
+        assert!(is_right, "{said}");
+        cluster.nodes.remove(0).kill();
+        load.goes_on(SOME).await;
+        acknowledged.extend(load.finish().await);
+    }
+    for node in &mut cluster.nodes {
+        assert!(node.stop().await.success());
+        node.settings.remove("--join");
+    }
+    for node in &mut cluster.nodes {
+        node.start();
+    }
+    cluster.ready().await;
+    let load = Load::start(&cluster.client());
+    load.goes_on(SOME).await;
+    acknowledged.extend(load.finish().await);
+    load::check(&cluster, &acknowledged).await;
+}
+
 /// One node becomes three, which then do without the first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_grows_and_survives_the_node_that_it_began_with() {
