@@ -15,6 +15,8 @@ const PATH: &str = "/nodes";
 const LIST: &str = "quorate node list";
 /// Between two looks at how far an order is.
 const LOOK: Duration = Duration::from_millis(500);
+/// Seconds that one look may take: there are others to ask.
+const LOOK_SECONDS_MAX: u64 = 3;
 /// So long may no node answer, while an order is waited for.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
@@ -326,16 +328,12 @@ async fn leave(target: &Target, wanted: &WantedOrder, wait: Wait, until: Until) 
 async fn done(target: &Target, ordered: &Told, until: Until) -> Result<(), CliError> {
     let (mut said, mut is_stuck) = (None, false);
     let mut heard = Instant::now();
-    let mut target = target.clone();
+    let mut target = Target { timeout: target.timeout.min(LOOK_SECONDS_MAX), ..target.clone() };
     loop {
         match look(&target).await {
             Ok((_, list)) => {
                 heard = Instant::now();
-                for client in list.nodes.iter().map(|node| &node.client).filter(|client| !client.is_empty()) {
-                    if !target.endpoints.contains(client) {
-                        target.endpoints.push(client.clone());
-                    }
-                }
+                ask_the_others(&mut target, &list, ordered);
                 let now = list.nodes.iter().find(|node| node.id == ordered.id);
                 let left = match (now, until) {
                     (None, _) => return Ok(()),
@@ -366,16 +364,47 @@ async fn done(target: &Target, ordered: &Told, until: Until) -> Result<(), CliEr
                     "{problem}; the order stands, {LIST} shows how far it is"
                 )));
             }
-            // The node that was asked may be the one that goes: nobody talks to it any more.
+            // Perhaps the node that goes was asked, by another address: nobody talks to it any more.
             Err(_) => target.endpoints.rotate_left(1),
         }
         tokio::time::sleep(LOOK).await;
     }
 }
 
+/// From now on all nodes are asked, the one that goes after the others.
+fn ask_the_others(target: &mut Target, list: &List, ordered: &Told) {
+    fn plain(address: &str) -> &str {
+        address.rsplit_once('/').map_or(address, |(_, plain)| plain)
+    }
+    let clients: Vec<&Told> = list.nodes.iter().filter(|node| !node.client.is_empty()).collect();
+    for node in &clients {
+        if target.endpoints.iter().all(|endpoint| plain(endpoint) != plain(&node.client)) {
+            target.endpoints.push(node.client.clone());
+        }
+    }
+    let goes = clients.iter().find(|node| node.id == ordered.id).map(|node| plain(&node.client));
+    target.endpoints.sort_by_key(|endpoint| Some(plain(endpoint)) == goes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_waits_asks_everybody_and_the_one_that_goes_last() {
+        let node = |id: &str, client: &str| {
+            json!({"id": id, "name": id, "peer": "", "client": client, "zone": "", "weight": 1, "standing": "active", "replicas": 0,
+                "meta": "voter"})
+        };
+        let nodes = [node("a", "https://h:1"), node("b", "https://h:2"), node("c", "")];
+        let list = List::deserialize(&json!({"copies": 3, "moves": 0, "nodes": nodes})).unwrap();
+        let mut target =
+            Target::to(vec!["h:1".into(), "other:1".into()], 7, crate::cli::TargetTls::default());
+        for _ in 0..2 {
+            ask_the_others(&mut target, &list, &list.nodes[0]);
+            assert_eq!(target.endpoints, ["other:1", "https://h:2", "h:1"]);
+        }
+    }
 
     #[test]
     fn the_table_shows_each_node_on_a_line() {
