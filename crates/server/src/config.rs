@@ -22,6 +22,8 @@ use std::time::Duration;
 
 /// How many partitions a new cluster gets that is not told otherwise.
 pub const PARTITIONS_DEFAULT: u32 = 8;
+/// On how many nodes everything is kept, if there are so many.
+pub const REPLICAS_DEFAULT: usize = 3;
 /// More replicas make writes slower and nothing safer.
 const REPLICAS_MAX: usize = 7;
 /// A year.
@@ -81,8 +83,8 @@ pub struct Config {
     pub zone: String,
     /// How much it shall hold in proportion to others.
     pub weight: u32,
-    /// On how many nodes everything is kept.
-    pub replicas: usize,
+    /// On how many nodes everything is kept; `None` was not said, and is as many as the cluster began with, but [`REPLICAS_DEFAULT`] at least.
+    pub replicas: Option<usize>,
     /// Silence before a node is believed to be lost.
     pub grace_period: Duration,
     /// How many partitions may move at a time.
@@ -239,8 +241,9 @@ impl ServeArgs {
         if !(1..=WEIGHT_MAX).contains(&weight) {
             return senseless("weight", format!("is {weight}, but must be between 1 and {WEIGHT_MAX}"));
         }
-        let replicas = self.replicas.unwrap_or(3);
-        if !(1..=REPLICAS_MAX).contains(&replicas) {
+        if let Some(replicas) = self.replicas
+            && !(1..=REPLICAS_MAX).contains(&replicas)
+        {
             return senseless("replicas", format!("is {replicas}, but must be between 1 and {REPLICAS_MAX}"));
         }
         let grace = self.grace_period.unwrap_or(300);
@@ -259,7 +262,7 @@ impl ServeArgs {
             join,
             zone,
             weight,
-            replicas,
+            replicas: self.replicas,
             grace_period: Duration::from_secs(grace),
             moves_max,
             partitions: self.partitions,
@@ -311,7 +314,7 @@ impl Config {
             join: Some(self.join.clone()).filter(|join| !join.is_empty()),
             zone: Some(self.zone.clone()).filter(|zone| !zone.is_empty()),
             weight: Some(self.weight),
-            replicas: Some(self.replicas),
+            replicas: self.replicas,
             grace_period: Some(self.grace_period.as_secs()),
             moves_max: Some(self.moves_max),
             cluster_token: Some(self.cluster_token.clone()),

@@ -2,7 +2,7 @@
 
 use crate::belonging::{Belonging, JoinError};
 use crate::cli::TargetTls;
-use crate::config::{Config, PARTITIONS_DEFAULT};
+use crate::config::{Config, PARTITIONS_DEFAULT, REPLICAS_DEFAULT};
 use crate::data_dir::{self, DataDirError};
 use crate::disk::FileDisk;
 use crate::engine::FjallEngine;
@@ -129,6 +129,9 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
             .map_err(|cause| ServeError::System { doing: "recording that this node takes part", cause })?;
     }
     let mut options = options(&config, belonging.node);
+    // Whoever began with five may lose two, and goes on to be able to.
+    let founders = belonging.known.first_voters.len();
+    options.replicas = config.replicas.unwrap_or(founders.max(REPLICAS_DEFAULT));
     options.incarnation = data_dir.incarnation();
     let host = Host::new(options, standing, engine.clone(), belonging.known.clone(), recovered)?;
 
@@ -278,7 +281,6 @@ fn options(config: &Config, node: NodeId) -> Options {
     options.election_ticks_max = options.election_ticks_min * 8 / 5;
     options.request_ticks_max = 6 * options.ticks_per_second;
     options.lease_read = config.lease_read;
-    options.replicas = config.replicas;
     options.moves_max = config.moves_max;
     options.grace_ticks = config.grace_period.as_secs() * options.ticks_per_second;
     options.hibernate_after_ticks = Some(options.ticks_per_second);

@@ -65,7 +65,8 @@ pub struct ServeArgs {
     #[arg(long, env = "QUORATE_WEIGHT", value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
-    /// On how many nodes everything is kept, if there are so many; should be the same on all nodes [default: 3]
+    /// On how many nodes everything is kept, if there are so many; should be the same on all nodes [default: as many as the cluster began with,
+    /// but at least 3]
     #[arg(long, env = "QUORATE_REPLICAS", value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replicas: Option<usize>,
