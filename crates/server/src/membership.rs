@@ -4,9 +4,13 @@
 use crate::belonging::Belonging;
 use crate::config::{Config, is_any_address};
 use crate::runtime::gateway::Gateway;
+use crate::runtime::transport::Peers;
 use quorate_node::{ClusterOrder, Which};
 use quorate_partition::ReadError;
-use quorate_types::request::{PutLease, PutRequest, RangeRequest};
+use quorate_types::request::{
+    Compare, CompareResult, CompareTarget, DeleteRequest, Operation, PutLease, PutRequest, RangeRequest,
+    TxnRequest,
+};
 use quorate_types::{
     Bytes, Decode, GroupId, Key, KeyRange, KeyValue, KeyspaceId, Member, NodeId, Place, Request,
 };
@@ -14,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tracing::{debug, info};
 
 const PREFIX: &str = "nodes/";
@@ -162,6 +167,30 @@ async fn set_place(gateway: &Gateway, config: &Config, own: Option<Member>) -> b
         }
     }
     true
+}
+
+/// Throws away what those said of themselves who are members no more. Every node tries, as the one that does it first may be about to stop.
+pub async fn forget_the_gone(gateway: Gateway, mut peers: watch::Receiver<Arc<Peers>>) {
+    let mut known = peers.borrow_and_update().clone();
+    // An error means that the node stops.
+    while peers.changed().await.is_ok() {
+        let now = peers.borrow_and_update().clone();
+        for gone in known.keys().filter(|id| !now.contains_key(id)) {
+            let row = KeyRange::Single(Member::row_key(*gone));
+            let is_gone =
+                Compare { range: row, result: CompareResult::Equal, target: CompareTarget::Version(0) };
+            let delete = DeleteRequest { range: KeyRange::Single(key(*gone)), previous: false };
+            let txn = TxnRequest {
+                compares: vec![is_gone],
+                success: vec![Operation::DeleteRange(delete)],
+                failure: Vec::new(),
+            };
+            if let Err(rejection) = gateway.request(KeyspaceId::SYSTEM, Request::Txn(txn)).await {
+                debug!(node = %gone, %rejection, "the addresses of a node that is gone stay in the cluster's rows");
+            }
+        }
+        known = now;
+    }
 }
 
 /// All members, by id. Until the cluster has rows, they are those that this node knows from the start.

@@ -152,6 +152,7 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     let mut transport = Transport::new(identity, peer_tls.clone());
     transport.set_members(&belonging.known.members);
     let peers = transport.peers();
+    let members = transport.peers();
 
     // Bounded by what feeds them: clients by the gateway, peers by the transport, the disk by the worker.
     let (worker_in, worker_out) = crossbeam_channel::unbounded();
@@ -198,6 +199,7 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     let member = Member { cluster, node };
     let gateway = Gateway::new(worker_in.clone(), member, keyspaces);
     let belonging = Arc::new(belonging);
+    tokio::spawn(membership::forget_the_gone(gateway.clone(), members));
     tokio::spawn(membership::publish(gateway.clone(), config.clone(), belonging.clone()));
     let space = Space::default();
     space.look(&engine, &config, &worker_in);
