@@ -75,6 +75,23 @@ pub struct Balance {
     pub least_per_mille: u64,
 }
 
+impl Balance {
+    /// Of nodes that each have so many, and so many thousandths as their fair share.
+    ///
+    /// ```
+    /// use quorate_placement::Balance;
+    ///
+    /// let balance = Balance::of([(11, 10_000), (9, 10_000)].into_iter());
+    /// assert_eq!(balance, Balance { most_per_mille: 1_100, least_per_mille: 900 });
+    /// ```
+    pub fn of(loads: impl Iterator<Item = (u64, u64)> + Clone) -> Self {
+        let counting = loads.filter(|(_, fair)| *fair >= 1_000);
+        let most = counting.clone().map(|(load, fair)| (load * 1_000_000).div_ceil(fair)).max();
+        let least = counting.map(|(load, fair)| load * 1_000_000 / fair).min();
+        Self { most_per_mille: most.unwrap_or(1_000), least_per_mille: least.unwrap_or(1_000) }
+    }
+}
+
 /// A table, how even it is, and what it takes to get there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -101,12 +118,12 @@ impl Plan {
 
     /// How even replicas are.
     pub fn replica_balance(&self) -> Balance {
-        balance(self.loads.iter().map(|load| (load.replicas, load.replicas_fair_milli)))
+        Balance::of(self.loads.iter().map(|load| (load.replicas, load.replicas_fair_milli)))
     }
 
     /// How even leaders are.
     pub fn leader_balance(&self) -> Balance {
-        balance(self.loads.iter().map(|load| (load.leaders, load.leaders_fair_milli)))
+        Balance::of(self.loads.iter().map(|load| (load.leaders, load.leaders_fair_milli)))
     }
 }
 
@@ -221,11 +238,4 @@ fn check_table(partitions: usize, old: &[Assignment]) -> Result<Vec<BTreeSet<Nod
 fn milli(share: Share) -> u64 {
     let milli = (share.over * 1_000 / share.under) as u64;
     milli + u64::from(share.has_rest() && milli.is_multiple_of(1_000))
-}
-
-fn balance(loads: impl Iterator<Item = (u64, u64)> + Clone) -> Balance {
-    let counting = loads.filter(|(_, fair)| *fair >= 1_000);
-    let most = counting.clone().map(|(load, fair)| (load * 1_000_000).div_ceil(fair)).max();
-    let least = counting.map(|(load, fair)| load * 1_000_000 / fair).min();
-    Balance { most_per_mille: most.unwrap_or(1_000), least_per_mille: least.unwrap_or(1_000) }
 }
