@@ -22,7 +22,7 @@ fn arrows() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("api", vec!["types"]),
         ("sim", vec!["types", "consensus", "mvcc", "storage", "partition", "node"]),
         ("bench", vec!["types", "api"]),
-        ("server", vec!["types", "consensus", "mvcc", "storage", "partition", "node", "api"]),
+        ("server", vec!["types", "consensus", "placement", "mvcc", "storage", "partition", "node", "api"]),
     ])
 }
 

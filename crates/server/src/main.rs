@@ -1,7 +1,7 @@
 //! The `quorate` command.
 
 use clap::{CommandFactory, Parser, Subcommand};
-use quorate::cli::{self, CliError, Target, doctor};
+use quorate::cli::{self, CliError, Output, Target, doctor};
 use quorate::config::{LogFormat, ServeArgs};
 use quorate::demo::Demo;
 use std::io::IsTerminal;
@@ -26,6 +26,7 @@ enum Command {
     /// Who leads, how far everybody is, how large, how healthy
     Status,
     Partitions(cli::partitions::Partitions),
+    Ring(cli::ring::Ring),
     /// The nodes of the cluster, as etcd's clients know them; node list says more
     Members,
     #[command(subcommand)]
@@ -60,6 +61,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let Cli { command, target } = Cli::parse();
+    if target.output == Output::Svg && !matches!(command, Command::Ring(_)) {
+        return fail(2, "--output svg: only `quorate ring` draws; others know table and json");
+    }
     match command {
         Command::Serve(args) => run_serve(*args, &target),
         Command::Doctor { data_dir } => match doctor::doctor(&data_dir, target.output) {
@@ -85,6 +89,7 @@ fn run_client(command: Command, target: &Target) -> ExitCode {
             Command::Demo(demo) => demo.run().await.map_err(CliError::Usage),
             Command::Status => cli::status::status(target).await,
             Command::Partitions(partitions) => partitions.run(target).await,
+            Command::Ring(ring) => ring.run(target).await,
             Command::Members => cli::status::members(target).await,
             Command::Node(node) => node.run(target).await,
             Command::Put(put) => put.run(target).await,

@@ -6,6 +6,7 @@ pub mod kv;
 pub mod lease;
 pub mod node;
 pub mod partitions;
+pub mod ring;
 pub mod split;
 pub mod status;
 pub mod watch;
@@ -96,9 +97,12 @@ impl TargetTls {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
     /// For people.
+    #[value(alias = "text")]
     Table,
     /// For programs.
     Json,
+    /// A picture, of what can be drawn: `ring`.
+    Svg,
 }
 
 /// What went wrong, in words for the person at the terminal.

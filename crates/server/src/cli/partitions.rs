@@ -250,10 +250,10 @@ async fn list(target: &Target, shown: &Shown) -> Result<(), CliError> {
 }
 
 /// How many versions each partition has, and their bytes.
-type Sizes = BTreeMap<(u32, u32), (Option<u64>, Option<u64>)>;
+pub(super) type Sizes = BTreeMap<(u32, u32), (Option<u64>, Option<u64>)>;
 
 /// Has a node count what each partition holds, however long that takes.
-async fn sizes(target: &Target, name: &str, endpoint: &str) -> Result<Sizes, String> {
+pub(super) async fn sizes(target: &Target, name: &str, endpoint: &str) -> Result<Sizes, String> {
     let patient = Target { timeout: u64::from(u32::MAX), ..target.clone() };
     let channel = patient.connect_to(endpoint).await.map_err(|error| error.to_string())?;
     // What a name may be made of may stand in an address.

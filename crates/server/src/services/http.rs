@@ -31,6 +31,7 @@ pub(super) fn router(context: Context) -> axum::Router {
         .route("/version", get(version_of))
         .route("/metrics", get(metrics))
         .route("/partitions", get(partitions))
+        .route("/ring", get(super::ring::ring))
         .with_state(context)
 }
 

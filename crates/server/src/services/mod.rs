@@ -7,6 +7,7 @@ mod kv;
 mod lease;
 mod maintenance;
 pub(crate) mod nodes;
+pub(crate) mod ring;
 mod watch;
 
 use crate::belonging::Belonging;
