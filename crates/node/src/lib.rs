@@ -17,12 +17,14 @@
 //! * [`cluster_orders`]: nodes that join and leave.
 //! * [`admission`]: how a node with a new data directory comes to take part.
 //! * [`placing`]: who shall hold which group.
+//! * [`detector`]: how likely it is that a silent node is gone.
 //! * [`retention`]: when the store is flushed and the log cut.
 
 pub mod administration;
 pub mod admission;
 pub mod cluster;
 pub mod cluster_orders;
+pub mod detector;
 pub mod effects;
 pub mod group;
 pub mod host;
