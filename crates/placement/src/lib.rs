@@ -56,3 +56,8 @@ pub const REPLICAS_MAX: usize = 15;
 pub const WEIGHT_MAX: u32 = 1_000_000;
 /// Most virtual nodes of a ring in all, 16 bytes each.
 pub const TOKENS_MAX: u64 = 1 << 22;
+
+/// Holds the examples of the README to what they say.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
