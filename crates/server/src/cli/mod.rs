@@ -1,5 +1,6 @@
 //! The commands for people, over the public API: what they can do, any etcd client can.
 
+mod columns;
 pub mod doctor;
 pub mod keyspace;
 pub mod kv;
@@ -9,13 +10,14 @@ pub mod partitions;
 pub mod ring;
 pub mod split;
 pub mod status;
+pub mod top;
 pub mod watch;
 
 use crate::services::KEYSPACE_HEADER;
 use clap::{Args, ValueEnum};
 use quorate_api::pb;
-use quorate_types::MapError;
 use quorate_types::map::is_name;
+use quorate_types::{Bytes, MapError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tonic::codegen::{Service as _, http};
@@ -141,11 +143,24 @@ fn parse_keyspace(text: &str) -> Result<String, String> {
 
 /// A node's answer to plain HTTP: JSON, or what was wrong with it.
 pub(crate) async fn http_call(
-    mut channel: Channel,
+    channel: Channel,
     method: http::Method,
     path: &str,
     body: Vec<u8>,
 ) -> Result<(http::StatusCode, serde_json::Value), String> {
+    let (status, body) = http_bytes(channel, method, path, body).await?;
+    // One of an older version says in words, or not at all, that it does not know the path.
+    let unknown = || format!("it answers {status} for {path}: is it an older version?");
+    serde_json::from_slice(&body).map(|body| (status, body)).map_err(|_| unknown())
+}
+
+/// The same, whatever it is made of.
+pub(crate) async fn http_bytes(
+    mut channel: Channel,
+    method: http::Method,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<(http::StatusCode, Bytes), String> {
     let body = tonic::body::Body::new(axum::body::Body::from(body));
     let request = http::Request::builder().method(method).uri(path).body(body);
     let request = request.map_err(|error| error.to_string())?;
@@ -153,10 +168,7 @@ pub(crate) async fn http_call(
     let response = channel.call(request).await.map_err(|error| whole(&error))?;
     let status = response.status();
     let body = axum::body::to_bytes(axum::body::Body::new(response.into_body()), ANSWER_BYTES_MAX).await;
-    let body = body.map_err(|error| whole(&error))?;
-    // One of an older version says in words, or not at all, that it does not know the path.
-    let unknown = || format!("it answers {status} for {path}: is it an older version?");
-    serde_json::from_slice(&body).map(|body| (status, body)).map_err(|_| unknown())
+    Ok((status, body.map_err(|error| whole(&error))?))
 }
 
 impl Target {

@@ -13,6 +13,7 @@ mod svg;
 mod text;
 mod what_if;
 
+use super::columns::counted;
 use super::{CliError, Output, Target, http_call, partitions, status};
 use crate::services::ring::RingTold;
 use clap::Args;
@@ -22,6 +23,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use tokio::task::JoinSet;
 use tonic::codegen::http::{Method, StatusCode};
+use tonic::transport::Channel;
 use what_if::{Change, WhatIf};
 
 /// Which nodes hold and lead which partitions, how even that is, and what would move if nodes came or went
@@ -133,7 +135,11 @@ async fn ask_all(
 }
 
 async fn ask(target: &Target, endpoint: &str) -> Result<RingTold, String> {
-    let channel = target.connect_to(endpoint).await.map_err(|error| error.to_string())?;
+    ask_by(target.connect_to(endpoint).await.map_err(|error| error.to_string())?).await
+}
+
+/// What a node says of members and places.
+pub(super) async fn ask_by(channel: Channel) -> Result<RingTold, String> {
     let (status, answer) = http_call(channel, Method::GET, "/ring", Vec::new()).await?;
     if status != StatusCode::OK {
         return Err(format!("it answers {status} for /ring: {}", answer["reason"].as_str().unwrap_or("?")));
@@ -171,6 +177,6 @@ async fn count(
     }
     match picture.partitions.iter().filter(|partition| partition.bytes.is_none()).count() {
         0 => Ok(()),
-        unknown => Err(CliError::Usage(format!("nobody counted {}", text::counted(unknown, "partition")))),
+        unknown => Err(CliError::Usage(format!("nobody counted {}", counted(unknown, "partition")))),
     }
 }

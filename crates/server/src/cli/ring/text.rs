@@ -2,6 +2,7 @@
 
 use super::picture::{Figures, Node, Picture, leaders, replicas};
 use super::what_if::WhatIf;
+use crate::cli::columns::{counted, fit};
 use crate::cli::status;
 use crate::services::ring::StandingTold;
 use quorate_placement::{Balance, Load};
@@ -182,14 +183,6 @@ fn bar(held: u64, fair_milli: u64, most: u64, width: usize) -> String {
     ["█".repeat(full), "▓".repeat(above), "░".repeat(short), " ".repeat(blank)].concat()
 }
 
-/// A text in so many columns at most.
-pub(super) fn fit(text: &str, columns: usize) -> String {
-    match text.chars().count() <= columns {
-        true => text.to_owned(),
-        false => text.chars().take(columns.saturating_sub(1)).chain(['…']).collect(),
-    }
-}
-
 /// Thousandths with one digit behind the point.
 pub(super) fn tenths(milli: u64) -> String {
     let tenths = (milli + 50) / 100;
@@ -198,10 +191,6 @@ pub(super) fn tenths(milli: u64) -> String {
 
 pub(super) fn thousandths(milli: u64) -> String {
     format!("{}.{:03}", milli / 1_000, milli % 1_000)
-}
-
-pub(super) fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Names in a row, as far as a line has room.

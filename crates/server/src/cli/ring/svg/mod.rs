@@ -9,8 +9,8 @@ mod ring;
 
 use super::colours;
 use super::picture::{Figures, Partition, Picture};
-use super::text::{counted, fit};
 use super::what_if::WhatIf;
+use crate::cli::columns::{counted, fit};
 use quorate_placement::NodeId;
 use std::collections::BTreeMap;
 use std::fmt::Write;

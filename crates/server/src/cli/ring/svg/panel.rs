@@ -1,8 +1,9 @@
 //! The nodes with what they hold and lead against their shares, by zone; and how even that is, or what moves.
 
 use super::{ALARM, FAINT, GREY, INK, Paint, RIGHT, escaped, number};
+use crate::cli::columns::fit;
 use crate::cli::ring::picture::{Figures, Node, Picture, leaders, replicas};
-use crate::cli::ring::text::{fit, tenths, thousandths};
+use crate::cli::ring::text::{tenths, thousandths};
 use crate::cli::ring::what_if::WhatIf;
 use crate::services::ring::StandingTold;
 use quorate_placement::{Balance, Load};

@@ -1,8 +1,8 @@
 //! The ring of slots: a band for leaders around bands for the other replicas, with marks where something is wrong or under way.
 
 use super::{ALARM, CENTRE, FAINT, GREY, MOVING, Paint, escaped, number};
+use crate::cli::columns::counted;
 use crate::cli::ring::picture::{Figures, Partition, Picture};
-use crate::cli::ring::text::counted;
 use crate::cli::ring::what_if::WhatIf;
 use quorate_placement::Move;
 use quorate_types::SLOTS;
