@@ -1,4 +1,4 @@
-//! What `quorate ring` says of three nodes of the real binary: as they are, as they might be, and when one is down.
+//! What `quorate ring` and `quorate top` say of three nodes of the real binary: as they are, as they might be, and when one is down.
 
 #![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
 
@@ -83,4 +83,24 @@ async fn what_makes_no_sense_is_refused_in_words() {
     check(&["ring", "--replicas", "0"], 2, "0");
     check(&["--keyspace", "none", "ring"], 1, "there is no keyspace none");
     check(&["status", "-o", "svg"], 2, "only `quorate ring` draws");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn top_shows_nodes_and_partitions_at_work() {
+    let mut cluster = Cluster::partitioned(3, 4).await;
+    let endpoints = cluster.nodes.iter().map(|node| node.client.as_str()).collect::<Vec<_>>().join(",");
+    let top = |args: &[&str]| run(&[&["--endpoints", &endpoints, "top", "--once"], args].concat());
+    let (code, said) = top(&[]);
+    assert!(code == Some(0) && said.starts_with("3 of 3 nodes heard; "), "{said}");
+    assert!(said.contains("\nsystem/0 ") && said.contains("\ndefault/3 "), "{said}");
+    cluster.nodes[1].kill();
+    let (code, said) = top(&["--keyspace", "default", "-o", "json"]);
+    assert_eq!(code, Some(0), "{said}");
+    let shown: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}"));
+    assert_eq!(shown["partitions"].as_array().unwrap().len(), 4);
+    let node =
+        |name: &str| shown["nodes"].as_array().unwrap().iter().find(|node| node["name"] == *name).cloned();
+    let (dead, live) = (node(&cluster.nodes[1].name).unwrap(), node(&cluster.nodes[0].name).unwrap());
+    assert!(dead["problem"].as_str().is_some_and(|why| why.starts_with("does not answer: ")), "{dead}");
+    assert!(live["problem"].is_null() && live["resident_bytes"].as_f64() > Some(0.0), "{live}");
 }

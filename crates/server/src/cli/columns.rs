@@ -14,6 +14,26 @@ pub(super) fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
+/// A name's runs of digits as numbers, so that n10 comes after n9.
+pub(super) fn natural(name: &str) -> Vec<(String, u64)> {
+    let mut parts = vec![(String::new(), 0_u64)];
+    let mut was_digit = false;
+    for c in name.chars() {
+        let digit = c.to_digit(10);
+        if was_digit && digit.is_none() {
+            parts.push((String::new(), 0));
+        }
+        if let Some((text, number)) = parts.last_mut() {
+            match digit {
+                Some(digit) => *number = number.saturating_mul(10).saturating_add(u64::from(digit)),
+                None => text.push(c),
+            }
+        }
+        was_digit = digit.is_some();
+    }
+    parts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -27,5 +47,12 @@ mod tests {
         check("nodes", 0, "");
         check("a\u{1b}[2Jb", 8, "a\u{fffd}[2Jb");
         assert_eq!((counted(1, "node"), counted(2, "node")), ("1 node".into(), "2 nodes".into()));
+    }
+
+    #[test]
+    fn numbers_in_names_are_numbers() {
+        let mut names = ["n10", "n9", "a", "n9b", "9", "n"];
+        names.sort_by_key(|name| natural(name));
+        assert_eq!(names, ["9", "a", "n", "n9", "n9b", "n10"]);
     }
 }

@@ -215,6 +215,14 @@ impl Target {
         target.connect().await.map_err(unreachable)
     }
 
+    /// Connects to one node of several that are asked; why it cannot is told beside the node's name.
+    async fn connect_to_one(&self, endpoint: &str) -> Result<Channel, String> {
+        self.connect_to(endpoint).await.map_err(|error| match error {
+            CliError::Unreachable(what) => format!("does not answer: {what}"),
+            other => other.to_string(),
+        })
+    }
+
     /// Connects to the first endpoint that answers.
     pub async fn connect(&self) -> Result<Channel, CliError> {
         let mut problems = Vec::new();

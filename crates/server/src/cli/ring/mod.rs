@@ -135,7 +135,7 @@ async fn ask_all(
 }
 
 async fn ask(target: &Target, endpoint: &str) -> Result<RingTold, String> {
-    ask_by(target.connect_to(endpoint).await.map_err(|error| error.to_string())?).await
+    ask_by(target.connect_to_one(endpoint).await?).await
 }
 
 /// What a node says of members and places.

@@ -3,6 +3,7 @@
 //! A picture is of the cluster as it is or of one that might be (`what_if.rs`). It is put together from what the nodes say, and shown by
 //! `text.rs`, `svg.rs` and `json.rs`, which compute nothing of their own.
 
+use crate::cli::columns::natural;
 use crate::services::ring::{RingTold, StandingTold};
 use quorate_placement::{
     Assignment, Balance, Load, Member, Node as Placed, NodeId, PlacementError, Plan, Standing, plan,
@@ -230,26 +231,6 @@ pub(super) fn in_order(nodes: &mut [Node]) {
     nodes.sort_by_cached_key(key);
 }
 
-/// A name's runs of digits as numbers, so that n10 comes after n9.
-fn natural(name: &str) -> Vec<(String, u64)> {
-    let mut parts = vec![(String::new(), 0_u64)];
-    let mut was_digit = false;
-    for c in name.chars() {
-        let digit = c.to_digit(10);
-        if was_digit && digit.is_none() {
-            parts.push((String::new(), 0));
-        }
-        if let Some((text, number)) = parts.last_mut() {
-            match digit {
-                Some(digit) => *number = number.saturating_mul(10).saturating_add(u64::from(digit)),
-                None => text.push(c),
-            }
-        }
-        was_digit = digit.is_some();
-    }
-    parts
-}
-
 /// The leader of each partition in the newest term that anybody told of.
 fn newest_leaders(told: &[RingTold]) -> BTreeMap<(u32, u32), (u64, NodeId)> {
     let mut newest: BTreeMap<(u32, u32), (u64, NodeId)> = BTreeMap::new();
@@ -370,12 +351,5 @@ pub(super) mod tests {
         let figures = picture.figures();
         assert_eq!(figures.under_replicated.len() as u64, held);
         assert_eq!((figures.loads[0].replicas, figures.loads[0].replicas_fair_milli), (held, 0));
-    }
-
-    #[test]
-    fn numbers_in_names_are_numbers() {
-        let mut names = ["n10", "n9", "a", "n9b", "9", "n"];
-        names.sort_by_key(|name| natural(name));
-        assert_eq!(names, ["9", "a", "n", "n9", "n9b", "n10"]);
     }
 }

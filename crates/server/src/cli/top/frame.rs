@@ -38,7 +38,7 @@ pub(super) fn frame(snapshot: &Snapshot, events: &[Event], width: usize, height:
 /// What counts, in two lines.
 fn head(snapshot: &Snapshot) -> Vec<String> {
     let heard = snapshot.nodes.iter().filter(|node| node.problem.is_none()).count();
-    let rate: f64 = snapshot.partitions.iter().map(|group| group.entries_per_second).sum();
+    let rate = snapshot.partitions.iter().fold(0.0, |sum, group| sum + group.entries_per_second);
     let count = |what: &str, is: fn(&Group) -> bool| match snapshot
         .partitions
         .iter()
@@ -54,7 +54,7 @@ fn head(snapshot: &Snapshot) -> Vec<String> {
         count("being moved", |group| group.target.is_some()),
         count("being split", |group| group.child.is_some()),
     ];
-    let watches: f64 = snapshot.nodes.iter().map(|node| node.watches).sum();
+    let watches = snapshot.nodes.iter().fold(0.0, |sum, node| sum + node.watches);
     vec![
         format!(
             "{heard} of {} heard; {} entries/s; {watches:.0} watches",

@@ -113,10 +113,7 @@ async fn look(target: &Target, begun: Instant) -> Result<Look, CliError> {
         }
         let target = target.clone();
         asked.spawn(async move {
-            let ask = async {
-                let channel = target.connect_to(&endpoint).await.map_err(|error| error.to_string())?;
-                Answer::of(channel).await
-            };
+            let ask = async { Answer::of(target.connect_to_one(&endpoint).await?).await };
             let late = || Err(format!("no answer for {} s", ANSWER_MAX.as_secs()));
             (name, tokio::time::timeout(ANSWER_MAX, ask).await.unwrap_or_else(|_| late()))
         });

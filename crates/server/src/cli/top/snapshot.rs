@@ -1,6 +1,7 @@
 //! The cluster at one look, and what happened since the look before.
 
 use super::answer::{Answer, Partition};
+use crate::cli::columns::natural;
 use crate::services::ring::{MemberTold, PlaceTold, StandingTold};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,7 @@ pub(super) struct Look {
 /// What is shown.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Snapshot {
-    /// In the order in which members are named.
+    /// By zone, then by name.
     pub(super) nodes: Vec<Node>,
     /// By keyspace and number.
     pub(super) partitions: Vec<Group>,
@@ -205,7 +206,7 @@ impl Snapshot {
                 problem: answer.is_none().then(|| why(now, name)),
                 leads: led().count(),
                 holds: groups.keys().filter(is_held).count(),
-                entries_per_second: led().map(|group| group.entries_per_second).sum(),
+                entries_per_second: led().fold(0.0, |sum, group| sum + group.entries_per_second),
                 lag: lags.map(|(key, .., replica)| lag(&key, replica)).max().unwrap_or(0),
                 // A process that was started anew begins at 0.
                 cpu_percent: cpu.unwrap_or(0.0).max(0.0) * 100.0 / seconds,
@@ -214,7 +215,9 @@ impl Snapshot {
                 watches: used.watches,
             }
         });
-        Self { nodes: nodes.collect(), partitions: groups.into_values().collect() }
+        let mut nodes: Vec<Node> = nodes.collect();
+        nodes.sort_by_cached_key(|node| (node.zone.is_empty(), node.zone.clone(), natural(&node.name)));
+        Self { nodes, partitions: groups.into_values().collect() }
     }
 
     /// What is otherwise than before, in words.
