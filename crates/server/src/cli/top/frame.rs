@@ -10,7 +10,7 @@ pub(super) type Event = (String, String);
 
 /// Lines of what happened, where there is room.
 const EVENTS_SHOWN: usize = 6;
-const BAR: usize = 10;
+const BAR: usize = 9;
 
 /// At most `height` lines of at most `width` columns. `events` come oldest first, and the newest are shown.
 pub(super) fn frame(snapshot: &Snapshot, events: &[Event], width: usize, height: usize) -> Vec<String> {
@@ -111,7 +111,7 @@ fn sorted(snapshot: &Snapshot) -> impl ExactSizeIterator<Item = &Group> {
 
 fn group_head() -> String {
     format!(
-        "{:<18} {:<10} {:>5} {:>9} {:<width$} {:>8} {:>6}  {}",
+        "{:<16} {:<10} {:>5} {:>9} {:<width$} {:>8} {:>6}  {}",
         "PARTITION",
         "LEADER",
         "TERM",
@@ -130,8 +130,8 @@ fn group_line(group: &Group, busiest: f64) -> String {
     let split = group.child.map(|child| format!("split, {child} to come"));
     let under_way: Vec<String> = target.into_iter().chain(split).collect();
     format!(
-        "{:<18} {:<10} {:>5} {:>9} {:<width$} {:>8} {:>6}  {}",
-        fit(&group.name(), 18),
+        "{:<16} {:<10} {:>5} {:>9} {:<width$} {:>8} {:>6}  {}",
+        fit(&group.name(), 16),
         fit(group.leader.as_deref().unwrap_or("none"), 10),
         group.term,
         thousands(group.entries_per_second),
@@ -178,10 +178,10 @@ node-a    z       ok           1     3     1,234     27    0%   47 MiB 1907 MiB
 node-b    z       silent       1     3 refused
 node-c    z       silent       0     3 its address is not known
 
-PARTITION          LEADER      TERM ENTRIES/S            REPLICAS    LAG  UNDER WAY
-default/2          none           2         0                 1/3      0
-default/0          node-a         1     1,234 ██████████      1/3      0
-default/1          node-b         1       617 █████           1/3     27
+PARTITION        LEADER      TERM ENTRIES/S           REPLICAS    LAG  UNDER WAY
+default/2        none           2         0                1/3      0
+default/0        node-a         1     1,234 █████████      1/3      0
+default/1        node-b         1       617 █████          1/3     27
 
 10:00:00  default/2: no leader";
         assert_eq!(frame(&snapshot, &events, 96, 30).join("\n"), expected);

@@ -153,7 +153,7 @@ impl Screen {
     fn show(&mut self, lines: &[String]) -> std::io::Result<()> {
         let mut out = std::io::stdout().lock();
         // Each line is cleared behind its end and the screen below the last: nothing flickers.
-        write!(out, "\x1b[H{}\x1b[K\x1b[J", lines.join("\x1b[K\r\n"))?;
+        write!(out, "\x1b[H{}\x1b[K\x1b[J", lines.join("\x1b[K\n"))?;
         out.flush()
     }
 }

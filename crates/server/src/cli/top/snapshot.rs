@@ -396,36 +396,38 @@ pub(super) mod tests {
 
     #[test]
     fn what_is_otherwise_is_said() {
-        let say = |before: &[Answer], now: &[Answer]| {
-            let [before, now] = [before, now]
-                .map(|answers| Snapshot::of(&Look::default(), &look(1.0, answers.to_vec()), None));
+        let say = |before: &[&Answer], now: &[&Answer]| {
+            let [before, now] = [before, now].map(|answers| {
+                Snapshot::of(
+                    &Look::default(),
+                    &look(1.0, answers.iter().map(|answer| (*answer).clone()).collect()),
+                    None,
+                )
+            });
             now.changes(&before)
         };
         let quiet = answer("a", &[("a", 1, 1, 1); 3]);
-        assert_eq!(say(&[quiet.clone()], &[quiet.clone()]), [""; 0]);
+        assert_eq!(say(&[&quiet], &[&quiet]), [""; 0]);
         assert_eq!(
-            say(&[quiet.clone(), answer("b", &[])], &[answer("a", &[("b", 2, 1, 1); 3])]),
+            say(&[&quiet, &answer("b", &[])], &[&answer("a", &[("b", 2, 1, 1); 3])]),
             ["node-b is silent (was ok)", "3 partitions: node-b leads, after node-a"]
         );
         assert_eq!(
-            say(&[quiet.clone()], &[answer("a", &[("a", 1, 1, 1), ("", 2, 1, 1), ("a", 1, 1, 1)])]),
+            say(&[&quiet], &[&answer("a", &[("a", 1, 1, 1), ("", 2, 1, 1), ("a", 1, 1, 1)])]),
             ["default/1: no leader"]
         );
         let mut moves = quiet.clone();
         moves.ring.keyspaces[0].partitions[2].target = Some(["b", "c", "d"].map(str::to_owned).into());
         moves.keyspaces[0].partitions[0].splitting = Some(Splitting { child: 3 });
         assert_eq!(
-            say(&[quiet.clone()], &[moves.clone()]),
+            say(&[&quiet], &[&moves]),
             ["default/0 is being split, 3 is to come", "default/2 moves to node-b, node-c, d"]
         );
-        assert_eq!(say(&[moves], &[quiet.clone()]), ["default/2 has moved"]);
+        assert_eq!(say(&[&moves], &[&quiet]), ["default/2 has moved"]);
         let mut fewer = quiet.clone();
         fewer.ring.members.pop();
         fewer.ring.members[1].standing = StandingTold::Lost;
-        assert_eq!(
-            say(&[quiet.clone()], &[fewer.clone()]),
-            ["node-b is lost (was silent)", "node-c has gone"]
-        );
-        assert!(say(&[fewer], &[quiet]).contains(&"node-c has joined".to_owned()));
+        assert_eq!(say(&[&quiet], &[&fewer]), ["node-b is lost (was silent)", "node-c has gone"]);
+        assert!(say(&[&fewer], &[&quiet]).contains(&"node-c has joined".to_owned()));
     }
 }
