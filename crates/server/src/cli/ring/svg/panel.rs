@@ -13,7 +13,7 @@ pub(super) const LEFT: f64 = 680.0;
 const TOP: f64 = 128.0;
 const BAR: (f64, f64) = (792.0, 898.0);
 /// Nodes of a panel with roomy lines.
-const ROOMY_MAX: usize = 20;
+pub(super) const ROOMY_MAX: usize = 20;
 /// Ways from node to node that are named; the others are counted.
 const FLOWS_SHOWN_MAX: usize = 9;
 
@@ -150,7 +150,8 @@ fn node_line(
         standing => standing.word().into(),
     };
     let of_colour = if node.standing == StandingTold::Lost { ALARM } else { GREY };
-    let name_room = 14_usize.saturating_sub(of.chars().count());
+    let taken = if of.is_empty() { 0 } else { of.chars().count() + 1 };
+    let name_room = if step > 20.0 { 12_usize } else { 14 }.saturating_sub(taken).max(4);
     let _ = write!(
         svg,
         r##"<rect x="{LEFT}" y="{}" width="11" height="11" rx="2.5" fill="{colour}"/><text x="{}" y="{}" font-size="{size}">{}<tspan dx="5" fill="{of_colour}" font-size="11">{of}</tspan></text>"##,
