@@ -143,19 +143,17 @@ fn balance(text: &mut String, picture: &Picture, figures: &Figures) {
 fn moves(text: &mut String, now: &Picture, what_if: &WhatIf) {
     let replicas: usize = what_if.after.partitions.iter().map(|partition| partition.row.replicas.len()).sum();
     let bytes = match what_if.bytes {
-        Some(bytes) if what_if.replicas_moved > 0 => {
-            format!(" ({})", status::size(i64::try_from(bytes).unwrap_or(i64::MAX)))
-        }
-        _ => String::new(),
+        Some(bytes) => format!(" ({})", status::size(i64::try_from(bytes).unwrap_or(i64::MAX))),
+        None => String::new(),
     };
-    let sentence = format!(
-        "{} of {} move{bytes}, {}; {} {}",
-        what_if.replicas_moved,
-        counted(replicas, "replica"),
-        what_if.least_words(),
-        counted(what_if.leaders_moved, "leader"),
-        if what_if.leaders_moved == 1 { "changes" } else { "change" },
-    );
+    let moved = match what_if.replicas_moved {
+        0 => "no replica has to move".to_owned(),
+        moved => {
+            format!("{moved} of {} move{bytes}, {}", counted(replicas, "replica"), what_if.least_words())
+        }
+    };
+    let changes = if what_if.leaders_moved == 1 { "changes" } else { "change" };
+    let sentence = format!("{moved}; {} {changes}", counted(what_if.leaders_moved, "leader"));
     wrap(text, &sentence);
     let ways = what_if.ways(now);
     for (count, from, to) in ways.iter().take(FLOWS_SHOWN_MAX) {

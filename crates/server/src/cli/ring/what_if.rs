@@ -126,7 +126,6 @@ impl WhatIf {
     /// Whether this is the least, as a part of a sentence.
     pub(super) fn least_words(&self) -> String {
         match self.replicas_moved.saturating_sub(self.least) {
-            _ if self.replicas_moved == 0 => "nothing has to move".into(),
             0 => "the least there is".into(),
             _ => format!("shares alone ask for {}", self.least),
         }

@@ -6,6 +6,9 @@ use crate::services::ring::{MemberTold, PlaceTold, StandingTold};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Partitions that are named when the same happened to them; others are counted.
+const NAMED_MAX: usize = 3;
+
 /// What all nodes said at about the same time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Look {
@@ -137,6 +140,11 @@ impl Snapshot {
         let names: BTreeMap<&str, &str> =
             newest.ring.members.iter().map(|member| (&*member.id, name(member))).collect();
         let named = |id: &String| names.get(id.as_str()).map_or(id.clone(), |name| (*name).to_owned());
+        let all_named = |ids: &[String]| {
+            let mut names: Vec<String> = ids.iter().map(named).collect();
+            names.sort_by_cached_key(|name| natural(name));
+            names
+        };
         let places: BTreeMap<Key, &PlaceTold> = newest
             .ring
             .keyspaces
@@ -171,9 +179,7 @@ impl Snapshot {
                 replicas: voters.len(),
                 heard: 0,
                 lag: 0,
-                target: place
-                    .and_then(|place| place.target.as_ref())
-                    .map(|ids| ids.iter().map(named).collect()),
+                target: place.and_then(|place| place.target.as_deref()).map(all_named),
                 child: None,
             });
             group.child = group.child.or(replica.splitting.as_ref().map(|splitting| splitting.child));
@@ -239,37 +245,36 @@ impl Snapshot {
 
         let known: BTreeMap<(&str, u32), &Group> =
             before.partitions.iter().map(|group| ((&*group.keyspace, group.partition), group)).collect();
-        // With hundreds of them, who leads changes for many at once.
-        let mut led: BTreeMap<(Option<&str>, Option<&str>), Vec<String>> = BTreeMap::new();
+        // With hundreds of them, the same happens to many at once.
+        let mut happened: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for group in &self.partitions {
             let Some(was) = known.get(&(&*group.keyspace, group.partition)) else {
                 changes.push(format!("{} is new", group.name()));
                 continue;
             };
-            if was.leader != group.leader {
-                led.entry((was.leader.as_deref(), group.leader.as_deref())).or_default().push(group.name());
+            let mut note = |what: String| happened.entry(what).or_default().push(group.name());
+            match (&was.leader, &group.leader) {
+                (was, is) if was == is => {}
+                (_, None) => note("no leader".into()),
+                (None, Some(is)) => note(format!("{is} leads")),
+                (Some(was), Some(is)) => note(format!("{is} leads, after {was}")),
             }
             match (&was.target, &group.target) {
                 (was, Some(target)) if was.as_ref() != Some(target) => {
-                    changes.push(format!("{} moves to {}", group.name(), target.join(", ")));
+                    note(format!("to be on {}", target.join(", ")));
                 }
-                (Some(_), None) => changes.push(format!("{} has moved", group.name())),
+                (Some(target), None) => note(format!("now on {}", target.join(", "))),
                 _ => {}
             }
             if let (None, Some(child)) = (was.child, group.child) {
-                changes.push(format!("{} is being split, {child} is to come", group.name()));
+                note(format!("being split, {child} is to come"));
             }
         }
-        for ((was, is), groups) in led {
-            let which = match groups.as_slice() {
-                [one] => one.clone(),
-                many => format!("{} partitions", many.len()),
-            };
-            changes.push(match (was, is) {
-                (_, None) => format!("{which}: no leader"),
-                (None, Some(is)) => format!("{which}: {is} leads"),
-                (Some(was), Some(is)) => format!("{which}: {is} leads, after {was}"),
-            });
+        for (what, groups) in happened {
+            let rest = groups.len().saturating_sub(NAMED_MAX);
+            let named = groups.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(" ");
+            let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+            changes.push(format!("{named}{more}: {what}"));
         }
         changes
     }
@@ -410,7 +415,7 @@ pub(super) mod tests {
         assert_eq!(say(&[&quiet], &[&quiet]), [""; 0]);
         assert_eq!(
             say(&[&quiet, &answer("b", &[])], &[&answer("a", &[("b", 2, 1, 1); 3])]),
-            ["node-b is silent (was ok)", "3 partitions: node-b leads, after node-a"]
+            ["node-b is silent (was ok)", "default/0 default/1 default/2: node-b leads, after node-a"]
         );
         assert_eq!(
             say(&[&quiet], &[&answer("a", &[("a", 1, 1, 1), ("", 2, 1, 1), ("a", 1, 1, 1)])]),
@@ -421,9 +426,9 @@ pub(super) mod tests {
         moves.keyspaces[0].partitions[0].splitting = Some(Splitting { child: 3 });
         assert_eq!(
             say(&[&quiet], &[&moves]),
-            ["default/0 is being split, 3 is to come", "default/2 moves to node-b, node-c, d"]
+            ["default/0: being split, 3 is to come", "default/2: to be on d, node-b, node-c"]
         );
-        assert_eq!(say(&[&moves], &[&quiet]), ["default/2 has moved"]);
+        assert_eq!(say(&[&moves], &[&quiet]), ["default/2: now on d, node-b, node-c"]);
         let mut fewer = quiet.clone();
         fewer.ring.members.pop();
         fewer.ring.members[1].standing = StandingTold::Lost;

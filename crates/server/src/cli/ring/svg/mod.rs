@@ -126,8 +126,10 @@ fn middle(svg: &mut String, picture: &Picture, figures: &Figures, what_if: Optio
         Some(what_if) => {
             let of: usize = picture.partitions.iter().map(|partition| partition.row.replicas.len()).sum();
             line(-6.0, 44, INK, &what_if.replicas_moved.to_string());
-            line(18.0, 13, GREY, &format!("of {} move,", counted(of, "replica")));
-            line(36.0, 13, GREY, &what_if.least_words());
+            line(18.0, 13, GREY, &format!("of {} move", counted(of, "replica")));
+            if what_if.replicas_moved > 0 {
+                line(36.0, 13, GREY, &what_if.least_words());
+            }
         }
         None => {
             let percent = |milli: u64| format!("{}.{} %", milli / 10, milli % 10);
