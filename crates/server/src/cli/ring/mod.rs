@@ -3,7 +3,7 @@
 //! Put together from what all nodes say (`picture.rs`), with changes that are only thought of (`what_if.rs`), and shown (`text.rs`,
 //! `json.rs`, `svg.rs`).
 //!
-//! Caveat: what would be is what [`quorate_placement::plan`] gives this keyspace alone, by whole partitions. The cluster may carry out
+//! Caveat: what would be is what [`quorate_placement::plan()`] gives this keyspace alone, by whole partitions. The cluster may carry out
 //! less of it at a time, or place several keyspaces together.
 
 mod colours;
