@@ -18,7 +18,7 @@ fn arrows() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("mvcc", vec!["types"]),
         ("storage", vec!["types", "consensus", "mvcc"]),
         ("partition", vec!["types", "mvcc"]),
-        ("node", vec!["types", "consensus", "mvcc", "partition"]),
+        ("node", vec!["types", "consensus", "placement", "mvcc", "partition"]),
         ("api", vec!["types"]),
         ("sim", vec!["types", "consensus", "mvcc", "storage", "partition", "node"]),
         ("bench", vec!["types", "api"]),

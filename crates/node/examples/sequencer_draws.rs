@@ -11,7 +11,7 @@
 #![allow(clippy::unwrap_used)] // A measurement, with nobody to hand an error to.
 
 use quorate_node::sequencer::Sequencer;
-use quorate_types::{GroupId, KeyspaceId, NodeId, PartitionId, Revision, Term};
+use quorate_types::{GroupId, KeyspaceId, NodeId, PartitionId, Position, Revision, Term};
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::time::Instant;
@@ -29,7 +29,8 @@ fn measure(partitions: u32, parts: u32, under_way: usize) -> f64 {
     let mut sequencer = Sequencer::new(Term(1));
     sequencer.open(KEYSPACE, None);
     for partition in 0..partitions {
-        sequencer.register(group(partition), NodeId(1), Term(1), Revision::FIRST).unwrap();
+        let leader = (NodeId(1), Term(1));
+        sequencer.register(group(partition), leader, Revision::FIRST, Position::default()).unwrap();
     }
     let mut waiting: VecDeque<(u32, Revision)> = VecDeque::with_capacity(under_way + 1);
     let mut touched = Vec::new();

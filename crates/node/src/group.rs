@@ -9,7 +9,7 @@
 //!   for a read barrier begun after the evaluation.
 
 use crate::effects::Ticket;
-use crate::peer::PeerMessage;
+use crate::peer::{PartAsk, PeerMessage};
 use quorate_consensus::{Raft, ReadId, Role};
 use quorate_mvcc::engine::Engine;
 use quorate_partition::snapshot::Installer;
@@ -60,6 +60,8 @@ pub(crate) enum Then {
     Admission(GroupId),
     /// The group's leadership is shown in this epoch of the sequencer: it registers.
     Register(GroupId, Term),
+    /// The sequencer of this epoch was in office when these groups had proposed so much.
+    Office(Term, Vec<(GroupId, Index)>),
     /// The sequencer's office is confirmed; next, what the answer rests on has to be applied in its own group.
     Sequenced {
         /// Which.
@@ -77,8 +79,8 @@ pub(crate) enum Then {
     Question(Box<Question>),
     /// This partition has applied what that read needs.
     Reading(u64, PartitionId),
-    /// What a transaction found or prepared here is there to stay: this is the vote.
-    Vote(TxnId, Box<PreState>),
+    /// What a transaction found or prepared here, in this epoch, is there to stay: this is the vote.
+    Vote(TxnId, Term, Box<PreState>),
     /// A transaction is decided here.
     Decided(KeyspaceId, TxnId),
     /// A transaction's commit is in the log here for good.
@@ -92,8 +94,8 @@ pub(crate) enum Blocked {
     Work(Work),
     /// The coordinator's own locks for an attempt.
     Home(TxnId, Footprint),
-    /// A participant's locks, until then.
-    Prepare(TxnId, Footprint, Tick),
+    /// A participant's locks, until then; whether it may wait for others to give theirs back, and what its coordinator knows.
+    Prepare(TxnId, Footprint, Tick, (bool, Revision)),
 }
 
 /// A read over partitions that waits at their leaders' node.
@@ -162,10 +164,20 @@ pub(crate) struct Group<E: Engine> {
     pub(crate) acks: BTreeMap<NodeId, Index>,
     /// Applied, and not yet confirmed in this epoch; by index.
     pub(crate) unconfirmed: VecDeque<(Index, Term, Wait)>,
+    /// Confirmed in this epoch up to here by a barrier of the meta group, whoever holds it.
+    pub(crate) office: Index,
+    /// The newest revision that it was given by a sequencer on another node.
+    pub(crate) received: Revision,
+    /// Requests that wait for that sequencer's word.
+    pub(crate) drawing: VecDeque<Work>,
+    /// For so many of them, the first ones, it is asked.
+    pub(crate) drawing_asked: usize,
     /// What waits for locks.
     pub(crate) blocked: VecDeque<Blocked>,
     /// Reads that wait for prepared transactions.
     pub(crate) questions: Vec<Question>,
+    /// The same that a sequencer on another node asks, until when.
+    pub(crate) part_asks: Vec<(PartAsk, Tick)>,
     /// Since when locks of other partitions' transactions are held, or when their end was last asked for.
     pub(crate) held_since: BTreeMap<TxnId, Tick>,
     /// Other partitions' transactions that ended here, and when.
@@ -222,6 +234,7 @@ impl<E: Engine> Group<E> {
     /// Whether it needs every tick: it does not hibernate, or something waits here.
     pub(crate) fn is_awake(&self) -> bool {
         let is_waited_for = !(self.waiting.is_empty()
+            && self.drawing.is_empty()
             && self.forwarded.is_empty()
             && self.reads.is_empty()
             && self.waits.is_empty()
@@ -237,6 +250,22 @@ impl<E: Engine> Group<E> {
     /// Requests not yet answered.
     pub(crate) fn inflight(&self) -> usize {
         self.waits.len() + self.reads.len() + self.blocked.len()
+    }
+
+    /// What waited for a sequencer's word is begun anew.
+    pub(crate) fn wait_again(&mut self, now: Tick) {
+        self.drawing_asked = 0;
+        for work in std::mem::take(&mut self.drawing) {
+            match (&work.origin, &work.request) {
+                // The end of a lease; it is due again.
+                (Origin::Own, Request::LeaseRevoke { lease }) => {
+                    if let Some(partition) = self.partition_mut() {
+                        partition.end_again(*lease, now);
+                    }
+                }
+                _ => self.waiting.push_back(work),
+            }
+        }
     }
 
     pub(crate) fn status(&self) -> GroupStatus {

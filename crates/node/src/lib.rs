@@ -9,6 +9,7 @@
 //! * [`group`]: one replica: consensus, its partition, and what waits for either.
 //! * [`router`]: key → slot → partition, by the maps of the keyspaces.
 //! * [`sequencer`]: one order of revisions over the partitions of a keyspace.
+//! * [`draws`]: drawing revisions from a sequencer on another node.
 //! * [`transaction`]: transactions over partitions.
 //! * [`peer`]: what nodes say to each other.
 //! * [`snapshots`]: serving snapshots to followers that fell behind, and fetching them.
@@ -18,6 +19,7 @@
 //! * [`admission`]: how a node with a new data directory comes to take part.
 //! * [`placing`]: who shall hold which group.
 //! * [`detector`]: how likely it is that a silent node is gone.
+//! * [`spreading`]: who holds and leads what where there are more members than replicas.
 //! * [`retention`]: when the store is flushed and the log cut.
 
 pub mod administration;
@@ -25,6 +27,7 @@ pub mod admission;
 pub mod cluster;
 pub mod cluster_orders;
 pub mod detector;
+pub mod draws;
 pub mod effects;
 pub mod group;
 pub mod host;
@@ -35,13 +38,14 @@ pub mod retention;
 pub mod router;
 pub mod sequencer;
 pub mod snapshots;
+pub mod spreading;
 pub mod transaction;
 
 pub use administration::{Administration, NewKeyspace, Order, Refused};
 pub use admission::{Life, Lives, Standing};
 pub use cluster::Cluster;
 pub use cluster_orders::{ClusterOrder, ClusterOrders, Nodes, OrderRefused, OrderStep, Which};
-pub use effects::{Effects, Grant, Notice, Ticket, WriteId};
+pub use effects::{Effects, Grant, Notice, Reach, Ticket, WriteId};
 pub use group::GroupStatus;
 pub use host::{HeldBack, Host};
 pub use options::Options;

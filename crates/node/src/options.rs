@@ -55,6 +55,10 @@ pub struct Options {
     pub partitions: u32,
     /// And with which placement rules.
     pub rules: Rules,
+    /// With more members than replicas, partitions are dealt over all of them, instead of being together on some.
+    pub spread_replicas: bool,
+    /// Partitions' leaders stay where they are and draw revisions over the network, instead of going to the sequencer's node.
+    pub spread_leaders: bool,
     /// What partitions keep to.
     pub partition: quorate_partition::Limits,
 }
@@ -88,6 +92,8 @@ impl Options {
             moves_max: 4,
             grace_ticks: 300 * ticks_per_second,
             partitions: 1,
+            spread_replicas: false,
+            spread_leaders: false,
             rules: Rules::default(),
             partition: quorate_partition::Limits::default(),
         }

@@ -2,12 +2,13 @@
 
 use crate::Ticket;
 use crate::admission::AdmissionAnswer;
+use crate::draws::{DrawAnswer, DrawAsk};
 use crate::transaction::TxnMessage;
 use quorate_consensus::Message;
 use quorate_partition::snapshot::{Chunk, Cursor};
 use quorate_types::{
-    Decode, Encode, GroupId, Incarnation, Input, KeyRange, KeyspaceId, Malformed, PartitionId, Position,
-    Rejection, Reply, Request, Revision, Term, wire_enum,
+    Decode, Encode, GroupId, Incarnation, Input, KeyRange, KeyspaceId, Malformed, NodeId, PartitionId,
+    Position, Rejection, Reply, Request, Revision, Term, wire_enum,
 };
 
 /// A message between two nodes. All may be lost. None is repeated by the transport; a repetition would do
@@ -79,8 +80,10 @@ pub enum PeerMessage {
         keyspace: KeyspaceId,
         /// Of which keys.
         ranges: Vec<KeyRange>,
-        /// Whether the revision must be no older than the question.
+        /// Whether the revision must be no older than the question. If not, the question is how far all partitions are applied.
         confirmed: bool,
+        /// Then: the reader knows so much already, and wants to hear of more.
+        known: Revision,
     },
     /// The answer. Late: the reader has forgotten it or asked again, and any answer is good.
     ReadAnswer {
@@ -88,6 +91,38 @@ pub enum PeerMessage {
         reading: u64,
         /// What to apply, and at which revision to read.
         answer: ReadAnswer,
+    },
+    /// From the sequencer's node to that of a partition's leader: tell the reader up to which entry it must apply. Lost: the reader asks
+    /// the sequencer again.
+    PartAsk {
+        /// What is read.
+        part: PartAsk,
+    },
+    /// From there to the reader.
+    PartAnswer {
+        /// The reader's name for it.
+        reading: u64,
+        /// At which revision it is read, by whose word.
+        at: (Revision, Term),
+        /// Which partition.
+        partition: PartitionId,
+        /// Up to which entry.
+        position: Position,
+    },
+    /// To whoever may not know: these lead. Lost: who is asked wrongly says so again.
+    Leaders {
+        /// Which groups, and the nodes.
+        leaders: Vec<(GroupId, NodeId)>,
+    },
+    /// From a node with partitions' leaders to the sequencer's.
+    Draw {
+        /// What.
+        ask: DrawAsk,
+    },
+    /// The answer.
+    Drawn {
+        /// What.
+        answer: DrawAnswer,
     },
     /// About a transaction over partitions, to the leader of one of them.
     Txn {
@@ -118,9 +153,14 @@ wire_enum!(PeerMessage {
     6 => AdmissionAsk { incarnation },
     7 => AdmissionAnswer(answer),
     8 => SpaceShort,
-    10 => ReadAsk { reading, keyspace, ranges, confirmed },
+    10 => ReadAsk { reading, keyspace, ranges, confirmed, known },
     11 => ReadAnswer { reading, answer },
     12 => Txn { to, message },
+    13 => PartAsk { part },
+    14 => PartAnswer { reading, at, partition, position },
+    15 => Draw { ask },
+    16 => Drawn { answer },
+    17 => Leaders { leaders },
     9 => Alive,
 });
 
@@ -133,9 +173,32 @@ pub struct ReadAnswer {
     pub epoch: Term,
     /// For each partition concerned, up to which entry.
     pub positions: Vec<(PartitionId, Position)>,
+    /// Partitions concerned whose leaders are elsewhere, and tell it themselves.
+    pub elsewhere: Vec<PartitionId>,
 }
 
-quorate_types::wire_struct!(ReadAnswer { revision, epoch, positions });
+quorate_types::wire_struct!(ReadAnswer { revision, epoch, positions, elsewhere });
+
+/// A read over partitions, as the leader of one of them is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartAsk {
+    /// Whom to tell.
+    pub reader: NodeId,
+    /// The reader's name for it.
+    pub reading: u64,
+    /// Which partition's leader is asked.
+    pub group: GroupId,
+    /// Of which keys; all if there are none.
+    pub ranges: Vec<KeyRange>,
+    /// As of when.
+    pub revision: Revision,
+    /// By which sequencer's word.
+    pub epoch: Term,
+    /// The newest revision that this leader was given, which may not have come there yet.
+    pub granted: Revision,
+}
+
+quorate_types::wire_struct!(PartAsk { reader, reading, group, ranges, revision, epoch, granted });
 
 /// How a forwarded request ended.
 #[derive(Clone, Debug, PartialEq)]

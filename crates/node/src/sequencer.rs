@@ -17,7 +17,8 @@
 //! A sequencer that was deposed and does not know it does no harm: what rests on it is answered only when a quorum has shown that it was
 //! in office when it gave its word (`host/sequencing.rs`).
 
-use quorate_types::{GroupId, KeyspaceId, NodeId, PartitionId, Revision, Term};
+use crate::draws::{DrawAnswer, DrawAsk};
+use quorate_types::{GroupId, KeyspaceId, NodeId, PartitionId, Position, Revision, Term};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How far the mark is raised at least. What is left of it when a sequencer dies is a hole in the revisions.
@@ -30,6 +31,18 @@ const STEP_MAX: u64 = 1 << 20;
 pub struct Sequencer {
     epoch: Term,
     counters: BTreeMap<KeyspaceId, Counter>,
+    /// What leaders on other nodes asked last, by node.
+    pub(crate) sessions: BTreeMap<NodeId, Session>,
+}
+
+/// What another node asked last. It asks anew only when it has the answer, so one is enough: asked again it gets the same.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) ask: DrawAsk,
+    /// Of each registration in it, whether it counts.
+    pub(crate) registered: Vec<bool>,
+    /// `None` while it waits for a mark.
+    pub(crate) answer: Option<DrawAnswer>,
 }
 
 /// A leader of a partition that may draw revisions.
@@ -37,6 +50,10 @@ pub struct Sequencer {
 struct Registered {
     node: NodeId,
     term: Term,
+    /// The newest revision that it was given.
+    granted: Revision,
+    /// Whatever it was given and has ended is in its log up to here, and committed.
+    position: Position,
 }
 
 #[derive(Debug)]
@@ -48,8 +65,10 @@ struct Counter {
     asked: Option<Revision>,
     step: u64,
     partitions: BTreeMap<PartitionId, Registered>,
-    /// The node that all of so many partitions' leaders were last seen on, until one registers.
-    all_on: Option<(NodeId, usize)>,
+    /// The floors of what leaders elsewhere found prepared when they registered, and whose end has not come.
+    inherited: BTreeMap<PartitionId, Revision>,
+    /// All of so many partitions' leaders were found registered, and if they were on one node, on which; until one registers.
+    complete: Option<(usize, Option<NodeId>)>,
     /// Given out, and not applied everywhere yet.
     outstanding: BTreeMap<Revision, Outstanding>,
 }
@@ -83,7 +102,7 @@ pub enum Refused {
 impl Sequencer {
     /// A new one, with the marks that were committed when its term began.
     pub fn new(epoch: Term) -> Self {
-        Self { epoch, counters: BTreeMap::new() }
+        Self { epoch, counters: BTreeMap::new(), sessions: BTreeMap::new() }
     }
 
     /// The meta group's term.
@@ -100,7 +119,8 @@ impl Sequencer {
             asked: None,
             step: STEP_MIN,
             partitions: BTreeMap::new(),
-            all_on: None,
+            inherited: BTreeMap::new(),
+            complete: None,
             outstanding: BTreeMap::new(),
         });
     }
@@ -110,23 +130,26 @@ impl Sequencer {
         self.counters.remove(&keyspace);
     }
 
-    /// A leader that has shown that it leads in this epoch; `newest` is the newest revision in its log.
+    /// A leader that has shown that it leads in this epoch; `newest` is the newest revision in its log, and all of that is applied at `position`.
     pub fn register(
         &mut self,
         group: GroupId,
-        node: NodeId,
-        term: Term,
+        leader: (NodeId, Term),
         newest: Revision,
+        position: Position,
     ) -> Result<(), Refused> {
+        let (node, term) = leader;
         let counter = self.counters.get_mut(&group.keyspace).ok_or(Refused::Wait)?;
-        if counter.partitions.get(&group.partition).is_some_and(|known| known.term > term) {
-            return Err(Refused::Stale);
+        match counter.partitions.get(&group.partition) {
+            Some(known) if known.term > term => return Err(Refused::Stale),
+            Some(known) if known.term == term && known.node == node => return Ok(()),
+            _ => {}
         }
-        let before = counter.partitions.insert(group.partition, Registered { node, term });
-        if before == Some(Registered { node, term }) {
-            return Ok(());
-        }
-        counter.all_on = None;
+        counter
+            .partitions
+            .insert(group.partition, Registered { node, term, granted: Revision::default(), position });
+        counter.inherited.remove(&group.partition);
+        counter.complete = None;
         counter.next = counter.next.max(newest.next());
         // What an earlier leader drew is applied by now, or never will be, here or in other partitions. An end that others have decided
         // comes later; what is prepared here says so by its floor.
@@ -140,9 +163,35 @@ impl Sequencer {
 
     /// Whether this is the leader that revisions are given to.
     pub fn is_registered(&self, group: GroupId, node: NodeId, term: Term) -> bool {
-        let counter = self.counters.get(&group.keyspace);
-        counter.and_then(|counter| counter.partitions.get(&group.partition))
-            == Some(&Registered { node, term })
+        self.registered(group).is_some_and(|known| known.node == node && known.term == term)
+    }
+
+    /// Where the leader is that revisions are given to, and the newest that it was given.
+    pub fn leader(&self, group: GroupId) -> Option<(NodeId, Revision)> {
+        self.registered(group).map(|known| (known.node, known.granted))
+    }
+
+    fn registered(&self, group: GroupId) -> Option<&Registered> {
+        self.counters.get(&group.keyspace)?.partitions.get(&group.partition)
+    }
+
+    /// The partition has applied its log up to here, on this node or at its registered leader.
+    pub fn reached(&mut self, group: GroupId, position: Position) {
+        let counter = self.counters.get_mut(&group.keyspace);
+        if let Some(known) = counter.and_then(|counter| counter.partitions.get_mut(&group.partition))
+            && known.position.index < position.index
+        {
+            known.position = position;
+        }
+    }
+
+    /// What the registered leader, elsewhere, found prepared when it registered and has not seen the end of.
+    pub fn inherits(&mut self, group: GroupId, floor: Option<Revision>) {
+        let Some(counter) = self.counters.get_mut(&group.keyspace) else { return };
+        match floor {
+            Some(floor) => _ = counter.inherited.insert(group.partition, floor),
+            None => _ = counter.inherited.remove(&group.partition),
+        }
     }
 
     /// The newest revision given out; `None` for a keyspace that is not counted.
@@ -168,10 +217,19 @@ impl Sequencer {
         }
         let drawn = counter.next;
         counter.next = drawn.next();
+        if let Some(known) = counter.partitions.get_mut(&home.partition) {
+            known.granted = drawn;
+        }
         let partitions = parts.iter().map(|(partition, _)| *partition).collect();
         let outstanding = Outstanding { home: home.partition, is_decided: false, partitions };
         counter.outstanding.insert(drawn, outstanding);
         Ok(drawn)
+    }
+
+    /// Whether so many revisions can be drawn below the mark.
+    pub fn has_room(&self, keyspace: KeyspaceId, count: u64) -> bool {
+        let counter = self.counters.get(&keyspace);
+        counter.is_some_and(|counter| counter.next.0 + count <= counter.mark.0 + 1)
     }
 
     /// Whether all of these are still in these terms.
@@ -193,6 +251,14 @@ impl Sequencer {
         }
     }
 
+    /// The leader that drew this revision has not used it, and will not.
+    pub fn unused(&mut self, home: GroupId, revision: Revision) {
+        let Some(counter) = self.counters.get_mut(&home.keyspace) else { return };
+        if counter.outstanding.get(&revision).is_some_and(|outstanding| outstanding.home == home.partition) {
+            counter.outstanding.remove(&revision);
+        }
+    }
+
     /// The transaction with this revision is decided: its parts will be applied, whoever leads.
     pub fn decided(&mut self, home: GroupId, revision: Revision) {
         let counter = self.counters.get_mut(&home.keyspace);
@@ -201,37 +267,47 @@ impl Sequencer {
         }
     }
 
-    /// Everything up to here is applied on this node, if all partitions' leaders are on it. A keyspace's partitions become more, never others.
-    pub fn settled(
-        &mut self,
-        keyspace: KeyspaceId,
-        node: NodeId,
-        partitions: &[PartitionId],
-    ) -> Option<Revision> {
-        let counter = self.counters.get_mut(&keyspace)?;
-        if counter.all_on != Some((node, partitions.len())) {
-            let is_here = |known: &Registered| known.node == node;
-            if !partitions.iter().all(|partition| counter.partitions.get(partition).is_some_and(is_here)) {
-                return None;
-            }
-            counter.all_on = Some((node, partitions.len()));
-        }
+    /// Everything up to here is applied in all partitions, as far as their positions say; if all leaders are registered.
+    pub fn settled(&mut self, keyspace: KeyspaceId, partitions: &[PartitionId]) -> Option<Revision> {
+        self.find_complete(keyspace, partitions)?;
+        let counter = self.counters.get(&keyspace)?;
         let first = counter.outstanding.keys().next();
-        Some(first.map_or(counter.next, |first| *first).previous())
+        let settled = first.map_or(counter.next, |first| *first).previous();
+        let floor = counter.inherited.values().min();
+        Some(floor.map_or(settled, |floor| settled.min(*floor)))
     }
 
-    /// The first of these partitions whose leader is not on this node and registered: until it is, nothing is settled.
-    pub fn missing(
-        &self,
-        keyspace: KeyspaceId,
-        node: NodeId,
-        partitions: &[PartitionId],
-    ) -> Option<PartitionId> {
+    /// Whether all of the partitions' leaders are registered, on this node.
+    pub fn is_gathered(&mut self, keyspace: KeyspaceId, node: NodeId, partitions: &[PartitionId]) -> bool {
+        self.find_complete(keyspace, partitions) == Some(Some(node))
+    }
+
+    /// If all leaders are registered: the node that they are on, if it is one. A keyspace's partitions become more, never others.
+    fn find_complete(&mut self, keyspace: KeyspaceId, partitions: &[PartitionId]) -> Option<Option<NodeId>> {
+        let counter = self.counters.get_mut(&keyspace)?;
+        if let Some((count, on)) = counter.complete
+            && count == partitions.len()
+        {
+            return Some(on);
+        }
+        let nodes = partitions.iter().map(|partition| Some(counter.partitions.get(partition)?.node));
+        let nodes: BTreeSet<NodeId> = nodes.collect::<Option<_>>()?;
+        let on = nodes.first().copied().filter(|_| nodes.len() == 1);
+        counter.complete = Some((partitions.len(), on));
+        Some(on)
+    }
+
+    /// How far the partitions' logs must be applied to hold all that is settled.
+    pub fn positions(&self, keyspace: KeyspaceId) -> Vec<(PartitionId, Position)> {
+        let counter = self.counters.get(&keyspace);
+        let partitions = counter.into_iter().flat_map(|counter| &counter.partitions);
+        partitions.map(|(partition, known)| (*partition, known.position)).collect()
+    }
+
+    /// The first of these partitions whose leader is not registered: until it is, nothing is settled.
+    pub fn missing(&self, keyspace: KeyspaceId, partitions: &[PartitionId]) -> Option<PartitionId> {
         let counter = self.counters.get(&keyspace)?;
-        let is_here = |partition: &PartitionId| {
-            counter.partitions.get(partition).is_some_and(|known| known.node == node)
-        };
-        partitions.iter().copied().find(|partition| !is_here(partition))
+        partitions.iter().copied().find(|partition| !counter.partitions.contains_key(partition))
     }
 
     /// The first revision that is given out and not applied everywhere, and whom that waits for: the partition whose leader drew it, as the
@@ -292,11 +368,22 @@ mod tests {
         GroupId { keyspace: KEYSPACE, partition: PartitionId(partition) }
     }
 
+    fn register(
+        sequencer: &mut Sequencer,
+        partition: u32,
+        node: u64,
+        term: u64,
+        newest: u64,
+    ) -> Result<(), Refused> {
+        let leader = (NodeId(node), Term(term));
+        sequencer.register(group(partition), leader, Revision(newest), Position::default())
+    }
+
     fn sequencer() -> Sequencer {
         let mut sequencer = Sequencer::new(Term(3));
         sequencer.open(KEYSPACE, None);
         for partition in 0..2 {
-            sequencer.register(group(partition), NodeId(1), Term(1), Revision::FIRST).unwrap();
+            register(&mut sequencer, partition, 1, 1, 1).unwrap();
         }
         let marks = sequencer.marks_wanted();
         assert_eq!(sequencer.draw(group(0), &[(PartitionId(0), Term(1))]), Err(Refused::Wait));
@@ -315,7 +402,7 @@ mod tests {
         assert_eq!((draw(0), draw(1), draw(0)), (Revision(2), Revision(3), Revision(4)));
         let both = [(PartitionId(0), Term(1)), (PartitionId(1), Term(1))];
         assert_eq!(sequencer.draw(group(0), &both), Ok(Revision(5)));
-        let settled = |sequencer: &mut Sequencer| sequencer.settled(KEYSPACE, NodeId(1), &all).unwrap().0;
+        let settled = |sequencer: &mut Sequencer| sequencer.settled(KEYSPACE, &all).unwrap().0;
         assert_eq!(settled(&mut sequencer), 1);
         sequencer.applied(group(1), Revision(3));
         assert_eq!(settled(&mut sequencer), 1);
@@ -330,9 +417,14 @@ mod tests {
         sequencer.applied(group(1), Revision(5));
         assert_eq!(settled(&mut sequencer), 5);
         assert_eq!(sequencer.first_outstanding(KEYSPACE), None);
-        assert_eq!(sequencer.settled(KEYSPACE, NodeId(2), &all), None);
-        assert_eq!(sequencer.missing(KEYSPACE, NodeId(1), &all), None);
-        assert_eq!(sequencer.missing(KEYSPACE, NodeId(2), &all), Some(PartitionId(0)));
+        assert!(sequencer.is_gathered(KEYSPACE, NodeId(1), &all));
+        assert_eq!(sequencer.missing(KEYSPACE, &all), None);
+        let more = [PartitionId(0), PartitionId(1), PartitionId(2)];
+        assert_eq!(sequencer.settled(KEYSPACE, &more), None);
+        assert_eq!(sequencer.missing(KEYSPACE, &more), Some(PartitionId(2)));
+        sequencer.register(group(2), (NodeId(2), Term(1)), Revision(3), Position::default()).unwrap();
+        assert_eq!(sequencer.settled(KEYSPACE, &more), Some(Revision(5)));
+        assert!(!sequencer.is_gathered(KEYSPACE, NodeId(1), &more));
     }
 
     /// Else nothing after it would ever be settled, and watches stand still: nobody applies what was never decided.
@@ -345,8 +437,8 @@ mod tests {
         assert_eq!(sequencer.draw(group(0), &both), Ok(Revision(3)));
         sequencer.decided(group(0), Revision(2));
         sequencer.applied(group(0), Revision(2));
-        sequencer.register(group(0), NodeId(1), Term(2), Revision(2)).unwrap();
-        let settled = |sequencer: &mut Sequencer| sequencer.settled(KEYSPACE, NodeId(1), &all).unwrap().0;
+        register(&mut sequencer, 0, 1, 2, 2).unwrap();
+        let settled = |sequencer: &mut Sequencer| sequencer.settled(KEYSPACE, &all).unwrap().0;
         assert_eq!(settled(&mut sequencer), 1, "the other part of 2 will come");
         sequencer.applied(group(1), Revision(2));
         assert_eq!(settled(&mut sequencer), 3);
@@ -355,9 +447,9 @@ mod tests {
     #[test]
     fn an_older_term_is_given_nothing_once_a_newer_one_is_registered() {
         let mut sequencer = sequencer();
-        sequencer.register(group(0), NodeId(2), Term(2), Revision(9)).unwrap();
+        register(&mut sequencer, 0, 2, 2, 9).unwrap();
         assert_eq!(sequencer.draw(group(0), &[(PartitionId(0), Term(1))]), Err(Refused::Stale));
-        assert_eq!(sequencer.register(group(0), NodeId(1), Term(1), Revision(9)), Err(Refused::Stale));
+        assert_eq!(register(&mut sequencer, 0, 1, 1, 9), Err(Refused::Stale));
         assert_eq!(sequencer.draw(group(0), &[(PartitionId(0), Term(2))]), Ok(Revision(10)));
     }
 
@@ -365,7 +457,7 @@ mod tests {
     fn a_new_sequencer_begins_above_the_mark_that_was_committed() {
         let mut sequencer = Sequencer::new(Term(4));
         sequencer.open(KEYSPACE, Some(Revision(1_002)));
-        sequencer.register(group(0), NodeId(1), Term(1), Revision(17)).unwrap();
+        register(&mut sequencer, 0, 1, 1, 17).unwrap();
         assert!(!sequencer.can_draw(KEYSPACE));
         let [(keyspace, mark)] = sequencer.marks_wanted()[..] else { panic!() };
         assert!(sequencer.marks_wanted().is_empty(), "each is asked for once");

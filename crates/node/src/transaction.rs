@@ -22,6 +22,8 @@ pub enum TxnMessage {
         footprint: Footprint,
         /// Wait for locks instead of refusing. Only one participant is asked to wait at a time, in ascending order.
         wait: bool,
+        /// The newest revision that the coordinator knows of: up to here the participant can be asked what was.
+        at: Revision,
     },
     /// Participant to coordinator. Lost: as a lost prepare.
     Vote {
@@ -31,6 +33,8 @@ pub enum TxnMessage {
         from: PartitionId,
         /// The leader's term, and what it holds; `None`: something is locked.
         outcome: Option<(Term, PreState)>,
+        /// The sequencer's epoch that the leader was registered in when it looked: what a later one gave out is not to be under an earlier one's revision.
+        epoch: Term,
     },
     /// Coordinator to participant: how it ended. A commit is repeated until it is acknowledged; an abort is asked for by who missed it.
     Finish {
@@ -56,8 +60,8 @@ pub enum TxnMessage {
 }
 
 wire_enum!(TxnMessage {
-    0 => Prepare { id, footprint, wait },
-    1 => Vote { id, from, outcome },
+    0 => Prepare { id, footprint, wait, at },
+    1 => Vote { id, from, outcome, epoch },
     2 => Finish { id, effects },
     3 => Finished { id, from },
     4 => Status { id, from },
@@ -68,6 +72,8 @@ wire_enum!(TxnMessage {
 pub(crate) enum Phase {
     /// Votes are awaited.
     Collecting,
+    /// All are there, and a sequencer on another node is asked.
+    Drawing,
     /// The decision is in the log, at this revision if it changes keys, and not yet applied.
     Deciding(Option<Revision>),
 }

@@ -47,6 +47,31 @@ impl<E: Engine> Partition<E> {
     /// The requests that look at the clock are not for here: see [`Partition::keep_alive`],
     /// [`Partition::time_to_live`] and [`Partition::leases`]. Panics on them, and while not leading.
     pub fn evaluate(&mut self, request: &Request, index: Index) -> Result<Evaluated, ReadError> {
+        let (kind, written, reply) = self.work_out(request)?;
+        self.register(kind, index, written, reply)
+    }
+
+    /// Whether [`Partition::evaluate`] would draw a revision now. A guess in advance, for those that have to ask for one elsewhere: what is
+    /// evaluated before the answer comes may prove it wrong. Panics while not leading.
+    pub fn would_draw(&self, request: &Request) -> Result<bool, Fault> {
+        match request {
+            Request::Put(put) if put.value.is_some() && put.lease == PutLease::Detach => Ok(true),
+            request if request.is_read_only() => Ok(false),
+            Request::LeaseGrant { .. }
+            | Request::LeaseKeepAlive { .. }
+            | Request::LeaseTimeToLive { .. }
+            | Request::Leases
+            | Request::Compact { .. } => Ok(false),
+            request => match self.work_out(request) {
+                Ok((_, written, _)) => Ok(written.revision.is_some()),
+                Err(ReadError::Rejection(_)) => Ok(false),
+                Err(ReadError::Fault(fault)) => Err(fault),
+            },
+        }
+    }
+
+    /// What a request changes, and its answer.
+    fn work_out(&self, request: &Request) -> Result<(EntryKind, Written, (Revision, Answer)), ReadError> {
         if self.no_space && needs_space(request) {
             return Err(Rejection::NoSpace.into());
         }
@@ -106,8 +131,7 @@ impl<E: Engine> Partition<E> {
             }
         };
         let revision = writer.revision();
-        let written = writer.finish();
-        self.register(kind, index, written, (revision, answer))
+        Ok((kind, writer.finish(), (revision, answer)))
     }
 
     /// Renews `lease` as of `received`, the tick at which this node got the request. The answer has the granted

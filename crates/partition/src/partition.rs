@@ -241,6 +241,13 @@ impl<E: Engine> Partition<E> {
         }
     }
 
+    /// Until now another leader may have renewed leases without this one knowing: their times start anew.
+    pub fn restart_leases(&mut self, now: Tick) {
+        if self.is_leading() {
+            self.leases.lead(now, &self.limits);
+        }
+    }
+
     /// The revocation of a lease is under way: it is not due again, and has no time left.
     pub fn ending(&mut self, lease: LeaseId) {
         self.leases.ending(lease);

@@ -70,6 +70,15 @@ impl<E: Engine> Partition<E> {
         self.decided.iter().map(|(id, others)| (*id, others.as_slice()))
     }
 
+    /// The revisions of those that change keys elsewhere.
+    pub fn revisions_decided(&self) -> Vec<Revision> {
+        let revision = |parts: &Vec<Part>| {
+            let mut effects = parts.iter().flat_map(|part| &part.effects);
+            effects.find_map(|effect| Some(effect.stamp()?.revision))
+        };
+        self.decided.values().filter_map(revision).collect()
+    }
+
     /// What the transaction changes elsewhere, if it was decided here and is not forgotten.
     pub fn decision(&self, id: TxnId) -> Option<&[Part]> {
         self.decided.get(&id).map(Vec::as_slice)
@@ -330,6 +339,15 @@ pub struct Outcome {
     pub parts: BTreeMap<PartitionId, Vec<Effect>>,
     /// Of the reply, which lacks only the term.
     pub reply: (Revision, Answer),
+}
+
+impl Outcome {
+    /// The partitions in which keys change. Others may change what they know of a lease, which has no revision.
+    pub fn changed(&self) -> Vec<PartitionId> {
+        let has_keys = |effects: &[Effect]| effects.iter().any(|effect| effect.stamp().is_some());
+        let changed = self.parts.iter().filter(|(_, effects)| has_keys(effects));
+        changed.map(|(partition, _)| *partition).collect()
+    }
 }
 
 /// Evaluates `request` on what its partitions hold, as of the keyspace's newest revision `at`.

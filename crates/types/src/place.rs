@@ -24,16 +24,18 @@ pub struct Place {
     pub voters: Vec<NodeId>,
     /// Who shall vote: the group's leader moves it there, and then puts it in place of `voters`. Rising.
     pub target: Option<Vec<NodeId>>,
+    /// Who shall lead, of those who vote; `None`: leaders gather where revisions come from.
+    pub leader: Option<NodeId>,
 }
 
-wire_struct!(Place { first, voters, target });
+wire_struct!(Place { first, voters, target, leader });
 
 impl Place {
     /// A new group's.
     pub fn new(mut voters: Vec<NodeId>) -> Self {
         voters.sort_unstable();
         voters.dedup();
-        Self { first: voters.clone(), voters, target: None }
+        Self { first: voters.clone(), voters, target: None, leader: None }
     }
 
     /// Where the row of a group is stored in the system keyspace.

@@ -71,6 +71,11 @@ pub struct KeyValue {
 wire_struct!(KeyValue { key, value, create, modified, version, lease });
 
 impl KeyValue {
+    /// About how many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        self.key.len() + self.value.len() + 32
+    }
+
     /// What a client sees of `stored`, written under `key` at `stamp`.
     pub fn new(key: Key, stamp: Stamp, stored: Stored) -> Self {
         Self {

@@ -54,6 +54,36 @@ wire_enum!(Answer {
     8 => LeaseTimeToLive(time), 9 => Leases(leases),
 });
 
+impl Answer {
+    /// About how many bytes of keys and values it carries.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Range(range) => range.bytes(),
+            Self::Txn(txn) => txn.responses.iter().map(OperationAnswer::bytes).sum(),
+            Self::Put(put) => put.previous.iter().map(KeyValue::bytes).sum(),
+            Self::DeleteRange(delete) => delete.previous.iter().map(KeyValue::bytes).sum(),
+            _ => 0,
+        }
+    }
+}
+
+impl RangeAnswer {
+    fn bytes(&self) -> usize {
+        self.pairs.iter().map(KeyValue::bytes).sum()
+    }
+}
+
+impl OperationAnswer {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Range(_, range) => range.bytes(),
+            Self::Put(_, put) => put.previous.iter().map(KeyValue::bytes).sum(),
+            Self::DeleteRange(_, delete) => delete.previous.iter().map(KeyValue::bytes).sum(),
+            Self::Txn(txn) => txn.responses.iter().map(Self::bytes).sum(),
+        }
+    }
+}
+
 /// To a range.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RangeAnswer {

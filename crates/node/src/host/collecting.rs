@@ -72,6 +72,9 @@ impl<E: Engine> Host<E> {
             }
         }
         self.settle()?;
+        self.ask_sequencer()?;
+        self.ask_office()?;
+        self.tell_leaders();
         // A group that was opened just now, by a split, may have entries already: its log begins before them.
         writes.splice(0..0, std::mem::take(&mut self.extra_writes));
         if !writes.is_empty() {

@@ -30,6 +30,10 @@ pub(super) struct Keyspace {
     pub(super) is_compaction_due: bool,
     /// A partition here does not own all of it, whatever the map says yet.
     pub(super) is_split: bool,
+    /// Watches here were not told of everything that is settled, because part of the keyspace was elsewhere.
+    missed: bool,
+    /// Leaders are not all where revisions come from.
+    is_scattered: bool,
     /// Every slot is some partition's here. Not so between a snapshot of a partition that was split and the map that names the child.
     is_whole: bool,
 }
@@ -49,6 +53,13 @@ enum Waiting {
 }
 
 impl Waiting {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Whole(changes) => changes.events.iter().map(Event::size).sum(),
+            Self::Parts { .. } => 0,
+        }
+    }
+
     fn is_whole(&self) -> bool {
         match self {
             Self::Whole(_) => true,
@@ -71,6 +82,8 @@ impl<E: Engine> Host<E> {
                 compacted: None,
                 is_compaction_due: true,
                 is_split: false,
+                missed: false,
+                is_scattered: false,
                 is_whole: true,
             };
             self.keyspaces.insert(id, keyspace);
@@ -116,13 +129,20 @@ impl<E: Engine> Host<E> {
             self.out.applied.push((id.keyspace, Applied { changes, compacted, ..Applied::default() }));
             return Ok(());
         }
+        let decided = shared.iter().filter(|(_, share)| share.parts.is_some()).map(|(revision, _)| *revision);
+        let position = self.groups.get(&id).and_then(Group::partition).map(|partition| partition.applied());
         if let Some(sequencer) = &mut self.sequencer {
-            for (revision, _) in shared.iter().filter(|(_, share)| share.parts.is_some()) {
-                sequencer.decided(id, *revision);
+            for revision in decided {
+                sequencer.decided(id, revision);
             }
             for changes in &changes {
                 sequencer.applied(id, changes.revision);
             }
+            if let Some(position) = position {
+                sequencer.reached(id, position);
+            }
+        } else {
+            self.tell_applied(id, changes.iter().map(|changes| changes.revision), decided);
         }
         let keyspace = self.keyspace(id.keyspace)?;
         keyspace.compacted = keyspace.compacted.max(compacted);
@@ -213,11 +233,19 @@ impl<E: Engine> Host<E> {
             return Ok(());
         }
         keyspace.publication.advance(revision);
+        if !keyspace.is_whole {
+            // Watches here see whole revisions or nothing. They read on from the store when all of the keyspace is here.
+            keyspace.waiting = keyspace.waiting.split_off(&revision.next());
+            keyspace.waiting_bytes = keyspace.waiting.values().map(Waiting::bytes).sum();
+            keyspace.missed = true;
+            return Ok(());
+        }
         let later = keyspace.waiting.split_off(&revision.next());
         let settled = std::mem::replace(&mut keyspace.waiting, later);
         let compacted = keyspace.compacted.take();
         let mut changes = Vec::with_capacity(settled.len());
-        let mut replaced = keyspace.dropped.is_some().then_some(revision);
+        let has_missed = std::mem::take(&mut keyspace.missed);
+        let mut replaced = (keyspace.dropped.is_some() || has_missed).then_some(revision);
         keyspace.dropped = keyspace.dropped.filter(|dropped| *dropped > revision);
         for (at, waiting) in settled {
             match waiting {
@@ -246,21 +274,41 @@ impl<E: Engine> Host<E> {
         Ok(())
     }
 
-    /// Finds out, where the sequencer is elsewhere, how far the keyspaces are applied here.
+    /// Finds out how far the keyspaces are applied here, where that does not show by itself.
     pub(super) fn tick_settling(&mut self) -> Result<(), Fault> {
         for id in self.keyspaces.keys().copied().collect::<Vec<_>>() {
-            let Some(keyspace) = self.keyspaces.get(&id) else { continue };
-            let is_behind = !keyspace.waiting.is_empty()
-                || keyspace.dropped.is_some()
-                || keyspace.compacted.is_some()
-                || !keyspace.publication.is_settled();
-            let is_due = is_behind || self.now.0.is_multiple_of(SETTLE_TICKS);
-            if is_due && self.is_sequenced(id) {
+            let is_due = self.is_unsettled(id) || self.now.0.is_multiple_of(SETTLE_TICKS);
+            let is_held = self.groups_of(id).next().is_some();
+            if is_due && is_held && self.is_sequenced(id) {
                 self.wants_settled.insert(id);
-                self.begin_settling(id)?;
+                if self.sequencer.is_none() {
+                    self.begin_settling(id)?;
+                }
             }
         }
         Ok(())
+    }
+
+    /// Whether there is something here that nobody was told of, as it is not known whether earlier revisions are applied.
+    pub(super) fn is_unsettled(&self, id: KeyspaceId) -> bool {
+        self.keyspaces.get(&id).is_some_and(|keyspace| {
+            !keyspace.waiting.is_empty()
+                || keyspace.dropped.is_some()
+                || keyspace.compacted.is_some()
+                || (keyspace.missed && keyspace.is_whole)
+                || !keyspace.publication.is_settled()
+        })
+    }
+
+    /// What this node knows to be settled, for the sequencer to say more; the beginning if any answer is of use.
+    pub(super) fn settled_known(&self, id: KeyspaceId) -> Revision {
+        let is_enough = self.keyspaces.get(&id).is_some_and(|keyspace| {
+            let has_missed = keyspace.missed && keyspace.is_whole;
+            let has_more = keyspace.dropped.is_some() || keyspace.compacted.is_some() || has_missed;
+            keyspace.publication.is_settled() && !has_more
+        });
+        let known = self.published_revision(id).filter(|_| is_enough);
+        known.unwrap_or_default()
     }
 
     /// What a partition owns when it begins: what the map gives it and all that has been split off it since.
@@ -316,11 +364,20 @@ impl<E: Engine> Host<E> {
         self.keyspaces.get(&id).and_then(|keyspace| keyspace.compactor.finished())
     }
 
-    /// Looks whether every slot is some partition's here; until that is so nobody reads the keyspace.
+    /// Looks whether every slot is some partition's here; until that is so nobody reads the keyspace here.
     pub(super) fn note_whole(&mut self, id: KeyspaceId) -> Result<(), Fault> {
         let claims: Vec<SlotSet> = self.groups_of(id).map(|group| self.claimed_slots(group)).collect();
         let is_whole = SlotSet::from_ranges(claims.iter().flat_map(SlotSet::ranges)).is_all();
+        let first = GroupId { keyspace: id, partition: PartitionId(0) };
+        let last = GroupId { keyspace: id, partition: PartitionId(u32::MAX) };
+        let is_scattered = self.roster.places.range(first..=last).any(|(_, place)| place.leader.is_some());
+        self.keyspace(id)?.is_scattered = is_scattered || self.options.spread_leaders;
         self.set_whole(id, is_whole)
+    }
+
+    /// Whether the leaders of a keyspace's partitions are not all where revisions come from.
+    pub(super) fn is_scattered(&self, id: KeyspaceId) -> bool {
+        self.keyspaces.get(&id).is_some_and(|keyspace| keyspace.is_scattered)
     }
 
     pub(super) fn set_whole(&mut self, id: KeyspaceId, is_whole: bool) -> Result<(), Fault> {

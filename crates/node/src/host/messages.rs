@@ -41,11 +41,26 @@ impl<E: Engine> Host<E> {
                     self.finish_confirmed(id)?;
                 }
             }
-            PeerMessage::ReadAsk { reading, keyspace, ranges, confirmed } => {
-                self.on_read_ask(Some(from), reading, keyspace, ranges, confirmed)?;
+            PeerMessage::ReadAsk { reading, keyspace, ranges, confirmed: true, .. } => {
+                self.on_read_ask(Some(from), reading, keyspace, ranges)?;
             }
+            PeerMessage::ReadAsk { reading, keyspace, confirmed: false, known, .. } => {
+                self.on_settle_ask(Some(from), reading, keyspace, known)?;
+            }
+            PeerMessage::Leaders { leaders } => self.on_leaders(leaders)?,
+            PeerMessage::PartAsk { part } => self.on_part_ask(part)?,
+            PeerMessage::PartAnswer { reading, at, partition, position } => {
+                self.on_part_answer(reading, at, partition, position)?;
+            }
+            PeerMessage::Draw { ask } => self.on_draw(from, ask)?,
+            PeerMessage::Drawn { answer } => self.on_drawn(answer)?,
             PeerMessage::ReadAnswer { reading, answer } => self.on_read_answer(reading, answer)?,
-            PeerMessage::Txn { to, message } => self.on_txn(to, message)?,
+            PeerMessage::Txn { to, message } => {
+                if self.groups.get(&to).is_none_or(|group| !group.is_serving) {
+                    self.tell_leader(to, from);
+                }
+                self.on_txn(to, message)?;
+            }
             PeerMessage::Request { ticket, group, request } => {
                 let deadline = self.now.after(self.options.request_ticks_max);
                 let origin = Origin::Remote(from, ticket);
@@ -53,6 +68,7 @@ impl<E: Engine> Host<E> {
                 if self.groups.contains_key(&group) {
                     self.dispatch_again(group, work)?;
                 } else {
+                    self.tell_leader(group, from);
                     self.reply(origin, Err(Rejection::LeaderChanged));
                 }
             }
@@ -90,6 +106,7 @@ impl<E: Engine> Host<E> {
 
     /// The connection to a peer broke.
     pub fn peer_lost(&mut self, node: NodeId) {
+        self.distant_lost(node);
         for (id, delay) in self.delays_after(node) {
             let Some(group) = self.groups.get_mut(&id) else { continue };
             group.raft.peer_lost(node, delay);

@@ -2,6 +2,8 @@
 //!
 //! * [`agenda`]: which groups a tick concerns.
 //! * [`collecting`]: what the shell is to do, and what it reports done.
+//! * [`distant`]: groups that have no replica here.
+//! * [`drawing`]: revisions from a sequencer on another node.
 //! * [`joining`]: this node's admission, and that of others.
 //! * [`keyspaces`]: what the partitions of one keyspace share.
 //! * [`maps`]: which keyspaces and partitions there are.
@@ -25,6 +27,8 @@
 
 mod agenda;
 mod collecting;
+mod distant;
+mod drawing;
 mod joining;
 mod keyspaces;
 mod liveness;
@@ -54,6 +58,8 @@ use crate::snapshots::{Fetching, Sources};
 use crate::transaction::{Attempt, TxnMessage};
 use crate::{Cluster, Options, Router};
 use agenda::Agenda;
+use distant::Distant;
+use drawing::Drawing;
 use keyspaces::Keyspace;
 use liveness::Liveness;
 use quorate_consensus::{Consensus, Recovered, Role};
@@ -61,7 +67,7 @@ use quorate_mvcc::engine::Engine;
 use quorate_partition::{Evaluated, ReadError, Reader};
 use quorate_types::{
     Fault, GroupId, KeyRange, KeyspaceId, KeyspaceMap, LogWrite, NodeId, PartitionId, Position, Request,
-    Term, Tick, TxnId,
+    Revision, Term, Tick, TxnId,
 };
 use reading::{Purpose, Reading};
 use removal::Removals;
@@ -114,6 +120,20 @@ pub struct Host<E: Engine> {
     inheriting: BTreeSet<GroupId>,
     /// Keyspaces for which that is being asked.
     settling: BTreeSet<KeyspaceId>,
+    /// What is asked of a sequencer on another node.
+    drawing: Drawing,
+    /// Groups with entries that a quorum of their own voters cannot confirm.
+    wants_office: BTreeSet<GroupId>,
+    /// A barrier of the meta group for such entries is under way.
+    is_office_asked: bool,
+    /// Requests for groups that have no replica here.
+    distant: BTreeMap<GroupId, Distant>,
+    /// Who is said to lead such groups.
+    leaders: BTreeMap<GroupId, NodeId>,
+    /// Leaders that registered here and that nobody was told of yet.
+    leaders_news: BTreeMap<GroupId, NodeId>,
+    /// Nodes that want to hear when more than so much is settled.
+    parked: BTreeMap<KeyspaceId, BTreeMap<NodeId, (u64, Revision)>>,
     /// Reads over partitions under way.
     readings: BTreeMap<u64, Reading>,
     /// Attempts at transactions that this node coordinates.
@@ -200,6 +220,13 @@ impl<E: Engine> Host<E> {
             wants_settled: BTreeSet::new(),
             inheriting: BTreeSet::new(),
             settling: BTreeSet::new(),
+            drawing: Drawing::default(),
+            wants_office: BTreeSet::new(),
+            is_office_asked: false,
+            distant: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            leaders_news: BTreeMap::new(),
+            parked: BTreeMap::new(),
             readings: BTreeMap::new(),
             attempts: BTreeMap::new(),
             next_attempt: 0,
@@ -272,6 +299,8 @@ impl<E: Engine> Host<E> {
             self.tick_group(id)?;
         }
         self.tick_sequencing()?;
+        self.tick_drawing();
+        self.tick_distant()?;
         self.tick_splits()?;
         self.tick_transactions()?;
         self.tick_readings()?;
@@ -365,6 +394,10 @@ impl<E: Engine> Host<E> {
         keyspace: KeyspaceId,
         ranges: Vec<KeyRange>,
     ) -> Result<(), Fault> {
+        if let Some(leader_reads) = self.only_distant(keyspace, &ranges) {
+            self.out.grants.push((ticket, Ok(leader_reads)));
+            return Ok(());
+        }
         if self.is_sequenced(keyspace) || self.is_unmapped(keyspace) {
             return self.begin_reading(Purpose::Client(ticket), keyspace, ranges);
         }

@@ -159,9 +159,9 @@ impl<E: Engine> Host<E> {
         if stored != *known {
             return Ok(());
         }
-        let Place { first, target: Some(voters), .. } = stored else { return Ok(()) };
+        let Place { first, target: Some(voters), leader, .. } = stored else { return Ok(()) };
         self.asked_rows.insert(id, now);
-        let done = Place { first, voters, target: None };
+        let done = Place { first, voters, target: None, leader };
         self.change_rows(vec![is_as_read(key.clone(), Some(modified))], vec![put(key, done.encoded())])
     }
 

@@ -6,7 +6,7 @@ use quorate_consensus::{Consensus, Raft, Role};
 use quorate_mvcc::engine::Engine;
 use quorate_partition::snapshot::Installer;
 use quorate_partition::{Opened, Partition};
-use quorate_types::{Entry, Fault, GroupId, Index, LogWrite, Position};
+use quorate_types::{Entry, Fault, GroupId, Index, LogWrite, Position, Revision};
 use std::collections::{BTreeMap, VecDeque};
 
 impl<E: Engine> Host<E> {
@@ -106,8 +106,13 @@ impl<E: Engine> Host<E> {
             met: BTreeMap::new(),
             acks: BTreeMap::new(),
             unconfirmed: VecDeque::new(),
+            office: Index::START,
+            received: Revision::default(),
+            drawing: VecDeque::new(),
+            drawing_asked: 0,
             blocked: VecDeque::new(),
             questions: Vec::new(),
+            part_asks: Vec::new(),
             held_since: BTreeMap::new(),
             ended: BTreeMap::new(),
             proposed: Position::default(),

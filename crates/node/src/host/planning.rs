@@ -12,6 +12,7 @@ use super::Host;
 use super::rows::{delete, is_as_read, put};
 use crate::effects::Notice;
 use crate::placing::wanted;
+use crate::spreading::{Wish, wishes};
 use quorate_consensus::Consensus;
 use quorate_mvcc::engine::Engine;
 use quorate_types::member::Standing;
@@ -38,8 +39,7 @@ impl<E: Engine> Host<E> {
         }
         self.judge_members()?;
         self.plan_moves()?;
-        self.remove_the_leaving()?;
-        self.join_a_split()
+        self.remove_the_leaving()
     }
 
     fn judge_members(&mut self) -> Result<(), Fault> {
@@ -76,7 +76,13 @@ impl<E: Engine> Host<E> {
         let unheard: BTreeSet<NodeId> =
             self.members.iter().copied().filter(|member| self.is_down(*member)).collect();
         let members: Vec<Member> = self.roster.members().values().cloned().collect();
-        let plan = wanted(&members, &unheard, &self.roster.places, self.options.replicas);
+        let (places, replicas) = (&self.roster.places, self.options.replicas);
+        let plan: Vec<Wish> = if self.options.spread_replicas {
+            wishes(&members, &unheard, places, replicas)
+        } else {
+            let together = wanted(&members, &unheard, places, replicas).into_iter();
+            together.map(|(group, voters)| Wish { group, voters, leader: None }).collect()
+        };
         let is_alive = |id: &NodeId| !unheard.contains(id);
         // What is being split stays, and the meta group with it.
         let is_any_splitting = self.is_any_splitting();
@@ -84,69 +90,50 @@ impl<E: Engine> Host<E> {
             GroupId::META => is_any_splitting,
             _ => self.groups.get(id).is_some_and(|group| group.is_splitting),
         };
-        let urgency = |(id, _): &(GroupId, Vec<NodeId>)| {
-            let place = self.roster.places.get(id);
+        let urgency = |wish: &Wish| {
+            let place = self.roster.places.get(&wish.group);
             let alive = place.map_or(0, |place| place.voters.iter().filter(|voter| is_alive(voter)).count());
-            (*id != GroupId::META, alive, *id)
+            (wish.group != GroupId::META, alive, wish.group)
         };
         let meta = self.roster.places.get(&GroupId::META);
         let is_meta_moving = meta.is_some_and(|meta| meta.target.is_some());
-        // Also while it waits for a split.
-        let goes_first = plan.iter().any(|(id, _)| *id == GroupId::META) || is_meta_moving;
-        let mut plan: Vec<(GroupId, Vec<NodeId>)> =
-            plan.into_iter().filter(|(id, _)| !is_splitting(id)).collect();
+        // Where leaders gather, the others follow when it is there: their leaders have to be where it is led. Also while it waits for a split.
+        let is_meta_first = !self.options.spread_replicas
+            && (is_meta_moving || plan.iter().any(|wish| wish.group == GroupId::META));
+        let mut plan: Vec<Wish> = plan.into_iter().filter(|wish| !is_splitting(&wish.group)).collect();
         plan.sort_by_key(urgency);
         let moving = self.roster.places.values().filter(|place| place.target.is_some()).count();
         let mut room = self.options.moves_max.saturating_sub(moving);
-        // The others follow when it is there: their leaders have to be where it is led.
-        for (id, target) in plan {
-            let Some(place) = self.roster.places.get(&id).cloned() else { continue };
-            if id != GroupId::META && goes_first {
+        for wish in plan {
+            let Some(place) = self.roster.places.get(&wish.group).cloned() else { continue };
+            if wish.group != GroupId::META && is_meta_first {
                 break;
             }
-            if place.target.is_none() && id != GroupId::META {
+            let moves = wish.voters != *place.target.as_ref().unwrap_or(&place.voters);
+            if moves && place.target.is_none() && wish.group != GroupId::META {
                 if room == 0 {
                     continue;
                 }
                 room -= 1;
             }
-            self.put_target(id, place, target)?;
+            self.put_target(place, wish)?;
         }
         Ok(())
     }
 
-    fn put_target(&mut self, id: GroupId, place: Place, target: Vec<NodeId>) -> Result<(), Fault> {
-        let key = Place::row_key(id);
+    fn put_target(&mut self, place: Place, wish: Wish) -> Result<(), Fault> {
+        let key = Place::row_key(wish.group);
         let Some((_, modified)) = self.read_row(&key)? else { return Ok(()) };
         let mut compares = vec![is_as_read(key.clone(), Some(modified))];
         // Whoever is to come must not be on its way out.
-        for newcomer in target.iter().filter(|id| !place.voters.contains(id)) {
+        for newcomer in wish.voters.iter().filter(|id| !place.voters.contains(id)) {
             let key = Member::row_key(*newcomer);
             let Some((_, modified)) = self.read_row(&key)? else { return Ok(()) };
             compares.push(is_as_read(key, Some(modified)));
         }
-        let place = Place { target: Some(target), ..place };
+        let moves = place.target.is_some() || wish.voters != place.voters;
+        let place = Place { target: moves.then_some(wish.voters), leader: wish.leader, ..place };
         self.change_rows(compares, vec![put(key, place.encoded())])
-    }
-
-    /// A partition that is to be split has to be led where the meta group is: if this node has no vote in it, one goes on that votes in both.
-    fn join_a_split(&mut self) -> Result<(), Fault> {
-        let is_apart = |parent: &&GroupId| {
-            let place = self.roster.places.get(parent);
-            place.is_some_and(|place| place.target.is_none() && !place.voters.contains(&self.options.id))
-        };
-        let Some(place) = self.splits.keys().find(is_apart).and_then(|parent| self.roster.places.get(parent))
-        else {
-            return Ok(());
-        };
-        let Some(meta) = self.groups.get(&GroupId::META) else { return Ok(()) };
-        let votes = |id: &NodeId| meta.raft.configuration().is_voter(*id) && !self.is_down(*id);
-        let Some(heir) = place.voters.iter().copied().find(votes) else { return Ok(()) };
-        if let Some(meta) = self.groups.get_mut(&GroupId::META) {
-            meta.raft.transfer(Some(heir));
-            self.dirty.insert(GroupId::META);
-        }
-        Ok(())
     }
 
     /// What is to leave and holds nothing any more, goes. That nothing is given to it meanwhile, is what a target's transaction compares.

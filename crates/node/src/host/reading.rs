@@ -10,13 +10,16 @@
 //! * and it names an index past every entry of its log that changes one of the keys at R or before, committed or not, with the term that
 //!   the entry there must have. With another term there, the question is asked again: the end of a decided transaction may come later.
 //!
+//! A leader on another node than the sequencer's is asked by that, and tells the reader itself; it waits until it has all the revisions that the
+//! sequencer has given it, for they may be R or below.
+//!
 //! The same question without the confirmation and about all keys tells a follower how far all of a keyspace is applied: what merged
 //! watches are released by. It costs no barrier, because a revision that is too old does no harm there.
 
 use super::Host;
-use crate::effects::{Grant, Ticket};
+use crate::effects::{Grant, Reach, Ticket};
 use crate::group::{Question, Then, Wait};
-use crate::peer::{PeerMessage, ReadAnswer};
+use crate::peer::{PartAsk, PeerMessage, ReadAnswer};
 use crate::router::Target;
 use quorate_mvcc::engine::Engine;
 use quorate_partition::Partition;
@@ -29,11 +32,26 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A read that was not answered is asked again after so many ticks.
 const ASK_AGAIN_TICKS: u64 = 10;
 
+/// The same for one that the sequencer answers only when there is more to tell.
+const SETTLE_AGAIN_TICKS: u64 = 50;
+
+/// What a partition's leader says to a read.
+enum Part {
+    /// Apply so much.
+    At(Position),
+    /// A prepared transaction may be in the way.
+    Hidden,
+    /// It cannot say: it does not lead, or is not registered.
+    Unknown,
+}
+
 /// What a reading is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// A client's read barrier.
     Client(Ticket),
+    /// A reader on another node, which asked the sequencer itself.
+    Other(Ticket),
     /// To know how far the keyspace is applied here.
     Settle,
 }
@@ -47,8 +65,14 @@ pub(super) struct Reading {
     ranges: Vec<KeyRange>,
     deadline: Tick,
     asked: Tick,
-    /// Once answered: the revision, the epoch, and the partitions that have not applied enough.
+    /// Once answered: the revision, the epoch, and the partitions that have not applied enough, or whose leaders have not told yet how much that is.
     answered: Option<(Revision, Term, BTreeSet<PartitionId>)>,
+    /// Of those, the ones whose leaders have not told.
+    awaited: BTreeSet<PartitionId>,
+    /// Partitions that have no replica here, and how far they are to be applied where they have one.
+    elsewhere: Vec<(PartitionId, Position)>,
+    /// What leaders told before the sequencer's answer came.
+    early: BTreeMap<PartitionId, ((Revision, Term), Position)>,
 }
 
 impl<E: Engine> Host<E> {
@@ -61,7 +85,17 @@ impl<E: Engine> Host<E> {
         self.next_reading = self.next_reading.wrapping_add(1);
         let id = self.next_reading;
         let deadline = self.now.after(self.options.request_ticks_max);
-        let reading = Reading { purpose, keyspace, ranges, deadline, asked: self.now, answered: None };
+        let reading = Reading {
+            purpose,
+            keyspace,
+            ranges,
+            deadline,
+            asked: self.now,
+            answered: None,
+            awaited: BTreeSet::new(),
+            elsewhere: Vec::new(),
+            early: BTreeMap::new(),
+        };
         self.readings.insert(id, reading);
         self.ask(id)
     }
@@ -88,15 +122,62 @@ impl<E: Engine> Host<E> {
             };
             return self.begin_barrier(group, Default::default(), deadline, Then::Grant(ticket), None);
         }
+        let known = self.settled_known(keyspace);
         if self.sequencer.is_some() {
-            return self.on_read_ask(None, id, keyspace, ranges, confirmed);
+            return if confirmed {
+                self.on_read_ask(None, id, keyspace, ranges)
+            } else {
+                self.on_settle_ask(None, id, keyspace, known)
+            };
         }
         let leader = self.groups.get(&GroupId::META).and_then(|meta| meta.leader);
         if let Some(leader) = leader.filter(|leader| *leader != self.options.id) {
-            let ask = PeerMessage::ReadAsk { reading: id, keyspace, ranges, confirmed };
+            let ask = PeerMessage::ReadAsk { reading: id, keyspace, ranges, confirmed, known };
             self.out.send.push((leader, ask));
         }
         Ok(())
+    }
+
+    /// For ranges that are all in one partition, which has no replica here.
+    pub(super) fn only_distant(&self, keyspace: KeyspaceId, ranges: &[KeyRange]) -> Option<Grant> {
+        let [partition] = self.partitions_of(keyspace, ranges)[..] else { return None };
+        let is_distant = self.is_distant(GroupId { keyspace, partition });
+        let (revision, term) = (Revision::default(), Term::default());
+        is_distant.then_some(Grant { keyspace, revision, term, reach: Reach::Leader })
+    }
+
+    /// Waits until this node has applied the partitions' logs so far, for a reader on another node that was told so much: what it reads here as of the
+    /// revision is what it is to see. Answered in [`crate::Effects::grants`]; refused where one of them is not, or holds something else.
+    pub fn wait_for(
+        &mut self,
+        ticket: Ticket,
+        keyspace: KeyspaceId,
+        at: (Revision, Term),
+        positions: Vec<(PartitionId, Position)>,
+    ) -> Result<(), Fault> {
+        let is_here = |(partition, _): &(PartitionId, Position)| {
+            self.groups.contains_key(&GroupId { keyspace, partition: *partition })
+        };
+        if !positions.iter().all(is_here) {
+            self.out.grants.push((ticket, Err(Rejection::Unavailable)));
+            return Ok(());
+        }
+        self.next_reading = self.next_reading.wrapping_add(1);
+        let id = self.next_reading;
+        let deadline = self.now.after(self.options.request_ticks_max);
+        let reading = Reading {
+            purpose: Purpose::Other(ticket),
+            keyspace,
+            ranges: Vec::new(),
+            deadline,
+            asked: self.now,
+            answered: Some((at.0, at.1, positions.iter().map(|(partition, _)| *partition).collect())),
+            awaited: BTreeSet::new(),
+            elsewhere: Vec::new(),
+            early: BTreeMap::new(),
+        };
+        self.readings.insert(id, reading);
+        self.await_applied(id, positions)
     }
 
     /// A node wants to read; here is the sequencer, or was.
@@ -106,60 +187,161 @@ impl<E: Engine> Host<E> {
         reading: u64,
         keyspace: KeyspaceId,
         ranges: Vec<KeyRange>,
-        confirmed: bool,
     ) -> Result<(), Fault> {
         let Some(sequencer) = &self.sequencer else { return Ok(()) };
         let (Some(revision), epoch) = (sequencer.current(keyspace), sequencer.epoch()) else { return Ok(()) };
         let deadline = self.now.after(self.options.request_ticks_max);
-        if confirmed {
-            let question = Question { from, reading, keyspace, ranges, revision, epoch, deadline };
-            return self.begin_barrier(
-                GroupId::META,
-                Default::default(),
-                deadline,
-                Then::Question(Box::new(question)),
-                None,
-            );
+        let question = Question { from, reading, keyspace, ranges, revision, epoch, deadline };
+        let then = Then::Question(Box::new(question));
+        self.begin_barrier(GroupId::META, Default::default(), deadline, then, None)
+    }
+
+    /// A node wants to know how far all partitions are applied, when that is further than it knows.
+    pub(super) fn on_settle_ask(
+        &mut self,
+        from: Option<NodeId>,
+        reading: u64,
+        keyspace: KeyspaceId,
+        known: Revision,
+    ) -> Result<(), Fault> {
+        match self.settled_everywhere(keyspace) {
+            Some(settled) if settled > known => self.tell_settled(from, reading, keyspace, settled),
+            _ => {
+                if let (Some(node), true) = (from, self.sequencer.is_some()) {
+                    self.parked.entry(keyspace).or_default().insert(node, (reading, known));
+                }
+                Ok(())
+            }
         }
-        // What is settled needs no waiting: all of it is applied here. Where the state of one partition is being replaced, nobody can say
-        // how far that is; the reader asks again.
-        let applied = |partition: &PartitionId| {
-            let group = self.groups.get(&GroupId { keyspace, partition: *partition })?;
-            Some((*partition, group.partition()?.applied()))
-        };
-        let positions: Option<Vec<_>> = self.router.partitions(keyspace).iter().map(applied).collect();
-        if let (Some(revision), Some(positions)) = (self.published_revision(keyspace), positions) {
-            self.answer_reading(from, reading, ReadAnswer { revision, epoch, positions })?;
+    }
+
+    /// Those that waited for more to be settled.
+    pub(super) fn answer_parked(&mut self, keyspace: KeyspaceId, settled: Revision) -> Result<(), Fault> {
+        let Some(parked) = self.parked.get_mut(&keyspace) else { return Ok(()) };
+        let ready: Vec<_> = parked.extract_if(.., |_, (_, known)| *known < settled).collect();
+        for (node, (reading, _)) in ready {
+            self.tell_settled(Some(node), reading, keyspace, settled)?;
         }
         Ok(())
+    }
+
+    fn tell_settled(
+        &mut self,
+        from: Option<NodeId>,
+        reading: u64,
+        keyspace: KeyspaceId,
+        revision: Revision,
+    ) -> Result<(), Fault> {
+        let Some(sequencer) = &self.sequencer else { return Ok(()) };
+        let (epoch, positions) = (sequencer.epoch(), sequencer.positions(keyspace));
+        self.answer_reading(from, reading, ReadAnswer { revision, epoch, positions, elsewhere: Vec::new() })
     }
 
     /// The sequencer was in office when it named the revision; now each partition concerned has its say.
     pub(super) fn on_question(&mut self, question: Question) -> Result<(), Fault> {
         let Question { from, reading, keyspace, ref ranges, revision, epoch, deadline } = question;
-        let mut positions = Vec::new();
+        let Some(sequencer) = self.sequencer.as_ref().filter(|sequencer| sequencer.epoch() == epoch) else {
+            return Ok(());
+        };
+        let (mut positions, mut asks) = (Vec::new(), Vec::new());
         for partition in self.partitions_of(keyspace, ranges) {
             let id = GroupId { keyspace, partition };
-            // A leader elsewhere is on its way here; the reader asks again.
-            let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
-            if !group.is_serving || group.registered != Some(epoch) {
-                return Ok(());
+            // One that is not registered yet: the reader asks again.
+            let Some((leader, granted)) = sequencer.leader(id) else { return Ok(()) };
+            if leader != self.options.id {
+                let reader = from.unwrap_or(self.options.id);
+                let ranges = ranges.clone();
+                asks.push((leader, PartAsk { reader, reading, group: id, ranges, revision, epoch, granted }));
+                continue;
             }
-            let Some(state) = group.partition() else { return Ok(()) };
-            let everything = [KeyRange::all()];
-            let ranges = if ranges.is_empty() { &everything[..] } else { &ranges[..] };
-            if state.hides(ranges, revision) {
-                if self.now < deadline {
-                    group.questions.push(question);
+            match self.part_position(id, ranges, revision, epoch) {
+                Part::At(position) => positions.push((partition, position)),
+                Part::Hidden => {
+                    if self.now < deadline
+                        && let Some(group) = self.groups.get_mut(&id)
+                    {
+                        group.questions.push(question);
+                    }
+                    return Ok(());
                 }
-                return Ok(());
+                Part::Unknown => return Ok(()),
             }
-            let pending = state.pending_until(ranges, revision);
-            let index = pending.unwrap_or(Index::START).max(state.applied().index);
-            // All from its fence on is of its own term, and the fence is applied.
-            positions.push((partition, Position { term: group.term, index }));
         }
-        self.answer_reading(from, reading, ReadAnswer { revision, epoch, positions })
+        let elsewhere = asks.iter().map(|(_, ask)| ask.group.partition).collect();
+        for (leader, part) in asks {
+            self.out.send.push((leader, PeerMessage::PartAsk { part }));
+        }
+        self.answer_reading(from, reading, ReadAnswer { revision, epoch, positions, elsewhere })
+    }
+
+    /// Up to where a partition led here must be applied to be read as of a revision.
+    fn part_position(&self, id: GroupId, ranges: &[KeyRange], revision: Revision, epoch: Term) -> Part {
+        let Some(group) = self.groups.get(&id) else { return Part::Unknown };
+        let Some(state) = group.partition() else { return Part::Unknown };
+        if !group.is_serving || group.registered != Some(epoch) {
+            return Part::Unknown;
+        }
+        let everything = [KeyRange::all()];
+        let ranges = if ranges.is_empty() { &everything[..] } else { ranges };
+        if state.hides(ranges, revision) {
+            return Part::Hidden;
+        }
+        let pending = state.pending_until(ranges, revision);
+        let index = pending.unwrap_or(Index::START).max(state.applied().index);
+        // All from its fence on is of its own term, and the fence is applied.
+        Part::At(Position { term: group.term, index })
+    }
+
+    /// A sequencer elsewhere asks for a reader.
+    pub(super) fn on_part_ask(&mut self, part: PartAsk) -> Result<(), Fault> {
+        self.tell_part(part, self.now.after(self.options.request_ticks_max))
+    }
+
+    /// Tells the reader, or leaves it until that can be told.
+    pub(super) fn tell_part(&mut self, part: PartAsk, deadline: Tick) -> Result<(), Fault> {
+        let id = part.group;
+        let found = self.part_position(id, &part.ranges, part.revision, part.epoch);
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+        // Among the revisions on their way here there may be some at the one that is read, or below.
+        let has_all = group.received >= part.granted;
+        match found {
+            Part::At(position) if has_all => {
+                let PartAsk { reader, reading, revision, epoch, .. } = part;
+                let at = (revision, epoch);
+                if reader == self.options.id {
+                    return self.on_part_answer(reading, at, id.partition, position);
+                }
+                let partition = id.partition;
+                let answer = PeerMessage::PartAnswer { reading, at, partition, position };
+                self.out.send.push((reader, answer));
+            }
+            Part::At(_) | Part::Hidden if group.part_asks.len() < self.options.waiting_max => {
+                group.part_asks.push((part, deadline));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A partition's leader tells up to where this node must apply.
+    pub(super) fn on_part_answer(
+        &mut self,
+        id: u64,
+        at: (Revision, Term),
+        partition: PartitionId,
+        position: Position,
+    ) -> Result<(), Fault> {
+        let Some(reading) = self.readings.get_mut(&id) else { return Ok(()) };
+        match &reading.answered {
+            None => {
+                reading.early.insert(partition, (at, position));
+                Ok(())
+            }
+            Some((revision, epoch, _)) if (*revision, *epoch) == at && reading.awaited.remove(&partition) => {
+                self.await_applied(id, vec![(partition, position)])
+            }
+            Some(_) => Ok(()),
+        }
     }
 
     /// The partitions that these ranges may have keys in; none are all.
@@ -195,36 +377,62 @@ impl<E: Engine> Host<E> {
 
     /// The sequencer's node has answered: this node waits until it has applied so much.
     pub(super) fn on_read_answer(&mut self, id: u64, answer: ReadAnswer) -> Result<(), Fault> {
-        let ReadAnswer { revision, epoch, positions } = answer;
+        let ReadAnswer { revision, epoch, mut positions, elsewhere } = answer;
         let Some(reading) = self.readings.get_mut(&id) else { return Ok(()) };
         if reading.answered.is_some() {
             return Ok(());
         }
+        let early = std::mem::take(&mut reading.early);
+        reading.awaited = elsewhere.into_iter().collect();
+        for (partition, (at, position)) in early {
+            if at == (revision, epoch) && reading.awaited.remove(&partition) {
+                positions.push((partition, position));
+            }
+        }
+        let left = positions.iter().map(|(partition, _)| *partition).chain(reading.awaited.iter().copied());
+        reading.answered = Some((revision, epoch, left.collect()));
+        self.await_applied(id, positions)
+    }
+
+    /// Waits until these are applied.
+    fn await_applied(&mut self, id: u64, positions: Vec<(PartitionId, Position)>) -> Result<(), Fault> {
+        let Some(reading) = self.readings.get(&id) else { return Ok(()) };
         let (keyspace, deadline) = (reading.keyspace, reading.deadline);
         // What a sequencer's node has applied is there for good; what a leader has in its log may still give way to another leader's
         // entries. Then a transaction that is decided ends in a later one of these.
         let is_certain = reading.purpose == Purpose::Settle;
-        let mut left = BTreeMap::new();
+        let (mut done, mut elsewhere) = (Vec::new(), Vec::new());
         for (partition, position) in positions {
-            let Some(group) = self.groups.get(&GroupId { keyspace, partition }) else { return Ok(()) };
-            match group.partition().map(Partition::applied) {
-                Some(applied) if applied.index < position.index => _ = left.insert(partition, position),
-                None => _ = left.insert(partition, position),
-                // It is asked again, when the new leader has registered.
-                Some(applied) if !is_certain && applied.term != position.term => return Ok(()),
-                Some(_) => {}
+            if self.is_distant(GroupId { keyspace, partition }) {
+                done.push(partition);
+                elsewhere.push((partition, position));
+                continue;
             }
-        }
-        for (partition, Position { term, index }) in &left {
-            if let Some(group) = self.groups.get_mut(&GroupId { keyspace, partition: *partition }) {
-                let term = Some(*term).filter(|_| !is_certain);
-                let then = Then::Reading(id, *partition);
-                let wait = Wait { term, confirm: None, deadline, then };
-                group.waits.entry(*index).or_default().push(wait);
+            // A partition that this node does not know yet, or another leader's entry there: it is asked again.
+            let Some(group) = self.groups.get_mut(&GroupId { keyspace, partition }) else {
+                self.reading_failed(id);
+                return Ok(());
+            };
+            match group.partition().map(Partition::applied) {
+                Some(applied) if applied.index >= position.index => {
+                    if !is_certain && applied.term != position.term {
+                        self.reading_failed(id);
+                        return Ok(());
+                    }
+                    done.push(partition);
+                }
+                _ => {
+                    let term = Some(position.term).filter(|_| !is_certain);
+                    let wait = Wait { term, confirm: None, deadline, then: Then::Reading(id, partition) };
+                    group.waits.entry(position.index).or_default().push(wait);
+                }
             }
         }
         if let Some(reading) = self.readings.get_mut(&id) {
-            reading.answered = Some((revision, epoch, left.into_keys().collect()));
+            reading.elsewhere.extend(elsewhere);
+            if let Some((_, _, left)) = &mut reading.answered {
+                left.retain(|partition| !done.contains(partition));
+            }
         }
         self.finish_reading(id)
     }
@@ -243,8 +451,20 @@ impl<E: Engine> Host<E> {
     /// waits for the other partitions waits for too little now.
     pub(super) fn reading_failed(&mut self, id: u64) {
         if let Some(reading) = self.readings.remove(&id) {
+            if let Purpose::Other(ticket) = reading.purpose {
+                // Its reader has to ask the sequencer again.
+                self.out.grants.push((ticket, Err(Rejection::Unavailable)));
+                return;
+            }
             self.next_reading = self.next_reading.wrapping_add(1);
-            self.readings.insert(self.next_reading, Reading { answered: None, ..reading });
+            let anew = Reading {
+                answered: None,
+                awaited: BTreeSet::new(),
+                elsewhere: Vec::new(),
+                early: BTreeMap::new(),
+                ..reading
+            };
+            self.readings.insert(self.next_reading, anew);
         }
     }
 
@@ -257,13 +477,21 @@ impl<E: Engine> Host<E> {
         let Some(reading) = self.readings.remove(&id) else { return Ok(()) };
         let Some((revision, term, _)) = reading.answered else { return Ok(()) };
         match reading.purpose {
-            Purpose::Client(ticket) => {
-                let grant = Grant { keyspace: reading.keyspace, revision, term };
+            Purpose::Client(ticket) | Purpose::Other(ticket) => {
+                let parts = reading.elsewhere;
+                let reach = if parts.is_empty() { Reach::Here } else { Reach::Parts(parts) };
+                let grant = Grant { keyspace: reading.keyspace, revision, term, reach };
                 self.out.grants.push((ticket, Ok(grant)));
             }
             Purpose::Settle => {
-                self.settling.remove(&reading.keyspace);
-                self.settled_at(reading.keyspace, revision)?;
+                let keyspace = reading.keyspace;
+                self.settling.remove(&keyspace);
+                let known = self.published_revision(keyspace);
+                self.settled_at(keyspace, revision)?;
+                // There may be more meanwhile; whoever did not come forward waits for a tick.
+                if self.published_revision(keyspace) != known {
+                    self.wants_settled.insert(keyspace);
+                }
             }
         }
         Ok(())
@@ -272,7 +500,7 @@ impl<E: Engine> Host<E> {
     /// The keyspace is deleted.
     pub(super) fn end_readings(&mut self, keyspace: KeyspaceId) {
         for (_, reading) in self.readings.extract_if(.., |_, reading| reading.keyspace == keyspace) {
-            if let Purpose::Client(ticket) = reading.purpose {
+            if let Purpose::Client(ticket) | Purpose::Other(ticket) = reading.purpose {
                 self.out.grants.push((ticket, Err(Rejection::KeyspaceNotFound)));
             }
         }
@@ -286,16 +514,27 @@ impl<E: Engine> Host<E> {
         for id in late {
             let Some(reading) = self.readings.remove(&id) else { continue };
             match reading.purpose {
-                Purpose::Client(ticket) => self.out.grants.push((ticket, Err(Rejection::Timeout))),
+                Purpose::Client(ticket) | Purpose::Other(ticket) => {
+                    self.out.grants.push((ticket, Err(Rejection::Timeout)));
+                }
                 Purpose::Settle => {
                     self.settling.remove(&reading.keyspace);
                 }
             }
         }
-        let again = self
-            .readings
-            .iter()
-            .filter(|(_, reading)| reading.answered.is_none() && now.since(reading.asked) >= ASK_AGAIN_TICKS);
+        let unheard = self.readings.iter().filter(|(_, reading)| {
+            !reading.awaited.is_empty() && now.since(reading.asked) >= ASK_AGAIN_TICKS
+        });
+        for id in unheard.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.reading_failed(id);
+        }
+        let again = self.readings.iter().filter(|(_, reading)| {
+            // Who waits to hear of more does not ask for it all the time.
+            let is_parked = reading.purpose == Purpose::Settle
+                && self.settled_known(reading.keyspace) > Revision::default();
+            let patience = if is_parked { SETTLE_AGAIN_TICKS } else { ASK_AGAIN_TICKS };
+            reading.answered.is_none() && now.since(reading.asked) >= patience
+        });
         for id in again.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.ask(id)?;
         }
@@ -321,7 +560,7 @@ impl<E: Engine> Host<E> {
 
     /// Finds out how far a keyspace is applied here, unless that is being found out.
     pub(super) fn begin_settling(&mut self, keyspace: KeyspaceId) -> Result<(), Fault> {
-        if self.sequencer.is_none() && self.settling.insert(keyspace) {
+        if self.settling.insert(keyspace) {
             self.begin_reading(Purpose::Settle, keyspace, Vec::new())?;
         }
         Ok(())

@@ -124,6 +124,7 @@ impl<E: Engine> Host<E> {
         self.wants_settled.remove(&id);
         self.settling.remove(&id);
         self.end_readings(id);
+        self.end_distant(id);
         self.end_attempts(id);
         let groups: BTreeSet<GroupId> = self.groups_of(id).collect();
         for group in &groups {

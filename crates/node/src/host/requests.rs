@@ -5,7 +5,7 @@
 use super::Host;
 use super::reading::Purpose;
 use super::sequencing::Count;
-use crate::effects::{Grant, Ticket};
+use crate::effects::{Grant, Reach, Ticket};
 use crate::group::{
     Blocked, Group, Origin, ReadWait, State, Then, Wait, Work, is_timer_call, may_change, rests_on_state,
 };
@@ -13,7 +13,7 @@ use crate::peer::{Outcome, PeerMessage};
 use crate::transaction::TxnMessage;
 use quorate_consensus::{Consensus, ProposeError, Raft, ReadId, ReadOutcome, Role};
 use quorate_mvcc::engine::Engine;
-use quorate_partition::{Evaluated, ReadError, Touched};
+use quorate_partition::{Evaluated, Partition, ReadError, Touched};
 use quorate_types::{
     Answer, Fault, Footprint, GroupId, Index, NodeId, Position, Rejection, Reply, Request, Revision, Tick,
 };
@@ -21,6 +21,10 @@ use quorate_types::{
 impl<E: Engine> Host<E> {
     /// Sends a request where it can be answered.
     pub(super) fn dispatch(&mut self, id: GroupId, work: Work) -> Result<(), Fault> {
+        if self.is_distant(id) {
+            self.send_afar(id, work);
+            return Ok(());
+        }
         let Some(group) = self.groups.get_mut(&id) else {
             self.reply(work.origin, Err(Rejection::Unavailable));
             return Ok(());
@@ -48,7 +52,12 @@ impl<E: Engine> Host<E> {
                     self.reply(work.origin, Err(Rejection::Busy));
                 }
             }
-            _ => self.reply(work.origin, Err(Rejection::LeaderChanged)),
+            (_, _, origin) => {
+                if let Origin::Remote(node, _) = origin {
+                    self.tell_leader(id, node);
+                }
+                self.reply(origin, Err(Rejection::LeaderChanged));
+            }
         }
         Ok(())
     }
@@ -61,17 +70,24 @@ impl<E: Engine> Host<E> {
             return Ok(());
         }
         let count = self.count(id);
+        self.serve_by(id, work, count)
+    }
+
+    /// The same, where revisions come from there.
+    pub(super) fn serve_by(&mut self, id: GroupId, work: Work, count: Count) -> Result<(), Fault> {
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         if count == Count::Wait || group.is_splitting {
             if group.waiting.len() < self.options.waiting_max && work.origin != Origin::Own {
                 group.waiting.push_back(work);
             } else {
-                self.reply(work.origin, Err(Rejection::Busy));
+                self.turn_away(id, &work, Rejection::Busy);
             }
             return Ok(());
         }
-        if let Count::Sequenced(newest) = count {
-            if let State::Ready(partition) = &mut group.state {
+        if count != Count::Own {
+            if let (State::Ready(partition), Count::Sequenced(newest) | Count::Granted(newest)) =
+                (&mut group.state, count)
+            {
                 partition.observe(newest);
             }
             if let Some(shares) = self.shares(id, &work.request) {
@@ -83,19 +99,24 @@ impl<E: Engine> Host<E> {
                 return self.begin_attempt(id, work, shares, false);
             }
         }
+        if count == Count::Afar {
+            self.want_revision(id, work);
+            return Ok(());
+        }
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         if let State::Ready(partition) = &group.state
-            && partition.has_locks()
-            && partition.is_locked(&partition.with_keys_of_leases(footprint(&work.request))?)
+            && Self::is_locked(partition, &work.request)?
         {
             // A lease that ran out may be renewed while a key of it is locked; if it is not, its end is due again.
-            if work.origin != Origin::Own {
+            if work.origin == Origin::Own {
+                self.lease_ends_again(id, &work.request);
+            } else {
                 group.blocked.push_back(Blocked::Work(work));
             }
             return Ok(());
         }
         if is_timer_call(&work.request) {
-            if let Count::Sequenced(_) = count {
+            if count != Count::Own {
                 let (after, deadline) = (group.proposed, work.deadline);
                 return self.begin_sequenced(id, after, Then::Lease(work.clone()), Some(work), deadline);
             }
@@ -105,7 +126,7 @@ impl<E: Engine> Host<E> {
         match group.raft.can_propose() {
             Ok(()) => {}
             Err(ProposeError::Full) => {
-                self.reply(work.origin, Err(Rejection::Busy));
+                self.turn_away(id, &work, Rejection::Busy);
                 return Ok(());
             }
             Err(_) => {
@@ -113,7 +134,7 @@ impl<E: Engine> Host<E> {
                 if group.waiting.len() < self.options.waiting_max && work.origin != Origin::Own {
                     group.waiting.push_back(work);
                 } else {
-                    self.reply(work.origin, Err(Rejection::LeaderChanged));
+                    self.turn_away(id, &work, Rejection::LeaderChanged);
                 }
                 return Ok(());
             }
@@ -140,7 +161,9 @@ impl<E: Engine> Host<E> {
                 return self.begin_confirmation(id, count, after, deadline, then, work);
             }
             Ok(Evaluated::Changes { kind, data, reply }) => {
-                let drawn = Some(partition.newest()).filter(|newest| count != Count::Sequenced(*newest));
+                let newest = partition.newest();
+                let drawn = Some(newest)
+                    .filter(|_| ![Count::Sequenced(newest), Count::Granted(newest)].contains(&count));
                 let (term, confirm) = (group.term, group.registered);
                 if let (Count::Sequenced(_), Some(revision)) = (count, drawn) {
                     self.take_revision(id, &[(id.partition, term)], revision);
@@ -157,11 +180,28 @@ impl<E: Engine> Host<E> {
                     _ => Then::Reply(work.origin, reply),
                 };
                 let confirm = confirm.filter(|_| count != Count::Own);
+                if confirm.is_some() {
+                    self.wants_office.insert(id);
+                }
+                let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
                 let wait = Wait { term: Some(position.term), confirm, deadline: work.deadline, then };
                 group.waits.entry(index).or_default().push(wait);
             }
         }
         Ok(())
+    }
+
+    /// Refuses a request before anything has come of it; what this node began by itself is due again.
+    pub(super) fn turn_away(&mut self, id: GroupId, work: &Work, rejection: Rejection) {
+        if work.origin == Origin::Own {
+            self.lease_ends_again(id, &work.request);
+        }
+        self.reply(work.origin, Err(rejection));
+    }
+
+    /// Whether something that a request touches is locked.
+    pub(super) fn is_locked(partition: &Partition<E>, request: &Request) -> Result<bool, Fault> {
+        Ok(partition.has_locks() && partition.is_locked(&partition.with_keys_of_leases(footprint(request))?))
     }
 
     /// What shows that an answer that changes nothing was true when it was given: a barrier of the group, or of the sequencer's.
@@ -175,8 +215,8 @@ impl<E: Engine> Host<E> {
         work: Work,
     ) -> Result<(), Fault> {
         match count {
-            Count::Sequenced(_) => self.begin_sequenced(id, after, then, Some(work), deadline),
-            Count::Own | Count::Wait => self.begin_barrier(id, after, deadline, then, Some(work)),
+            Count::Own => self.begin_barrier(id, after, deadline, then, Some(work)),
+            _ => self.begin_sequenced(id, after, then, Some(work), deadline),
         }
     }
 
@@ -265,19 +305,20 @@ impl<E: Engine> Host<E> {
                 return self.begin_reading(Purpose::Client(ticket), id.keyspace, Vec::new());
             }
             Then::Grant(ticket) => {
-                let grant =
-                    Grant { keyspace: id.keyspace, revision: group.reader.revision(), term: group.term };
+                let (revision, term) = (group.reader.revision(), group.term);
+                let grant = Grant { keyspace: id.keyspace, revision, term, reach: Reach::Here };
                 self.out.grants.push((ticket, Ok(grant)));
             }
             Then::Admission(group) => self.caught_up(group),
             Then::Roster => self.roster_asked(true),
             Then::Register(group, epoch) => self.register(group, epoch),
+            Then::Office(epoch, places) => return self.on_office(epoch, places),
             Then::Sequenced { group, after, epoch, then, again } => {
                 return self.on_office_confirmed(group, (after, epoch), *then, again, deadline);
             }
             Then::Question(question) => return self.on_question(*question),
             Then::Reading(reading, partition) => return self.on_read_applied(reading, partition),
-            Then::Vote(txn, state) => self.vote(id, txn, *state),
+            Then::Vote(txn, epoch, state) => self.vote(id, txn, epoch, *state),
             Then::Decided(keyspace, txn) => self.on_decided(keyspace, txn, true),
             Then::Finished(txn) if group.partition().is_none_or(|here| here.is_prepared(txn)) => {}
             Then::Finished(txn) => {
@@ -323,6 +364,7 @@ impl<E: Engine> Host<E> {
             Then::Grant(ticket) => self.out.grants.push((ticket, Err(rejection))),
             Then::Admission(group) => self.catch_up_again.push(group),
             Then::Roster => self.roster_asked(false),
+            Then::Office(_, places) => self.office_failed(places),
             Then::Register(group, _) => {
                 if let Some(group) = self.groups.get_mut(&group) {
                     group.registering = None;
@@ -347,6 +389,13 @@ impl<E: Engine> Host<E> {
         match origin {
             Origin::Local(ticket) => self.out.replies.push((ticket, outcome)),
             Origin::Remote(node, ticket) => {
+                let bytes_max = self.options.partition.entry_bytes_max as u64;
+                let outcome = outcome.and_then(|reply| match (reply.answer.bytes() as u64, &reply.answer) {
+                    (bytes, _) if bytes <= bytes_max => Ok(reply),
+                    (bytes, Answer::Range(_)) => Err(Rejection::TooLarge { bytes, bytes_max }),
+                    // It may have been carried out.
+                    _ => Err(Rejection::Unknown),
+                });
                 self.out.send.push((node, PeerMessage::Reply { ticket, outcome: Outcome(outcome) }));
             }
             Origin::Own => {}
@@ -354,11 +403,11 @@ impl<E: Engine> Host<E> {
     }
 
     pub(super) fn on_reply(&mut self, from: NodeId, ticket: Ticket, outcome: Result<Reply, Rejection>) {
-        let found = self.groups.iter_mut().find_map(|(id, group)| {
+        let here = self.groups.iter_mut().find_map(|(id, group)| {
             let is_from = group.forwarded.get(&ticket).is_some_and(|(to, _)| *to == from);
             is_from.then(|| group.forwarded.remove(&ticket)).flatten().map(|(_, work)| (*id, work))
         });
-        let Some((id, work)) = found else { return };
+        let Some((id, work)) = here.or_else(|| self.take_distant(from, ticket)) else { return };
         match outcome {
             // It did nothing there; somebody else may lead, or soon will.
             Err(Rejection::LeaderChanged | Rejection::NoLeader) if self.now < work.deadline => {
@@ -366,6 +415,8 @@ impl<E: Engine> Host<E> {
                     group.waiting.push_back(work);
                     // A group that sleeps is not ticked unless it is known that something waits in it.
                     self.dirty.insert(id);
+                } else {
+                    self.wait_afar(id, from, work);
                 }
             }
             outcome => self.reply(work.origin, outcome),
@@ -414,12 +465,25 @@ impl<E: Engine> Host<E> {
                 !is_late
             });
             group.questions.retain(|question| question.deadline > now);
+            group.part_asks.retain(|(_, deadline)| *deadline > now);
+            let asked = group.drawing_asked;
+            let mut at = 0;
+            group.drawing.retain(|work| {
+                at += 1;
+                let is_late = work.deadline <= now && work.origin != Origin::Own;
+                if is_late {
+                    group.drawing_asked -= usize::from(at <= asked);
+                    let then = Then::Reply(work.origin, (Revision(0), Answer::Compact));
+                    late.push((then, Rejection::NoLeader));
+                }
+                !is_late
+            });
             let keyspace = id.keyspace;
             group.blocked.retain(|blocked| {
                 let work = match blocked {
                     Blocked::Work(work) => work,
                     Blocked::Home(txn, _) => return self.attempts.contains_key(&(keyspace, *txn)),
-                    Blocked::Prepare(_, _, until) => return now < *until,
+                    Blocked::Prepare(_, _, until, _) => return now < *until,
                 };
                 let is_late = work.deadline <= now;
                 if is_late {

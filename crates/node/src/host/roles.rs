@@ -54,6 +54,9 @@ impl<E: Engine> Host<E> {
         if was_serving {
             self.resign(id)?;
         }
+        if id == GroupId::META {
+            self.leave_sequencer();
+        }
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         // Changing the role has failed every barrier; those that can be asked for again are.
         let reads: Vec<ReadId> = group.reads.keys().copied().collect();
@@ -79,6 +82,7 @@ impl<E: Engine> Host<E> {
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         group.registered = None;
         group.registering = None;
+        group.wait_again(self.now);
         // They are in the log for good, but whether in time will not be known.
         for (_, _, wait) in std::mem::take(&mut group.unconfirmed) {
             self.reject(wait.then, Rejection::Unknown);

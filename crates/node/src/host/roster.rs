@@ -177,12 +177,9 @@ impl<E: Engine> Host<E> {
         let moved = std::mem::take(&mut self.roster.moved);
         let mut keyspaces: BTreeSet<KeyspaceId> = BTreeSet::new();
         for id in moved.into_iter().filter(|id| *id != GroupId::META) {
-            let is_here = self.groups.contains_key(&id);
             let Some(place) = self.roster.places.get(&id) else { continue };
             let (is_held, is_done) = (place.holds(self.options.id), place.target.is_none());
-            if is_held != is_here {
-                keyspaces.insert(id.keyspace);
-            }
+            keyspaces.insert(id.keyspace);
             // While the group moves, its log may still name those of an earlier target.
             if !is_held && is_done {
                 self.discard(id)?;

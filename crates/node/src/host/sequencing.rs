@@ -2,7 +2,7 @@
 //!
 //! The only partition of a keyspace counts by itself. In a keyspace of several the sequencer counts; it is on the node that leads the
 //! meta group, and a partition's leader on the same node draws from it by a function call. A leader elsewhere hands its partition
-//! over to that node, if that node has a replica; until it has, requests wait.
+//! over to that node, if leaders are to gather and that node has a replica; otherwise it draws from afar (`drawing.rs`).
 //!
 //! **Nothing here looks at a clock.** That the sequencer was in office when it gave its word is shown by a quorum of the meta group's
 //! voters that, later, were in no newer term:
@@ -29,6 +29,10 @@ use quorate_types::{
 
 /// How often a leader that cannot draw tries to change that, in ticks.
 const ARRANGE_TICKS: u64 = 5;
+/// How often a leader looks whether another node shall lead instead, in ticks.
+const PREFER_TICKS: u64 = 100;
+/// A node that lacks more of the log than so many entries is not made leader: nothing can be proposed until it has them.
+const PREFER_ENTRIES_MAX: u64 = 100;
 /// How often a sequencer looks whether it is on the wrong node, in ticks: well over what an attempt to hand over may last, so that the meta group
 /// goes on meanwhile.
 const HAND_OVER_TICKS: u64 = 100;
@@ -42,6 +46,10 @@ pub(super) enum Count {
     Own,
     /// From the sequencer on this node; this is the newest it gave out.
     Sequenced(Revision),
+    /// From one on another node, which has to be asked.
+    Afar,
+    /// That one was asked: this is the newest, and if the next is drawn, it was given for this.
+    Granted(Revision),
     /// Nowhere yet.
     Wait,
 }
@@ -85,8 +93,10 @@ impl<E: Engine> Host<E> {
         if !self.is_sequenced(id.keyspace) {
             return Count::Own;
         }
-        let (Some(sequencer), Some(group)) = (&self.sequencer, self.groups.get(&id)) else {
-            return Count::Wait;
+        let Some(group) = self.groups.get(&id) else { return Count::Wait };
+        let Some(sequencer) = &self.sequencer else {
+            let is_registered = group.registered.is_some_and(|epoch| epoch == self.meta_term());
+            return if is_registered { Count::Afar } else { Count::Wait };
         };
         if group.registered != Some(sequencer.epoch())
             || !sequencer.is_registered(id, self.options.id, group.term)
@@ -178,6 +188,7 @@ impl<E: Engine> Host<E> {
             for partition in self.router.partitions(keyspace).to_vec() {
                 self.wake_waiting(GroupId { keyspace, partition });
             }
+            self.answer_draws()?;
         }
         self.on_map_event(event)
     }
@@ -194,6 +205,7 @@ impl<E: Engine> Host<E> {
     /// The meta group is not led here any more.
     pub(super) fn end_sequencer(&mut self) {
         self.sequencer = None;
+        self.parked.clear();
         for group in self.groups.values_mut() {
             group.registered = None;
         }
@@ -233,8 +245,15 @@ impl<E: Engine> Host<E> {
         }
         let Some(meta) = self.groups.get(&GroupId::META) else { return Ok(()) };
         let (epoch, leader) = (meta.term, meta.leader);
+        let preferred = self.preferred_leader(id);
+        if preferred.is_some_and(|preferred| preferred != self.options.id) {
+            self.hand_to_preferred(id);
+        }
+        let gathers = !self.options.spread_leaders && preferred.is_none();
         let Some(group) = self.groups.get_mut(&id).filter(|group| group.is_serving) else { return Ok(()) };
-        if self.sequencer.is_some() {
+        let is_distant = leader.is_some_and(|leader| leader != self.options.id)
+            && !(gathers && leader.is_some_and(|leader| group.raft.configuration().is_voter(leader)));
+        if self.sequencer.is_some() || is_distant {
             if is_sequenced && group.registered != Some(epoch) && group.registering != Some(epoch) {
                 group.registering = Some(epoch);
                 // What this leader has in its log has revisions of an earlier sequencer, of which this one does not know that they
@@ -254,11 +273,38 @@ impl<E: Engine> Host<E> {
         Ok(())
     }
 
+    /// Who shall lead a group, if its row says so and that node votes in it and is heard.
+    fn preferred_leader(&self, id: GroupId) -> Option<NodeId> {
+        let preferred = self.roster.places.get(&id)?.leader?;
+        let is_voter = self.groups.get(&id)?.raft.configuration().voters.contains(&preferred);
+        (is_voter && !self.is_down(preferred)).then_some(preferred)
+    }
+
+    /// Hands a group to who shall lead it, now and then, when that has nearly all of its log.
+    fn hand_to_preferred(&mut self, id: GroupId) {
+        let Some(preferred) = self.preferred_leader(id) else { return };
+        // Not all groups at once.
+        if !(self.now.0 + u64::from(id.partition.0) * ARRANGE_TICKS).is_multiple_of(PREFER_TICKS) {
+            return;
+        }
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let last = group.raft.last().index.0;
+        let matched = group.raft.status().matched.into_iter().find(|(node, _)| *node == preferred);
+        let is_near = matched.is_some_and(|(_, matched)| matched.0 + PREFER_ENTRIES_MAX >= last);
+        if is_near && !group.is_splitting && group.raft.can_propose().is_ok() {
+            group.raft.transfer(Some(preferred));
+            self.dirty.insert(id);
+        }
+    }
+
     /// A partition whose state is being replaced here cannot be led here, and so would answer nothing for as long as the meta group is: the
     /// meta group goes to the partition's leader.
     fn hand_over_sequencer(&mut self) {
         let missing = self.groups.iter().filter(|(id, group)| {
-            id.keyspace != KeyspaceId::SYSTEM && group.partition().is_none() && self.is_sequenced(id.keyspace)
+            id.keyspace != KeyspaceId::SYSTEM
+                && group.partition().is_none()
+                && self.is_sequenced(id.keyspace)
+                && !self.is_scattered(id.keyspace)
         });
         let leaders = missing.filter_map(|(_, group)| group.leader);
         let is_heard = |leader: &NodeId| *leader != self.options.id && !self.is_down(*leader);
@@ -272,12 +318,15 @@ impl<E: Engine> Host<E> {
 
     /// The group's leadership was shown by a barrier begun in this epoch.
     pub(super) fn register(&mut self, id: GroupId, epoch: Term) {
+        let own_meta = self.meta_term();
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.registering = None;
-        let (Some(sequencer), true) = (&mut self.sequencer, group.is_serving) else { return };
+        if !group.is_serving {
+            return;
+        }
         let Some(partition) = group.partition() else { return };
         // More than one barrier may be under way: of a term that is over, and of this one.
-        if sequencer.epoch() != epoch || group.registered == Some(epoch) {
+        if own_meta != epoch || group.registered == Some(epoch) {
             return;
         }
         // From now on no leader of the partition can register with an earlier sequencer, who may not know that it is deposed: a voter of that
@@ -287,9 +336,16 @@ impl<E: Engine> Host<E> {
         if !group.raft.configuration().agreed(is_knowing) {
             return;
         }
+        let Some(sequencer) = &mut self.sequencer else {
+            group.registering = Some(epoch);
+            return self.want_registration(id, epoch);
+        };
         let term = group.term;
-        if sequencer.register(id, self.options.id, term, partition.newest()).is_ok() {
-            group.registered = Some(epoch);
+        if sequencer.epoch() == epoch
+            && sequencer.register(id, (own, term), partition.newest(), partition.applied()).is_ok()
+        {
+            (group.registered, group.office) = (Some(epoch), Index::START);
+            self.leaders_news.insert(id, own);
             group.acks.clear();
             if let Some(partition) = group.partition_mut() {
                 partition.inherit();
@@ -324,16 +380,63 @@ impl<E: Engine> Host<E> {
         }
     }
 
-    /// Whether a quorum held the entry at `index` while in no newer term of the meta group than the one this leader is registered in: one of the
-    /// group, so that the entry stays, and one of the meta group, of which any later sequencer had to be elected by one.
+    /// Whether the sequencer was in office after the entry at `index` had got its revision: a barrier of the meta group has shown it; or a quorum held
+    /// the entry while in no newer term of the meta group than the one this leader is registered in, one of the meta group, of which any later
+    /// sequencer had to be elected by one.
     pub(super) fn is_confirmed(group: &Group<E>, office: &Office, index: Index, epoch: Term) -> bool {
         let holds = |voter: NodeId| {
             voter == office.own || group.acks.get(&voter).is_some_and(|matched| *matched >= index)
         };
         group.registered == Some(epoch)
             && office.term <= epoch
-            && group.raft.configuration().agreed(holds)
-            && office.meta.agreed(holds)
+            && (index <= group.office
+                || (group.raft.configuration().agreed(holds) && office.meta.agreed(holds)))
+    }
+
+    /// Begins a barrier of the meta group for what a partition's own voters cannot confirm, because they are not the meta group's. One at a time; what
+    /// comes meanwhile goes with the next.
+    pub(super) fn ask_office(&mut self) -> Result<(), Fault> {
+        if self.is_office_asked || self.wants_office.is_empty() {
+            return Ok(());
+        }
+        let Office { meta, term, .. } = self.office();
+        let mut places = Vec::new();
+        for id in std::mem::take(&mut self.wants_office) {
+            let Some(group) = self.groups.get(&id).filter(|group| group.registered == Some(term)) else {
+                continue;
+            };
+            let own = group.raft.configuration();
+            if own.voters != meta.voters || own.is_joint() || meta.is_joint() {
+                places.push((id, group.proposed.index));
+            }
+        }
+        if places.is_empty() {
+            return Ok(());
+        }
+        self.is_office_asked = true;
+        let deadline = self.now.after(self.options.election_ticks_max);
+        self.begin_barrier(GroupId::META, Position::default(), deadline, Then::Office(term, places), None)
+    }
+
+    /// The barrier was passed. It must have been by the same sequencer: a barrier passes on a node that follows a newer one, too.
+    pub(super) fn on_office(&mut self, epoch: Term, places: Vec<(GroupId, Index)>) -> Result<(), Fault> {
+        self.is_office_asked = false;
+        if self.meta_term() != epoch {
+            return Ok(());
+        }
+        for (id, index) in places {
+            if let Some(group) = self.groups.get_mut(&id).filter(|group| group.registered == Some(epoch)) {
+                group.office = group.office.max(index);
+                self.finish_confirmed(id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The barrier was not passed: another one is begun.
+    pub(super) fn office_failed(&mut self, places: Vec<(GroupId, Index)>) {
+        self.is_office_asked = false;
+        self.wants_office.extend(places.into_iter().map(|(id, _)| id));
     }
 
     /// What answers are confirmed against.
@@ -403,8 +506,9 @@ impl<E: Engine> Host<E> {
         deadline: Tick,
     ) -> Result<(), Fault> {
         let (after, epoch) = place;
+        let is_same = self.meta_term() == epoch;
         let is_still = |group: &&mut Group<E>| {
-            group.is_serving && group.term == after.term && group.registered == Some(epoch)
+            is_same && group.is_serving && group.term == after.term && group.registered == Some(epoch)
         };
         let Some(group) = self.groups.get_mut(&id).filter(is_still) else {
             let then = Then::Sequenced { group: id, after, epoch, then: Box::new(then), again };
@@ -421,18 +525,35 @@ impl<E: Engine> Host<E> {
 
     /// Moves on what is known to be applied of all partitions.
     pub(super) fn settle(&mut self) -> Result<(), Fault> {
-        for keyspace in std::mem::take(&mut self.wants_settled) {
-            let Some(sequencer) = &mut self.sequencer else {
+        while let Some(keyspace) = self.wants_settled.pop_first() {
+            if self.sequencer.is_none() {
                 self.settle_contiguous(keyspace)?;
+                // Where leaders are scattered there are gaps all the time.
+                if self.is_scattered(keyspace) && self.is_unsettled(keyspace) {
+                    self.begin_settling(keyspace)?;
+                }
                 continue;
-            };
+            }
+            let Some(settled) = self.settled_everywhere(keyspace) else { continue };
+            self.answer_parked(keyspace, settled)?;
             let partitions = self.router.partitions(keyspace);
-            if let Some(settled) = sequencer.settled(keyspace, self.options.id, partitions) {
-                let floor = self.inherited_floor(keyspace).map(|(floor, _)| floor);
-                self.settled_at(keyspace, floor.map_or(settled, |floor| settled.min(floor)))?;
+            let sequencer = self.sequencer.as_mut();
+            if sequencer.is_some_and(|sequencer| sequencer.is_gathered(keyspace, self.options.id, partitions))
+            {
+                self.settled_at(keyspace, settled)?;
+            } else if self.settled_known(keyspace) < settled {
+                self.begin_settling(keyspace)?;
             }
         }
         Ok(())
+    }
+
+    /// At the sequencer: up to where all partitions are applied, as far as its positions say.
+    pub(super) fn settled_everywhere(&mut self, keyspace: KeyspaceId) -> Option<Revision> {
+        let partitions = self.router.partitions(keyspace);
+        let settled = self.sequencer.as_mut()?.settled(keyspace, partitions)?;
+        let floor = self.inherited_floor(keyspace).map(|(floor, _)| floor);
+        Some(floor.map_or(settled, |floor| settled.min(floor)))
     }
 
     /// The lowest floor of the transactions that a partition's leader here found prepared when it registered, and whose end has not come;
@@ -451,8 +572,8 @@ impl<E: Engine> Host<E> {
     pub(super) fn note_inherited(&mut self, id: GroupId) {
         if self.floor_inherited_by(id).is_some() {
             self.inheriting.insert(id);
-        } else {
-            self.inheriting.remove(&id);
+        } else if self.inheriting.remove(&id) {
+            self.tell_unused(id, std::iter::empty());
         }
     }
 
@@ -470,7 +591,7 @@ impl<E: Engine> Host<E> {
         };
         let newest = sequencer.current(keyspace).filter(|newest| settled < *newest)?;
         let partitions = self.router.partitions(keyspace);
-        if let Some(partition) = sequencer.missing(keyspace, self.options.id, partitions) {
+        if let Some(partition) = sequencer.missing(keyspace, partitions) {
             return Some(HeldBack { partition, settled, newest });
         }
         let inherited = self.inherited_floor(keyspace).map(|(floor, partition)| (floor.next(), partition));

@@ -1,10 +1,10 @@
 //! Splitting a partition while it is used.
 //!
 //! 1. **The map says so**: an order puts [`PartitionState::Splitting`] into it, with the child's number and slots.
-//! 2. The partition's leader, once it is on the sequencer's node, lets transactions over partitions end and locks nothing more for new ones; then it
+//! 2. The partition's leader lets transactions over partitions end and locks nothing more for new ones; then it
 //!    appends the **split entry**. From now on requests wait: whose their keys are is open.
 //! 3. Every replica that applies the entry has the child's state, opens its group, and the leader's node stands for election in it at once.
-//! 4. When the child's leader serves on the sequencer's node, the **map is finished**: keys are routed to the child, and both answer
+//! 4. When the child's leader serves, the **map is finished**: keys are routed to the child, and both answer
 //!    again. A keyspace that had one partition is counted by the sequencer from here on, beginning after the newest revision,
 //!    which is committed as its mark in the same transaction.
 //!
@@ -30,6 +30,8 @@ use quorate_types::{
 };
 use std::collections::BTreeSet;
 
+/// Between two attempts to have the map finished, in ticks: the meta group's leader may be on another node.
+const FINISH_TICKS: u64 = 2;
 /// Between two attempts of a new partition's first leader to be elected, in ticks: the others may not have opened it yet.
 const STAND_TICKS: u64 = 2;
 /// And so often: each attempt takes a term. After that others get their chance, who may have more in their logs.
@@ -55,8 +57,7 @@ impl<E: Engine> Host<E> {
 
     /// Whether transactions over partitions must not begin here, so that those under way can end.
     pub(super) fn is_closed_to_transactions(&self, id: GroupId) -> bool {
-        self.groups.get(&id).is_some_and(|group| group.is_splitting)
-            || (self.sequencer.is_some() && self.wanted_split(id).is_some())
+        self.groups.get(&id).is_some_and(|group| group.is_splitting) || self.wanted_split(id).is_some()
     }
 
     /// Goes on with the splits that the maps name.
@@ -73,7 +74,7 @@ impl<E: Engine> Host<E> {
     fn begin_split(&mut self, id: GroupId) -> Result<(), Fault> {
         let Some(split) = self.wanted_split(id) else { return Ok(()) };
         let count = self.count(id);
-        if self.sequencer.is_none() || count == Count::Wait {
+        if count == Count::Wait {
             return Ok(());
         }
         // What is split off begins with the parent's voters, so nobody must be coming or going.
@@ -147,11 +148,7 @@ impl<E: Engine> Host<E> {
     fn finish_split(&mut self, parent: GroupId, child: PartitionId) -> Result<(), Fault> {
         let child = GroupId { partition: child, ..parent };
         let is_led_here = self.groups.get(&child).is_some_and(|group| group.is_serving);
-        let can_propose = self
-            .groups
-            .get(&GroupId::META)
-            .is_some_and(|meta| meta.is_serving && meta.raft.can_propose().is_ok());
-        if self.sequencer.is_none() || !is_led_here || !can_propose {
+        if !is_led_here || !self.now.0.is_multiple_of(FINISH_TICKS) {
             return Ok(());
         }
         let key = KeyspaceMap::row_key(parent.keyspace);

@@ -24,12 +24,13 @@
 use super::Host;
 use super::requests::propose;
 use super::sequencing::Count;
+use crate::draws::Decision;
 use crate::group::{Blocked, Origin, State, Then, Wait, Work};
 use crate::peer::PeerMessage;
 use crate::transaction::{Attempt, Phase, Share, TxnMessage};
 use quorate_consensus::Consensus;
 use quorate_mvcc::engine::Engine;
-use quorate_partition::{Places, ReadError, Touched, transactions};
+use quorate_partition::{Partition, Places, ReadError, Touched, transactions};
 use quorate_types::{
     Answer, Effect, Fault, Footprint, GroupId, KeyspaceId, PartitionId, Position, PreState, Rejection,
     Request, Revision, Term, Tick, TxnId,
@@ -148,7 +149,8 @@ impl<E: Engine> Host<E> {
             if partition == id.home {
                 return self.lock_home(keyspace, id, footprint);
             }
-            self.tell(keyspace, partition, TxnMessage::Prepare { id, footprint, wait: in_order });
+            let at = self.newest_at(keyspace, id.home);
+            self.tell(keyspace, partition, TxnMessage::Prepare { id, footprint, wait: in_order, at });
         }
         Ok(())
     }
@@ -169,7 +171,7 @@ impl<E: Engine> Host<E> {
             return self.give_up(keyspace, id, false);
         };
         let footprint = partition.with_keys_of_leases(footprint)?;
-        if partition.is_locked(&footprint) {
+        if group.drawing_asked > 0 || partition.is_locked(&footprint) {
             group.blocked.push_back(Blocked::Home(id, footprint));
             return Ok(());
         }
@@ -212,17 +214,96 @@ impl<E: Engine> Host<E> {
     fn decide(&mut self, keyspace: KeyspaceId, id: TxnId) -> Result<(), Fault> {
         let home = GroupId { keyspace, partition: id.home };
         let count = self.count(home);
+        let Some(attempt) = self.attempts.get_mut(&(keyspace, id)) else { return Ok(()) };
+        match count {
+            Count::Sequenced(_) => {
+                let terms = attempt.terms();
+                let are_current =
+                    self.sequencer.as_ref().is_some_and(|sequencer| sequencer.are_current(keyspace, &terms));
+                if are_current {
+                    self.decide_at(keyspace, id, count, None)
+                } else {
+                    self.give_up(keyspace, id, true)
+                }
+            }
+            Count::Afar => {
+                attempt.phase = Phase::Drawing;
+                self.want_decision(keyspace, id);
+                Ok(())
+            }
+            // Until there is a sequencer to draw from; the attempt ends when its time is over.
+            _ => {
+                self.undecided.insert((keyspace, id));
+                Ok(())
+            }
+        }
+    }
+
+    /// What a sequencer elsewhere has to be asked to decide an attempt.
+    pub(super) fn decision_of(&self, keyspace: KeyspaceId, id: TxnId) -> Result<Option<Decision>, Fault> {
+        let home = GroupId { keyspace, partition: id.home };
+        let attempt = self.attempts.get(&(keyspace, id));
+        let Some(attempt) = attempt.filter(|attempt| attempt.phase == Phase::Drawing) else {
+            return Ok(None);
+        };
+        let Some(partition) = self.groups.get(&home).and_then(|group| group.partition()) else {
+            return Ok(None);
+        };
+        let states = Self::states_of(attempt, partition, id, self.now)?;
+        let (terms, partitions) = (attempt.terms(), attempt.partitions as u64);
+        if Self::answer_of_leases(&attempt.work.request, &states).is_some() {
+            return Ok(Some(Decision { home, id, terms, changed: Vec::new(), partitions }));
+        }
+        let Some(places) = self.router.places(keyspace) else { return Ok(None) };
+        let outcome = transactions::evaluate_over(
+            &attempt.work.request,
+            &states,
+            &places,
+            partition.newest(),
+            &self.options.partition,
+            self.is_refusing(keyspace),
+        );
+        let changed = match outcome {
+            Ok(outcome) if outcome.drawn.is_some() => outcome.changed(),
+            Ok(_) | Err(ReadError::Rejection(_)) => Vec::new(),
+            Err(ReadError::Fault(fault)) => return Err(fault),
+        };
+        Ok(Some(Decision { home, id, terms, changed, partitions }))
+    }
+
+    /// What all who take part hold.
+    fn states_of(
+        attempt: &Attempt,
+        partition: &Partition<E>,
+        id: TxnId,
+        now: Tick,
+    ) -> Result<BTreeMap<PartitionId, (Footprint, PreState)>, Fault> {
+        let mut states = BTreeMap::new();
+        for (partition_id, share) in &attempt.shares {
+            let state = match &share.vote {
+                Some(_) if *partition_id == id.home => partition.pre_state(&share.footprint, now)?,
+                Some((_, state)) => state.clone(),
+                None => panic!("attempt {id} is decided without the vote of {partition_id}"),
+            };
+            states.insert(*partition_id, (share.footprint.clone(), state));
+        }
+        Ok(states)
+    }
+
+    /// The request is evaluated at this count; if it draws, then what was `given` for it, or else from the sequencer here.
+    pub(super) fn decide_at(
+        &mut self,
+        keyspace: KeyspaceId,
+        id: TxnId,
+        count: Count,
+        given: Option<Revision>,
+    ) -> Result<(), Fault> {
+        let home = GroupId { keyspace, partition: id.home };
+        let (Count::Sequenced(at) | Count::Granted(at)) = count else { return Ok(()) };
         let no_space = self.is_refusing(keyspace);
         let Some(attempt) = self.attempts.get_mut(&(keyspace, id)) else { return Ok(()) };
         let terms = attempt.terms();
-        let Count::Sequenced(at) = count else {
-            // Until there is a sequencer to draw from; the attempt ends when its time is over.
-            self.undecided.insert((keyspace, id));
-            return Ok(());
-        };
-        let are_current =
-            self.sequencer.as_ref().is_some_and(|sequencer| sequencer.are_current(keyspace, &terms));
-        if !are_current || attempt.partitions != self.router.partitions(keyspace).len() {
+        if attempt.partitions != self.router.partitions(keyspace).len() {
             return self.give_up(keyspace, id, true);
         }
         let Some(group) = self.groups.get_mut(&home) else { return Ok(()) };
@@ -233,14 +314,13 @@ impl<E: Engine> Host<E> {
         let (now, after) = (self.now, group.proposed);
         let State::Ready(partition) = &mut group.state else { return Ok(()) };
         partition.observe(at);
-        let mut states: BTreeMap<PartitionId, (Footprint, PreState)> = BTreeMap::new();
-        for (partition_id, share) in &attempt.shares {
-            let state = match &share.vote {
-                Some(_) if *partition_id == id.home => partition.pre_state(&share.footprint, now)?,
-                Some((_, state)) => state.clone(),
-                None => panic!("attempt {id} is decided without the vote of {partition_id}"),
-            };
-            states.insert(*partition_id, (share.footprint.clone(), state));
+        let states = Self::states_of(attempt, partition, id, now)?;
+        let is_unknown = |(footprint, state): &(Footprint, PreState)| {
+            footprint.past.iter().any(|past| state.at < past.revision && past.revision <= at)
+        };
+        if states.values().any(is_unknown) {
+            // When that one looked, neither it nor this one knew that the revision had been given out. Now this one does.
+            return self.give_up(keyspace, id, true);
         }
         if let Some(answer) = Self::answer_of_leases(&attempt.work.request, &states) {
             let then = Then::Reply(attempt.work.origin, (at, answer));
@@ -259,6 +339,12 @@ impl<E: Engine> Host<E> {
             limits,
             no_space,
         ) {
+            // What a sequencer elsewhere was not asked for must not be taken; it is asked anew.
+            Ok(outcome)
+                if count == Count::Granted(at) && outcome.drawn.is_some() && outcome.drawn != given =>
+            {
+                return self.give_up(keyspace, id, true);
+            }
             Ok(outcome) if !outcome.parts.is_empty() => outcome,
             Ok(outcome) => {
                 let then = Then::Reply(attempt.work.origin, outcome.reply);
@@ -296,14 +382,10 @@ impl<E: Engine> Host<E> {
         let epoch = group.registered;
         self.dirty.insert(home);
         self.rouse_blocked.insert(home);
-        if let Some(revision) = outcome.drawn {
-            // Some may change nothing but what they know of a lease, which has no revision.
-            let has_keys = |partition: &PartitionId| {
-                let effects = outcome.parts.get(partition);
-                effects.is_some_and(|effects| effects.iter().any(|effect| effect.stamp().is_some()))
-            };
+        if let Some(revision) = outcome.drawn.filter(|_| given.is_none()) {
+            let changed = outcome.changed();
             let changed: Vec<(PartitionId, Term)> =
-                terms.into_iter().filter(|(partition, _)| has_keys(partition)).collect();
+                terms.into_iter().filter(|(partition, _)| changed.contains(partition)).collect();
             self.take_revision(home, &changed, revision);
         }
         let Some(group) = self.groups.get_mut(&home) else { return Ok(()) };
@@ -317,6 +399,7 @@ impl<E: Engine> Host<E> {
         let then = Then::Decided(keyspace, id);
         waits.push(Wait { term, confirm: None, deadline: Tick(u64::MAX), then });
         waits.push(Wait { term, confirm: epoch, deadline, then: reply });
+        self.wants_office.insert(home);
         Ok(())
     }
 
@@ -418,7 +501,7 @@ impl<E: Engine> Host<E> {
     }
 
     /// A revocation that this node began by itself did not come about.
-    fn lease_ends_again(&mut self, id: GroupId, request: &Request) {
+    pub(super) fn lease_ends_again(&mut self, id: GroupId, request: &Request) {
         let now = self.now;
         if let Request::LeaseRevoke { lease } = request
             && let Some(partition) = self.groups.get_mut(&id).and_then(|group| group.partition_mut())
@@ -427,11 +510,19 @@ impl<E: Engine> Host<E> {
         }
     }
 
+    /// The newest revision that the leader of a partition here knows of.
+    pub(super) fn newest_at(&self, keyspace: KeyspaceId, partition: PartitionId) -> Revision {
+        let group = self.groups.get(&GroupId { keyspace, partition });
+        group.and_then(|group| group.partition()).map(Partition::newest).unwrap_or_default()
+    }
+
     /// Tells the leader of a partition something, if one is known.
     pub(super) fn tell(&mut self, keyspace: KeyspaceId, to: PartitionId, message: TxnMessage) {
         let id = GroupId { keyspace, partition: to };
-        let Some(group) = self.groups.get(&id) else { return };
-        match group.leader {
+        // Whoever is asked wrongly tells who leads.
+        let leader =
+            self.leader_of(id).or_else(|| if self.is_distant(id) { self.next_holder(id) } else { None });
+        match leader {
             Some(leader) if leader == self.options.id => self.told.push_back((id, message)),
             Some(leader) => self.out.send.push((leader, PeerMessage::Txn { to: id, message })),
             None => {}
@@ -453,8 +544,10 @@ impl<E: Engine> Host<E> {
             return Ok(());
         }
         match message {
-            TxnMessage::Prepare { id: txn, footprint, wait } => self.on_prepare(id, txn, footprint, wait),
-            TxnMessage::Vote { id: txn, from, outcome } => self.on_vote(id, txn, from, outcome),
+            TxnMessage::Prepare { id: txn, footprint, wait, at } => {
+                self.on_prepare(id, txn, footprint, (wait, at))
+            }
+            TxnMessage::Vote { id: txn, from, outcome, epoch } => self.on_vote(id, txn, from, outcome, epoch),
             TxnMessage::Finish { id: txn, effects } => self.on_finish(id, txn, effects),
             TxnMessage::Finished { id: txn, from } => {
                 if let Some(owed) = self.owed.get_mut(&(id.keyspace, txn)) {
@@ -478,23 +571,30 @@ impl<E: Engine> Host<E> {
         id: GroupId,
         txn: TxnId,
         footprint: Footprint,
-        wait: bool,
+        (wait, at): (bool, Revision),
     ) -> Result<(), Fault> {
         let newest = match self.count(id) {
             Count::Sequenced(newest) => newest,
+            Count::Afar | Count::Granted(_) => at,
             // Not registered: its locks would be worth nothing. The coordinator tries again.
             Count::Own | Count::Wait => return Ok(()),
         };
         let (now, is_closed) = (self.now, self.is_closed_to_transactions(id));
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+        let epoch = group.registered.unwrap_or_default();
         let State::Ready(partition) = &mut group.state else { return Ok(()) };
         // One that comes late must not begin again what is over.
         if partition.holds(txn) || partition.is_prepared(txn) || group.ended.contains_key(&txn) {
             return Ok(());
         }
+        // A revision may be on its way for a request on these keys, and it must not be used after a later one of this transaction.
+        if group.drawing_asked > 0 {
+            group.blocked.push_back(Blocked::Prepare(txn, footprint, now.after(ATTEMPT_TICKS), (wait, at)));
+            return Ok(());
+        }
         let footprint = partition.with_keys_of_leases(footprint)?;
         let no = |host: &mut Self| {
-            let vote = TxnMessage::Vote { id: txn, from: id.partition, outcome: None };
+            let vote = TxnMessage::Vote { id: txn, from: id.partition, outcome: None, epoch };
             host.tell(id.keyspace, txn.home, vote);
         };
         if is_closed {
@@ -504,7 +604,7 @@ impl<E: Engine> Host<E> {
         if partition.is_locked(&footprint) {
             if wait {
                 let until = now.after(ATTEMPT_TICKS);
-                group.blocked.push_back(Blocked::Prepare(txn, footprint, until));
+                group.blocked.push_back(Blocked::Prepare(txn, footprint, until, (true, at)));
             } else {
                 no(self);
             }
@@ -512,7 +612,7 @@ impl<E: Engine> Host<E> {
         }
         partition.observe(newest);
         let state = partition.pre_state(&footprint, now)?;
-        let then = Then::Vote(txn, Box::new(state));
+        let then = Then::Vote(txn, epoch, Box::new(state));
         let deadline = now.after(ATTEMPT_TICKS);
         let position = if footprint.may_change() {
             if group.raft.can_propose().is_err() {
@@ -547,10 +647,10 @@ impl<E: Engine> Host<E> {
     }
 
     /// What was read or prepared is there to stay.
-    pub(super) fn vote(&mut self, id: GroupId, txn: TxnId, state: PreState) {
+    pub(super) fn vote(&mut self, id: GroupId, txn: TxnId, epoch: Term, state: PreState) {
         let Some(group) = self.groups.get(&id) else { return };
         let outcome = Some((group.term, state));
-        self.tell(id.keyspace, txn.home, TxnMessage::Vote { id: txn, from: id.partition, outcome });
+        self.tell(id.keyspace, txn.home, TxnMessage::Vote { id: txn, from: id.partition, outcome, epoch });
     }
 
     fn on_vote(
@@ -559,8 +659,12 @@ impl<E: Engine> Host<E> {
         id: TxnId,
         from: PartitionId,
         outcome: Option<(Term, PreState)>,
+        epoch: Term,
     ) -> Result<(), Fault> {
         let now = self.now;
+        // One of another sequencer's time: it has seen what that gave out, or may not be who leads any more.
+        let is_of_now = self.groups.get(&home).is_some_and(|group| group.registered == Some(epoch));
+        let outcome = outcome.filter(|_| is_of_now);
         let Some(attempt) = self.attempts.get_mut(&(home.keyspace, id)) else { return Ok(()) };
         if attempt.phase != Phase::Collecting {
             return Ok(());
@@ -644,6 +748,7 @@ impl<E: Engine> Host<E> {
             let Some(group) = self.groups.get_mut(&id) else { continue };
             let blocked = std::mem::take(&mut group.blocked);
             let questions = std::mem::take(&mut group.questions);
+            let part_asks = std::mem::take(&mut group.part_asks);
             for blocked in blocked {
                 match blocked {
                     Blocked::Work(work) => self.dispatch_again(id, work)?,
@@ -652,15 +757,18 @@ impl<E: Engine> Host<E> {
                             self.lock_home(id.keyspace, txn, footprint)?;
                         }
                     }
-                    Blocked::Prepare(txn, footprint, until) => {
+                    Blocked::Prepare(txn, footprint, until, wait) => {
                         if self.now < until {
-                            self.on_prepare(id, txn, footprint, true)?;
+                            self.on_prepare(id, txn, footprint, wait)?;
                         }
                     }
                 }
             }
             for question in questions {
                 self.on_question(question)?;
+            }
+            for (part, deadline) in part_asks {
+                self.tell_part(part, deadline)?;
             }
         }
         while let Some(id) = self.rouse_waiting.pop_first() {
@@ -683,7 +791,7 @@ impl<E: Engine> Host<E> {
         for (keyspace, id) in ids {
             let Some(attempt) = self.attempts.get(&(keyspace, id)) else { continue };
             match attempt.phase {
-                Phase::Collecting => self.give_up(keyspace, id, false)?,
+                Phase::Collecting | Phase::Drawing => self.give_up(keyspace, id, false)?,
                 // The log decides; whoever waits for the entry is told.
                 Phase::Deciding(_) => {
                     self.attempts.remove(&(keyspace, id));
@@ -697,6 +805,7 @@ impl<E: Engine> Host<E> {
             group.ended.clear();
             let blocked = std::mem::take(&mut group.blocked);
             group.questions.clear();
+            group.part_asks.clear();
             for blocked in blocked {
                 if let Blocked::Work(work) = blocked {
                     group.waiting.push_back(work);
@@ -715,7 +824,8 @@ impl<E: Engine> Host<E> {
         let is_late = |attempt: &Attempt| {
             // Nobody waits for what this node began by itself.
             let is_over = attempt.work.origin != Origin::Own && attempt.work.deadline <= now;
-            attempt.phase == Phase::Collecting && (attempt.until <= now || is_over)
+            let is_open = matches!(attempt.phase, Phase::Collecting | Phase::Drawing);
+            is_open && (attempt.until <= now || is_over)
         };
         let late = self.attempts.iter().filter(|(_, attempt)| is_late(attempt));
         for (keyspace, id) in late.map(|(id, _)| *id).collect::<Vec<_>>() {

@@ -6,12 +6,12 @@ use super::watch_thread::WatchHub;
 use super::worker::Input;
 use crate::engine::FjallEngine;
 use crossbeam_channel::Sender;
-use quorate_node::{ClusterOrder, ClusterOrders, Grant, Nodes, OrderRefused, OrderStep};
+use quorate_node::{ClusterOrder, ClusterOrders, Grant, Nodes, OrderRefused, OrderStep, Reach};
 use quorate_partition::{ReadError, Reader, Touched};
 use quorate_types::reply::{RangeAnswer, TxnAnswer};
 use quorate_types::request::{RangeRequest, TxnRequest};
 use quorate_types::{
-    ClusterId, Fault, KeyRange, KeyspaceId, NodeId, Rejection, Reply, Request, Revision, Term,
+    Answer, ClusterId, Fault, KeyRange, KeyspaceId, NodeId, Rejection, Reply, Request, Revision, Term,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -179,12 +179,15 @@ impl Gateway {
         request: RangeRequest,
     ) -> Result<(Revision, Term, RangeAnswer), ReadError> {
         let here = self.keyspace(keyspace).map_err(ReadError::Rejection)?;
-        let (newest, term) = if request.serializable {
+        let (newest, term) = if request.serializable && here.reader.is_available() {
             // Read without asking anyone.
             (here.reader.revision(), here.term())
         } else {
             let grant = self.barrier(keyspace, vec![request.range.clone()]).await;
             let grant = grant.map_err(ReadError::Rejection)?;
+            if grant.reach != Reach::Here {
+                return self.range_afar(keyspace, request).await;
+            }
             (grant.revision, grant.term)
         };
         let reader = here.reader.clone();
@@ -196,6 +199,22 @@ impl Gateway {
             on_thread(move || reader.range(&request, newest)).await?
         };
         Ok((revision, term, answer))
+    }
+
+    /// Reads keys of which this node has no replica, or not of all: those who have answer.
+    async fn range_afar(
+        &self,
+        keyspace: KeyspaceId,
+        request: RangeRequest,
+    ) -> Result<(Revision, Term, RangeAnswer), ReadError> {
+        let reply = self.request(keyspace, Request::Range(request)).await.map_err(ReadError::Rejection)?;
+        match reply.answer {
+            Answer::Range(answer) => Ok((reply.revision, reply.term, answer)),
+            other => Err(ReadError::Fault(Fault::new(
+                "reading from another node",
+                format!("it answered {other:?}"),
+            ))),
+        }
     }
 
     /// Carries out a transaction that only reads.
@@ -210,6 +229,16 @@ impl Gateway {
         let past = touched.past.into_iter().map(|past| past.range);
         let ranges: Vec<KeyRange> = touched.shared.into_iter().chain(past).collect();
         let grant = self.barrier(keyspace, ranges).await.map_err(ReadError::Rejection)?;
+        if grant.reach != Reach::Here {
+            let reply = self.request(keyspace, request).await.map_err(ReadError::Rejection)?;
+            return match reply.answer {
+                Answer::Txn(answer) => Ok((reply.revision, reply.term, answer)),
+                other => {
+                    let cause = format!("it answered {other:?}");
+                    Err(ReadError::Fault(Fault::new("reading from another node", cause)))
+                }
+            };
+        }
         let Request::Txn(request) = request else { unreachable!("it was made right here") };
         let (revision, answer) = on_thread(move || reader.txn(&request, grant.revision)).await?;
         Ok((revision, grant.term, answer))

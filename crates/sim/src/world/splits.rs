@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Partitions that a run ends with at most, so that they are split again while others go on as they are.
 const PARTITIONS_MAX: usize = 24;
+/// The same where leaders stay where they are.
+const SPREAD_PARTITIONS_MAX: usize = 6;
 /// Tickets of orders are above all calls'.
 const FIRST_TICKET: u64 = 1 << 40;
 
@@ -72,7 +74,8 @@ impl World {
     /// Now and then one of the partitions is to be split.
     pub(super) fn split_something(&mut self) -> Result<(), Violation> {
         let rate = self.splits.rate;
-        if self.splits.random.chance(rate) && self.groups().len() < PARTITIONS_MAX {
+        let most = if self.are_leaders_spread() { SPREAD_PARTITIONS_MAX } else { PARTITIONS_MAX };
+        if self.splits.random.chance(rate) && self.groups().len() < most {
             let at = self.splits.random.below(self.nodes.len() as u64) as usize;
             let known = self.groups().len() as u64;
             let any = PartitionId(self.splits.random.below(known) as u32);
