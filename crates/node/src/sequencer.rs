@@ -226,6 +226,11 @@ impl Sequencer {
         Ok(drawn)
     }
 
+    /// Whether a revision may have been given out by this sequencer or an earlier one.
+    pub fn is_given(&self, keyspace: KeyspaceId, revision: Revision) -> bool {
+        self.counters.get(&keyspace).is_some_and(|counter| revision <= counter.mark)
+    }
+
     /// Whether so many revisions can be drawn below the mark.
     pub fn has_room(&self, keyspace: KeyspaceId, count: u64) -> bool {
         let counter = self.counters.get(&keyspace);

@@ -9,13 +9,14 @@ use quorate::config::{Config, ServeArgs};
 use quorate_api::pb;
 use quorate_api::pb::request_op::Request as Op;
 use quorate_consensus::{Message, ReadId};
-use quorate_node::peer::{Outcome, ReadAnswer};
+use quorate_node::draws::{Decision, Draw, DrawAnswer, DrawAsk, Ended, Verdict};
+use quorate_node::peer::{Outcome, PartAsk, ReadAnswer};
 use quorate_node::transaction::TxnMessage;
 use quorate_node::{PeerMessage, Ticket};
 use quorate_types::request::{PutLease, PutRequest, RangeRequest};
 use quorate_types::{
-    Bytes, Encode, Entry, EntryKind, Footprint, GroupId, Index, KeyRange, LeaseId, PartitionId, Position,
-    Rejection, Request, Revision, Term, TxnId,
+    Bytes, Encode, Entry, EntryKind, Footprint, GroupId, Index, KeyRange, LeaseId, NodeId, PartitionId,
+    Position, Rejection, Request, Revision, Term, TxnId,
 };
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -611,20 +612,73 @@ fn absurd_messages(now: Term) -> Vec<PeerMessage> {
                 let keyspace = group.keyspace;
                 for confirmed in [false, true] {
                     let ranges = vec![KeyRange::From(Bytes::new())];
-                    messages.push(PeerMessage::ReadAsk { reading: number, keyspace, ranges, confirmed });
+                    let known = Revision(number);
+                    messages.push(PeerMessage::ReadAsk {
+                        reading: number,
+                        keyspace,
+                        ranges,
+                        confirmed,
+                        known,
+                    });
                 }
                 let far = Position { term, index: Index(u64::MAX) };
                 let positions = vec![(PartitionId(0), Position { term, index }), (PartitionId(77), far)];
-                let answer = ReadAnswer { revision: Revision(number), epoch: term, positions };
+                let elsewhere = vec![PartitionId(0), PartitionId(77)];
+                let answer = ReadAnswer { revision: Revision(number), epoch: term, positions, elsewhere };
                 messages.push(PeerMessage::ReadAnswer { reading: number, answer });
                 let (id, from) = (TxnId { home: group.partition, term, number }, PartitionId(number as u32));
                 let txn_messages = [
-                    TxnMessage::Prepare { id, footprint: Footprint::default(), wait: number == 0 },
-                    TxnMessage::Vote { id, from, outcome: None },
+                    TxnMessage::Prepare {
+                        id,
+                        footprint: Footprint::default(),
+                        wait: number == 0,
+                        at: Revision(number),
+                    },
+                    TxnMessage::Vote { id, from, outcome: None, epoch: term },
                     TxnMessage::Finish { id, effects: None },
                     TxnMessage::Finished { id, from },
                     TxnMessage::Status { id, from },
                 ];
+                let (reader, reading) = (NodeId(number), number);
+                let (revision, epoch) = (Revision(number), term);
+                let ranges = Vec::new();
+                let part = PartAsk { reader, reading, group, ranges, revision, epoch, granted: revision };
+                messages.push(PeerMessage::PartAsk { part });
+                let at = (revision, epoch);
+                messages.push(PeerMessage::PartAnswer { reading, at, partition: from, position: far });
+                messages.push(PeerMessage::Leaders { leaders: vec![(group, NodeId(number))] });
+                let ended = Ended {
+                    group,
+                    term,
+                    applied: vec![revision],
+                    decided: vec![revision],
+                    unused: vec![revision],
+                    position: far,
+                    inherited: Some(revision),
+                };
+                let draws = vec![Draw { group, term, count: u32::MAX }, Draw { group, term, count: 0 }];
+                let decision = Decision {
+                    home: group,
+                    id,
+                    terms: vec![(from, term)],
+                    changed: vec![from],
+                    partitions: number,
+                };
+                let (life, decisions) = (number, vec![decision]);
+                let ask = DrawAsk {
+                    life,
+                    number,
+                    epoch,
+                    ended: vec![ended],
+                    registrations: Vec::new(),
+                    draws,
+                    decisions,
+                };
+                messages.push(PeerMessage::Draw { ask });
+                let (registered, drawn) = (vec![true; 3], vec![Some(revision), None]);
+                let decided = vec![Verdict::Stale, Verdict::Reads(revision), Verdict::Draws(revision)];
+                let answer = DrawAnswer { life, number, epoch, registered, drawn, decided };
+                messages.push(PeerMessage::Drawn { answer });
                 messages.extend(txn_messages.map(|message| PeerMessage::Txn { to: group, message }));
                 messages.push(PeerMessage::SnapshotPull { group, position, cursor: None });
                 messages.push(PeerMessage::SnapshotGone { group, position });

@@ -255,10 +255,11 @@ impl<E: Engine> Host<E> {
     }
 
     /// The sequencer's answer.
-    pub(super) fn on_drawn(&mut self, answer: DrawAnswer) -> Result<(), Fault> {
+    pub(super) fn on_drawn(&mut self, from: NodeId, answer: DrawAnswer) -> Result<(), Fault> {
         let is_ours = |asked: &mut Asked| {
             let ask = &asked.ask;
-            (ask.life, ask.number, ask.epoch) == (answer.life, answer.number, answer.epoch)
+            asked.to == from
+                && (ask.life, ask.number, ask.epoch) == (answer.life, answer.number, answer.epoch)
                 && ask.registrations.len() == answer.registered.len()
                 && ask.draws.len() == answer.drawn.len()
                 && ask.decisions.len() == answer.decided.len()
@@ -421,6 +422,11 @@ impl<E: Engine> Host<E> {
             }
             return Ok(());
         }
+        let wanted: u64 = ask.draws.iter().map(|draw| u64::from(draw.count)).sum();
+        if wanted + ask.decisions.len() as u64 > 2 * DRAWS_MAX {
+            self.suspicious(from, format!("it asks for {wanted} revisions at once"));
+            return Ok(());
+        }
         for ended in &ask.ended {
             let id = ended.group;
             if !sequencer.is_registered(id, from, ended.term) {
@@ -444,7 +450,9 @@ impl<E: Engine> Host<E> {
             for revision in decided {
                 sequencer.decided(*group, *revision);
             }
-            let counts = sequencer.register(*group, (from, *term), *newest, *position).is_ok();
+            // No log holds anything newer than what was committed to be given out.
+            let counts = sequencer.is_given(group.keyspace, *newest)
+                && sequencer.register(*group, (from, *term), *newest, *position).is_ok();
             if counts {
                 self.leaders_news.insert(*group, from);
                 sequencer.inherits(*group, *inherited);

@@ -53,7 +53,7 @@ impl<E: Engine> Host<E> {
                 self.on_part_answer(reading, at, partition, position)?;
             }
             PeerMessage::Draw { ask } => self.on_draw(from, ask)?,
-            PeerMessage::Drawn { answer } => self.on_drawn(answer)?,
+            PeerMessage::Drawn { answer } => self.on_drawn(from, answer)?,
             PeerMessage::ReadAnswer { reading, answer } => self.on_read_answer(reading, answer)?,
             PeerMessage::Txn { to, message } => {
                 if self.groups.get(&to).is_none_or(|group| !group.is_serving) {
