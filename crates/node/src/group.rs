@@ -60,6 +60,10 @@ pub(crate) enum Then {
     Admission(GroupId),
     /// The group's leadership is shown in this epoch of the sequencer: it registers.
     Register(GroupId, Term),
+    /// The sequencer of this epoch, here, was in office after that: now it may register.
+    Registered(GroupId, Term),
+    /// The same for the leaders on another node that this ask of it names.
+    Registrations(NodeId, u64, Term),
     /// The sequencer of this epoch was in office when these groups had proposed so much.
     Office(Term, Vec<(GroupId, Index)>),
     /// The sequencer's office is confirmed; next, what the answer rests on has to be applied in its own group.
@@ -158,8 +162,6 @@ pub(crate) struct Group<E: Engine> {
     pub(crate) registered: Option<Term>,
     /// The epoch for which that is being arranged.
     pub(crate) registering: Option<Term>,
-    /// The newest term of the meta group that each follower named in an answer of this leader's term.
-    pub(crate) met: BTreeMap<NodeId, Term>,
     /// What each follower held while in no newer term of the meta group than the epoch.
     pub(crate) acks: BTreeMap<NodeId, Index>,
     /// Applied, and not yet confirmed in this epoch; by index.

@@ -39,8 +39,8 @@ pub struct Sequencer {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) ask: DrawAsk,
-    /// Of each registration in it, whether it counts.
-    pub(crate) registered: Vec<bool>,
+    /// Of each registration in it, whether it counts; `None` while that is not known.
+    pub(crate) registered: Option<Vec<bool>>,
     /// `None` while it waits for a mark.
     pub(crate) answer: Option<DrawAnswer>,
 }

@@ -16,14 +16,14 @@ use super::Host;
 use super::sequencing::Count;
 use crate::draws::{Decision, Draw, DrawAnswer, DrawAsk, Ended, Registration, Verdict};
 use crate::effects::Notice;
-use crate::group::{Blocked, Group, Origin, Work};
+use crate::group::{Blocked, Group, Origin, Then, Work};
 use crate::peer::PeerMessage;
 use crate::sequencer::Session;
 use crate::transaction::Phase;
 use quorate_consensus::Consensus;
 use quorate_mvcc::engine::Engine;
 use quorate_types::{
-    Fault, GroupId, Index, KeyspaceId, NodeId, Rejection, Request, Revision, Term, Tick, TxnId,
+    Fault, GroupId, Index, KeyspaceId, NodeId, Position, Rejection, Request, Revision, Term, Tick, TxnId,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -85,7 +85,7 @@ impl<E: Engine> Host<E> {
         self.drawing.deciding.insert((keyspace, id));
     }
 
-    /// The group's leadership was shown by a barrier begun in this epoch, and a quorum knows of it.
+    /// The group's leadership was shown by a barrier begun in this epoch.
     pub(super) fn want_registration(&mut self, id: GroupId, epoch: Term) {
         self.drawing.registering.insert(id, epoch);
     }
@@ -445,23 +445,57 @@ impl<E: Engine> Host<E> {
             sequencer.inherits(id, ended.inherited);
             self.wants_settled.insert(id.keyspace);
         }
-        let mut registered = Vec::with_capacity(ask.registrations.len());
-        for Registration { group, term, newest, position, inherited, decided } in &ask.registrations {
+        let (number, registers) = (ask.number, !ask.registrations.is_empty());
+        let registered = (!registers).then(Vec::new);
+        sequencer.sessions.insert(from, Session { ask, registered, answer: None });
+        if !registers {
+            return self.answer_draw(from);
+        }
+        let epoch = sequencer.epoch();
+        let deadline = self.now.after(self.options.election_ticks_max);
+        let then = Then::Registrations(from, number, epoch);
+        self.begin_barrier(GroupId::META, Position::default(), deadline, then, None)
+    }
+
+    /// The sequencer was in office after these leaders had shown that they lead ([`Host::registered`]).
+    pub(super) fn on_registrations(&mut self, from: NodeId, number: u64, epoch: Term) -> Result<(), Fault> {
+        let is_same = self.meta_term() == epoch;
+        let Some(sequencer) =
+            self.sequencer.as_mut().filter(|sequencer| is_same && sequencer.epoch() == epoch)
+        else {
+            return Ok(());
+        };
+        let session = sequencer.sessions.get(&from);
+        let Some(session) = session.filter(|session| session.ask.number == number) else { return Ok(()) };
+        let mut registered = Vec::with_capacity(session.ask.registrations.len());
+        for registration in session.ask.registrations.clone() {
+            let Registration { group, term, newest, position, inherited, decided } = registration;
             for revision in decided {
-                sequencer.decided(*group, *revision);
+                sequencer.decided(group, revision);
             }
             // No log holds anything newer than what was committed to be given out.
-            let counts = sequencer.is_given(group.keyspace, *newest)
-                && sequencer.register(*group, (from, *term), *newest, *position).is_ok();
+            let counts = sequencer.is_given(group.keyspace, newest)
+                && sequencer.register(group, (from, term), newest, position).is_ok();
             if counts {
-                self.leaders_news.insert(*group, from);
-                sequencer.inherits(*group, *inherited);
+                self.leaders_news.insert(group, from);
+                sequencer.inherits(group, inherited);
                 self.wants_settled.insert(group.keyspace);
             }
             registered.push(counts);
         }
-        sequencer.sessions.insert(from, Session { ask, registered, answer: None });
+        if let Some(session) = sequencer.sessions.get_mut(&from) {
+            session.registered = Some(registered);
+        }
         self.answer_draw(from)
+    }
+
+    /// The barrier was not passed: the node asks again.
+    pub(super) fn forget_ask(&mut self, from: NodeId, number: u64) {
+        if let Some(sequencer) = &mut self.sequencer
+            && sequencer.sessions.get(&from).is_some_and(|session| session.ask.number == number)
+        {
+            sequencer.sessions.remove(&from);
+        }
     }
 
     /// Gives the revisions that were asked for, or leaves it until a mark is raised.
@@ -470,7 +504,8 @@ impl<E: Engine> Host<E> {
         let Some(session) = sequencer.sessions.get(&to).filter(|session| session.answer.is_none()) else {
             return Ok(());
         };
-        let (ask, registered) = (session.ask.clone(), session.registered.clone());
+        let Some(registered) = session.registered.clone() else { return Ok(()) };
+        let ask = session.ask.clone();
         let mut wanted: BTreeMap<KeyspaceId, u64> = BTreeMap::new();
         for draw in &ask.draws {
             *wanted.entry(draw.group.keyspace).or_default() += u64::from(draw.count);

@@ -31,9 +31,6 @@ impl<E: Engine> Host<E> {
                 if let Message::Appended { matched, term } = message {
                     self.on_acknowledged(id, from, (matched, term), meta);
                 }
-                if let Message::Appended { term, .. } | Message::HeartbeatResponse { term, .. } = message {
-                    self.on_met(id, from, term, meta);
-                }
                 // A group that is not here may be one that the maps of this node do not name yet.
                 if let Some(group) = self.groups.get_mut(&id) {
                     group.raft.step(from, message);

@@ -103,7 +103,6 @@ impl<E: Engine> Host<E> {
             is_serving: false,
             registered: None,
             registering: None,
-            met: BTreeMap::new(),
             acks: BTreeMap::new(),
             unconfirmed: VecDeque::new(),
             office: Index::START,

@@ -311,7 +311,9 @@ impl<E: Engine> Host<E> {
             }
             Then::Admission(group) => self.caught_up(group),
             Then::Roster => self.roster_asked(true),
-            Then::Register(group, epoch) => self.register(group, epoch),
+            Then::Register(group, epoch) => return self.register(group, epoch),
+            Then::Registered(group, epoch) => self.registered(group, epoch),
+            Then::Registrations(node, number, epoch) => return self.on_registrations(node, number, epoch),
             Then::Office(epoch, places) => return self.on_office(epoch, places),
             Then::Sequenced { group, after, epoch, then, again } => {
                 return self.on_office_confirmed(group, (after, epoch), *then, again, deadline);
@@ -365,7 +367,8 @@ impl<E: Engine> Host<E> {
             Then::Admission(group) => self.catch_up_again.push(group),
             Then::Roster => self.roster_asked(false),
             Then::Office(_, places) => self.office_failed(places),
-            Then::Register(group, _) => {
+            Then::Registrations(node, number, _) => self.forget_ask(node, number),
+            Then::Register(group, _) | Then::Registered(group, _) => {
                 if let Some(group) = self.groups.get_mut(&group) {
                     group.registering = None;
                 }

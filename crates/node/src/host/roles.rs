@@ -23,7 +23,6 @@ impl<E: Engine> Host<E> {
             }
             group.is_serving = false;
             group.is_split_proposed = false;
-            group.met.clear();
             self.note_slots_of(id);
         }
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };

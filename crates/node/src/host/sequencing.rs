@@ -317,29 +317,36 @@ impl<E: Engine> Host<E> {
     }
 
     /// The group's leadership was shown by a barrier begun in this epoch.
-    pub(super) fn register(&mut self, id: GroupId, epoch: Term) {
+    pub(super) fn register(&mut self, id: GroupId, epoch: Term) -> Result<(), Fault> {
         let own_meta = self.meta_term();
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
+        group.registering = None;
+        // More than one barrier may be under way: of a term that is over, and of this one.
+        if !group.is_serving || own_meta != epoch || group.registered == Some(epoch) {
+            return Ok(());
+        }
+        group.registering = Some(epoch);
+        if self.sequencer.is_none() {
+            self.want_registration(id, epoch);
+            return Ok(());
+        }
+        let deadline = self.now.after(self.options.election_ticks_max);
+        self.begin_barrier(GroupId::META, Position::default(), deadline, Then::Registered(id, epoch), None)
+    }
+
+    /// The sequencer here was in office after the leader had shown that it leads. A deposed one that does not know it registers nobody: a later
+    /// leader of a partition could else be given revisions by it that are below what others have read by the word of the one that came after it.
+    pub(super) fn registered(&mut self, id: GroupId, epoch: Term) {
+        let (own, own_meta) = (self.options.id, self.meta_term());
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.registering = None;
-        if !group.is_serving {
+        let (Some(sequencer), true) = (&mut self.sequencer, group.is_serving && own_meta == epoch) else {
             return;
-        }
-        let Some(partition) = group.partition() else { return };
-        // More than one barrier may be under way: of a term that is over, and of this one.
-        if own_meta != epoch || group.registered == Some(epoch) {
-            return;
-        }
-        // From now on no leader of the partition can register with an earlier sequencer, who may not know that it is deposed: a voter of that
-        // leader's is among these, and names this epoch. It is tried again when they have heard of it.
-        let own = self.options.id;
-        let is_knowing = |voter| voter == own || group.met.get(&voter) == Some(&epoch);
-        if !group.raft.configuration().agreed(is_knowing) {
-            return;
-        }
-        let Some(sequencer) = &mut self.sequencer else {
-            group.registering = Some(epoch);
-            return self.want_registration(id, epoch);
         };
+        let Some(partition) = group.partition() else { return };
+        if group.registered == Some(epoch) {
+            return;
+        }
         let term = group.term;
         if sequencer.epoch() == epoch
             && sequencer.register(id, (own, term), partition.newest(), partition.applied()).is_ok()
@@ -354,16 +361,6 @@ impl<E: Engine> Host<E> {
             self.rouse_waiting.insert(id);
             self.wants_settled.insert(id.keyspace);
             self.out.notices.push(Notice::Registered { group: id, term, epoch });
-        }
-    }
-
-    /// A follower of a group answers its leader, and says which term of the meta group it is in.
-    pub(super) fn on_met(&mut self, id: GroupId, from: NodeId, term: Term, meta: Term) {
-        if let Some(group) = self.groups.get_mut(&id)
-            && group.registered.is_none_or(|epoch| epoch != meta)
-            && term == group.term
-        {
-            group.met.insert(from, meta);
         }
     }
 
