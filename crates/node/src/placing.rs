@@ -3,7 +3,7 @@
 //! All groups, the meta group among them, are on the same members, because the leaders of a keyspace's partitions gather on the sequencer's
 //! node. These are the meta group's voters of now, with as little change as possible: who shall hold nothing (it drains, leaves or is lost) is replaced
 //! by an active member that is heard, preferably of a zone that has none yet; as long as there is none it is kept, because a voter that may come back
-//! is better than none. There are as many as is asked for, or fewer: a group grows to an odd number only, as one voter more than that brings
+//! is better than none. Only who was told to leave goes all the same, unless nobody else is there. There are as many as is asked for, or fewer: a group grows to an odd number only, as one voter more than that brings
 //! nothing.
 
 use quorate_types::member::Standing;
@@ -30,6 +30,10 @@ fn holders(members: &[Member], unheard: &BTreeSet<NodeId>, meta: &Place, replica
     let is_active = |id: &NodeId| by_id.get(id).is_some_and(|member| member.standing == Standing::Active);
     let (mut holders, mut leavers): (Vec<NodeId>, Vec<NodeId>) =
         meta.voters.iter().partition(|id| is_active(id));
+    let leaves = |id: &NodeId| by_id.get(id).is_none_or(|member| member.standing == Standing::Leaving);
+    if !holders.is_empty() {
+        leavers.retain(|id| !leaves(id));
+    }
     // A move under way is gone on with, unless who was to come cannot.
     let coming: Vec<NodeId> = meta.target.iter().flatten().copied().collect();
     let mut spares: Vec<&Member> = members
@@ -111,9 +115,11 @@ mod tests {
         for standing in [Draining, Leaving, Lost] {
             check(&[a, a, standing, a], &[], &[1, 2, 3], None, &[1, 2, 4]);
             check(&[standing, a, a, a], &[], &[1, 2, 3], None, &[2, 3, 4]);
-            check(&[a, a, standing], &[], &[1, 2, 3], None, &[1, 2, 3]);
-            check(&[a, a, standing, a], &[4], &[1, 2, 3], None, &[1, 2, 3]);
-            check(&[a, a, standing, standing], &[], &[1, 2, 3], None, &[1, 2, 3]);
+            let left: &[u64] = if standing == Leaving { &[1, 2] } else { &[1, 2, 3] };
+            check(&[a, a, standing], &[], &[1, 2, 3], None, left);
+            check(&[a, a, standing, a], &[4], &[1, 2, 3], None, left);
+            check(&[a, a, standing, standing], &[], &[1, 2, 3], None, left);
+            check(&[standing, standing, standing], &[], &[1, 2, 3], None, &[1, 2, 3]);
         }
         check(&[a, Draining, Lost, a], &[3], &[1, 2, 3], None, &[1, 2, 4]);
     }

@@ -159,14 +159,8 @@ impl Belonging {
 
     /// What a node that the cluster begins with knows from its settings.
     fn founder(config: &Config) -> Self {
-        let member = |(name, peer): (&String, &String)| {
-            let member = Member::new(config.node_id(name), name, peer);
-            if *name == config.name {
-                Member { zone: config.zone.clone(), weight: config.weight, ..member }
-            } else {
-                member
-            }
-        };
+        // Zones and weights come when there is a row to put them in (`membership.rs`): each founder knows only its own.
+        let member = |(name, peer): (&String, &String)| Member::new(config.node_id(name), name, peer);
         let known = Cluster::of_founders(config.members.iter().map(member).collect());
         let (cluster, node) = (config.cluster_id(), config.node_id(&config.name));
         Self { cluster, node, known, has_joined: false }

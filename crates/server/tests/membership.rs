@@ -94,6 +94,19 @@ async fn a_node_joins_and_goes_on_with_or_without_being_told_to() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn founders_have_the_zones_they_were_started_with() {
+    let mut cluster = Cluster::new(3);
+    for (node, zone) in cluster.nodes.iter_mut().zip(["north", "east", "west"]) {
+        node.settings.insert("--zone", zone.into());
+        node.start();
+    }
+    cluster.ready().await;
+    for (name, zone) in [("n1", "north"), ("n2", "east"), ("n3", "west")] {
+        listed(&cluster, name, |node| node["zone"] == zone).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_cannot_join_is_told_why_and_nothing_has_changed() {
     let mut cluster = Cluster::started(1).await;
     let at = cluster.add("n2");

@@ -351,7 +351,8 @@ async fn done(target: &Target, ordered: &Told, until: Until) -> Result<(), CliEr
                     said = Some(left);
                 }
                 let active = list.nodes.iter().filter(|node| node.standing == "active").count() as u64;
-                if active < list.copies && left > 0 && !is_stuck && !target.is_json() {
+                let waits = now.is_some_and(|node| node.standing == "draining");
+                if waits && active < list.copies && left > 0 && !is_stuck && !target.is_json() {
                     let copies = list.copies;
                     eprintln!(
                         "everything is kept {copies} times, but {active} nodes are active: this waits for another to join"
