@@ -100,7 +100,8 @@ pub enum Node {
 pub struct Leave {
     /// Its name or id
     node: String,
-    /// Also if too few nodes would be left to take what it has. It then keeps that until another joins
+    /// Also if too few nodes would be left to take what it has: a drained one keeps that until another joins, a removed one goes and leaves
+    /// fewer copies
     #[arg(long)]
     force: bool,
     /// Whether to wait.
