@@ -37,7 +37,8 @@ pub struct Grant {
 pub enum Reach {
     /// All on this node.
     Here,
-    /// All in one partition that has no replica here: its leader answers, asked by [`crate::Host::request`]. No barrier was passed.
+    /// Not to be read here, because this node has no replica of them or of other partitions: leaders answer, asked by [`crate::Host::request`]. What
+    /// barrier was passed does not count.
     Leader,
     /// Some in these partitions, which have no replica here. Their holders read them, when they have applied their logs so far
     /// ([`crate::Host::wait_for`]).

@@ -232,7 +232,7 @@ impl World {
         let are_skewed = random.chance(600);
         let mut clock = || if are_skewed { RATE_MIN + random.below(RATE_MAX - RATE_MIN + 1) } else { 1_000 };
         let nodes = (1..=size).map(|id| Node::new(NodeId(id), Standing::New, clock())).collect();
-        let members = Members::new(seed, size);
+        let members = Members::new(seed, size, partitions);
         Self {
             seed,
             random,
@@ -333,7 +333,7 @@ impl World {
         }
         self.members.moved_tick = self.now;
         // Whoever was lost last may have to be found lost yet, and replaced.
-        let until = self.now + HEALED_TICKS * if self.members.happen() { 2 } else { 1 };
+        let until = self.now + HEALED_TICKS * if self.members.move_groups() { 2 } else { 1 };
         while self.now < until {
             if self.now + QUIET_TICKS > until {
                 self.rates.calls = 0;
@@ -564,7 +564,7 @@ impl World {
         let is_free =
             self.nodes[at].running.as_ref().is_some_and(|running| running.open.len() < CALLS_OPEN_MAX);
         if !is_free
-            || !self.is_holder(at)
+            || !self.is_called(at)
             || self.now < self.lull_until
             || !self.random.chance(self.rates.calls / 4)
         {

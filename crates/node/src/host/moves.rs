@@ -104,8 +104,10 @@ impl<E: Engine> Host<E> {
             Next::Done => return self.move_done(id),
             Next::Change(goal) => goal,
             Next::HandOver(heirs, goal) => match heirs.into_iter().find(|heir| !self.is_down(*heir)) {
-                // Partitions are led where the meta group is, and it would bring them back: they go when it has gone.
-                Some(_) if id != GroupId::META && self.sequencer.is_some() => return Ok(()),
+                // What is led where the meta group is, that would bring back: it goes when that has gone.
+                Some(_) if id != GroupId::META && self.sequencer.is_some() && self.gathers(id) => {
+                    return Ok(());
+                }
                 Some(heir) => {
                     if let Some(group) = self.groups.get_mut(&id) {
                         group.raft.transfer(Some(heir));

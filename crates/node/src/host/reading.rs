@@ -138,12 +138,19 @@ impl<E: Engine> Host<E> {
         Ok(())
     }
 
-    /// For ranges that are all in one partition, which has no replica here.
+    /// For ranges that are all in one partition, which has no replica here; or which has, and others of the keyspace have not, so that nobody reads
+    /// it here.
     pub(super) fn only_distant(&self, keyspace: KeyspaceId, ranges: &[KeyRange]) -> Option<Grant> {
         let [partition] = self.partitions_of(keyspace, ranges)[..] else { return None };
-        let is_distant = self.is_distant(GroupId { keyspace, partition });
+        let is_distant = self.is_distant(GroupId { keyspace, partition }) || self.is_in_part(keyspace);
         let (revision, term) = (Revision::default(), Term::default());
         is_distant.then_some(Grant { keyspace, revision, term, reach: Reach::Leader })
+    }
+
+    /// Whether a keyspace has partitions that have no replica here, and are not to get one.
+    fn is_in_part(&self, keyspace: KeyspaceId) -> bool {
+        let mut partitions = self.router.partitions(keyspace).iter();
+        partitions.any(|partition| self.is_distant(GroupId { keyspace, partition: *partition }))
     }
 
     /// Waits until this node has applied the partitions' logs so far, for a reader on another node that was told so much: what it reads here as of the
@@ -479,7 +486,12 @@ impl<E: Engine> Host<E> {
         match reading.purpose {
             Purpose::Client(ticket) | Purpose::Other(ticket) => {
                 let parts = reading.elsewhere;
-                let reach = if parts.is_empty() { Reach::Here } else { Reach::Parts(parts) };
+                let reach = match parts.is_empty() {
+                    // It may have got or lost a partition meanwhile.
+                    true if self.is_in_part(reading.keyspace) => Reach::Leader,
+                    true => Reach::Here,
+                    false => Reach::Parts(parts),
+                };
                 let grant = Grant { keyspace: reading.keyspace, revision, term, reach };
                 self.out.grants.push((ticket, Ok(grant)));
             }

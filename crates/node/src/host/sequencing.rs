@@ -239,17 +239,17 @@ impl<E: Engine> Host<E> {
     /// Brings a partition's leader and the sequencer together.
     pub(super) fn arrange(&mut self, id: GroupId) -> Result<(), Fault> {
         let is_sequenced = self.is_sequenced(id.keyspace);
-        // A partition is split where the sequencer is.
+        let preferred = self.preferred_leader(id);
+        if preferred.is_some_and(|preferred| preferred != self.options.id) {
+            self.hand_to_preferred(id);
+        }
+        // Where leaders gather, a partition is split where the sequencer is.
         if !is_sequenced && self.wanted_split(id).is_none() {
             return Ok(());
         }
         let Some(meta) = self.groups.get(&GroupId::META) else { return Ok(()) };
         let (epoch, leader) = (meta.term, meta.leader);
-        let preferred = self.preferred_leader(id);
-        if preferred.is_some_and(|preferred| preferred != self.options.id) {
-            self.hand_to_preferred(id);
-        }
-        let gathers = !self.options.spread_leaders && preferred.is_none();
+        let gathers = self.gathers(id);
         let Some(group) = self.groups.get_mut(&id).filter(|group| group.is_serving) else { return Ok(()) };
         let is_distant = leader.is_some_and(|leader| leader != self.options.id)
             && !(gathers && leader.is_some_and(|leader| group.raft.configuration().is_voter(leader)));
@@ -271,6 +271,13 @@ impl<E: Engine> Host<E> {
             self.dirty.insert(id);
         }
         Ok(())
+    }
+
+    /// Whether a group is to be led where revisions come from. Not where its row names a leader, also while that one cannot lead: whoever does then would
+    /// hand it to and fro.
+    pub(super) fn gathers(&self, id: GroupId) -> bool {
+        let is_unnamed = self.roster.places.get(&id).is_none_or(|place| place.leader.is_none());
+        !self.options.spread_leaders && is_unnamed
     }
 
     /// Who shall lead a group, if its row says so and that node votes in it and is heard.

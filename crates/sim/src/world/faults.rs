@@ -158,7 +158,7 @@ impl World {
     }
 
     /// Who leads a group, in its newest term.
-    fn leader_of(&self, group: GroupId) -> Option<usize> {
+    pub(super) fn leader_of(&self, group: GroupId) -> Option<usize> {
         let term = |node: &Node| {
             let statuses = node.running.as_ref()?.host.status();
             let found = statuses.into_iter().find(|status| status.group == group)?;

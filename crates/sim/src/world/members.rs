@@ -3,7 +3,10 @@
 //! At most one member at a time is lost for good and not replaced yet: what a majority takes with it is gone. Somebody gives the orders that
 //! an operator would: a lost member is told to leave some time after, so that a node which lost its disk is not kept waiting for it.
 //!
-//! Caveat: a node answers clients of a keyspace only while it has all of its groups, so calls and watches are for such nodes.
+//! In half of these worlds, and in half of those that begin with five members, partitions are dealt: each is held by three, and led by whom its row
+//! says. Then any node is called, whatever it holds, and who is lost is replaced by others that hold something already.
+//!
+//! Caveat: watches are only for nodes that have all of a keyspace, and without dealing calls, too.
 
 use super::{Node, World};
 use crate::checker::Violation;
@@ -18,6 +21,10 @@ use std::collections::{BTreeMap, BTreeSet};
 const FIRST_TICKET: u64 = 1 << 41;
 /// An order that shows no effect is given again after so long.
 const AGAIN_TICKS: u64 = 60;
+/// With so many replicas of each partition where they are dealt.
+const DEALT_REPLICAS: u64 = 3;
+/// Not with many partitions: each is led on another node, and transactions over all of them take their locks one after the other.
+const DEALT_PARTITIONS_MAX: u32 = 4;
 /// After the last move calls are to be served again within this.
 pub(super) const SETTLED_TICKS: u64 = 200;
 
@@ -27,6 +34,8 @@ pub(super) struct Members {
     /// Of its own: runs without such orders are what they are without it.
     random: Random,
     founders: u64,
+    /// Whether partitions are dealt over all members.
+    is_dealt: bool,
     /// So many nodes join.
     joiners: u64,
     grace_ticks: u64,
@@ -57,9 +66,11 @@ struct View {
 }
 
 impl Members {
-    pub(super) fn new(seed: u64, founders: u64) -> Self {
+    pub(super) fn new(seed: u64, founders: u64, partitions: u32) -> Self {
         let mut random = Random::new(seed ^ 0x6d65_6d62);
-        let happen = founders == 3 && random.chance(400);
+        let can_deal = partitions <= DEALT_PARTITIONS_MAX && Random::new(seed ^ 0x6465_616c).chance(500);
+        let is_large = founders > DEALT_REPLICAS && can_deal;
+        let happen = (founders == 3 || is_large) && random.chance(400);
         let mut rate = |max: u64| if random.chance(700) { 1 + random.below(max) } else { 0 };
         Self {
             rate: if happen { 1 + rate(6) } else { 0 },
@@ -69,6 +80,7 @@ impl Members {
             grace_ticks: 100 + rate(300),
             random,
             founders,
+            is_dealt: is_large || (happen && can_deal),
             next_ticket: FIRST_TICKET,
             joining: None,
             lost: BTreeSet::new(),
@@ -81,15 +93,30 @@ impl Members {
 
     /// None at all.
     pub(super) fn none(founders: u64) -> Self {
-        Self { rate: 0, ..Self::new(0, founders) }
+        Self { rate: 0, is_dealt: false, ..Self::new(0, founders, 1) }
     }
 
     pub(super) fn happen(&self) -> bool {
         self.rate > 0
     }
 
+    /// Whether groups are moved between members.
+    pub(super) fn move_groups(&self) -> bool {
+        self.happen() || self.is_dealt
+    }
+
+    pub(super) fn are_dealt(&self) -> bool {
+        self.is_dealt
+    }
+
+    /// How many members shall hold each partition.
+    fn replicas(&self) -> u64 {
+        if self.is_dealt { DEALT_REPLICAS } else { self.founders }
+    }
+
     pub(super) fn set(&self, options: &mut Options) {
-        options.replicas = self.founders as usize;
+        options.replicas = self.replicas() as usize;
+        options.spread_replicas = self.is_dealt;
         if self.happen() {
             options.grace_ticks = self.grace_ticks;
         }
@@ -111,13 +138,27 @@ fn member(id: NodeId) -> Member {
 impl World {
     /// Whether the node has a part in all groups of the keyspace, for all it knows.
     pub(super) fn is_holder(&self, at: usize) -> bool {
-        let (node, happen) = (&self.nodes[at], self.members.happen());
-        let Some(running) = node.running.as_ref().filter(|_| happen) else { return true };
+        let (node, can_lack) = (&self.nodes[at], self.members.move_groups());
+        let Some(running) = node.running.as_ref().filter(|_| can_lack) else { return true };
         let mut groups =
             running.host.places().iter().filter(|(id, _)| id.keyspace == KeyspaceId::DEFAULT).peekable();
         // One that has not heard of any is a founder of a new cluster, or has just joined.
         let is_told = groups.peek().is_some() || node.id.0 <= self.members.founders;
         is_told && groups.all(|(_, place)| place.voters.contains(&node.id))
+    }
+
+    /// Whether clients call the node: where partitions are dealt any that knows where they are.
+    pub(super) fn is_called(&self, at: usize) -> bool {
+        let node = &self.nodes[at];
+        let is_told = || {
+            let places = node.running.as_ref().map(|running| running.host.places());
+            places.is_some_and(|places| places.keys().any(|id| id.keyspace == KeyspaceId::DEFAULT))
+        };
+        if self.members.is_dealt {
+            node.id.0 <= self.members.founders || is_told()
+        } else {
+            self.is_holder(at)
+        }
     }
 
     fn view(&self) -> Option<View> {
@@ -136,7 +177,7 @@ impl World {
 
     /// Looks where everything is, and orders something now and then.
     pub(super) fn order_members(&mut self) -> Result<(), Violation> {
-        if !self.members.happen() {
+        if !self.members.move_groups() {
             return Ok(());
         }
         // While those who have applied most are down, nobody can tell.
@@ -231,7 +272,10 @@ impl World {
             member.standing == Judgement::Active && node.is_some_and(|node| node.running.is_some())
         };
         let is_spare = |member: &&Member| can(member) && !holds(&member.id);
-        let has_spare = view.members.iter().any(|member| is_spare(&member));
+        // Where partitions are dealt, who has something already gets more.
+        let enough = view.members.iter().filter(can).count() as u64 > self.members.replicas();
+        let has_spare =
+            view.members.iter().any(|member| is_spare(&member)) || (self.members.is_dealt && enough);
         let is_delicate = self.nodes.iter().any(|node| node.is_forgetful);
         // In the middle of a move, too, now and then; but while there is a target those of an earlier one may count, who are in no row.
         let is_too_much = is_moving && (!self.members.lost.is_empty() || self.members.random.chance(500));
@@ -253,7 +297,7 @@ impl World {
         let is_lost = self.members.lost.contains(&member.id);
         let actives =
             view.members.iter().filter(|member| member.standing == Judgement::Active).count() as u64;
-        let may_drain = self.members.random.chance(self.members.drain) && actives > self.members.founders;
+        let may_drain = self.members.random.chance(self.members.drain) && actives > self.members.replicas();
         let standing = match member.standing {
             Judgement::Lost if is_lost => Judgement::Leaving,
             Judgement::Active if may_drain && self.members.random.chance(250) => Judgement::Leaving,
@@ -278,7 +322,7 @@ impl World {
 
     /// After healing everything is where the rows say, with nobody on the way, and nothing is on a member that is dead for good.
     pub(super) fn check_members(&self) -> Result<(), Violation> {
-        if !self.members.happen() {
+        if !self.members.move_groups() {
             return Ok(());
         }
         let Some(view) = self.view() else { return Ok(()) };
@@ -289,6 +333,9 @@ impl World {
                 );
             }
         }
+        if self.members.is_dealt {
+            self.check_dealt(&view)?;
+        }
         for node in self.nodes.iter().filter(|node| !self.members.lost.contains(&node.id)) {
             let Some(running) = &node.running else { continue };
             for status in running.host.status() {
@@ -296,6 +343,27 @@ impl World {
                 if status.group != GroupId::META && place.is_none_or(|place| !place.holds(node.id)) {
                     return Err(self.violation(format!("{} kept its replica of {}", node.id, status.group)));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Each partition is held by as many members as there shall be, none of them dead, and led by whom its row says.
+    fn check_dealt(&self, view: &View) -> Result<(), Violation> {
+        let active = view.members.iter().filter(|member| member.standing == Judgement::Active).count() as u64;
+        if active <= self.members.replicas() {
+            return Ok(());
+        }
+        for (id, place) in view.places.iter().filter(|(id, _)| **id != GroupId::META) {
+            let has_dead = place.voters.iter().any(|voter| self.members.lost.contains(voter));
+            if place.voters.len() as u64 != self.members.replicas() || has_dead {
+                return Err(
+                    self.violation(format!("group {id} is held by too few: {place:?}, {:?}", view.members))
+                );
+            }
+            let leads = |leader: NodeId| self.leader_of(*id).is_some_and(|at| self.nodes[at].id == leader);
+            if !place.leader.is_some_and(leads) {
+                return Err(self.violation(format!("group {id} is not led by whom its row says: {place:?}")));
             }
         }
         Ok(())

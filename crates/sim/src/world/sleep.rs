@@ -76,7 +76,7 @@ impl World {
             self.fall_asleep("before a call")?;
             let number = self.calls.len();
             let mut at = self.random.below(self.nodes.len() as u64) as usize;
-            while self.nodes[at].running.is_none() || !self.is_holder(at) {
+            while self.nodes[at].running.is_none() || !self.is_called(at) {
                 at = (at + 1) % self.nodes.len();
             }
             self.call(at, ask)?;

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Partitions that a run ends with at most, so that they are split again while others go on as they are.
 const PARTITIONS_MAX: usize = 24;
-/// The same where leaders stay where they are.
+/// The same where leaders stay where they are, or partitions are dealt.
 const SPREAD_PARTITIONS_MAX: usize = 6;
 /// Tickets of orders are above all calls'.
 const FIRST_TICKET: u64 = 1 << 40;
@@ -74,7 +74,8 @@ impl World {
     /// Now and then one of the partitions is to be split.
     pub(super) fn split_something(&mut self) -> Result<(), Violation> {
         let rate = self.splits.rate;
-        let most = if self.are_leaders_spread() { SPREAD_PARTITIONS_MAX } else { PARTITIONS_MAX };
+        let are_apart = self.are_leaders_spread() || self.members.are_dealt();
+        let most = if are_apart { SPREAD_PARTITIONS_MAX } else { PARTITIONS_MAX };
         if self.splits.random.chance(rate) && self.groups().len() < most {
             let at = self.splits.random.below(self.nodes.len() as u64) as usize;
             let known = self.groups().len() as u64;
