@@ -170,12 +170,53 @@ pub enum Notice {
         /// Who.
         node: NodeId,
     },
-    /// A group is where its row wanted it.
+    /// The leader of a group told this node to take it over.
+    HandedOver {
+        /// Which.
+        group: GroupId,
+        /// By whom.
+        by: NodeId,
+    },
+    /// A member has not been heard for an election timeout.
+    Silent {
+        /// Who.
+        node: NodeId,
+    },
+    /// A member that was silent is heard again.
+    Heard {
+        /// Who.
+        node: NodeId,
+    },
+    /// A member's row was put or removed. Told by every node that applies it.
+    Member {
+        /// As it was.
+        before: Option<Box<Member>>,
+        /// As it is.
+        now: Option<Box<Member>>,
+        /// When, in the system keyspace.
+        revision: Revision,
+    },
+    /// A group's row wants it elsewhere from now on. Told by every node that applies it.
+    Moves {
+        /// Which.
+        group: GroupId,
+        /// Who votes in it.
+        voters: Vec<NodeId>,
+        /// Who shall.
+        target: Vec<NodeId>,
+        /// When, in the system keyspace.
+        revision: Revision,
+    },
+    /// A group is where its row wanted it. Told by every node that applies it.
     Moved {
         /// Which.
         group: GroupId,
+        /// Who voted in it before.
+        before: Vec<NodeId>,
         /// Who votes in it now.
         voters: Vec<NodeId>,
+        /// When, in the system keyspace.
+        revision: Revision,
     },
     /// The meta group's leader, this node, finds a member lost, or back.
     Judged {

@@ -11,6 +11,7 @@
 //! that hear a third but not each other take each other for down; what they lead goes on.
 
 use super::Host;
+use crate::effects::Notice;
 use crate::group::Group;
 use crate::peer::PeerMessage;
 use quorate_consensus::{Consensus, HURRIED_TICKS_MAX};
@@ -87,6 +88,7 @@ impl<E: Engine> Host<E> {
         }
         self.liveness.heard.insert(from, self.now);
         if self.liveness.down.remove(&from) {
+            self.out.notices.push(Notice::Heard { node: from });
             self.liveness.up_since.insert(from, self.now);
             for (id, group) in &mut self.groups {
                 group.raft.node_up(from);
@@ -107,6 +109,7 @@ impl<E: Engine> Host<E> {
         };
         for node in self.members.iter().filter(is_silent).copied().collect::<Vec<_>>() {
             self.liveness.down.insert(node);
+            self.out.notices.push(Notice::Silent { node });
             for (id, delay) in self.delays_after(node) {
                 let Some(group) = self.groups.get_mut(&id) else { continue };
                 group.raft.node_down(node, delay);

@@ -58,7 +58,7 @@ impl<E: Engine> Host<E> {
         match event {
             Event::Put(pair) if self.take_roster_row(pair)? => Ok(()),
             Event::Put(pair) => self.take_row(pair),
-            Event::Delete { key, .. } if self.remove_roster_row(key) => Ok(()),
+            Event::Delete { key, modified } if self.remove_roster_row(key, *modified) => Ok(()),
             Event::Delete { key, .. } => {
                 let Some(keyspace) = KeyspaceMap::parse_row_key(key) else { return Ok(()) };
                 self.remove_keyspace(keyspace);

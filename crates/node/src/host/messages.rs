@@ -1,7 +1,7 @@
 //! What comes from other nodes, and what follows when a connection breaks.
 
 use super::Host;
-use crate::effects::Ticket;
+use crate::effects::{Notice, Ticket};
 use crate::group::{Origin, Work};
 use crate::peer::PeerMessage;
 use crate::snapshots::{Fetching, Step};
@@ -33,6 +33,9 @@ impl<E: Engine> Host<E> {
                 }
                 // A group that is not here may be one that the maps of this node do not name yet.
                 if let Some(group) = self.groups.get_mut(&id) {
+                    if let Message::TimeoutNow { .. } = message {
+                        self.out.notices.push(Notice::HandedOver { group: id, by: from });
+                    }
                     group.raft.step(from, message);
                     self.dirty.insert(id);
                     self.finish_confirmed(id)?;

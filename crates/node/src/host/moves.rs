@@ -17,7 +17,7 @@ use super::rows::{is_as_read, put};
 use crate::effects::Notice;
 use quorate_consensus::{ChangeError, Configuration, Consensus};
 use quorate_mvcc::engine::Engine;
-use quorate_types::{Decode, Encode, Fault, GroupId, NodeId, Place, Tick};
+use quorate_types::{Decode, Encode, Fault, GroupId, NodeId, Place, Revision, Tick};
 use std::collections::BTreeMap;
 
 /// How often a leader looks at its groups, in ticks.
@@ -168,11 +168,19 @@ impl<E: Engine> Host<E> {
     }
 
     /// The row of a group has changed.
-    pub(super) fn note_move(&mut self, id: GroupId, before: Option<&Place>) {
+    pub(super) fn note_move(&mut self, id: GroupId, before: Option<&Place>, revision: Revision) {
         self.asked_rows.remove(&id);
-        let Some(place) = self.roster.places.get(&id) else { return };
-        if let (Some(Place { target: Some(_), .. }), None) = (before, &place.target) {
-            self.out.notices.push(Notice::Moved { group: id, voters: place.voters.clone() });
+        let (Some(before), Some(place)) = (before, self.roster.places.get(&id)) else { return };
+        let (voters, from) = (place.voters.clone(), before.voters.clone());
+        match &place.target {
+            None if before.target.is_some() => {
+                self.out.notices.push(Notice::Moved { group: id, before: from, voters, revision });
+            }
+            Some(target) if before.target.as_ref() != Some(target) => {
+                let target = target.clone();
+                self.out.notices.push(Notice::Moves { group: id, voters, target, revision });
+            }
+            _ => {}
         }
     }
 }

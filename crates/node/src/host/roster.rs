@@ -19,7 +19,7 @@ use quorate_partition::Partition;
 use quorate_partition::snapshot::Installer;
 use quorate_types::{
     Decode, Fault, GroupId, KeyRange, KeyValue, KeyspaceId, LogWrite, Member, NodeId, Place, Position,
-    Rejection, SlotSet,
+    Rejection, Revision, SlotSet,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -137,7 +137,19 @@ impl<E: Engine> Host<E> {
 
     /// A row was put; returns whether it was one of these.
     pub(super) fn take_roster_row(&mut self, pair: &KeyValue) -> Result<bool, Fault> {
-        Ok(self.take_member_row(pair)? || self.take_place_row(pair)?)
+        let Some(id) = Member::parse_row_key(&pair.key) else { return self.take_place_row(pair) };
+        let before = self.roster.members.get(&id).cloned();
+        self.take_member_row(pair)?;
+        self.note_member(id, before, pair.modified);
+        Ok(true)
+    }
+
+    fn note_member(&mut self, id: NodeId, before: Option<Member>, revision: Revision) {
+        let now = self.roster.members.get(&id).cloned();
+        if before != now {
+            let (before, now) = (before.map(Box::new), now.map(Box::new));
+            self.out.notices.push(Notice::Member { before, now, revision });
+        }
     }
 
     fn take_member_row(&mut self, pair: &KeyValue) -> Result<bool, Fault> {
@@ -153,14 +165,16 @@ impl<E: Engine> Host<E> {
         let place = Place::from_bytes(pair.value.clone())
             .map_err(|cause| Fault::new(format!("reading the place of group {group}"), cause))?;
         let before = self.roster.put_place(group, place);
-        self.note_move(group, before.as_ref());
+        self.note_move(group, before.as_ref(), pair.modified);
         Ok(true)
     }
 
     /// A row was removed; returns whether it was one of these.
-    pub(super) fn remove_roster_row(&mut self, key: &[u8]) -> bool {
+    pub(super) fn remove_roster_row(&mut self, key: &[u8], revision: Revision) -> bool {
         if let Some(id) = Member::parse_row_key(key) {
+            let before = self.roster.members.get(&id).cloned();
             self.roster.remove_member(id);
+            self.note_member(id, before, revision);
         } else if let Some(group) = Place::parse_row_key(key) {
             self.roster.places.remove(&group);
         } else {

@@ -400,7 +400,21 @@ impl Worker {
             Notice::Reborn { node } => {
                 info!(%node, "peer has a new data directory; nothing it promised before counts")
             }
-            Notice::Moved { group, voters } => {
+            Notice::HandedOver { group, by } => info!(%group, %by, "told to take the group over"),
+            Notice::Silent { node } => info!(%node, "peer is not heard"),
+            Notice::Heard { node } => info!(%node, "peer is heard again"),
+            Notice::Member { now: Some(now), .. } => {
+                info!(node = %now.id, name = now.name, standing = ?now.standing, "member's row");
+            }
+            Notice::Member { before, now: None, .. } => {
+                let node = before.map(|member| member.id.to_string()).unwrap_or_default();
+                info!(node, "member's row is gone");
+            }
+            Notice::Moves { group, target, .. } => {
+                let target: Vec<String> = target.iter().map(NodeId::to_string).collect();
+                info!(%group, target = target.join(" "), "group is to be moved");
+            }
+            Notice::Moved { group, voters, .. } => {
                 let voters: Vec<String> = voters.iter().map(NodeId::to_string).collect();
                 info!(%group, voters = voters.join(" "), "group was moved");
             }
