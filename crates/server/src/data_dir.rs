@@ -8,6 +8,7 @@
 //!   ADMITTED    that the node takes part, and the directories of the others as it knows them; likewise
 //!   log/        the write-ahead log of all groups
 //!   store/      the ordered store
+//!   events/     what happened, for people; the node does without it
 //! ```
 
 use crate::membership::ToldMember;
@@ -184,6 +185,11 @@ impl DataDir {
     /// Where the log is.
     pub fn log(&self) -> PathBuf {
         self.path.join("log")
+    }
+
+    /// Where it is told what happened.
+    pub fn events(&self) -> PathBuf {
+        self.path.join("events")
     }
 
     /// Where the ordered store is.

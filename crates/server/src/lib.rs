@@ -6,6 +6,7 @@
 //! * [`runtime`]: the shell around the deciding code.
 //! * [`services`]: etcd's API over gRPC, health and metrics over HTTP.
 //! * [`engine`], [`disk`]: the real ordered store and the real files.
+//! * [`events`]: what happened on this node, and why, kept for days.
 //! * [`space`]: what happens when the disk is nearly full.
 //! * [`tls`]: certificates and keys, for clients and between nodes.
 //! * [`cli`], [`demo`]: the commands for people.
@@ -17,6 +18,7 @@ pub mod data_dir;
 pub mod demo;
 pub mod disk;
 pub mod engine;
+pub mod events;
 pub mod membership;
 pub mod metrics;
 pub mod runtime;

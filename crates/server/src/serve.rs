@@ -6,6 +6,9 @@ use crate::config::{Config, PARTITIONS_DEFAULT, REPLICAS_DEFAULT};
 use crate::data_dir::{self, DataDirError};
 use crate::disk::FileDisk;
 use crate::engine::FjallEngine;
+use crate::events::Told;
+use crate::events::recorder::Recorder;
+use crate::events::telling::Telling;
 use crate::membership;
 use crate::metrics::Metrics;
 use crate::runtime::connections::{self, Slots};
@@ -21,7 +24,7 @@ use crate::tls::{self, TlsError};
 use quorate_mvcc::engine::Engine;
 use quorate_node::{Host, Lives, Options, Standing};
 use quorate_storage::wal::{OpenError, Wal, WalOptions};
-use quorate_types::{Fault, KeyspaceId, NodeId};
+use quorate_types::{Fault, KeyspaceId, KeyspaceMap, NodeId};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -30,6 +33,8 @@ use tracing::{error, info, warn};
 
 /// How long leaderships may take to be handed over before the process stops anyway.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
+/// How long writing down the last events may take.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
 /// How long open calls may take to finish at the end.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
 
@@ -135,6 +140,18 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     options.incarnation = data_dir.incarnation();
     let host = Host::new(options, standing, engine.clone(), belonging.known.clone(), recovered)?;
 
+    let mut maps = vec![KeyspaceMap::system()];
+    maps.extend(host.maps().cloned());
+    // One that has not been told of itself is called by its settings.
+    let mut known = host.members();
+    if known.iter().all(|member| member.id != belonging.node) {
+        known.push(quorate_types::Member::new(belonging.node, &*config.name, ""));
+    }
+    let telling = Telling::new(belonging.node, config.grace_period, known, maps);
+    let (recorder, work) = Recorder::open(&data_dir.events(), telling);
+    let events_thread = thread("events", move || work.run())?;
+    recorder.tell(Told::Started);
+
     let metrics = Arc::new(Metrics::default());
     let keyspaces = Keyspaces::new(config.watch_progress_interval);
     for (name, id) in [("system", KeyspaceId::SYSTEM), ("default", KeyspaceId::DEFAULT)] {
@@ -168,6 +185,7 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
         keyspaces: keyspaces.clone(),
         transport,
         metrics: metrics.clone(),
+        recorder: recorder.clone(),
         data_dir: config.data_dir.clone(),
         wished: Wished { partitions: config.partitions, rules: config.rules.clone() },
     };
@@ -202,14 +220,15 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     tokio::spawn(membership::forget_the_gone(gateway.clone(), members));
     tokio::spawn(membership::publish(gateway.clone(), config.clone(), belonging.clone()));
     let space = Space::default();
-    space.look(&engine, &config, &worker_in);
-    tokio::spawn(space.clone().watch(engine.clone(), config.clone(), worker_in.clone()));
+    space.look(&engine, &config, &worker_in, &recorder);
+    tokio::spawn(space.clone().watch(engine.clone(), config.clone(), worker_in.clone(), recorder.clone()));
 
     let (stop_in, stop) = watch::channel(false);
     let context = Context {
         gateway: gateway.clone(),
         engine: engine.clone(),
         space,
+        recorder: recorder.clone(),
         metrics,
         config: Arc::new(config.clone()),
         belonging,
@@ -239,15 +258,22 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
         () = told_to_stop() => None,
     };
     if let Some(result) = outcome {
-        return match result {
+        let error = match result {
             Ok(Err(fault)) => {
                 error!(%fault, "a disk error stops this node; nothing is acknowledged any more");
-                Err(fault.into())
+                fault.into()
             }
-            _ => Err(ServeError::Mistake),
+            _ => ServeError::Mistake,
         };
+        recorder.tell(Told::Failed(error.to_string()));
+        recorder.close();
+        // A disk that fails may keep it; nobody waits for it then.
+        let _ =
+            tokio::time::timeout(LAST_WORDS_MAX, tokio::task::spawn_blocking(|| events_thread.join())).await;
+        return Err(error);
     }
     info!("stopping: handing over leaderships");
+    recorder.tell(Told::Stopping);
     if tokio::time::timeout(HAND_OVER_MAX, gateway.hand_over()).await.is_err() {
         warn!("some leaderships could not be handed over in time");
     }
@@ -263,6 +289,9 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     };
     let _ = tokio::task::spawn_blocking(join).await;
     engine.flush()?;
+    recorder.tell(Told::Stopped);
+    recorder.close();
+    let _ = tokio::time::timeout(LAST_WORDS_MAX, tokio::task::spawn_blocking(|| events_thread.join())).await;
     drop(data_dir);
     info!("stopped");
     Ok(())

@@ -11,6 +11,8 @@
 
 use crate::config::Config;
 use crate::engine::FjallEngine;
+use crate::events::Told;
+use crate::events::recorder::Recorder;
 use crate::runtime::worker::Input;
 use crossbeam_channel::Sender;
 use std::path::Path;
@@ -38,23 +40,30 @@ impl Space {
     }
 
     /// Looks at once, so that a node that starts on a full disk refuses writes from the beginning.
-    pub fn look(&self, engine: &FjallEngine, config: &Config, worker: &Sender<Input>) -> bool {
+    pub fn look(
+        &self,
+        engine: &FjallEngine,
+        config: &Config,
+        worker: &Sender<Input>,
+        recorder: &Recorder,
+    ) -> bool {
         let shortage = shortage(engine, config);
         let is_short = shortage.is_some();
         if self.is_short.swap(is_short, Ordering::Relaxed) != is_short {
-            match shortage {
+            match &shortage {
                 Some(why) => warn!(why, "space is short: writes are refused until there is more"),
                 None => info!("there is space again: writes are taken"),
             }
+            recorder.tell(Told::Space(shortage));
             return worker.send(Input::NoSpace(is_short)).is_ok();
         }
         true
     }
 
     /// Looks every second until the worker is gone.
-    pub async fn watch(self, engine: FjallEngine, config: Config, worker: Sender<Input>) {
+    pub async fn watch(self, engine: FjallEngine, config: Config, worker: Sender<Input>, recorder: Recorder) {
         let (mut removed, mut reclaimed) = (0, None::<Instant>);
-        while self.look(&engine, &config, &worker) {
+        while self.look(&engine, &config, &worker, &recorder) {
             tokio::time::sleep(INTERVAL).await;
             let is_due = reclaimed.is_none_or(|at| at.elapsed() >= RECLAIM_INTERVAL);
             if self.is_short() && is_due && engine.removed() > removed {

@@ -6,6 +6,8 @@ use super::log_thread::LogWriter;
 use super::standing::Standing;
 use super::transport::Transport;
 use crate::engine::FjallEngine;
+use crate::events::Told;
+use crate::events::recorder::Recorder;
 use crossbeam_channel::{Receiver, Sender};
 use quorate_node::{Effects, Grant, Host, Notice, PeerMessage, Ticket, WriteId};
 use quorate_types::{
@@ -77,6 +79,8 @@ pub struct Outlets {
     pub transport: Transport,
     /// Leader changes seen, for metrics.
     pub metrics: Arc<crate::metrics::Metrics>,
+    /// Told of what happens, for people.
+    pub recorder: Recorder,
     /// Where the node's standing is recorded.
     pub data_dir: PathBuf,
     /// Compared with what the default keyspace is.
@@ -199,7 +203,10 @@ impl Worker {
             }
             Input::Flushed => self.host.flushed(),
             Input::ReleaseLog(groups) => self.host.release_log(groups),
-            Input::PeerLost(node) => self.host.peer_lost(node),
+            Input::PeerLost(node) => {
+                self.outlets.recorder.tell(Told::ConnectionLost(node));
+                self.host.peer_lost(node);
+            }
             Input::NoSpace(no_space) => self.host.set_no_space(no_space),
             Input::Standing(answer) => {
                 let maps = std::iter::once(KeyspaceMap::system()).chain(self.host.maps().cloned()).collect();
@@ -236,6 +243,7 @@ impl Worker {
         // Before anything is sent to a new one.
         if let Some(members) = &effects.members {
             self.outlets.transport.set_members(members);
+            self.outlets.recorder.tell(Told::Members(members.clone()));
         }
         self.outlets.transport.send(effects.send);
         let mut is_written = false;
@@ -309,6 +317,7 @@ impl Worker {
     /// A keyspace's map is known, new or changed.
     fn note_map(&mut self, keyspace: KeyspaceId) {
         let Some(map) = self.host.maps().find(|map| map.id == keyspace) else { return };
+        self.outlets.recorder.tell(Told::Map(Box::new(map.clone())));
         if keyspace == KeyspaceId::DEFAULT {
             let wished = std::mem::take(&mut self.outlets.wished);
             // Those that were split off came later.
@@ -338,6 +347,10 @@ impl Worker {
     }
 
     fn tell(&mut self, notice: Notice) {
+        // Of what is told for each message of a confused peer, what is logged is written down.
+        if !matches!(notice, Notice::Suspicious { .. }) {
+            self.outlets.recorder.tell(Told::Notice(notice.clone()));
+        }
         match notice {
             Notice::Role { group, term, role } => {
                 use quorate_consensus::Role;
@@ -426,6 +439,7 @@ impl Worker {
             Notice::Suspicious { from, what } => {
                 if let Some(times) = self.suspicions.due() {
                     error!(%from, what, times, "ignored what a peer sent");
+                    self.outlets.recorder.tell(Told::Notice(Notice::Suspicious { from, what }));
                 }
             }
         }

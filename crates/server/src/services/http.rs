@@ -32,6 +32,7 @@ pub(super) fn router(context: Context) -> axum::Router {
         .route("/metrics", get(metrics))
         .route("/partitions", get(partitions))
         .route("/ring", get(super::ring::ring))
+        .route("/events", get(super::events::events))
         .with_state(context)
 }
 

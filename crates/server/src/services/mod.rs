@@ -1,6 +1,7 @@
 //! etcd's API over gRPC, health, version and metrics over HTTP: all on the client port.
 
 mod cluster;
+pub(crate) mod events;
 mod http;
 pub(crate) mod keyspaces;
 mod kv;
@@ -32,6 +33,8 @@ pub struct Context {
     pub engine: FjallEngine,
     /// Whether there is space for writes.
     pub space: crate::space::Space,
+    /// What happened here.
+    pub recorder: crate::events::recorder::Recorder,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The settings in force.
