@@ -28,6 +28,7 @@ enum Command {
     Partitions(cli::partitions::Partitions),
     Ring(cli::ring::Ring),
     Top(cli::top::Top),
+    Events(cli::events::Events),
     /// The nodes of the cluster, as etcd's clients know them; node list says more
     Members,
     #[command(subcommand)]
@@ -92,6 +93,7 @@ fn run_client(command: Command, target: &Target) -> ExitCode {
             Command::Partitions(partitions) => partitions.run(target).await,
             Command::Ring(ring) => ring.run(target).await,
             Command::Top(top) => top.run(target).await,
+            Command::Events(events) => events.run(target).await,
             Command::Members => cli::status::members(target).await,
             Command::Node(node) => node.run(target).await,
             Command::Put(put) => put.run(target).await,

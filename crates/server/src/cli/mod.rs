@@ -2,6 +2,7 @@
 
 mod columns;
 pub mod doctor;
+pub mod events;
 pub mod keyspace;
 pub mod kv;
 pub mod lease;

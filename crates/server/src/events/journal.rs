@@ -69,7 +69,7 @@ impl Journal {
         for mut record in records {
             record.n = inner.next;
             inner.next += 1;
-            let json = serde_json::to_string(&record).map_err(|error| Error::new(ErrorKind::Other, error))?;
+            let json = serde_json::to_string(&record).map_err(Error::other)?;
             lines.extend(format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes())).into_bytes());
         }
         if inner.bytes > 0 && inner.bytes + lines.len() as u64 > inner.bytes_max {

@@ -8,7 +8,7 @@ use quorate_api::pb::lease_client::LeaseClient;
 use quorate_api::pb::maintenance_client::MaintenanceClient;
 use quorate_api::pb::watch_client::WatchClient;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tonic::transport::{Channel, Endpoint};
@@ -28,22 +28,49 @@ pub fn put_of(key: &str, value: &str) -> pb::PutRequest {
     pb::PutRequest { key: key.to_owned().into(), value: value.to_owned().into(), ..Default::default() }
 }
 
+/// How often calls were repeated.
+#[derive(Default)]
+pub struct Tries {
+    /// Tries beyond the first of a call.
+    repeated: AtomicU64,
+    /// The most that one call took.
+    most: AtomicU64,
+}
+
+impl Tries {
+    fn note(&self, tries: u64) {
+        self.repeated.fetch_add(tries - 1, Ordering::Relaxed);
+        self.most.fetch_max(tries, Ordering::Relaxed);
+    }
+
+    /// How many there were beyond the first of each call, and the most that one call took, since this was last called.
+    pub fn take(&self) -> (u64, u64) {
+        (self.repeated.swap(0, Ordering::Relaxed), self.most.swap(0, Ordering::Relaxed))
+    }
+}
+
 /// A client of some nodes; clones are the same client.
 #[derive(Clone)]
 pub struct Client {
     endpoints: Vec<String>,
     at: Arc<AtomicUsize>,
+    tries: Arc<Tries>,
     channels: Arc<Mutex<BTreeMap<String, Channel>>>,
 }
 
 impl Client {
     pub fn new(endpoints: Vec<String>) -> Self {
-        Self { endpoints, at: Arc::default(), channels: Arc::default() }
+        Self { endpoints, at: Arc::default(), tries: Arc::default(), channels: Arc::default() }
+    }
+
+    /// How often its calls were repeated, and those of [`Client::another`]s.
+    pub fn tries(&self) -> &Tries {
+        &self.tries
     }
 
     /// The same nodes, with connections of its own, beginning at another one.
     pub fn another(&self, at: usize) -> Self {
-        let client = Self::new(self.endpoints.clone());
+        let client = Self { tries: self.tries.clone(), ..Self::new(self.endpoints.clone()) };
         client.at.store(at, Ordering::Relaxed);
         client
     }
@@ -102,9 +129,12 @@ impl Client {
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let begun = Instant::now();
-        loop {
+        for tries in 1.. {
             match call(self.clone(), request.clone()).await {
-                Ok(answer) => return answer.into_inner(),
+                Ok(answer) => {
+                    self.tries.note(tries);
+                    return answer.into_inner();
+                }
                 Err(status) => {
                     assert!(is_passing(&status), "refused: {status:?}");
                     assert!(begun.elapsed() < PATIENCE, "no node takes it: {status:?}");
@@ -113,6 +143,7 @@ impl Client {
             self.turn();
             tokio::time::sleep(LOOK).await;
         }
+        unreachable!("it is tried until it is answered, or for too long")
     }
 
     /// A put that is repeated until it is acknowledged; the revision it then has.

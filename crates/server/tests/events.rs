@@ -1,0 +1,101 @@
+//! What `quorate events` tells of a cluster whose nodes are killed and stopped.
+
+#![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
+
+mod support;
+
+use serde_json::Value;
+use std::time::{SystemTime, UNIX_EPOCH};
+use support::{Cluster, run, until};
+
+/// Answers of all nodes that run, and who did not answer.
+fn ask(cluster: &Cluster) -> (Vec<Value>, Value) {
+    let (code, said) = run(&["--endpoints", &cluster.endpoints().join(","), "events", "-o", "json"]);
+    assert_eq!(code, Some(0), "{said}");
+    let told: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+    (told["events"].as_array().unwrap().clone(), told["problems"].clone())
+}
+
+fn text<'a>(event: &'a Value, field: &str) -> &'a str {
+    event[field].as_str().unwrap()
+}
+
+/// The first event whose sentence begins and goes on like this.
+async fn event(cluster: &Cluster, begins: &str, has: &str) -> Value {
+    until(&format!("«{begins} … {has}» is told"), async || {
+        let (events, _) = ask(cluster);
+        let is_it = |event: &&Value| {
+            let sentence = text(event, "event");
+            sentence.starts_with(begins) && sentence.contains(has)
+        };
+        events.iter().find(is_it).cloned()
+    })
+    .await
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
+}
+
+/// Who leads instead of a node that was killed is told by the others, once, with a time and a reason; so is everything when the node is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_election_is_told_by_those_who_are_left() {
+    let mut cluster = Cluster::partitioned(3, 4).await;
+    let killed = cluster.leader(None).await;
+    let name = cluster.nodes[killed].name.clone();
+    let before = now();
+    cluster.nodes[killed].kill();
+    let elected = cluster.leader(Some(killed)).await;
+    let silent = event(&cluster, &format!("{name} is not heard"), "").await;
+    assert_eq!(text(&silent, "kind"), "silence");
+    let leads = format!("{} leads ", cluster.nodes[elected].name);
+    // Whether it was missed or its connection broke first is for chance to say.
+    let election = event(&cluster, &leads, &format!("{name}, which led,")).await;
+    assert_eq!(text(&election, "kind"), "election");
+    let time = election["millis"].as_u64().unwrap();
+    assert!((before..=now()).contains(&time), "{election} at {time}, killed after {before}");
+    let by = |event: &Value, name: &str| event["by"].as_array().unwrap().iter().any(|by| by == name);
+    assert!(!by(&election, &name), "{election}");
+    let (_, problems) = ask(&cluster);
+    assert!(problems[&name].is_string(), "{problems}");
+
+    cluster.nodes[killed].start();
+    cluster.nodes[killed].ready().await;
+    event(&cluster, &format!("{name} has started"), "cut off").await;
+    event(&cluster, &format!("{name} is heard again"), "").await;
+    let (events, problems) = ask(&cluster);
+    assert_eq!(problems, serde_json::json!({}));
+    let times: Vec<u64> = events.iter().map(|event| event["millis"].as_u64().unwrap()).collect();
+    assert!(times.is_sorted(), "{times:?}");
+    // What all nodes apply is told once.
+    let joined = |name: &str| {
+        events.iter().filter(|event| text(event, "event").starts_with(&format!("{name} is a member"))).count()
+    };
+    assert_eq!(cluster.nodes.iter().map(|node| joined(&node.name)).collect::<Vec<_>>(), [1, 1, 1]);
+
+    // Who is told to stop hands over, and says both.
+    let stopped = cluster.leader(None).await;
+    let name = cluster.nodes[stopped].name.clone();
+    assert!(cluster.nodes[stopped].stop().await.success());
+    event(&cluster, "", &format!(": {name} handed over")).await;
+    cluster.nodes[stopped].start();
+    cluster.nodes[stopped].ready().await;
+    event(&cluster, &format!("{name} has stopped"), "").await;
+    let (_, table) =
+        run(&["--endpoints", &cluster.endpoints().join(","), "events", "--kind", "process,election"]);
+    assert!(
+        table.contains(&format!("{name} is told to stop")) && !table.contains("is not heard\n"),
+        "{table}"
+    );
+    println!("{table}");
+}
+
+#[test]
+fn senseless_times_are_refused_in_words() {
+    let (code, said) = run(&["events", "--since", "yesterday"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("say 90s, 15m, 2h or 7d"), "{said}");
+    let (code, said) = run(&["--endpoints", "127.0.0.1:1", "events"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("none of the endpoints answers"), "{said}");
+}
