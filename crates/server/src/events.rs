@@ -9,7 +9,7 @@
 //! * Nobody waits for it: what cannot be taken in time is counted and left out, and a disk that takes nothing costs events, not the node.
 //! * The same fact has the same words and the same mark on every node that tells it: by them doubles are known.
 //!
-//! Caveats: the journal is not synced: what the machine had not written when its power failed is missing. The last half second of a process that is
+//! Caveats: the journal is not synced: what the machine had not written when its power failed is missing. The last moments (a fifth of a second) of a process that is
 //! killed is missing likewise. The time is that of the node's clock.
 
 pub mod journal;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tracing::warn;
 
 /// How long something waits for others of its kind: what happens to many groups at once is one event.
-const FOLD: Duration = Duration::from_millis(500);
+const FOLD: Duration = Duration::from_millis(200);
 /// What waits to be put into words; beyond it things are left out, and counted. With 1024 partitions a few elections of all of them.
 const WAITING_MAX: usize = 16_384;
 /// Different events that wait to be folded; beyond it they are written at once.

@@ -245,8 +245,11 @@ impl Telling {
             format!("{name}, which led, is not heard")
         } else if self.broken_lately(before, at) {
             format!("the connection to {name}, which led, broke")
+        } else if now == self.own {
+            format!("{name} led before")
         } else {
-            format!("after {name}")
+            // It knows better itself.
+            String::new()
         }
     }
 

@@ -23,6 +23,9 @@ use tonic::codegen::http::{Method, StatusCode};
 /// Between two looks while events are followed.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// More nodes that tell the same are counted, not named.
+const NAMED_MAX: usize = 3;
+
 /// What the cluster decided and what happened to its nodes, in order, with reasons
 #[derive(Args, Debug)]
 #[command(
@@ -115,7 +118,8 @@ fn show(target: &Target, lines: &[Line]) -> bool {
 
 fn line_text(line: &Line) -> String {
     let by: Vec<&str> = line.by.iter().map(String::as_str).collect();
-    let (time, kind, by) = (time::shown(line.at), line.kind.word(), by.join(","));
+    let by = if by.len() > NAMED_MAX { format!("{} nodes", by.len()) } else { by.join(",") };
+    let (time, kind) = (time::shown(line.at), line.kind.word());
     // Names and what peers sent are other people's: they must not move the cursor.
     let plain = |text: String| text.replace(char::is_control, "\u{fffd}");
     format!("{time}  {kind:<8}  {:<11}  {}", plain(by), plain(line.sentence()))
