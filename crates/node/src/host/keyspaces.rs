@@ -32,10 +32,19 @@ pub(super) struct Keyspace {
     pub(super) is_split: bool,
     /// Watches here were not told of everything that is settled, because part of the keyspace was elsewhere.
     missed: bool,
+    /// Some partitions have no replica here, and are not to get one.
+    is_in_part: bool,
     /// Leaders are not all where revisions come from.
     is_scattered: bool,
     /// Every slot is some partition's here. Not so between a snapshot of a partition that was split and the map that names the child.
     is_whole: bool,
+}
+
+impl Keyspace {
+    /// Whether some partitions have no replica here, and are not to get one.
+    pub(super) fn is_in_part(&self) -> bool {
+        self.is_in_part
+    }
 }
 
 /// A revision that is applied in some partitions.
@@ -83,6 +92,7 @@ impl<E: Engine> Host<E> {
                 is_compaction_due: true,
                 is_split: false,
                 missed: false,
+                is_in_part: false,
                 is_scattered: false,
                 is_whole: true,
             };
@@ -371,7 +381,12 @@ impl<E: Engine> Host<E> {
         let first = GroupId { keyspace: id, partition: PartitionId(0) };
         let last = GroupId { keyspace: id, partition: PartitionId(u32::MAX) };
         let is_scattered = self.roster.places.range(first..=last).any(|(_, place)| place.leader.is_some());
-        self.keyspace(id)?.is_scattered = is_scattered || self.options.spread_leaders;
+        let mut partitions = self.router.partitions(id).iter();
+        let is_in_part =
+            partitions.any(|partition| self.is_distant(GroupId { keyspace: id, partition: *partition }));
+        let is_scattered = is_scattered || self.options.spread_leaders;
+        let keyspace = self.keyspace(id)?;
+        (keyspace.is_scattered, keyspace.is_in_part) = (is_scattered, is_in_part);
         self.set_whole(id, is_whole)
     }
 

@@ -17,6 +17,7 @@
 //! watches are released by. It costs no barrier, because a revision that is too old does no harm there.
 
 use super::Host;
+use super::keyspaces::Keyspace;
 use crate::effects::{Grant, Reach, Ticket};
 use crate::group::{Question, Then, Wait};
 use crate::peer::{PartAsk, PeerMessage, ReadAnswer};
@@ -149,8 +150,7 @@ impl<E: Engine> Host<E> {
 
     /// Whether a keyspace has partitions that have no replica here, and are not to get one.
     fn is_in_part(&self, keyspace: KeyspaceId) -> bool {
-        let mut partitions = self.router.partitions(keyspace).iter();
-        partitions.any(|partition| self.is_distant(GroupId { keyspace, partition: *partition }))
+        self.keyspaces.get(&keyspace).is_some_and(Keyspace::is_in_part)
     }
 
     /// Waits until this node has applied the partitions' logs so far, for a reader on another node that was told so much: what it reads here as of the
