@@ -35,19 +35,7 @@ pub fn wishes(
 ) -> Vec<Wish> {
     let active = members.iter().filter(|member| member.standing == Standing::Active).count();
     if active <= replicas {
-        let together = placing::wanted(members, unheard, places, replicas);
-        let mut wishes: Vec<Wish> =
-            together.into_iter().map(|(group, voters)| Wish { group, voters, leader: None }).collect();
-        let is_led = |(group, place): &(&GroupId, &Place)| {
-            place.leader.is_some() && !wishes.iter().any(|wish| wish.group == **group)
-        };
-        let gathered: Vec<Wish> = places
-            .iter()
-            .filter(is_led)
-            .map(|(group, place)| Wish { group: *group, voters: target(place).to_vec(), leader: None })
-            .collect();
-        wishes.extend(gathered);
-        return wishes;
+        return together(members, unheard, places, replicas);
     }
     let mut wishes = Vec::new();
     let only_meta: BTreeMap<GroupId, Place> =
@@ -59,6 +47,31 @@ pub fn wishes(
     let groups: Vec<(&GroupId, &Place)> = places.iter().filter(|(id, _)| **id != GroupId::META).collect();
     for part in groups.chunks(PARTITIONS_MAX) {
         wishes.extend(dealt(members, unheard, part, replicas));
+    }
+    wishes
+}
+
+/// Everything on the same members, and nobody named to lead.
+fn together(
+    members: &[Member],
+    unheard: &BTreeSet<NodeId>,
+    places: &BTreeMap<GroupId, Place>,
+    replicas: usize,
+) -> Vec<Wish> {
+    let mut wanted: BTreeMap<GroupId, Vec<NodeId>> =
+        placing::wanted(members, unheard, places, replicas).into_iter().collect();
+    let is_active =
+        |id: &NodeId| members.iter().any(|member| member.id == *id && member.standing == Standing::Active);
+    let mut wishes = Vec::new();
+    for (group, place) in places {
+        let mut voters = wanted.remove(group).unwrap_or_else(|| target(place).to_vec());
+        // A voter of the meta group that is lost is kept there while there is no other; a group that never was on it would wait for it in vain.
+        if !voters.iter().all(|id| place.voters.contains(id) || is_active(id)) {
+            voters = place.voters.clone();
+        }
+        if voters != target(place) || place.leader.is_some() {
+            wishes.push(Wish { group: *group, voters, leader: None });
+        }
     }
     wishes
 }
@@ -184,6 +197,22 @@ mod tests {
         let silent = BTreeSet::from([NodeId(4)]);
         let change = wishes(&members(4), &silent, &begun(8), 3);
         assert!(change.iter().all(|wish| !wish.voters.contains(&NodeId(4))), "{change:?}");
+    }
+
+    /// It would never get there, and could go nowhere else.
+    #[test]
+    fn a_group_does_not_wait_for_a_lost_member_that_it_was_to_be_on() {
+        let none = BTreeSet::new();
+        let mut places = begun(2);
+        let meta: Vec<NodeId> = [1, 4, 5].map(NodeId).into();
+        places.insert(GroupId::META, Place::new(meta.clone()));
+        let place = places.get_mut(&group(0)).unwrap();
+        (place.voters, place.target) = ([1, 2, 5].map(NodeId).into(), Some(meta));
+        let mut left = members(5);
+        (left[1].standing, left[2].standing) = (Standing::Draining, Standing::Draining);
+        left[3].standing = Standing::Lost;
+        let back = Wish { group: group(0), voters: [1, 2, 5].map(NodeId).into(), leader: None };
+        assert_eq!(wishes(&left, &none, &places, 3), [back]);
     }
 
     #[test]

@@ -328,9 +328,8 @@ impl World {
         let Some(view) = self.view() else { return Ok(()) };
         for (id, place) in &view.places {
             if place.target.is_some() {
-                return Err(
-                    self.violation(format!("group {id} was not moved: {place:?}, {:?}", view.members))
-                );
+                return Err(self
+                    .violation(format!("group {id} was not moved: {:?}, {:?}", view.places, view.members)));
             }
         }
         if self.members.is_dealt {
