@@ -333,6 +333,12 @@ impl<E: Engine> Host<E> {
             {
                 continue;
             }
+            // The partition has been split since it was asked for: the keys, or the lease, are another's.
+            if self.router.route(id.keyspace, &work.request) != Ok(id) {
+                self.dispatch_again(id, work)?;
+                continue;
+            }
+            let Some(partition) = self.groups.get_mut(&id).and_then(Group::partition_mut) else { break };
             if next == end && partition.would_draw(&work.request)? {
                 again.push(work);
                 continue;

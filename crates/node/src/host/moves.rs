@@ -25,7 +25,11 @@ const MOVE_TICKS: u64 = 5;
 /// After so many ticks it is asked again for a row that has not changed.
 const ROW_TICKS: u64 = 50;
 
-/// When rows of moves that are done were asked for.
+/// One that was handed over in vain is tried with the next of those that stay after so many ticks. Meanwhile it goes on: whoever could not take it may be
+/// waiting for this group to be able to, because it has lost its disk and has to catch up.
+const HEIR_TICKS: u64 = 100;
+
+/// When rows of moves that are done were asked for, and groups handed over.
 pub(super) type Asked = BTreeMap<GroupId, Tick>;
 
 /// What a leader does next.
@@ -103,12 +107,17 @@ impl<E: Engine> Host<E> {
             Next::Wait => return Ok(()),
             Next::Done => return self.move_done(id),
             Next::Change(goal) => goal,
-            Next::HandOver(heirs, goal) => match heirs.into_iter().find(|heir| !self.is_down(*heir)) {
+            Next::HandOver(heirs, goal) => match self.next_heir(heirs) {
                 // What is led where the meta group is, that would bring back: it goes when that has gone.
                 Some(_) if id != GroupId::META && self.sequencer.is_some() && self.gathers(id) => {
                     return Ok(());
                 }
                 Some(heir) => {
+                    let now = self.now;
+                    if self.asked_rows.get(&id).is_some_and(|handed| now.since(*handed) < HEIR_TICKS) {
+                        return Ok(());
+                    }
+                    self.asked_rows.insert(id, now);
                     if let Some(group) = self.groups.get_mut(&id) {
                         group.raft.transfer(Some(heir));
                         self.dirty.insert(id);
@@ -134,6 +143,13 @@ impl<E: Engine> Host<E> {
         }
         self.dirty.insert(id);
         Ok(())
+    }
+
+    /// One of these that is heard; each in its turn.
+    fn next_heir(&self, heirs: Vec<NodeId>) -> Option<NodeId> {
+        let heard: Vec<NodeId> = heirs.into_iter().filter(|heir| !self.is_down(*heir)).collect();
+        let turn = (self.now.0 / HEIR_TICKS) as usize;
+        heard.get(turn.checked_rem(heard.len())?).copied()
     }
 
     fn meta_voters(&self) -> Vec<NodeId> {

@@ -144,7 +144,7 @@ impl<E: Engine> Host<E> {
         let attempts = self.attempts.extract_if(.., |(keyspace, _), _| *keyspace == id);
         for attempt in attempts.map(|(_, attempt)| attempt).collect::<Vec<_>>() {
             // One that is decided has an entry that somebody waits for.
-            if attempt.phase == Phase::Collecting {
+            if !matches!(attempt.phase, Phase::Deciding(_)) {
                 self.reply(attempt.work.origin, Err(Rejection::KeyspaceNotFound));
             }
         }
@@ -162,7 +162,7 @@ impl<E: Engine> Host<E> {
         let group = self.groups.remove(&id)?;
         let gone = |origin: Origin| (Then::Refuse(origin, why.clone()), why.clone());
         let mut ended: Vec<(Then, Rejection)> = Vec::new();
-        ended.extend(group.waiting.into_iter().map(|work| gone(work.origin)));
+        ended.extend(group.waiting.into_iter().chain(group.drawing).map(|work| gone(work.origin)));
         ended.extend(group.blocked.into_iter().filter_map(|blocked| match blocked {
             Blocked::Work(work) => Some(gone(work.origin)),
             Blocked::Home(..) | Blocked::Prepare(..) => None,
