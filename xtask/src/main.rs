@@ -16,6 +16,7 @@ cargo xtask COMMAND
   scripts         the stories beside the tests; --update writes down what happens now
   bench [ARGS]    builds for release and measures; --vs-etcd measures etcd beside us, --help lists the rest
   tour            the same etcdctl session against etcd 3.5 and against quorate must print the same
+  rolling [N]     three and five nodes of a release build restarted in turn under load, N times (3): write gaps, repeated calls
   licences        sources, licences and banned crates among the dependencies
 ";
 
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         }
         Some("scripts") => scripts(&rest),
         Some("bench") => bench(&rest),
+        Some("rolling") => rolling(&rest),
         Some("tour") => tour(),
         Some("licences") => licences::check(),
         _ => {
@@ -95,6 +97,20 @@ fn bench(arguments: &[&str]) -> Result<(), String> {
     }
     command.extend(arguments);
     run(&command).map(|_| ())
+}
+
+/// Restarts each node of clusters in turn under load, and shows what clients saw of it.
+fn rolling(arguments: &[&str]) -> Result<(), String> {
+    let rounds = match arguments {
+        [] => "3",
+        [rounds] if rounds.parse::<u32>().is_ok_and(|rounds| rounds > 0) => rounds,
+        other => return Err(format!("rolling takes a number of rounds or nothing, not {other:?}")),
+    };
+    let mut process = Command::new("cargo");
+    process.args(["test", "--release", "--locked", "-q", "-p", "quorate", "--test", "rolling_restart"]);
+    process.args(["--", "--nocapture"]).env("QUORATE_ROLLING_ROUNDS", rounds);
+    let status = process.status().map_err(|error| format!("cannot run cargo: {error}"))?;
+    if status.success() { Ok(()) } else { Err(status.to_string()) }
 }
 
 /// Builds the server and takes it, and etcd if it can be had, through the tour.

@@ -187,6 +187,8 @@ pub enum Notice {
         /// Who.
         node: NodeId,
     },
+    /// The cluster's rows are known not to be old: what was told of them until now was history, and what is told from now on is news.
+    Current,
     /// A member's row was put or removed. Told by every node that applies it.
     Member {
         /// As it was.

@@ -242,6 +242,7 @@ impl<E: Engine> Host<E> {
         // Before there is any row what was told is all there is.
         if is_passed && !self.roster.members.is_empty() {
             self.roster.is_current = true;
+            self.out.notices.push(Notice::Current);
             self.note_members();
         }
     }

@@ -3,7 +3,8 @@
 //! Reasons are put together from what was noticed before: who is not heard, whose connection broke, who handed over, what standing a member has. Pure but
 //! for the times it is given.
 //!
-//! Caveat: what a node finds when it starts is no news and is not told; so of an election while it was down it says nothing. Those who were there do.
+//! Caveat: what a node finds when it starts, and what it applies until it has caught up, is no news and is not told: an election while it was down, members that
+//! came before it joined. Those who were there tell it.
 
 use super::{GROUPS, Group, Kind, Record, Told};
 use quorate_consensus::Role;
@@ -33,6 +34,8 @@ pub struct Telling {
     silent: BTreeMap<NodeId, u64>,
     /// Whose connection broke last when.
     broken: BTreeMap<NodeId, u64>,
+    /// What is told of the cluster's rows is not history: this node has caught up with them, or decides about them.
+    is_current: bool,
     /// The last run was not ended in order.
     was_cut_off: bool,
 }
@@ -49,6 +52,7 @@ impl Telling {
             handed_over: BTreeMap::new(),
             silent: BTreeMap::new(),
             broken: BTreeMap::new(),
+            is_current: false,
             was_cut_off: false,
         }
     }
@@ -88,6 +92,23 @@ impl Telling {
 
     /// What there is to write down.
     pub(super) fn tell(&mut self, at: u64, told: Told) -> Vec<Record> {
+        let is_of_rows = matches!(
+            told,
+            Told::Map(_)
+                | Told::Notice(
+                    Notice::Member { .. }
+                        | Notice::Moves { .. }
+                        | Notice::Moved { .. }
+                        | Notice::KeyspaceDeleted { .. }
+                )
+        );
+        let is_news = self.is_current || !is_of_rows;
+        let records = self.known(at, told);
+        if is_news { records } else { Vec::new() }
+    }
+
+    /// It is known from now on.
+    fn known(&mut self, at: u64, told: Told) -> Vec<Record> {
         let own = self.own_name();
         let process = |what: String, why: String| vec![Record::new(at, Kind::Process, what, why)];
         match told {
@@ -203,6 +224,10 @@ impl Telling {
             }
             Notice::Suspicious { from, what } => {
                 Record::new(at, Kind::Refused, format!("{own} ignored what {} sent", self.name(from)), what)
+            }
+            Notice::Current | Notice::Serving { group: GroupId::META, .. } => {
+                self.is_current = true;
+                return Vec::new();
             }
             // Told by what follows from them.
             Notice::Serving { .. }

@@ -416,6 +416,7 @@ impl Worker {
             Notice::HandedOver { group, by } => info!(%group, %by, "told to take the group over"),
             Notice::Silent { node } => info!(%node, "peer is not heard"),
             Notice::Heard { node } => info!(%node, "peer is heard again"),
+            Notice::Current => info!("knows the cluster's rows as they are now"),
             Notice::Member { now: Some(now), .. } => {
                 info!(node = %now.id, name = now.name, standing = ?now.standing, "member's row");
             }

@@ -3,7 +3,7 @@
 //! Each record is taken apart into one fact for each group. A fact that several nodes tell is one: it has the same words and the same mark, or, without a
 //! mark, nearly the same time. What then has the same words and reason at nearly the same time is one line again.
 //!
-//! Caveat: the order is that of the nodes' clocks.
+//! Caveat: the order is that of the nodes' clocks, but for what terms and revisions show to be otherwise.
 
 use crate::events::{GROUPS, Group, Kind, Record};
 use serde::Serialize;
@@ -57,7 +57,7 @@ impl Merge {
                 facts.push((at, fact, why.clone(), by.clone()));
             }
         }
-        facts.sort();
+        put_in_order(&mut facts);
         // Each new one, by where its first telling is.
         let mut kept: Vec<Line> = Vec::new();
         let mut places: HashMap<Fact, usize> = HashMap::new();
@@ -102,6 +102,28 @@ impl Merge {
         }
         is_known
     }
+}
+
+/// By time; but of one group a term or revision comes before the next, whatever the clocks of those say who tell it.
+fn put_in_order(facts: &mut [(u64, Fact, String, String)]) {
+    let place = |fact: &Fact| (fact.0, fact.2.clone());
+    facts.sort_by_cached_key(|(at, fact, ..)| (place(fact), fact.3, *at));
+    let mut next: Option<(u64, Fact)> = None;
+    for (at, fact, ..) in facts.iter_mut().rev().filter(|(_, fact, ..)| fact.2.is_some() && fact.3.is_some())
+    {
+        if let Some((earliest, next)) = &next
+            && place(next) == place(fact)
+            && next.3 > fact.3
+        {
+            *at = (*at).min(*earliest);
+        }
+        let earliest = match &next {
+            Some((earliest, next)) if place(next) == place(fact) => (*earliest).min(*at),
+            _ => *at,
+        };
+        next = Some((earliest, fact.clone()));
+    }
+    facts.sort_by_cached_key(|(at, fact, why, by)| (*at, fact.3, fact.clone(), why.clone(), by.clone()));
 }
 
 /// What happened to several groups in the same way is one line.
@@ -190,6 +212,19 @@ mod tests {
             "1000 n2 leads default/0-2: n1 is not heard [n2+n3]",
             "9000 n2 leads default/3: n1 is not heard [n2]",
         ];
+        assert_eq!(said(&lines), expected);
+    }
+
+    #[test]
+    fn a_term_comes_before_the_next_whatever_the_clocks_say() {
+        let told = vec![
+            leads("n1", 1_000, "n1", "", &[(6, 3)]),
+            leads("n3", 1_070, "n3", "", &[(6, 2)]),
+            leads("n3", 1_075, "n1", "", &[(6, 3)]),
+            leads("n3", 1_060, "n3", "", &[(7, 1)]),
+        ];
+        let lines = Merge::default().take(told);
+        let expected = ["1000 n3 leads default/6-7 [n3]", "1000 n1 leads default/6 [n1+n3]"];
         assert_eq!(said(&lines), expected);
     }
 

@@ -22,6 +22,8 @@ use tonic::codegen::http::{Method, StatusCode};
 
 /// Between two looks while events are followed.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// So much before what is to be shown is asked for as well.
+const MARGIN: Duration = Duration::from_secs(3_600);
 
 /// More nodes that tell the same are counted, not named.
 const NAMED_MAX: usize = 3;
@@ -60,15 +62,17 @@ impl Events {
         let target = &Target { keyspace: None, ..target.clone() };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since = now.saturating_sub(self.since).as_millis() as u64;
+        // A node that was cut off tells late what others told long before: their word is needed to know it as a double.
+        let asked = since.saturating_sub(MARGIN.as_millis() as u64);
         let mut stopped = pin!(tokio::signal::ctrl_c());
         let (mut known, mut merge) = (Known::new(), Merge::default());
-        let (told, mut problems) = ask_all(target, since, &mut known).await?;
+        let (told, mut problems) = ask_all(target, asked, &mut known).await?;
         if known.is_empty() {
             let problems: Vec<String> =
                 problems.iter().map(|(name, what)| format!("{name}: {what}")).collect();
             return Err(CliError::Unreachable(problems.join(", ")));
         }
-        let lines = self.chosen(merge.take(told));
+        let lines = self.chosen(since, merge.take(told));
         if target.output == Output::Json && !self.follow {
             let lines: Vec<_> = lines.iter().map(line_json).collect();
             println!("{}", json!({"events": lines, "problems": problems}));
@@ -82,13 +86,13 @@ impl Events {
         while self.follow && is_shown {
             let more = async {
                 tokio::time::sleep(INTERVAL).await;
-                ask_all(target, since, &mut known).await
+                ask_all(target, asked, &mut known).await
             };
             let (told, now) = tokio::select! {
                 more = more => more?,
                 _ = &mut stopped => return Ok(()),
             };
-            is_shown = show(target, &self.chosen(merge.take(told)));
+            is_shown = show(target, &self.chosen(since, merge.take(told)));
             let new = now.iter().filter(|(name, _)| !problems.contains_key(*name));
             new.for_each(|(name, problem)| complain(name, problem));
             problems = now;
@@ -96,7 +100,8 @@ impl Events {
         Ok(())
     }
 
-    fn chosen(&self, mut lines: Vec<Line>) -> Vec<Line> {
+    fn chosen(&self, since: u64, mut lines: Vec<Line>) -> Vec<Line> {
+        lines.retain(|line| line.at >= since);
         lines.retain(|line| self.kind.is_empty() || self.kind.contains(&line.kind));
         lines
     }

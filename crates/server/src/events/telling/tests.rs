@@ -7,7 +7,9 @@ use quorate_types::{Index, PartitionId, Position, Revision, Rules};
 fn telling() -> Telling {
     let member = |id| Member::new(NodeId(id), format!("n{id}"), format!("host-{id}:2380"));
     let map = KeyspaceMap::new(KeyspaceId::DEFAULT, "default", 4, Rules::default(), None).unwrap();
-    Telling::new(NodeId(1), Duration::from_secs(300), (1..=3).map(member).collect(), vec![map])
+    let mut it = Telling::new(NodeId(1), Duration::from_secs(300), (1..=3).map(member).collect(), vec![map]);
+    it.tell(0, Told::Notice(Notice::Current));
+    it
 }
 
 fn group(partition: u32) -> GroupId {
@@ -131,6 +133,20 @@ fn keyspaces_and_splits_are_told_by_their_maps() {
     let deleted = Notice::KeyspaceDeleted { keyspace: KeyspaceId(7) };
     assert_eq!(say(&mut it, 0, deleted.clone()), ["keyspace orders is deleted: ordered"]);
     assert_eq!(say(&mut it, 0, deleted), [""; 0]);
+}
+
+/// A node that joins applies the rows from the beginning, which is no news; but it has to know them.
+#[test]
+fn history_is_not_told() {
+    let mut it = telling();
+    it.is_current = false;
+    let n4 = Some(Box::new(Member::new(NodeId(4), "n4", "host-4:2380")));
+    let joins = Notice::Member { before: None, now: n4, revision: Revision(10) };
+    assert_eq!(say(&mut it, 0, joins.clone()), [""; 0]);
+    assert_eq!(it.name(NodeId(4)), "n4");
+    // Who leads the meta group decides about rows.
+    assert_eq!(say(&mut it, 0, Notice::Serving { group: GroupId::META, term: Term(1) }), [""; 0]);
+    assert_eq!(say(&mut it, 0, joins), ["n4 is a member, at host-4:2380"]);
 }
 
 #[test]
