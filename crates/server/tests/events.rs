@@ -6,7 +6,7 @@ mod support;
 
 use serde_json::Value;
 use std::time::{SystemTime, UNIX_EPOCH};
-use support::{Cluster, run, until};
+use support::{Cluster, http_at, run, until};
 
 /// Answers of all nodes that run, and who did not answer.
 fn ask(cluster: &Cluster) -> (Vec<Value>, Value) {
@@ -88,6 +88,45 @@ async fn an_election_is_told_by_those_who_are_left() {
         "{table}"
     );
     println!("{table}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn programs_read_events_page_by_page() {
+    let cluster = Cluster::started(1).await;
+    let node = &cluster.nodes[0].client;
+    event(&cluster, "n1 leads ", "the meta group").await;
+    let get = async |query: &str| http_at(node, "GET", &format!("/events{query}"), "").await;
+    let page = async |query: &str| {
+        let (code, said) = get(query).await;
+        assert_eq!(code, 200, "{said}");
+        serde_json::from_str::<Value>(said.split("\r\n\r\n").nth(1).unwrap()).unwrap()
+    };
+    let first = page("?limit=1").await;
+    assert_eq!((&first["events"][0]["n"], &first["more"]), (&1.into(), &true.into()), "{first}");
+    assert_eq!(page("?after=1&limit=1").await["events"][0]["n"], 2);
+    let none = page("?limit=0").await;
+    assert_eq!((none["events"].as_array().unwrap().len(), &none["more"]), (0, &true.into()));
+    let beyond = page(&format!("?after={}&since={}&limit={}", u64::MAX, u64::MAX, usize::MAX)).await;
+    assert_eq!((beyond["events"].as_array().unwrap().len(), &beyond["more"]), (0, &false.into()));
+    assert_eq!(page(&format!("?since={}", u64::MAX)).await["events"].as_array().unwrap().len(), 0);
+    for senseless in ["?after=-1", "?limit=many", "?since=18446744073709551616"] {
+        assert_eq!(get(senseless).await.0, 400, "{senseless}");
+    }
+}
+
+/// Without a journal a node is as good as with one, and says that it has none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_journal_cannot_be_opened_serves() {
+    let mut cluster = Cluster::started(1).await;
+    assert!(cluster.nodes[0].stop().await.success());
+    let events = cluster.nodes[0].data_dir.join("events");
+    std::fs::remove_dir_all(&events).unwrap();
+    std::fs::write(&events, "in the way").unwrap();
+    cluster.nodes[0].start();
+    cluster.nodes[0].ready().await;
+    let (code, said) = http_at(&cluster.nodes[0].client, "GET", "/events", "").await;
+    assert!(code == 503 && said.contains("keeps no events"), "{code} {said}");
+    assert!(cluster.nodes[0].stop().await.success());
 }
 
 #[test]
