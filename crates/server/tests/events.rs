@@ -90,6 +90,34 @@ async fn an_election_is_told_by_those_who_are_left() {
     println!("{table}");
 }
 
+/// What a row orders is told once by all, with the reason, and a node that joins does not tell what was before it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn moves_are_told_with_their_reason() {
+    let mut cluster = Cluster::partitioned(3, 4).await;
+    // By whoever led when the rows were made.
+    event(&cluster, "n3 is a member", "").await;
+    let joins = cluster.add("n4");
+    cluster.nodes[joins].start();
+    cluster.nodes[joins].ready().await;
+    event(&cluster, "n4 is a member", "").await;
+    let (code, said) = run(&["--endpoints", &cluster.endpoints().join(","), "node", "drain", "n1"]);
+    assert_eq!(code, Some(0), "{said}");
+    event(&cluster, "n1 is to hold nothing", "ordered").await;
+    event(&cluster, "default/", "is to go from n1 to n4: n1 is to hold nothing").await;
+    event(&cluster, "default/", "has gone from n1 to n4").await;
+    event(&cluster, "n4 has fetched default/", "").await;
+    event(&cluster, "n1 has thrown away its replica of default/", "its row gives it no part").await;
+    let (events, problems) = ask(&cluster);
+    assert_eq!(problems, serde_json::json!({}));
+    for founder in ["n1", "n2", "n3"] {
+        let is_a_member =
+            |event: &&Value| text(event, "event").starts_with(&format!("{founder} is a member"));
+        let told: Vec<&Value> = events.iter().filter(is_a_member).collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(!told[0]["by"].as_array().unwrap().iter().any(|by| by == "n4"), "{told:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn programs_read_events_page_by_page() {
     let cluster = Cluster::started(1).await;
