@@ -310,5 +310,11 @@ pub fn header_json(header: Option<&pb::ResponseHeader>) -> serde_json::Value {
 
 /// Whether asking again, perhaps another node, may help.
 pub fn is_passing(status: &Status) -> bool {
-    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown)
+    // A node that stops ends its connections; a call that was about to begin on one is "internal" to the gRPC library, though no node has said so.
+    let is_of_connection = std::error::Error::source(status).is_some();
+    is_of_connection
+        || matches!(
+            status.code(),
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown
+        )
 }
