@@ -47,7 +47,7 @@ pub use cluster::Cluster;
 pub use cluster_orders::{ClusterOrder, ClusterOrders, Nodes, OrderRefused, OrderStep, Which};
 pub use effects::{Effects, Grant, Notice, Reach, Ticket, WriteId};
 pub use group::GroupStatus;
-pub use host::{HeldBack, Host};
+pub use host::{HeldBack, Holding, Host};
 pub use options::Options;
 pub use peer::PeerMessage;
 pub use router::{Router, Target};

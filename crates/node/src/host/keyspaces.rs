@@ -310,6 +310,16 @@ impl<E: Engine> Host<E> {
         })
     }
 
+    /// Whether watches here have been told of everything that is here.
+    pub(super) fn is_told_of_all(&self, id: KeyspaceId) -> bool {
+        self.keyspaces.get(&id).is_some_and(|keyspace| {
+            keyspace.is_whole
+                && keyspace.publication.is_settled()
+                && !keyspace.missed
+                && keyspace.dropped.is_none()
+        })
+    }
+
     /// What this node knows to be settled, for the sequencer to say more; the beginning if any answer is of use.
     pub(super) fn settled_known(&self, id: KeyspaceId) -> Revision {
         let is_enough = self.keyspaces.get(&id).is_some_and(|keyspace| {

@@ -259,7 +259,7 @@ impl<E: Engine> Host<E> {
     }
 
     /// The row of a group, or of what it is being split off: no group is moved while it is being split.
-    fn place_of(&self, id: GroupId) -> Option<&Place> {
+    pub(super) fn place_of(&self, id: GroupId) -> Option<&Place> {
         self.roster.places.get(&id).or_else(|| {
             let (origin, _) = self.origin_of(id)?;
             self.roster.places.get(&GroupId { partition: origin, ..id })

@@ -5,6 +5,7 @@
 use super::watch_thread::WatchHub;
 use crate::engine::FjallEngine;
 use parking_lot::RwLock;
+use quorate_node::Holding;
 use quorate_partition::Reader;
 use quorate_types::{KeyspaceId, Term};
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ pub struct Keyspace {
     term: AtomicU64,
     /// Since when this node has missed a leader that writes need; `None` while it knows them all.
     leaderless: watch::Sender<Option<Instant>>,
+    /// Where all of it is, once that is known.
+    holding: watch::Sender<Option<Holding>>,
     /// Turns true when it is deleted.
     gone: watch::Sender<bool>,
 }
@@ -50,6 +53,21 @@ impl Keyspace {
             if has_changed {
                 *since = (!is_known).then(Instant::now);
             }
+            has_changed
+        });
+    }
+
+    /// Where all of it is, now and later; `None` until that is known.
+    pub fn holding(&self) -> watch::Receiver<Option<Holding>> {
+        self.holding.subscribe()
+    }
+
+    /// The worker looks again where all of it is; it is told whether that was here.
+    pub fn note_holding(&self, look: impl FnOnce(bool) -> Option<Holding>) {
+        self.holding.send_if_modified(|known| {
+            let now = look(known.as_ref().is_some_and(|known| known.is_here));
+            let has_changed = now != *known;
+            *known = now;
             has_changed
         });
     }
@@ -102,7 +120,8 @@ impl Keyspaces {
             let hub = WatchHub::new(reader.clone(), self.progress_interval);
             let leaderless = watch::Sender::new(Some(Instant::now()));
             let gone = watch::Sender::new(false);
-            Arc::new(Keyspace { reader, hub, term: AtomicU64::new(0), leaderless, gone })
+            let holding = watch::Sender::new(None);
+            Arc::new(Keyspace { reader, hub, term: AtomicU64::new(0), leaderless, holding, gone })
         });
         // Last: who finds the name finds what it names.
         self.names.write().insert(name.to_owned(), id);

@@ -26,6 +26,9 @@ const INPUTS_PER_ROUND_MAX: usize = 1_024;
 /// Between two lines about senseless messages: a peer that is confused may be so for each of its messages.
 const SUSPICION_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Between two looks at where all of each keyspace is, in ticks.
+const HOLDING_TICKS: u64 = 5;
+
 /// Everything that can wake the worker.
 pub enum Input {
     /// A peer's messages.
@@ -157,6 +160,9 @@ impl Worker {
             }
             if now >= next_tick {
                 self.host.tick()?;
+                if self.host.now().0.is_multiple_of(HOLDING_TICKS) {
+                    self.note_holdings();
+                }
                 if !self.handing_over.is_empty() && self.host.hand_over() {
                     for done in self.handing_over.drain(..) {
                         // Whoever asked may have stopped waiting.
@@ -309,8 +315,23 @@ impl Worker {
             }
             let Some(told) = self.outlets.keyspaces.get(*keyspace) else { continue };
             told.saw(term);
-            let is_led = |group: &GroupId| self.led.contains(group);
-            told.set_has_leader(partitions.iter().all(is_led) && (!is_sequenced || is_led(&GroupId::META)));
+            told.set_has_leader(self.is_led(partitions));
+        }
+    }
+
+    /// Whether leaders are known of the only partition of a keyspace, or of all and of who gives them their revisions.
+    fn is_led(&self, partitions: &[GroupId]) -> bool {
+        let is_sequenced = partitions.len() > 1;
+        let is_led = |group: &GroupId| self.led.contains(group) || self.host.is_led_afar(*group);
+        partitions.iter().all(is_led) && (!is_sequenced || is_led(&GroupId::META))
+    }
+
+    /// Where all of each keyspace is, and whether those parts of it that are not here are led, changes without a word.
+    fn note_holdings(&self) {
+        for (keyspace, partitions) in &self.partitions {
+            let Some(told) = self.outlets.keyspaces.get(*keyspace) else { continue };
+            told.note_holding(|was_here| self.host.holding(*keyspace, was_here));
+            told.set_has_leader(self.is_led(partitions));
         }
     }
 
@@ -435,7 +456,10 @@ impl Worker {
             Notice::Judged { node, standing } => {
                 warn!(%node, ?standing, "member judged by whether it is heard")
             }
-            Notice::Discarded { group } => info!(%group, "replica thrown away: the group is elsewhere now"),
+            Notice::Discarded { group } => {
+                self.led.remove(&group);
+                info!(%group, "replica thrown away: the group is elsewhere now");
+            }
             Notice::Removed => error!("this node was removed from the cluster: nobody hears it any more"),
             Notice::Suspicious { from, what } => {
                 if let Some(times) = self.suspicions.due() {
