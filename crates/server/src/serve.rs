@@ -11,11 +11,12 @@ use crate::events::recorder::Recorder;
 use crate::events::telling::Telling;
 use crate::membership;
 use crate::metrics::Metrics;
+use crate::runtime::calls::{self, Calls};
 use crate::runtime::connections::{self, Slots};
 use crate::runtime::gateway::{Gateway, Member};
 use crate::runtime::keyspaces::Keyspaces;
 use crate::runtime::log_thread::{self, LogWriter};
-use crate::runtime::transport::{self, Identity, Transport};
+use crate::runtime::transport::{self, Answerer, Identity, Transport};
 use crate::runtime::watch_thread;
 use crate::runtime::worker::{Input, Outlets, Wished, Worker};
 use crate::services::{self, Context};
@@ -213,7 +214,6 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
         let keyspaces = keyspaces.clone();
         thread("watch", move || watch_thread::run(&keyspaces, &applied_out))?;
     }
-    tokio::spawn(transport::listen(peer_listener, identity, peers, peer_tls, worker_in.clone()));
     let member = Member { cluster, node };
     let gateway = Gateway::new(worker_in.clone(), member, keyspaces);
     let belonging = Arc::new(belonging);
@@ -224,8 +224,10 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     tokio::spawn(space.clone().watch(engine.clone(), config.clone(), worker_in.clone(), recorder.clone()));
 
     let (stop_in, stop) = watch::channel(false);
+    let calls = Arc::new(Calls::new(identity, peer_tls.clone(), peers.clone()));
     let context = Context {
         gateway: gateway.clone(),
+        calls,
         engine: engine.clone(),
         space,
         recorder: recorder.clone(),
@@ -235,6 +237,9 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
         keyspace: None,
         stop: stop.clone(),
     };
+    let peer_router = services::peer_router(context.clone());
+    let answerer: Answerer = Arc::new(move |stream| Box::pin(calls::answer(stream, peer_router.clone())));
+    tokio::spawn(transport::listen(peer_listener, identity, peers, peer_tls, worker_in.clone(), answerer));
     let slots = Slots::affordable();
     let mut servers = tokio::task::JoinSet::new();
     for (keyspace, address, listener) in listeners {

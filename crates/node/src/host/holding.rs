@@ -50,9 +50,9 @@ impl<E: Engine> Host<E> {
     pub fn is_led_afar(&self, id: GroupId) -> bool {
         let is_heard = |voter: &&NodeId| !self.is_down(**voter);
         !self.groups.contains_key(&id)
-            && self.place_of(id).is_some_and(|place| {
-                2 * place.voters.iter().filter(is_heard).count() > place.voters.len()
-            })
+            && self
+                .place_of(id)
+                .is_some_and(|place| 2 * place.voters.iter().filter(is_heard).count() > place.voters.len())
     }
 
     fn mapped_groups(&self, id: KeyspaceId) -> impl Iterator<Item = GroupId> + '_ {

@@ -13,12 +13,14 @@
 //! * [`watch_thread`]: feeds the watch hub, so that a slow watcher's catching up never holds up the worker.
 //! * [`transport`]: one connection to each peer, one from each.
 //! * [`frames`]: what goes over those.
+//! * [`calls`]: gRPC from node to node, over connections of its own.
 //! * [`gateway`]: what gRPC services call.
 //! * [`keyspaces`]: what clients are told of each keyspace.
 //! * [`standing`]: how things stand on this node.
 //! * [`complaint`]: lines of the log that would be too many.
 //! * [`connections`]: the client port, below gRPC: accepting, HTTP, bounds.
 
+pub mod calls;
 pub mod complaint;
 pub mod connections;
 mod frames;

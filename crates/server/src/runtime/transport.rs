@@ -20,6 +20,7 @@ use quorate_types::{ClusterId, Decode, Incarnation, Member, NodeId};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -31,6 +32,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tracing::{debug, info, warn};
 
 const MAGIC: [u8; 8] = *b"QUORPEER";
+/// Of a connection for calls ([`super::calls`]).
+const MAGIC_CALLS: [u8; 8] = *b"QUORCALL";
 /// Of the wire protocol; two nodes with different ones do not talk.
 pub const PROTOCOL: u32 = 3;
 /// Batches of messages waiting for one peer's socket; more are dropped, as a network would.
@@ -46,6 +49,8 @@ const RECONNECT: Duration = Duration::from_millis(100);
 /// twice as long as the one before, up to this.
 const RECONNECT_REFUSED_MAX: Duration = Duration::from_secs(5);
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections for calls from one peer; it needs one, and another while the end of the first has not been noticed here.
+const CALLS_MAX: usize = 4;
 /// Connections that have not said hello; with more, the oldest is closed. A member says it within milliseconds, so those that
 /// only keep connections open do not keep it out.
 const STRANGERS_MAX: usize = 64;
@@ -138,15 +143,40 @@ impl Transport {
 type Peer = (NodeId, Incarnation);
 
 /// A connection to or from a peer, with TLS or without.
-trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
-type Stream = Box<dyn Duplex>;
+/// Any of them.
+pub type Stream = Box<dyn Duplex>;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Messages, one way.
+    Messages,
+    /// Calls that the dialler makes.
+    Calls,
+}
+
+impl Use {
+    fn magic(self) -> [u8; 8] {
+        match self {
+            Self::Messages => MAGIC,
+            Self::Calls => MAGIC_CALLS,
+        }
+    }
+}
+
+/// Answers the calls that come over a connection, until it ends.
+pub type Answerer = Arc<dyn Fn(Stream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// Why there is no connection.
-enum DialError {
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DialError {
     /// Nobody is there, or not any more.
+    #[error("{0}")]
     Unreachable(String),
     /// Somebody is there, but one of us wants no connection. Mends by a change of settings or certificates only.
+    #[error("{0}")]
     Refused(String),
 }
 
@@ -161,7 +191,7 @@ async fn dial(
     let mut told = None;
     let mut pause = RECONNECT;
     loop {
-        let connected = connect(&identity, tls.as_deref(), peer, &address).await;
+        let connected = connect(&identity, tls.as_deref(), peer, &address, Use::Messages).await;
         if queue.is_closed() {
             return;
         }
@@ -196,11 +226,13 @@ async fn dial(
     }
 }
 
-async fn connect(
+/// Dials a peer and says hello.
+pub(super) async fn connect(
     identity: &Identity,
     tls: Option<&Current<PeerConfig>>,
     peer: NodeId,
     address: &str,
+    purpose: Use,
 ) -> Result<Stream, DialError> {
     let unreachable = |error: io::Error| DialError::Unreachable(error.to_string());
     let no_answer = |to: &str| DialError::Unreachable(format!("no answer to {to}"));
@@ -220,7 +252,7 @@ async fn connect(
         }
     };
     let mut hello = Vec::with_capacity(HELLO_BYTES);
-    hello.extend_from_slice(&MAGIC);
+    hello.extend_from_slice(&purpose.magic());
     hello.extend_from_slice(&PROTOCOL.to_le_bytes());
     hello.extend_from_slice(&identity.cluster.0.to_le_bytes());
     hello.extend_from_slice(&identity.node.0.to_le_bytes());
@@ -287,7 +319,10 @@ pub async fn listen(
     peers: watch::Receiver<Arc<Peers>>,
     tls: Option<Arc<Current<PeerConfig>>>,
     worker: Sender<Input>,
+    answerer: Answerer,
 ) {
+    // A peer's connections for calls.
+    let calls: Arc<parking_lot::Mutex<HashMap<NodeId, usize>>> = Arc::default();
     let newest: Arc<parking_lot::Mutex<HashMap<NodeId, u64>>> = Arc::default();
     let turned_away: Arc<parking_lot::Mutex<TurnedAway>> = Arc::default();
     // To tell each to go; closed when it has said hello, or has gone.
@@ -314,13 +349,14 @@ pub async fn listen(
         number += 1;
         let (mut peers, tls, worker, number) = (peers.clone(), tls.clone(), worker.clone(), number);
         let (newest, turned_away) = (newest.clone(), turned_away.clone());
+        let (calls, answerer) = (calls.clone(), answerer.clone());
         tokio::spawn(async move {
             let hello = tokio::time::timeout(HELLO_TIMEOUT, admit(stream, &identity, &peers, tls.as_deref()));
             let admitted = tokio::select! {
                 admitted = hello => admitted.unwrap_or_else(|_| Err("it said no hello".into())),
                 Ok(()) = told_to_go => Err(format!("it said no hello, and {STRANGERS_MAX} others came after it")),
             };
-            let (peer, mut stream) = match admitted {
+            let (peer, purpose, mut stream) = match admitted {
                 Ok(admitted) => admitted,
                 Err(why) => {
                     if turned_away.lock().is_news(address.ip(), &why) {
@@ -330,6 +366,21 @@ pub async fn listen(
                 }
             };
             let (from, _) = peer;
+            if purpose == Use::Calls {
+                if !is_one_more(&calls, from) {
+                    warn!(peer = %from, "a peer's connection for calls is closed: it has {CALLS_MAX}");
+                    return;
+                }
+                tokio::select! {
+                    () = answerer(stream) => {}
+                    // An error means that the node stops.
+                    _ = peers.wait_for(|peers| !peers.contains_key(&from)) => {}
+                }
+                if let Some(open) = calls.lock().get_mut(&from) {
+                    *open -= 1;
+                }
+                return;
+            }
             newest.lock().insert(from, number);
             let error = tokio::select! {
                 received = receive(&mut stream, peer, &worker) => match received {
@@ -348,6 +399,15 @@ pub async fn listen(
             }
         });
     }
+}
+
+/// Counts a connection for calls, unless there are as many as one peer may have.
+fn is_one_more(calls: &parking_lot::Mutex<HashMap<NodeId, usize>>, from: NodeId) -> bool {
+    let mut calls = calls.lock();
+    let open = calls.entry(from).or_default();
+    let has_room = *open < CALLS_MAX;
+    *open += usize::from(has_room);
+    has_room
 }
 
 /// Who was turned away lately and why: one who tries again and again is worth a line now and then.
@@ -373,13 +433,13 @@ async fn admit(
     identity: &Identity,
     peers: &watch::Receiver<Arc<Peers>>,
     tls: Option<&Current<PeerConfig>>,
-) -> Result<(Peer, Stream), String> {
+) -> Result<(Peer, Use, Stream), String> {
     let said = |error: io::Error| error.to_string();
     stream.set_nodelay(true).map_err(said)?;
     let (verdict, why) = match (tls, tls::begins_as_tls(&stream).await.map_err(said)?) {
         (None, false) => {
-            let peer = welcome(&mut stream, identity, peers, None).await.map_err(said)?;
-            return Ok((peer, Box::new(stream)));
+            let (peer, purpose) = welcome(&mut stream, identity, peers, None).await.map_err(said)?;
+            return Ok((peer, purpose, Box::new(stream)));
         }
         (Some(tls), true) => {
             let acceptor = TlsAcceptor::from(tls.get().server.clone());
@@ -388,8 +448,9 @@ async fn admit(
                     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
                     let certificate = chain.first().map(|first| first.clone().into_owned());
                     let certificate = certificate.as_ref();
-                    let peer = welcome(&mut stream, identity, peers, certificate).await.map_err(said)?;
-                    Ok((peer, Box::new(stream)))
+                    let welcomed = welcome(&mut stream, identity, peers, certificate).await;
+                    let (peer, purpose) = welcomed.map_err(said)?;
+                    Ok((peer, purpose, Box::new(stream)))
                 }
                 Err((error, stream)) => {
                     tls::close_gently(stream).await;
@@ -427,12 +488,13 @@ async fn welcome(
     identity: &Identity,
     peers: &watch::Receiver<Arc<Peers>>,
     certificate: Option<&CertificateDer<'_>>,
-) -> io::Result<Peer> {
+) -> io::Result<(Peer, Use)> {
     let mut hello = [0; HELLO_BYTES];
     // A stranger, or another version, may say less than we would wait for.
     let (begin, rest) = hello.split_at_mut(MAGIC.len() + 4);
     stream.read_exact(begin).await?;
-    if begin[..MAGIC.len()] == MAGIC && begin[MAGIC.len()..] == PROTOCOL.to_le_bytes() {
+    let purpose = [Use::Messages, Use::Calls].into_iter().find(|it| it.magic() == begin[..MAGIC.len()]);
+    if purpose.is_some() && begin[MAGIC.len()..] == PROTOCOL.to_le_bytes() {
         stream.read_exact(rest).await?;
     }
     let number = |at: usize| {
@@ -442,7 +504,7 @@ async fn welcome(
     };
     let version = (number(8) & 0xffff_ffff) as u32;
     let (cluster, from, to) = (ClusterId(number(12)), NodeId(number(20)), NodeId(number(28)));
-    let objection = if hello[..8] != MAGIC {
+    let objection = if purpose.is_none() {
         Some("this port speaks the peer protocol of quorate; clients use the client port".to_owned())
     } else if version != PROTOCOL {
         Some(format!("peer protocol version {version}, here it is {PROTOCOL}"))
@@ -469,9 +531,9 @@ async fn welcome(
         }
     };
     answer(stream, objection.as_deref().unwrap_or_default()).await?;
-    match objection {
-        None => Ok((from, Incarnation(number(36)))),
-        Some(objection) => Err(io::Error::other(objection)),
+    match (objection, purpose) {
+        (None, Some(purpose)) => Ok(((from, Incarnation(number(36))), purpose)),
+        (objection, _) => Err(io::Error::other(objection.unwrap_or_default())),
     }
 }
 

@@ -365,6 +365,7 @@ impl Worker {
         {
             self.note_role(status.group, status.consensus.term);
         }
+        self.note_holdings();
     }
 
     fn tell(&mut self, notice: Notice) {

@@ -15,6 +15,7 @@ use crate::belonging::Belonging;
 use crate::config::Config;
 use crate::engine::FjallEngine;
 use crate::metrics::Metrics;
+use crate::runtime::calls::Calls;
 use crate::runtime::gateway::Gateway;
 use quorate_api::{pb, response};
 use quorate_partition::ReadError;
@@ -29,6 +30,8 @@ use tonic::metadata::MetadataMap;
 pub struct Context {
     /// The way to the node.
     pub gateway: Gateway,
+    /// The way to other nodes, for what they have to do themselves.
+    pub calls: Arc<Calls>,
     /// The ordered store, for its size.
     pub engine: FjallEngine,
     /// Whether there is space for writes.
@@ -177,6 +180,17 @@ pub fn router(context: Context) -> axum::Router {
     grpc.merge(http::router(context.clone()))
         .merge(keyspaces::router(context.clone()))
         .merge(nodes::router(context))
+}
+
+/// What other nodes may call, on the peer port.
+pub fn peer_router(context: Context) -> axum::Router {
+    let mut routes = tonic::service::Routes::builder();
+    routes.add_service(
+        pb::watch_server::WatchServer::new(watch::PeerWatch(context.clone()))
+            .max_decoding_message_size(context.config.request_bytes_max + FRAME_OVERHEAD)
+            .max_encoding_message_size(i32::MAX as usize),
+    );
+    routes.routes().prepare().into_axum_router()
 }
 
 /// How the gRPC library tells that a frame is over the limit, up to the two numbers.

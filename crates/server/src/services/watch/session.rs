@@ -1,0 +1,330 @@
+//! One client's stream of watches, from its first message to its end.
+
+use super::resume::{self, Resume};
+use super::source::{Afar, ask, convert};
+use super::{Context, rejected};
+use crate::runtime::keyspaces::Keyspace;
+use crate::runtime::watch_thread::WatchStream;
+use quorate_api::pb;
+use quorate_node::Holding;
+use quorate_partition::watch::Refusal;
+use quorate_types::{NodeId, Rejection, Term};
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tonic::{Status, Streaming};
+
+/// Between two looks for a hub.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How often hubs are asked how far quiet watches are, where they may have to go on elsewhere.
+const PROGRESS_EVERY: Duration = Duration::from_secs(30);
+/// Without a hub for so many election timeouts a stream ends.
+const LOST_TIMEOUTS_MAX: u32 = 4;
+
+/// Streams that were opened at other nodes, so that they go to all of them in turns.
+static OPENED: AtomicUsize = AtomicUsize::new(0);
+
+/// The stream. It is driven by the connection that carries its responses, whenever that takes another: there is no queue in
+/// between, and what the client does not take stays in the hub, whose queues are bounded, or on the way from there, which has a window.
+/// It ends when it is dropped.
+pub(super) struct Session {
+    context: Context,
+    here: Arc<Keyspace>,
+    /// Other nodes' clients are served from here or not at all.
+    is_for_peer: bool,
+    source: Option<Source>,
+    /// Since when there has been no hub that lasted.
+    lost: Instant,
+    /// When the last one was found.
+    opened: Option<Instant>,
+    resume: Resume,
+    requests: Streaming<pb::WatchRequest>,
+    /// The client may send more. That it does not ends nothing.
+    has_requests: bool,
+    /// For the hub, before anything else of the client is read.
+    asks: VecDeque<pb::WatchRequest>,
+    /// From the hub, not looked at.
+    told: VecDeque<pb::WatchResponse>,
+    /// For the client, not from the hub.
+    answers: VecDeque<pb::WatchResponse>,
+    is_over: bool,
+    ending: Pin<Box<dyn Future<Output = Status> + Send>>,
+    holding: watch::Receiver<Option<Holding>>,
+    progress: tokio::time::Interval,
+}
+
+/// Where the watches are.
+enum Source {
+    Here(WatchStream),
+    Afar(Afar),
+}
+
+/// What woke a session.
+enum Woken {
+    /// There is something to do at the next look.
+    Look,
+    /// The client asks something.
+    Asked(pb::WatchRequest),
+    /// The client asks nothing more.
+    Silent,
+    /// The client went away.
+    Left,
+    /// The hub says something.
+    Told(pb::WatchResponse),
+    /// The hub is no more, or not for all of the keyspace.
+    Lost,
+    /// Time to ask how far quiet watches are.
+    Tick,
+    End(Status),
+}
+
+impl Session {
+    pub(super) fn new(
+        context: Context,
+        here: Arc<Keyspace>,
+        requests: Streaming<pb::WatchRequest>,
+        ending: Pin<Box<dyn Future<Output = Status> + Send>>,
+        is_for_peer: bool,
+    ) -> Self {
+        let mut progress = interval(PROGRESS_EVERY);
+        progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        progress.reset();
+        let holding = here.holding();
+        Self {
+            context,
+            here,
+            is_for_peer,
+            source: None,
+            lost: Instant::now(),
+            opened: None,
+            resume: Resume::default(),
+            requests,
+            has_requests: true,
+            asks: VecDeque::new(),
+            told: VecDeque::new(),
+            answers: VecDeque::new(),
+            is_over: false,
+            ending,
+            holding,
+            progress,
+        }
+    }
+
+    /// What the client gets next.
+    pub(super) async fn next(&mut self) -> Option<Result<pb::WatchResponse, Status>> {
+        loop {
+            if self.is_over {
+                return None;
+            }
+            if let Some(answer) = self.answers.pop_front() {
+                return Some(Ok(self.signed(answer)));
+            }
+            if let Some(told) = self.told.pop_front() {
+                match self.resume.told(told) {
+                    Some(told) => return Some(Ok(self.signed(told))),
+                    None => continue,
+                }
+            }
+            if self.source.is_none() {
+                if let Err(status) = self.open().await {
+                    return self.end(status);
+                }
+                continue;
+            }
+            match self.push() {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(status) => return self.end(status),
+            }
+            match self.woken().await {
+                Woken::Look => {}
+                Woken::Asked(request) => {
+                    let (asked, answer) = self.resume.ask(request);
+                    self.asks.extend(asked);
+                    self.answers.extend(answer);
+                }
+                Woken::Silent => self.has_requests = false,
+                Woken::Left => return None,
+                Woken::Told(told) => self.told.push_back(told),
+                Woken::Lost if self.is_for_peer => return self.end(elsewhere()),
+                Woken::Lost => self.lose(),
+                Woken::Tick => {
+                    if self.resume.wants_progress() && self.asks.is_empty() {
+                        self.asks.push_back(resume::progress());
+                    }
+                }
+                Woken::End(status) => return self.end(status),
+            }
+        }
+    }
+
+    /// Hands this node's hub what it is asked and takes what it tells; returns whether it told anything.
+    fn push(&mut self) -> Result<bool, Status> {
+        let Some(Source::Here(stream)) = &self.source else { return Ok(false) };
+        while stream.accepts()
+            && let Some(asked) = self.asks.pop_front()
+        {
+            ask(stream, asked).map_err(refused)?;
+        }
+        let told = stream.poll().map_err(|fault| {
+            tracing::error!(%fault, "reading history for a watch failed");
+            Status::data_loss("etcdserver: corrupt cluster")
+        })?;
+        self.told.extend(told.into_iter().map(convert));
+        Ok(!self.told.is_empty())
+    }
+
+    /// Waits for whatever comes first. Nothing is lost when the future is dropped.
+    async fn woken(&mut self) -> Woken {
+        let has_room = self.asks.is_empty() && self.has_requests && self.resume.accepts();
+        let may_move = !self.is_for_peer
+            && self.holding.borrow().as_ref().is_some_and(|holding| !holding.others.is_empty());
+        match &mut self.source {
+            None => Woken::Look,
+            Some(Source::Here(stream)) => tokio::select! {
+                () = stream.ready() => Woken::Look,
+                () = left(&mut self.holding, None) => Woken::Lost,
+                status = &mut self.ending => Woken::End(status),
+                _ = self.progress.tick(), if may_move => Woken::Tick,
+                message = self.requests.message(), if has_room && stream.accepts() => asked(message),
+            },
+            Some(Source::Afar(afar)) => tokio::select! {
+                told = afar.responses.message() => match told {
+                    Ok(Some(told)) => Woken::Told(told),
+                    // Whatever its reason: another may have none.
+                    Ok(None) | Err(_) => Woken::Lost,
+                },
+                permit = afar.requests.reserve(), if !self.asks.is_empty() => match permit {
+                    Ok(permit) => {
+                        if let Some(asked) = self.asks.pop_front() {
+                            permit.send(asked);
+                        }
+                        Woken::Look
+                    }
+                    Err(_) => Woken::Lost,
+                },
+                () = left(&mut self.holding, Some(afar.node)) => Woken::Lost,
+                status = &mut self.ending => Woken::End(status),
+                _ = self.progress.tick() => Woken::Tick,
+                message = self.requests.message(), if has_room => asked(message),
+            },
+        }
+    }
+
+    /// Finds a hub for the watches that the client has, and those it still waits for.
+    async fn open(&mut self) -> Result<(), Status> {
+        // One that was lost at once is not asked again at once.
+        if let Some(rest) = self.opened.and_then(|opened| PAUSE.checked_sub(opened.elapsed())) {
+            sleep(rest).await;
+        }
+        let source = tokio::select! {
+            found = find(&self.context, &self.here, &mut self.holding, self.lost, self.is_for_peer) => found?,
+            status = &mut self.ending => return Err(status),
+        };
+        self.source = Some(source);
+        self.opened = Some(Instant::now());
+        let (asks, answers) = self.resume.reopen();
+        self.asks = asks.into();
+        self.answers.extend(answers);
+        Ok(())
+    }
+
+    fn lose(&mut self) {
+        // What was opened and lost at once has not been found.
+        if self.opened.is_some_and(|opened| opened.elapsed() > self.context.config.election_timeout) {
+            self.lost = Instant::now();
+        }
+        self.source = None;
+        // What the client was not told of is told again.
+        self.told.clear();
+        self.asks.clear();
+    }
+
+    fn end(&mut self, status: Status) -> Option<Result<pb::WatchResponse, Status>> {
+        self.is_over = true;
+        Some(Err(status))
+    }
+
+    /// With this node's header, whoever has said it.
+    fn signed(&self, mut told: pb::WatchResponse) -> pb::WatchResponse {
+        let header = told.header.unwrap_or_default();
+        let term = self.here.saw(Term(header.raft_term));
+        let revision = quorate_types::Revision(u64::try_from(header.revision).unwrap_or(0));
+        told.header = self.context.header(revision, term);
+        told
+    }
+}
+
+fn asked(message: Result<Option<pb::WatchRequest>, Status>) -> Woken {
+    match message {
+        Ok(Some(message)) => Woken::Asked(message),
+        Ok(None) => Woken::Silent,
+        Err(_) => Woken::Left,
+    }
+}
+
+fn refused(refusal: Refusal) -> Status {
+    Status::resource_exhausted(format!("etcdserver: {refusal}"))
+}
+
+fn elsewhere() -> Status {
+    Status::unavailable("this node has not all of the keyspace")
+}
+
+/// Opens a stream at this node's hub or another's, for as long as that may take.
+async fn find(
+    context: &Context,
+    here: &Keyspace,
+    holding: &mut watch::Receiver<Option<Holding>>,
+    lost: Instant,
+    is_for_peer: bool,
+) -> Result<Source, Status> {
+    let timeout = context.config.election_timeout;
+    loop {
+        let known = holding.borrow_and_update().clone();
+        let is_known = known.is_some();
+        let Holding { is_here, others } = known.unwrap_or_default();
+        if is_here {
+            return here.hub.open().map(Source::Here).map_err(refused);
+        }
+        if is_for_peer {
+            return Err(elsewhere());
+        }
+        // As long as it is not known what the keyspace consists of, this node has just begun.
+        if is_known && lost.elapsed() > LOST_TIMEOUTS_MAX * timeout {
+            return Err(rejected(Rejection::Unavailable));
+        }
+        if !others.is_empty() {
+            let node = others[OPENED.fetch_add(1, Ordering::Relaxed) % others.len()];
+            let opening = Afar::open(&context.calls, node, here.reader.keyspace());
+            match tokio::time::timeout(timeout, opening).await {
+                Ok(Ok(afar)) => return Ok(Source::Afar(afar)),
+                Ok(Err(status)) => tracing::debug!(%node, %status, "a watch stream is not opened there"),
+                Err(_) => tracing::debug!(%node, "no answer to the opening of a watch stream"),
+            }
+        }
+        tokio::select! {
+            changed = holding.changed() => if changed.is_err() {
+                // The keyspace is deleted, which the caller is told otherwise.
+                sleep(PAUSE).await;
+            },
+            () = sleep(PAUSE) => {}
+        }
+    }
+}
+
+/// Returns when all of the keyspace is at that node no more, this one if none is named.
+async fn left(holding: &mut watch::Receiver<Option<Holding>>, node: Option<NodeId>) {
+    let is_left = |holding: &Option<Holding>| match (holding, node) {
+        (None, _) => false,
+        (Some(holding), None) => !holding.is_here,
+        (Some(holding), Some(node)) => !holding.others.contains(&node),
+    };
+    if holding.wait_for(is_left).await.is_err() {
+        std::future::pending().await
+    }
+}
