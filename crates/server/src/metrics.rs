@@ -219,7 +219,7 @@ impl Metrics {
     /// How the groups stand; etcd's names are about the keyspace that stock clients talk to.
     pub fn tell(&self, standing: &Standing, keyspace: KeyspaceId) {
         if let Some(summary) = standing.summary(keyspace) {
-            self.has_leader.set(summary.leader.is_some().into());
+            self.has_leader.set(summary.is_led.into());
             self.is_leader.set(summary.is_serving.into());
             self.committed.set(signed(summary.committed));
             self.applied.set(signed(summary.applied));

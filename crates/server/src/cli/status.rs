@@ -81,7 +81,8 @@ pub async fn status(target: &Target) -> Result<(), CliError> {
                     "leader": answer.header.as_ref().is_some_and(|header| header.member_id == answer.leader),
                     "term": answer.raft_term,
                     "revision": answer.header.as_ref().map_or(0, |header| header.revision),
-                    "lag": furthest.saturating_sub(answer.raft_applied_index),
+                    "stands_by": stands_by(answer),
+                    "lag": if stands_by(answer) { 0 } else { furthest.saturating_sub(answer.raft_applied_index) },
                     "bytes": answer.db_size,
                     "errors": answer.errors,
                 }),
@@ -101,20 +102,27 @@ pub async fn status(target: &Target) -> Result<(), CliError> {
                 Ok(answer) => {
                     let header = answer.header.unwrap_or_default();
                     let role = match answer.leader {
+                        _ if stands_by(answer) => "stands by",
                         0 => "no leader",
                         leader if leader == header.member_id => "leader",
                         _ => "follower",
                     };
                     let health =
                         if answer.errors.is_empty() { "ok".to_owned() } else { answer.errors.join(", ") };
-                    let lag = furthest.saturating_sub(answer.raft_applied_index);
+                    // Where there is nothing, nothing is behind.
+                    let (term, revision, lag) = if stands_by(answer) {
+                        ("-".to_owned(), "-".to_owned(), "-".to_owned())
+                    } else {
+                        let lag = furthest.saturating_sub(answer.raft_applied_index);
+                        (answer.raft_term.to_string(), header.revision.to_string(), lag.to_string())
+                    };
                     println!(
                         "{:<10} {:<22} {:<9} {:>5} {:>10} {:>6} {:>10}  {}",
                         name,
                         row.endpoint,
                         role,
-                        answer.raft_term,
-                        header.revision,
+                        term,
+                        revision,
                         lag,
                         size(answer.db_size),
                         health
@@ -130,6 +138,11 @@ pub async fn status(target: &Target) -> Result<(), CliError> {
         return Err(CliError::Usage(format!("{is_down} of {} nodes did not answer", rows.len())));
     }
     Ok(())
+}
+
+/// Whether a node answers for others and has no replica of the keyspace itself: the log of one that has begins with 1.
+fn stands_by(answer: &pb::StatusResponse) -> bool {
+    answer.raft_index == 0 && answer.errors.is_empty()
 }
 
 /// Bytes, for people.

@@ -11,6 +11,8 @@ pub struct Standing {
     pub maps: Vec<KeyspaceMap>,
     /// The groups that are here.
     pub groups: Vec<GroupStatus>,
+    /// Groups that are elsewhere and have a leader for all that is known here, and who that is if it is known.
+    pub led_afar: BTreeMap<GroupId, Option<NodeId>>,
     /// The space that keyspaces with a quota take on this node.
     pub used_bytes: BTreeMap<KeyspaceId, u64>,
     /// Members that this node has not heard for an election timeout.
@@ -22,12 +24,14 @@ pub struct Standing {
 /// A keyspace as if it were one group, which is what etcd's API can say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
+    /// Whether all the groups that it needs have leaders.
+    pub is_led: bool,
     /// Who leads its partition; of several, who leads the group that gives them their revisions. `None` while that or any partition's leader
     /// is unknown here.
     pub leader: Option<NodeId>,
-    /// In which term.
+    /// In which term, if that group is here.
     pub term: Term,
-    /// Entries committed, of all partitions together.
+    /// Entries committed, of all partitions here together; 0 where there is none.
     pub committed: u64,
     /// Entries applied, likewise.
     pub applied: u64,
@@ -59,18 +63,29 @@ impl Standing {
         used.zip(self.quota_bytes(keyspace)).is_some_and(|(used, quota)| *used >= quota)
     }
 
-    /// A keyspace in short; `None` while none of it is here.
+    /// A keyspace in short; `None` while it is not known here what it consists of.
     pub fn summary(&self, keyspace: KeyspaceId) -> Option<Summary> {
-        let is_sequenced = self.of(keyspace).nth(1).is_some();
-        let first = if is_sequenced { self.group(GroupId::META) } else { self.of(keyspace).next() }?;
-        let is_led = self.of(keyspace).all(|status| status.consensus.leader.is_some());
+        let map = self.maps.iter().find(|map| map.id == keyspace)?;
+        let groups = map.partitions.iter().map(|partition| GroupId { keyspace, partition: partition.id });
+        let groups: Vec<GroupId> = groups.collect();
+        let first = if groups.len() > 1 { GroupId::META } else { *groups.first()? };
+        let is_led = groups.iter().chain([&first]).all(|group| self.is_led(*group));
+        let here = self.group(first);
+        let leader = here
+            .map_or_else(|| self.led_afar.get(&first).copied().flatten(), |status| status.consensus.leader);
         Some(Summary {
-            leader: first.consensus.leader.filter(|_| is_led),
-            term: first.consensus.term,
+            is_led,
+            leader: leader.filter(|_| is_led),
+            term: here.map_or(Term(0), |status| status.consensus.term),
             committed: self.of(keyspace).map(|status| status.consensus.commit.0).sum(),
             applied: self.of(keyspace).map(|status| status.consensus.applied.0).sum(),
-            is_serving: first.is_serving,
+            is_serving: here.is_some_and(|status| status.is_serving),
             leases: self.of(keyspace).map(|status| status.leases).sum(),
         })
+    }
+
+    fn is_led(&self, group: GroupId) -> bool {
+        self.group(group)
+            .map_or_else(|| self.led_afar.contains_key(&group), |status| status.consensus.leader.is_some())
     }
 }

@@ -223,7 +223,8 @@ impl Worker {
                     self.host.maps().filter_map(|map| Some((map.id, self.host.held_back(map.id)?))).collect();
                 // Whoever asked may have stopped waiting.
                 let (groups, unheard) = (self.host.status(), self.host.unheard().clone());
-                let _ = answer.send(Standing { maps, groups, used_bytes, unheard, held_back });
+                let led_afar = self.led_afar();
+                let _ = answer.send(Standing { maps, groups, led_afar, used_bytes, unheard, held_back });
             }
             Input::HandOver(done) => {
                 if self.host.hand_over() {
@@ -324,6 +325,12 @@ impl Worker {
         let is_sequenced = partitions.len() > 1;
         let is_led = |group: &GroupId| self.led.contains(group) || self.host.is_led_afar(*group);
         partitions.iter().all(is_led) && (!is_sequenced || is_led(&GroupId::META))
+    }
+
+    /// Groups that are elsewhere and led, and by whom if that is known.
+    fn led_afar(&self) -> BTreeMap<GroupId, Option<NodeId>> {
+        let groups = self.partitions.values().flatten().filter(|group| self.host.is_led_afar(**group));
+        groups.map(|group| (*group, self.host.leader_of(*group))).collect()
     }
 
     /// Where all of each keyspace is, and whether those parts of it that are not here are led, changes without a word.

@@ -8,8 +8,10 @@ use axum::routing::get;
 use quorate_api::version;
 use quorate_mvcc::Size;
 use quorate_mvcc::engine::Engine;
+use quorate_node::Reach;
 use quorate_partition::ReadError;
-use quorate_types::{GroupId, KeyspaceId, Rejection, Rule, Rules, Slot, SlotSet};
+use quorate_types::request::RangeRequest;
+use quorate_types::{GroupId, KeyRange, KeyspaceId, Rejection, Request, Rule, Rules, Slot, SlotSet};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -18,6 +20,9 @@ use tokio::sync::Semaphore;
 
 /// A probe that waits longer has its answer.
 const PROBE_MAX: Duration = Duration::from_secs(3);
+
+/// Read by a probe of a node that has nothing itself; it need not exist.
+const PROBED: &str = "health";
 
 /// Sizes are counted for one at a time: each reads everything.
 static COUNTING: Semaphore = Semaphore::const_new(1);
@@ -49,18 +54,32 @@ async fn problem(context: &Context, is_serializable: bool) -> Option<String> {
         Ok(keyspace) => keyspace,
         Err(status) => return Some(status.message().to_owned()),
     };
-    let reader = match context.gateway.reader(keyspace) {
-        Ok(reader) => reader,
+    let here = match context.gateway.keyspace(keyspace) {
+        Ok(here) => here,
         Err(rejection) => return Some(rejection.to_string()),
     };
-    if !reader.is_available() {
+    let is_served_elsewhere =
+        here.holding().borrow().as_ref().is_some_and(|it| !it.is_here && !it.others.is_empty());
+    if !is_served_elsewhere && !here.reader.is_available() {
         return Some("this replica is being filled by a snapshot".into());
     }
     if is_serializable {
         return None;
     }
-    match tokio::time::timeout(PROBE_MAX, context.gateway.barrier(keyspace, Vec::new())).await {
-        Ok(Ok(_)) => None,
+    // Those who have it are asked what etcd's own probe asks: a key.
+    let ranges = if is_served_elsewhere { vec![KeyRange::Single(PROBED.into())] } else { Vec::new() };
+    let probe = async {
+        let grant = context.gateway.barrier(keyspace, ranges.clone()).await?;
+        match (grant.reach, ranges.into_iter().next()) {
+            (Reach::Leader, Some(range)) => {
+                let request = Request::Range(RangeRequest::new(range));
+                context.gateway.request(keyspace, request).await.map(drop)
+            }
+            _ => Ok(()),
+        }
+    };
+    match tokio::time::timeout(PROBE_MAX, probe).await {
+        Ok(Ok(())) => None,
         Ok(Err(Rejection::NoLeader)) => Some("RAFT NO LEADER".into()),
         Ok(Err(rejection)) => Some(format!("RANGE ERROR:{rejection}")),
         Err(_) => Some("RAFT NO LEADER".into()),

@@ -52,7 +52,7 @@ impl pb::maintenance_server::Maintenance for Maintenance {
         let size = signed(self.0.engine.disk_bytes());
         let quota_bytes = standing.quota_bytes(keyspace).or(self.0.config.quota_bytes);
         let mut errors: Vec<String> = Vec::new();
-        if summary.leader.is_none() {
+        if !summary.is_led {
             errors.push("etcdserver: no leader".into());
         }
         if self.0.space.is_short() || standing.is_full(keyspace) {
