@@ -5,6 +5,7 @@
 
 mod support;
 
+use hyper_util::rt::TokioIo;
 use quorate::config::{Config, ServeArgs};
 use quorate_api::pb;
 use quorate_api::pb::request_op::Request as Op;
@@ -20,9 +21,14 @@ use quorate_types::{
 };
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use support::client::put_of;
 use support::damage::Segment;
-use support::{Cluster, Node, PATIENCE, free_address, run};
+use support::{Cluster, Node, PATIENCE, free_address, run, until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tonic::codegen::Service;
+use tonic::codegen::http::Uri;
 use tonic::{Code, Status};
 
 /// `quorate serve` with these arguments ends at once with this code and says all of these words.
@@ -257,6 +263,12 @@ fn hello(version: u32, cluster: u64, from: u64, to: u64, incarnation: u64) -> Ve
     hello
 }
 
+/// The same, for a connection that carries calls.
+fn for_calls(mut hello: Vec<u8>) -> Vec<u8> {
+    hello[..8].copy_from_slice(b"QUORCALL");
+    hello
+}
+
 /// A cluster of three whose third node has gone, so that the test can speak in its name; and its directory's incarnation.
 async fn without_n3() -> (Cluster, u64) {
     let mut cluster = Cluster::started(3).await;
@@ -325,6 +337,20 @@ async fn nothing_said_on_the_peer_port_stops_a_node() {
         payload[0] = 1 + payload[0] % 3;
         as_member(&frame(&payload));
     }
+    // Calls that are none.
+    let as_caller = |bytes: &[u8]| {
+        let answer = say(&address, &[&for_calls(hello(3, ours, n3, n1, life)), bytes].concat());
+        assert!(answer.starts_with(&[0, 0]), "a member is welcome");
+    };
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    as_caller(b"");
+    as_caller(b"GET / HTTP/1.1\r\n\r\n");
+    as_caller(&preface[..10]);
+    for seed in 0..100 {
+        as_caller(&[preface.as_slice(), &noise(seed, 10 * seed as usize)].concat());
+        as_caller(&noise(seed, 100));
+    }
+    turned_away(&for_calls(hello(3, ours, 12_345, n1, life)), "not a member");
     assert_eq!(cluster.client().get("before").await.as_deref(), Some("v"));
     for at in [0, 1] {
         assert!(cluster.nodes[at].is_running());
@@ -336,6 +362,71 @@ async fn nothing_said_on_the_peer_port_stops_a_node() {
     drop(silent);
     let log = cluster.nodes[0].log();
     assert!(log.contains("turned a peer away"), "an operator can see it: {log}");
+}
+
+/// Says hello for calls on every connection.
+struct Caller(String, Vec<u8>);
+
+impl Service<Uri> for Caller {
+    type Response = TokioIo<tokio::net::TcpStream>;
+    type Error = std::io::Error;
+    type Future = Pin<Box<dyn Future<Output = std::io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let (address, hello) = (self.0.clone(), self.1.clone());
+        Box::pin(async move {
+            let mut stream = tokio::net::TcpStream::connect(address).await?;
+            stream.write_all(&hello).await?;
+            let mut verdict = [0; 2];
+            stream.read_exact(&mut verdict).await?;
+            Ok(TokioIo::new(stream))
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_may_call_for_watches_of_what_there_is() {
+    let (cluster, life) = without_n3().await;
+    let config = config(&cluster.nodes[0]);
+    let (ours, n1, n3) = (config.cluster_id().0, config.node_id("n1").0, config.node_id("n3").0);
+    let hello = for_calls(hello(3, ours, n3, n1, life));
+    let channel = async || {
+        let caller = Caller(cluster.nodes[0].peer.clone(), hello.clone());
+        tonic::transport::Endpoint::from_static("http://n1").connect_with_connector(caller).await
+    };
+    let only = channel().await.unwrap();
+    let watch = async |keyspace: Option<&str>| {
+        let mut call = tonic::Request::new(tokio_stream::empty::<pb::WatchRequest>());
+        if let Some(keyspace) = keyspace {
+            call.metadata_mut().insert("quorate-keyspace-id", keyspace.parse().unwrap());
+        }
+        pb::watch_client::WatchClient::new(only.clone()).watch(call).await
+    };
+    // The cluster's own rows are for no caller.
+    for senseless in [None, Some("0"), Some("-1"), Some("default"), Some("99999999999")] {
+        assert_eq!(watch(senseless).await.unwrap_err().code(), Code::InvalidArgument, "{senseless:?}");
+    }
+    assert_eq!(watch(Some("7")).await.unwrap_err().code(), Code::NotFound);
+    assert!(watch(Some("1")).await.is_ok());
+    // Nothing but watches.
+    let range = pb::RangeRequest { key: b"before".to_vec().into(), ..Default::default() };
+    let refused = pb::kv_client::KvClient::new(only.clone()).range(range).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented);
+    let mut open = vec![only.clone()];
+    until("there are as many connections as one peer may have", async || {
+        let another = channel().await.unwrap();
+        let call = tonic::Request::new(tokio_stream::empty::<pb::WatchRequest>());
+        let answered = pb::watch_client::WatchClient::new(another.clone()).watch(call).await.unwrap_err();
+        open.push(another);
+        assert!(open.len() < 10, "more are taken");
+        (answered.code() != Code::InvalidArgument).then_some(())
+    })
+    .await;
+    assert!(watch(Some("1")).await.is_ok());
 }
 
 /// A gRPC call as bytes, over HTTP/1.1.

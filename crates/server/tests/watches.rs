@@ -299,3 +299,49 @@ async fn streams_go_on_at_a_node_that_is_drained() {
     }
     assert_eq!(told, again);
 }
+
+/// Everything is kept on three of five founders: the other two serve clients like them, and one of the three may die.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn founders_that_stand_by_serve_clients() {
+    let mut cluster = Cluster::new(5);
+    for node in &mut cluster.nodes {
+        node.settings.insert("--replicas", "3".into());
+        node.settings.insert("--partitions", "4".into());
+        node.start();
+    }
+    cluster.ready().await;
+    let endpoints = cluster.endpoints().join(",");
+    let idle = until("two stand by", async || {
+        let (_, said) = run(&["node", "list", "-o", "json", "--endpoints", &endpoints]);
+        let listed: Value = serde_json::from_str(&said).ok()?;
+        let idle = listed["nodes"].as_array()?.iter().filter(|node| node["replicas"] == 0);
+        let idle: Vec<String> = idle.map(|node| node["name"].as_str().unwrap().to_owned()).collect();
+        (idle.len() == 2).then_some(idle)
+    })
+    .await;
+    let (spares, holders): (Vec<usize>, Vec<usize>) =
+        (0..5).partition(|at| idle.contains(&cluster.nodes[*at].name));
+    let mut followers = Vec::new();
+    for at in spares.iter().chain(&holders[..1]) {
+        let mut watches = Watches::open(&cluster.nodes[*at].only()).await;
+        watches.create(watch_of_all()).await;
+        followers.push(tokio::spawn(follow(watches)));
+    }
+    let load = Load::start(&cluster.nodes[spares[0]].only());
+    load.goes_on(SOME).await;
+    cluster.nodes[holders[2]].kill();
+    load.goes_on(SOME).await;
+    cluster.nodes[holders[2]].start();
+    cluster.nodes[holders[2]].ready().await;
+    load.goes_on(SOME).await;
+    let acknowledged = load.finish().await;
+    cluster.nodes[spares[1]].only().put("end", "").await;
+    let mut told = Vec::new();
+    for follower in followers {
+        told.push(follower.await.unwrap());
+    }
+    assert!(told.iter().all(|other| *other == told[0]));
+    for (key, (_, revision)) in &acknowledged {
+        assert!(told[0].contains_key(revision), "{key} at {revision}");
+    }
+}

@@ -60,3 +60,43 @@ impl<E: Engine> Host<E> {
         partitions.map(move |partition| GroupId { keyspace: id, partition: partition.id })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::keyspaces::tests::host;
+    use quorate_storage::memory::MemoryEngine;
+    use quorate_types::{PartitionId, Place};
+
+    const KEYSPACE: KeyspaceId = KeyspaceId::DEFAULT;
+
+    fn group(partition: u32) -> GroupId {
+        GroupId { keyspace: KEYSPACE, partition: PartitionId(partition) }
+    }
+
+    #[test]
+    fn a_keyspace_is_where_all_of_its_partitions_are() {
+        let mut host = host(&MemoryEngine::default());
+        assert_eq!(host.holding(KeyspaceId(7), true), None);
+        let nodes = |nodes: &[u64]| nodes.iter().copied().map(NodeId).collect::<Vec<_>>();
+        let mut look = |first: &[u64], second: &[u64], was_here| {
+            host.roster.places.insert(group(0), Place::new(nodes(first)));
+            host.roster.places.insert(group(1), Place::new(nodes(second)));
+            host.holding(KEYSPACE, was_here).map(|holding| (holding.is_here, holding.others))
+        };
+        // How far it is here is not known yet: whoever knows is asked, if there is anybody.
+        assert_eq!(look(&[1], &[1], false), Some((true, vec![])));
+        assert_eq!(look(&[1, 2, 3], &[1, 2, 4], false), Some((false, nodes(&[2]))));
+        assert_eq!(look(&[1, 2, 3], &[1, 2, 4], true), Some((true, nodes(&[2]))));
+        // Given away, in part or all of it.
+        assert_eq!(look(&[1, 2, 3], &[2, 3, 4], true), Some((false, nodes(&[2, 3]))));
+        assert_eq!(look(&[2, 3], &[3, 2], true), Some((false, nodes(&[2, 3]))));
+        assert_eq!(look(&[1, 2], &[3, 4], true), Some((false, vec![])));
+        // One that is silent is not asked.
+        host.liveness.down.insert(NodeId(2));
+        assert_eq!(host.holding(KEYSPACE, true), Some(Holding { is_here: false, others: vec![] }));
+        host.roster.places.insert(group(0), Place::new(nodes(&[2, 3, 4])));
+        host.roster.places.insert(group(1), Place::new(nodes(&[2, 3, 4])));
+        assert_eq!(host.holding(KEYSPACE, true).map(|holding| holding.others), Some(nodes(&[3, 4])));
+    }
+}

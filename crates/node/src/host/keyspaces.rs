@@ -447,7 +447,7 @@ impl<E: Engine> Host<E> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{Cluster, Options, Standing};
     use quorate_mvcc::engine::Table;
@@ -497,7 +497,7 @@ mod tests {
     }
 
     /// A node that knows of the keyspace by what the meta group has applied.
-    fn host(engine: &MemoryEngine) -> Host<MemoryEngine> {
+    pub(in crate::host) fn host(engine: &MemoryEngine) -> Host<MemoryEngine> {
         let map = KeyspaceMap::new(KEYSPACE, "default", 2, Default::default(), None).unwrap();
         let meta = Partition::open(engine.clone(), GroupId::META, SlotSet::all(), Limits::default());
         let place = Place::new(vec![NodeId(1)]).encoded();

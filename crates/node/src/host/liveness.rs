@@ -26,7 +26,7 @@ pub(super) struct Liveness {
     heard: BTreeMap<NodeId, Tick>,
     /// Since when it has not been down.
     up_since: BTreeMap<NodeId, Tick>,
-    down: BTreeSet<NodeId>,
+    pub(super) down: BTreeSet<NodeId>,
 }
 
 impl<E: Engine> Host<E> {

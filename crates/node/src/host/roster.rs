@@ -31,6 +31,8 @@ pub(super) struct Roster {
     told: Cluster,
     members: BTreeMap<NodeId, Member>,
     pub(super) places: BTreeMap<GroupId, Place>,
+    /// Counts the changes of those.
+    version: u64,
     /// Whose rows were there and are not any more.
     gone: BTreeSet<NodeId>,
     /// What was told counts no more.
@@ -48,6 +50,7 @@ impl Roster {
             told,
             members: BTreeMap::new(),
             places: BTreeMap::new(),
+            version: 0,
             gone: BTreeSet::new(),
             is_current: false,
             is_asking: false,
@@ -96,6 +99,7 @@ impl Roster {
 
     fn put_place(&mut self, group: GroupId, place: Place) -> Option<Place> {
         self.moved.insert(group);
+        self.version += 1;
         self.places.insert(group, place)
     }
 }
@@ -109,6 +113,11 @@ impl<E: Engine> Host<E> {
     /// Where the groups are, as far as this node knows.
     pub fn places(&self) -> &BTreeMap<GroupId, Place> {
         &self.roster.places
+    }
+
+    /// Another number whenever [`Host::places`] has changed.
+    pub fn places_version(&self) -> u64 {
+        self.roster.version
     }
 
     /// Whether this node was a member and is no more.
@@ -127,6 +136,7 @@ impl<E: Engine> Host<E> {
             self.roster.remove_member(id);
         }
         self.roster.are_members_changed = true;
+        self.roster.version += 1;
         self.roster.places.clear();
         for pair in self.scan_meta(KeyRange::prefix(Place::rows()))? {
             self.take_place_row(&pair)?;
@@ -176,6 +186,7 @@ impl<E: Engine> Host<E> {
             self.roster.remove_member(id);
             self.note_member(id, before, revision);
         } else if let Some(group) = Place::parse_row_key(key) {
+            self.roster.version += 1;
             self.roster.places.remove(&group);
         } else {
             return false;

@@ -26,8 +26,10 @@ const INPUTS_PER_ROUND_MAX: usize = 1_024;
 /// Between two lines about senseless messages: a peer that is confused may be so for each of its messages.
 const SUSPICION_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Between two looks at where all of each keyspace is, in ticks.
+/// Between two looks at whether it has changed where all of each keyspace is, in ticks,
 const HOLDING_TICKS: u64 = 5;
+/// and between two looks where nothing seems to have.
+const HOLDING_ANYWAY_TICKS: u64 = 50;
 
 /// Everything that can wake the worker.
 pub enum Input {
@@ -108,6 +110,10 @@ pub struct Worker {
     partitions: BTreeMap<KeyspaceId, Vec<GroupId>>,
     /// Groups whose leader is known here.
     led: BTreeSet<GroupId>,
+    /// What the last look at where keyspaces are was based on, and whether all are here.
+    places_seen: u64,
+    unheard_seen: BTreeSet<NodeId>,
+    is_all_here: bool,
 }
 
 impl Worker {
@@ -129,6 +135,9 @@ impl Worker {
             suspicions: Complaint::every(SUSPICION_INTERVAL),
             partitions: BTreeMap::from([(KeyspaceId::SYSTEM, vec![GroupId::META])]),
             led: BTreeSet::new(),
+            places_seen: 0,
+            unheard_seen: BTreeSet::new(),
+            is_all_here: false,
         }
     }
 
@@ -160,9 +169,7 @@ impl Worker {
             }
             if now >= next_tick {
                 self.host.tick()?;
-                if self.host.now().0.is_multiple_of(HOLDING_TICKS) {
-                    self.note_holdings();
-                }
+                self.tick_holdings();
                 if !self.handing_over.is_empty() && self.host.hand_over() {
                     for done in self.handing_over.drain(..) {
                         // Whoever asked may have stopped waiting.
@@ -334,11 +341,33 @@ impl Worker {
     }
 
     /// Where all of each keyspace is, and whether those parts of it that are not here are led, changes without a word.
-    fn note_holdings(&self) {
+    fn note_holdings(&mut self) {
+        let mut is_all_here = true;
         for (keyspace, partitions) in &self.partitions {
             let Some(told) = self.outlets.keyspaces.get(*keyspace) else { continue };
-            told.note_holding(|was_here| self.host.holding(*keyspace, was_here));
+            told.note_holding(|was_here| {
+                let holding = self.host.holding(*keyspace, was_here);
+                is_all_here &= holding.as_ref().is_none_or(|holding| holding.is_here);
+                holding
+            });
             told.set_has_leader(self.is_led(partitions));
+        }
+        self.is_all_here = is_all_here;
+    }
+
+    /// Rows and silent members change it, and of what is not here it may have come meanwhile.
+    fn tick_holdings(&mut self) {
+        let now = self.host.now().0;
+        if !now.is_multiple_of(HOLDING_TICKS) {
+            return;
+        }
+        let (version, unheard) = (self.host.places_version(), self.host.unheard());
+        let has_changed = self.places_seen != version || self.unheard_seen != *unheard;
+        if has_changed {
+            (self.places_seen, self.unheard_seen) = (version, unheard.clone());
+        }
+        if has_changed || !self.is_all_here || now.is_multiple_of(HOLDING_ANYWAY_TICKS) {
+            self.note_holdings();
         }
     }
 

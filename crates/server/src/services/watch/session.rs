@@ -60,7 +60,7 @@ pub(super) struct Session {
 /// Where the watches are.
 enum Source {
     Here(WatchStream),
-    Afar(Afar),
+    Afar(Box<Afar>),
 }
 
 /// What woke a session.
@@ -302,7 +302,7 @@ async fn find(
             let node = others[OPENED.fetch_add(1, Ordering::Relaxed) % others.len()];
             let opening = Afar::open(&context.calls, node, here.reader.keyspace());
             match tokio::time::timeout(timeout, opening).await {
-                Ok(Ok(afar)) => return Ok(Source::Afar(afar)),
+                Ok(Ok(afar)) => return Ok(Source::Afar(Box::new(afar))),
                 Ok(Err(status)) => tracing::debug!(%node, %status, "a watch stream is not opened there"),
                 Err(_) => tracing::debug!(%node, "no answer to the opening of a watch stream"),
             }
