@@ -343,13 +343,6 @@ impl<E: Engine> Host<E> {
                 again.push(work);
                 continue;
             }
-            // A split may have made its keys another partition's.
-            if self.router.route(id.keyspace, &work.request) != Ok(id) {
-                if work.origin != Origin::Own {
-                    self.dispatch_again(id, work)?;
-                }
-                continue;
-            }
             self.serve_by(id, work, Count::Granted(next.previous()))?;
             let newest = self.groups.get(&id).and_then(Group::partition).map(|partition| partition.newest());
             if newest == Some(next) {
