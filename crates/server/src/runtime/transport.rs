@@ -35,7 +35,7 @@ const MAGIC: [u8; 8] = *b"QUORPEER";
 /// Of a connection for calls ([`super::calls`]).
 const MAGIC_CALLS: [u8; 8] = *b"QUORCALL";
 /// Of the wire protocol; two nodes with different ones do not talk.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 /// Batches of messages waiting for one peer's socket; more are dropped, as a network would.
 const QUEUE_BATCHES_MAX: usize = 4_096;
 /// Frames that the worker has not taken yet; more are dropped.
