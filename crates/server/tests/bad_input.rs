@@ -7,6 +7,7 @@ mod support;
 
 use hyper_util::rt::TokioIo;
 use quorate::config::{Config, ServeArgs};
+use quorate::runtime::transport::PROTOCOL;
 use quorate_api::pb;
 use quorate_api::pb::request_op::Request as Op;
 use quorate_consensus::{Message, ReadId};
@@ -310,16 +311,16 @@ async fn nothing_said_on_the_peer_port_stops_a_node() {
     turned_away(&noise(1, 4096), "peer protocol");
     turned_away(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", "clients use the client port");
     turned_away(&hello(99, ours, n3, n1, life), "peer protocol version 99");
-    turned_away(&hello(3, ours + 1, n3, n1, life), "--cluster-token");
-    turned_away(&hello(3, ours, n3, n1 + 1, life), "but this is node");
-    turned_away(&hello(3, ours, 12_345, n1, life), "not a member");
+    turned_away(&hello(PROTOCOL, ours + 1, n3, n1, life), "--cluster-token");
+    turned_away(&hello(PROTOCOL, ours, n3, n1 + 1, life), "but this is node");
+    turned_away(&hello(PROTOCOL, ours, 12_345, n1, life), "not a member");
     say(&address, b"");
-    say(&address, &hello(3, ours, n3, n1, life)[..20]);
+    say(&address, &hello(PROTOCOL, ours, n3, n1, life)[..20]);
     // Many that say nothing and keep their connections; a real member gets in all the same.
     let silent: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(&address).unwrap()).collect();
 
     let as_member = |bytes: &[u8]| {
-        let answer = say(&address, &[&hello(3, ours, n3, n1, life), bytes].concat());
+        let answer = say(&address, &[&hello(PROTOCOL, ours, n3, n1, life), bytes].concat());
         assert_eq!(answer, [0, 0], "a member is welcome");
     };
     as_member(&[0xff; 8]);
@@ -339,7 +340,7 @@ async fn nothing_said_on_the_peer_port_stops_a_node() {
     }
     // Calls that are none.
     let as_caller = |bytes: &[u8]| {
-        let answer = say(&address, &[&for_calls(hello(3, ours, n3, n1, life)), bytes].concat());
+        let answer = say(&address, &[&for_calls(hello(PROTOCOL, ours, n3, n1, life)), bytes].concat());
         assert!(answer.starts_with(&[0, 0]), "a member is welcome");
     };
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -350,7 +351,7 @@ async fn nothing_said_on_the_peer_port_stops_a_node() {
         as_caller(&[preface.as_slice(), &noise(seed, 10 * seed as usize)].concat());
         as_caller(&noise(seed, 100));
     }
-    turned_away(&for_calls(hello(3, ours, 12_345, n1, life)), "not a member");
+    turned_away(&for_calls(hello(PROTOCOL, ours, 12_345, n1, life)), "not a member");
     assert_eq!(cluster.client().get("before").await.as_deref(), Some("v"));
     for at in [0, 1] {
         assert!(cluster.nodes[at].is_running());
@@ -393,7 +394,7 @@ async fn a_member_may_call_for_watches_of_what_there_is() {
     let (cluster, life) = without_n3().await;
     let config = config(&cluster.nodes[0]);
     let (ours, n1, n3) = (config.cluster_id().0, config.node_id("n1").0, config.node_id("n3").0);
-    let hello = for_calls(hello(3, ours, n3, n1, life));
+    let hello = for_calls(hello(PROTOCOL, ours, n3, n1, life));
     let channel = async || {
         let caller = Caller(cluster.nodes[0].peer.clone(), hello.clone());
         tonic::transport::Endpoint::from_static("http://n1").connect_with_connector(caller).await
@@ -642,7 +643,7 @@ async fn nothing_that_a_member_says_stops_a_node() {
     let now = Term(cluster.client().try_status().await.unwrap().raft_term);
     for at in [0, 1] {
         let to = &cluster.nodes[at];
-        let mut bytes = hello(3, config.cluster_id().0, n3, config.node_id(&to.name).0, life);
+        let mut bytes = hello(PROTOCOL, config.cluster_id().0, n3, config.node_id(&to.name).0, life);
         for message in absurd_messages(now) {
             bytes.extend(frame(&vec![message].encoded_vec()));
         }
