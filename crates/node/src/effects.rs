@@ -4,8 +4,7 @@ use crate::PeerMessage;
 use crate::admission::Standing;
 use quorate_consensus::Role;
 use quorate_types::{
-    Changes, GroupId, KeyspaceId, LogWrite, Member, NodeId, PartitionId, Position, Rejection, Reply,
-    Revision, Term,
+    Changes, GroupId, KeyspaceId, LogWrite, Member, NodeId, Position, Rejection, Reply, Revision, Term,
 };
 
 /// Names one client call; drawn by the shell, unique within the process's run.
@@ -20,7 +19,7 @@ pub struct WriteId(pub u64);
 
 /// A read barrier that was passed: this node's copy of the keyspace as of the revision contains every write
 /// acknowledged before the barrier was asked for, of the keys that it was asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// The keyspace.
     pub keyspace: KeyspaceId,
@@ -33,16 +32,13 @@ pub struct Grant {
 }
 
 /// Where keys are that are to be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// All on this node.
     Here,
     /// Not to be read here, because this node has no replica of them or of other partitions: leaders answer, asked by [`crate::Host::request`]. What
     /// barrier was passed does not count.
     Leader,
-    /// Some in these partitions, which have no replica here. Their holders read them, when they have applied their logs so far
-    /// ([`crate::Host::wait_for`]).
-    Parts(Vec<(PartitionId, Position)>),
 }
 
 /// What to do: [`Effects::standing`] before anything else, the rest in any order. Messages that promise something are held back by the host itself until

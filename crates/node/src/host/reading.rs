@@ -51,8 +51,6 @@ enum Part {
 pub(super) enum Purpose {
     /// A client's read barrier.
     Client(Ticket),
-    /// A reader on another node, which asked the sequencer itself.
-    Other(Ticket),
     /// To know how far the keyspace is applied here.
     Settle,
 }
@@ -70,8 +68,8 @@ pub(super) struct Reading {
     answered: Option<(Revision, Term, BTreeSet<PartitionId>)>,
     /// Of those, the ones whose leaders have not told.
     awaited: BTreeSet<PartitionId>,
-    /// Partitions that have no replica here, and how far they are to be applied where they have one.
-    elsewhere: Vec<(PartitionId, Position)>,
+    /// Some of these partitions have no replica here.
+    is_elsewhere: bool,
     /// What leaders told before the sequencer's answer came.
     early: BTreeMap<PartitionId, ((Revision, Term), Position)>,
 }
@@ -94,7 +92,7 @@ impl<E: Engine> Host<E> {
             asked: self.now,
             answered: None,
             awaited: BTreeSet::new(),
-            elsewhere: Vec::new(),
+            is_elsewhere: false,
             early: BTreeMap::new(),
         };
         self.readings.insert(id, reading);
@@ -151,40 +149,6 @@ impl<E: Engine> Host<E> {
     /// Whether a keyspace has partitions that have no replica here, and are not to get one.
     fn is_in_part(&self, keyspace: KeyspaceId) -> bool {
         self.keyspaces.get(&keyspace).is_some_and(Keyspace::is_in_part)
-    }
-
-    /// Waits until this node has applied the partitions' logs so far, for a reader on another node that was told so much: what it reads here as of the
-    /// revision is what it is to see. Answered in [`crate::Effects::grants`]; refused where one of them is not, or holds something else.
-    pub fn wait_for(
-        &mut self,
-        ticket: Ticket,
-        keyspace: KeyspaceId,
-        at: (Revision, Term),
-        positions: Vec<(PartitionId, Position)>,
-    ) -> Result<(), Fault> {
-        let is_here = |(partition, _): &(PartitionId, Position)| {
-            self.groups.contains_key(&GroupId { keyspace, partition: *partition })
-        };
-        if !positions.iter().all(is_here) {
-            self.out.grants.push((ticket, Err(Rejection::Unavailable)));
-            return Ok(());
-        }
-        self.next_reading = self.next_reading.wrapping_add(1);
-        let id = self.next_reading;
-        let deadline = self.now.after(self.options.request_ticks_max);
-        let reading = Reading {
-            purpose: Purpose::Other(ticket),
-            keyspace,
-            ranges: Vec::new(),
-            deadline,
-            asked: self.now,
-            answered: Some((at.0, at.1, positions.iter().map(|(partition, _)| *partition).collect())),
-            awaited: BTreeSet::new(),
-            elsewhere: Vec::new(),
-            early: BTreeMap::new(),
-        };
-        self.readings.insert(id, reading);
-        self.await_applied(id, positions)
     }
 
     /// A node wants to read; here is the sequencer, or was.
@@ -408,11 +372,11 @@ impl<E: Engine> Host<E> {
         // What a sequencer's node has applied is there for good; what a leader has in its log may still give way to another leader's
         // entries. Then a transaction that is decided ends in a later one of these.
         let is_certain = reading.purpose == Purpose::Settle;
-        let (mut done, mut elsewhere) = (Vec::new(), Vec::new());
+        let (mut done, mut is_elsewhere) = (Vec::new(), false);
         for (partition, position) in positions {
             if self.is_distant(GroupId { keyspace, partition }) {
                 done.push(partition);
-                elsewhere.push((partition, position));
+                is_elsewhere = true;
                 continue;
             }
             // A partition that this node does not know yet, or another leader's entry there: it is asked again.
@@ -436,7 +400,7 @@ impl<E: Engine> Host<E> {
             }
         }
         if let Some(reading) = self.readings.get_mut(&id) {
-            reading.elsewhere.extend(elsewhere);
+            reading.is_elsewhere |= is_elsewhere;
             if let Some((_, _, left)) = &mut reading.answered {
                 left.retain(|partition| !done.contains(partition));
             }
@@ -458,16 +422,11 @@ impl<E: Engine> Host<E> {
     /// waits for the other partitions waits for too little now.
     pub(super) fn reading_failed(&mut self, id: u64) {
         if let Some(reading) = self.readings.remove(&id) {
-            if let Purpose::Other(ticket) = reading.purpose {
-                // Its reader has to ask the sequencer again.
-                self.out.grants.push((ticket, Err(Rejection::Unavailable)));
-                return;
-            }
             self.next_reading = self.next_reading.wrapping_add(1);
             let anew = Reading {
                 answered: None,
                 awaited: BTreeSet::new(),
-                elsewhere: Vec::new(),
+                is_elsewhere: false,
                 early: BTreeMap::new(),
                 ..reading
             };
@@ -484,14 +443,10 @@ impl<E: Engine> Host<E> {
         let Some(reading) = self.readings.remove(&id) else { return Ok(()) };
         let Some((revision, term, _)) = reading.answered else { return Ok(()) };
         match reading.purpose {
-            Purpose::Client(ticket) | Purpose::Other(ticket) => {
-                let parts = reading.elsewhere;
-                let reach = match parts.is_empty() {
-                    // It may have got or lost a partition meanwhile.
-                    true if self.is_in_part(reading.keyspace) => Reach::Leader,
-                    true => Reach::Here,
-                    false => Reach::Parts(parts),
-                };
+            Purpose::Client(ticket) => {
+                // It may have got or lost a partition meanwhile.
+                let is_elsewhere = reading.is_elsewhere || self.is_in_part(reading.keyspace);
+                let reach = if is_elsewhere { Reach::Leader } else { Reach::Here };
                 let grant = Grant { keyspace: reading.keyspace, revision, term, reach };
                 self.out.grants.push((ticket, Ok(grant)));
             }
@@ -512,7 +467,7 @@ impl<E: Engine> Host<E> {
     /// The keyspace is deleted.
     pub(super) fn end_readings(&mut self, keyspace: KeyspaceId) {
         for (_, reading) in self.readings.extract_if(.., |_, reading| reading.keyspace == keyspace) {
-            if let Purpose::Client(ticket) | Purpose::Other(ticket) = reading.purpose {
+            if let Purpose::Client(ticket) = reading.purpose {
                 self.out.grants.push((ticket, Err(Rejection::KeyspaceNotFound)));
             }
         }
@@ -526,9 +481,7 @@ impl<E: Engine> Host<E> {
         for id in late {
             let Some(reading) = self.readings.remove(&id) else { continue };
             match reading.purpose {
-                Purpose::Client(ticket) | Purpose::Other(ticket) => {
-                    self.out.grants.push((ticket, Err(Rejection::Timeout)));
-                }
+                Purpose::Client(ticket) => self.out.grants.push((ticket, Err(Rejection::Timeout))),
                 Purpose::Settle => {
                     self.settling.remove(&reading.keyspace);
                 }

@@ -90,7 +90,6 @@ impl<E: Engine> Host<E> {
     }
 
     pub(super) fn apply(&mut self, id: GroupId, entries: &[Entry], now: Tick) -> Result<(), Fault> {
-        let office = self.office();
         // What comes after a split is told in another way than what came before it.
         for entries in entries.split_inclusive(|entry| entry.kind == EntryKind::Split) {
             let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
@@ -123,9 +122,9 @@ impl<E: Engine> Host<E> {
                 index.0.checked_sub(first.0).and_then(|at| entries.get(at as usize)).map(|entry| entry.term);
             for wait in waits {
                 if wait.term.is_none() || wait.term == term {
-                    let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
                     if let Some(epoch) = wait.confirm
-                        && !Self::is_confirmed(group, &office, index, epoch)
+                        && !self.is_confirmed(id, index, epoch)
+                        && let Some(group) = self.groups.get_mut(&id)
                     {
                         group.unconfirmed.push_back((index, epoch, wait));
                         continue;

@@ -19,7 +19,7 @@ use super::Host;
 use crate::effects::Notice;
 use crate::group::{Group, Origin, Then, Wait, Work};
 use crate::sequencer::Sequencer;
-use quorate_consensus::{Configuration, Consensus};
+use quorate_consensus::Consensus;
 use quorate_mvcc::engine::Engine;
 use quorate_types::request::{PutLease, PutRequest};
 use quorate_types::{
@@ -63,13 +63,6 @@ pub struct HeldBack {
     pub settled: Revision,
     /// At the sequencer's node: the newest that is given out; elsewhere: what that node had settled when it was last asked.
     pub newest: Revision,
-}
-
-/// The meta group as this node knows it.
-pub(super) struct Office {
-    own: NodeId,
-    term: Term,
-    meta: Configuration,
 }
 
 pub(super) fn mark_key(keyspace: KeyspaceId) -> Bytes {
@@ -387,14 +380,17 @@ impl<E: Engine> Host<E> {
     /// Whether the sequencer was in office after the entry at `index` had got its revision: a barrier of the meta group has shown it; or a quorum held
     /// the entry while in no newer term of the meta group than the one this leader is registered in, one of the meta group, of which any later
     /// sequencer had to be elected by one.
-    pub(super) fn is_confirmed(group: &Group<E>, office: &Office, index: Index, epoch: Term) -> bool {
+    pub(super) fn is_confirmed(&self, id: GroupId, index: Index, epoch: Term) -> bool {
+        let (Some(group), Some(meta)) = (self.groups.get(&id), self.groups.get(&GroupId::META)) else {
+            return false;
+        };
         let holds = |voter: NodeId| {
-            voter == office.own || group.acks.get(&voter).is_some_and(|matched| *matched >= index)
+            voter == self.options.id || group.acks.get(&voter).is_some_and(|matched| *matched >= index)
         };
         group.registered == Some(epoch)
-            && office.term <= epoch
+            && meta.raft.term() <= epoch
             && (index <= group.office
-                || (group.raft.configuration().agreed(holds) && office.meta.agreed(holds)))
+                || (group.raft.configuration().agreed(holds) && meta.raft.configuration().agreed(holds)))
     }
 
     /// Begins a barrier of the meta group for what a partition's own voters cannot confirm, because they are not the meta group's. One at a time; what
@@ -403,17 +399,19 @@ impl<E: Engine> Host<E> {
         if self.is_office_asked || self.wants_office.is_empty() {
             return Ok(());
         }
-        let Office { meta, term, .. } = self.office();
+        let Some(meta) = self.groups.get(&GroupId::META) else { return Ok(()) };
+        let (term, meta) = (meta.raft.term(), meta.raft.configuration());
         let mut places = Vec::new();
-        for id in std::mem::take(&mut self.wants_office) {
-            let Some(group) = self.groups.get(&id).filter(|group| group.registered == Some(term)) else {
+        for id in &self.wants_office {
+            let Some(group) = self.groups.get(id).filter(|group| group.registered == Some(term)) else {
                 continue;
             };
             let own = group.raft.configuration();
             if own.voters != meta.voters || own.is_joint() || meta.is_joint() {
-                places.push((id, group.proposed.index));
+                places.push((*id, group.proposed.index));
             }
         }
+        self.wants_office.clear();
         if places.is_empty() {
             return Ok(());
         }
@@ -443,27 +441,13 @@ impl<E: Engine> Host<E> {
         self.wants_office.extend(places.into_iter().map(|(id, _)| id));
     }
 
-    /// What answers are confirmed against.
-    pub(super) fn office(&self) -> Office {
-        let meta = self.groups.get(&GroupId::META).map(|meta| meta.raft.configuration().clone());
-        Office { own: self.options.id, term: self.meta_term(), meta: meta.unwrap_or_default() }
-    }
-
     /// What waited for its quorum, and has it now.
     pub(super) fn finish_confirmed(&mut self, id: GroupId) -> Result<(), Fault> {
-        if self.groups.get(&id).is_none_or(|group| group.unconfirmed.is_empty()) {
-            return Ok(());
-        }
-        let office = self.office();
-        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
-        let mut ready = Vec::new();
-        while let Some((index, epoch, _)) = group.unconfirmed.front()
-            && Self::is_confirmed(group, &office, *index, *epoch)
-            && let Some((_, _, wait)) = group.unconfirmed.pop_front()
+        while let Some((index, epoch, _)) = self.groups.get(&id).and_then(|group| group.unconfirmed.front())
+            && self.is_confirmed(id, *index, *epoch)
+            && let Some((_, _, wait)) =
+                self.groups.get_mut(&id).and_then(|group| group.unconfirmed.pop_front())
         {
-            ready.push(wait);
-        }
-        for wait in ready {
             self.finish(id, wait.then, wait.deadline)?;
         }
         Ok(())
