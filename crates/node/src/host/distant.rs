@@ -10,7 +10,7 @@ use crate::peer::PeerMessage;
 use crate::transaction::{Phase, Share, TxnMessage};
 use quorate_mvcc::engine::Engine;
 use quorate_types::{Answer, Fault, GroupId, KeyspaceId, NodeId, Rejection, Revision, TxnId};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Between two attempts to find the leader, in ticks.
 const SEEK_TICKS: u64 = 3;
@@ -31,7 +31,7 @@ impl<E: Engine> Host<E> {
     pub fn leader_of(&self, id: GroupId) -> Option<NodeId> {
         match self.groups.get(&id) {
             Some(group) => group.leader,
-            None => self.leaders.get(&id).copied(),
+            None => self.leaders.get(&id).copied().filter(|leader| !self.is_down(*leader)),
         }
     }
 
@@ -50,8 +50,7 @@ impl<E: Engine> Host<E> {
             }
             return self.reply(work.origin, Err(Rejection::LeaderChanged));
         };
-        let to = self.leaders.get(&id).copied().filter(|leader| !self.is_down(*leader));
-        let Some(to) = to.or_else(|| self.next_holder(id)) else {
+        let Some(to) = self.leader_of(id).or_else(|| self.next_holder(id)) else {
             let distant = self.distant.entry(id).or_default();
             if distant.waiting.len() < self.options.waiting_max {
                 distant.waiting.push_back(work);
@@ -84,7 +83,9 @@ impl<E: Engine> Host<E> {
     /// Somebody says who leads.
     pub(super) fn on_leaders(&mut self, leaders: Vec<(GroupId, NodeId)>) -> Result<(), Fault> {
         for (id, leader) in leaders {
-            if self.groups.contains_key(&id) || !self.router.partitions(id.keyspace).contains(&id.partition) {
+            let is_of_members = self.members.contains(&leader);
+            let is_mapped = self.router.partitions(id.keyspace).contains(&id.partition);
+            if self.groups.contains_key(&id) || !is_mapped || !is_of_members {
                 continue;
             }
             if self.leaders.insert(id, leader) != Some(leader) {
@@ -184,7 +185,18 @@ impl<E: Engine> Host<E> {
         self.distant.entry(id).or_default().waiting.push_back(work);
     }
 
-    /// The connection to a node broke: what was sent there may have been done or not.
+    /// These are the members now; nothing is to be had from others.
+    pub(super) fn forget_distant_leaders(&mut self) {
+        self.leaders.retain(|_, leader| self.members.contains(leader));
+        let sent = self.distant.values().flat_map(|distant| distant.forwarded.values());
+        let gone: BTreeSet<NodeId> =
+            sent.map(|(to, _)| *to).filter(|to| !self.members.contains(to)).collect();
+        for node in gone {
+            self.distant_lost(node);
+        }
+    }
+
+    /// The connection to a node broke, or it is no member any more: what was sent there may have been done or not.
     pub(super) fn distant_lost(&mut self, node: NodeId) {
         let mut lost = Vec::new();
         for (id, distant) in &mut self.distant {

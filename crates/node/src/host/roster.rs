@@ -229,6 +229,7 @@ impl<E: Engine> Host<E> {
             self.out.notices.push(Notice::Removed);
         }
         self.members = others;
+        self.forget_distant_leaders();
         self.out.members = Some(known.into_values().collect());
     }
 
