@@ -34,6 +34,8 @@ watch_begin() {
     printf '$ etcdctl watch'
     printf ' %q' "$@"
     printf ' &\n'
+    # There before anybody counts its lines.
+    : >"$work/$name"
     "$ETCDCTL" --endpoints "$ENDPOINTS" watch "$@" >"$work/$name" 2>&1 &
     echo $! >"$work/$name.pid"
 }
@@ -225,6 +227,7 @@ watch_end compacted 1
 section locks and elections
 e lock tour-lock -- sh -c 'echo "holding ${ETCD_LOCK_KEY%/*} at revision $ETCD_LOCK_REV"'
 e get tour-lock --prefix
+: >"$work/elect"
 "$ETCDCTL" --endpoints "$ENDPOINTS" elect tour-election me >"$work/elect" 2>&1 &
 elect=$!
 tries=0
