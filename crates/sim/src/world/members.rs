@@ -263,6 +263,17 @@ impl World {
         self.members.lost.insert(self.nodes[at].id);
     }
 
+    /// Whether some group has so few voters, as any node knows it, that none of them may forget what it has.
+    pub(super) fn is_on_few(&self, id: NodeId) -> bool {
+        let places =
+            self.nodes.iter().filter_map(|node| node.running.as_ref()).flat_map(|it| it.host.places());
+        let are_few = |voters: &Vec<NodeId>| voters.len() < 3 && voters.contains(&id);
+        self.members.move_groups()
+            && places.into_iter().any(|(_, place)| {
+                are_few(&place.voters) || place.target.as_ref().is_some_and(are_few)
+            })
+    }
+
     fn lose_for_good(&mut self, view: &View) {
         let holds = |id: &NodeId| view.places.values().any(|place| place.holds(*id));
         let is_replaced = !self.members.lost.iter().any(holds);
