@@ -125,18 +125,18 @@ impl Wait {
 
 /// A node, as one of them tells of it.
 #[derive(Clone, Debug, Deserialize)]
-struct Told {
+pub(crate) struct Told {
     id: String,
-    name: String,
+    pub(crate) name: String,
     peer: String,
     #[serde(default)]
     client: String,
     zone: String,
     weight: u32,
-    standing: String,
+    pub(crate) standing: String,
     #[serde(default)]
-    heard: bool,
-    replicas: u64,
+    pub(crate) heard: bool,
+    pub(crate) replicas: u64,
     #[serde(default)]
     leads: u64,
     meta: String,
@@ -144,11 +144,19 @@ struct Told {
 
 /// All nodes.
 #[derive(Debug, Deserialize)]
-struct List {
+pub(crate) struct List {
     /// How many nodes a group is on.
     copies: u64,
-    moves: u64,
+    /// How many groups are being moved.
+    pub(crate) moves: u64,
     nodes: Vec<Told>,
+}
+
+impl List {
+    /// The node of this name, if there is one.
+    pub(crate) fn named(&self, name: &str) -> Option<&Told> {
+        self.nodes.iter().find(|told| told.name == name)
+    }
 }
 
 /// When an order is carried out.
@@ -214,7 +222,8 @@ fn nonsense(error: &serde_json::Error) -> CliError {
     CliError::Usage(format!("the node's answer makes no sense: {error}"))
 }
 
-async fn order(target: &Target, order: &WantedOrder) -> Result<(Value, Told), CliError> {
+/// Gives an order: the whole answer, and the node that it is about.
+pub(crate) async fn order(target: &Target, order: &WantedOrder) -> Result<(Value, Told), CliError> {
     let body = serde_json::to_vec(order).map_err(|error| CliError::Usage(error.to_string()))?;
     let answer = ask(target, Method::POST, PATH, body, LIST).await?;
     let told = Told::deserialize(&answer["node"]).map_err(|error| nonsense(&error))?;
@@ -231,7 +240,8 @@ async fn change(
     Ok(())
 }
 
-async fn look(target: &Target) -> Result<(Value, List), CliError> {
+/// All nodes as they are now: the whole answer, and what it says.
+pub(crate) async fn look(target: &Target) -> Result<(Value, List), CliError> {
     let answer = ask(target, Method::GET, PATH, Vec::new(), LIST).await?;
     let list = List::deserialize(&answer).map_err(|error| nonsense(&error))?;
     Ok((answer, list))
@@ -247,7 +257,8 @@ async fn list(target: &Target) -> Result<(), CliError> {
     Ok(())
 }
 
-fn table(list: &List) -> String {
+/// For people.
+pub(crate) fn table(list: &List) -> String {
     let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
     let width = |title: &str, of: fn(&Told) -> &str| {
         list.nodes.iter().map(|node| of(node).chars().count()).max().unwrap_or(0).max(title.len())

@@ -1,7 +1,6 @@
 //! The demo's bank: accounts in directories of their own, so in many partitions. Tellers move money between any two, auditors
 //! count all of it at one revision, a watcher follows every move. Whatever dies meanwhile, the total never changes.
 
-use super::NODES;
 use crate::cli::{Target, is_passing, prefix_end};
 use quorate_api::{mvccpb, pb};
 use std::collections::BTreeMap;
@@ -85,7 +84,11 @@ impl Nodes {
             if let Some(channel) = &self.channel {
                 return channel.clone();
             }
-            self.channel = self.target.connect_to(&self.target.endpoints[self.at % NODES]).await.ok();
+            self.channel = self
+                .target
+                .connect_to(&self.target.endpoints[self.at % self.target.endpoints.len()])
+                .await
+                .ok();
             if self.channel.is_none() {
                 self.turn().await;
             }
@@ -204,7 +207,7 @@ fn balance_of(pair: &mvccpb::KeyValue) -> Option<i64> {
 
 /// Moves money: reads two accounts at one revision, and writes both if neither has changed since.
 async fn tell(number: usize, mut nodes: Nodes, books: Arc<Books>) {
-    let mut drawn = number as u64 * 0x9e37_79b9_7f4a_7c15 + 1;
+    let mut drawn = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1;
     while !books.is_over() {
         // xorshift64
         drawn ^= drawn << 13;

@@ -269,9 +269,9 @@ impl World {
             self.nodes.iter().filter_map(|node| node.running.as_ref()).flat_map(|it| it.host.places());
         let are_few = |voters: &Vec<NodeId>| voters.len() < 3 && voters.contains(&id);
         self.members.move_groups()
-            && places.into_iter().any(|(_, place)| {
-                are_few(&place.voters) || place.target.as_ref().is_some_and(are_few)
-            })
+            && places
+                .into_iter()
+                .any(|(_, place)| are_few(&place.voters) || place.target.as_ref().is_some_and(are_few))
     }
 
     fn lose_for_good(&mut self, view: &View) {

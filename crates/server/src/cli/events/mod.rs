@@ -56,6 +56,11 @@ pub struct Events {
 type Known = BTreeMap<String, u64>;
 
 impl Events {
+    /// What happened since so long ago, of these kinds.
+    pub(crate) fn since(since: Duration, kind: Vec<Kind>) -> Self {
+        Self { since, follow: false, kind }
+    }
+
     /// Carries it out.
     pub async fn run(self, target: &Target) -> Result<(), CliError> {
         // What is asked is about the cluster, whatever keyspace is meant otherwise.
