@@ -22,6 +22,10 @@ pub struct Metrics {
     pub leader_changes: Counter,
     /// Time that making the log durable took.
     pub log_sync_seconds: Histogram,
+    /// Time from a client's request that may change something to its answer.
+    pub write_seconds: Histogram,
+    /// The same for requests that only read.
+    pub read_seconds: Histogram,
     /// Whether this node knows all leaders of the default keyspace.
     pub has_leader: Gauge,
     /// Whether this node leads it, or gives its partitions their revisions.
@@ -61,6 +65,13 @@ impl Default for Metrics {
             "Time to make the log durable",
             log_sync_seconds.clone(),
         );
+        let mut requests = |name: &str, help: &str| {
+            let seconds = Histogram::new(exponential_buckets(0.000_062_5, std::f64::consts::SQRT_2, 36));
+            registry.register(name, help, seconds.clone());
+            seconds
+        };
+        let write_seconds = requests("quorate_write_seconds", "Time that clients' writes took");
+        let read_seconds = requests("quorate_read_seconds", "Time that clients' reads took");
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
@@ -85,6 +96,8 @@ impl Default for Metrics {
             registry,
             leader_changes,
             log_sync_seconds,
+            write_seconds,
+            read_seconds,
             has_leader,
             is_leader,
             committed,

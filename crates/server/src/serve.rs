@@ -215,7 +215,7 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
         thread("watch", move || watch_thread::run(&keyspaces, &applied_out))?;
     }
     let member = Member { cluster, node };
-    let gateway = Gateway::new(worker_in.clone(), member, keyspaces);
+    let gateway = Gateway::new(worker_in.clone(), member, keyspaces, metrics.clone());
     let belonging = Arc::new(belonging);
     tokio::spawn(membership::forget_the_gone(gateway.clone(), members));
     tokio::spawn(membership::publish(gateway.clone(), config.clone(), belonging.clone()));

@@ -5,6 +5,7 @@ use super::standing::Standing;
 use super::watch_thread::WatchHub;
 use super::worker::Input;
 use crate::engine::FjallEngine;
+use crate::metrics::Metrics;
 use crossbeam_channel::Sender;
 use quorate_node::{ClusterOrder, ClusterOrders, Grant, Nodes, OrderRefused, OrderStep, Reach};
 use quorate_partition::{ReadError, Reader, Touched};
@@ -15,7 +16,7 @@ use quorate_types::{
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Calls waiting for the worker; more are refused as busy.
@@ -54,6 +55,7 @@ struct Inner {
     identity: Member,
     calls: AtomicUsize,
     keyspaces: Arc<Keyspaces>,
+    metrics: Arc<Metrics>,
 }
 
 /// Counts a call for as long as it waits.
@@ -67,9 +69,14 @@ impl Drop for Call<'_> {
 
 impl Gateway {
     /// A handle over the worker that `worker` leads to.
-    pub fn new(worker: Sender<Input>, identity: Member, keyspaces: Arc<Keyspaces>) -> Self {
+    pub fn new(
+        worker: Sender<Input>,
+        identity: Member,
+        keyspaces: Arc<Keyspaces>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let calls = AtomicUsize::new(0);
-        Self { inner: Arc::new(Inner { worker, identity, calls, keyspaces }) }
+        Self { inner: Arc::new(Inner { worker, identity, calls, keyspaces, metrics }) }
     }
 
     /// Who answers.
@@ -84,6 +91,15 @@ impl Gateway {
 
     /// Has the leaders of what it touches, wherever they are, carry out a request.
     pub async fn request(&self, keyspace: KeyspaceId, request: Request) -> Result<Reply, Rejection> {
+        let begun = Instant::now();
+        let reply = self.carried_out(keyspace, request).await;
+        if reply.is_ok() && keyspace != KeyspaceId::SYSTEM {
+            self.inner.metrics.write_seconds.observe(begun.elapsed().as_secs_f64());
+        }
+        reply
+    }
+
+    async fn carried_out(&self, keyspace: KeyspaceId, request: Request) -> Result<Reply, Rejection> {
         let here = self.keyspace(keyspace)?;
         let _call = self.call()?;
         let (sender, receiver) = oneshot::channel();
@@ -178,6 +194,23 @@ impl Gateway {
         keyspace: KeyspaceId,
         request: RangeRequest,
     ) -> Result<(Revision, Term, RangeAnswer), ReadError> {
+        let begun = Instant::now();
+        let answer = self.read_range(keyspace, request).await;
+        self.note_read(begun, answer.is_ok());
+        answer
+    }
+
+    fn note_read(&self, begun: Instant, is_answered: bool) {
+        if is_answered {
+            self.inner.metrics.read_seconds.observe(begun.elapsed().as_secs_f64());
+        }
+    }
+
+    async fn read_range(
+        &self,
+        keyspace: KeyspaceId,
+        request: RangeRequest,
+    ) -> Result<(Revision, Term, RangeAnswer), ReadError> {
         let here = self.keyspace(keyspace).map_err(ReadError::Rejection)?;
         let (newest, term) = if request.serializable && here.reader.is_available() {
             // Read without asking anyone.
@@ -207,7 +240,8 @@ impl Gateway {
         keyspace: KeyspaceId,
         request: RangeRequest,
     ) -> Result<(Revision, Term, RangeAnswer), ReadError> {
-        let reply = self.request(keyspace, Request::Range(request)).await.map_err(ReadError::Rejection)?;
+        let reply =
+            self.carried_out(keyspace, Request::Range(request)).await.map_err(ReadError::Rejection)?;
         match reply.answer {
             Answer::Range(answer) => Ok((reply.revision, reply.term, answer)),
             other => Err(ReadError::Fault(Fault::new(
@@ -223,6 +257,17 @@ impl Gateway {
         keyspace: KeyspaceId,
         request: TxnRequest,
     ) -> Result<(Revision, Term, TxnAnswer), ReadError> {
+        let begun = Instant::now();
+        let answer = self.read_all(keyspace, request).await;
+        self.note_read(begun, answer.is_ok());
+        answer
+    }
+
+    async fn read_all(
+        &self,
+        keyspace: KeyspaceId,
+        request: TxnRequest,
+    ) -> Result<(Revision, Term, TxnAnswer), ReadError> {
         let reader = self.reader(keyspace).map_err(ReadError::Rejection)?;
         let request = Request::Txn(request);
         let touched = Touched::by(&request).footprint;
@@ -230,7 +275,7 @@ impl Gateway {
         let ranges: Vec<KeyRange> = touched.shared.into_iter().chain(past).collect();
         let grant = self.barrier(keyspace, ranges).await.map_err(ReadError::Rejection)?;
         if grant.reach != Reach::Here {
-            let reply = self.request(keyspace, request).await.map_err(ReadError::Rejection)?;
+            let reply = self.carried_out(keyspace, request).await.map_err(ReadError::Rejection)?;
             return match reply.answer {
                 Answer::Txn(answer) => Ok((reply.revision, reply.term, answer)),
                 other => {

@@ -1,5 +1,6 @@
 //! What one node says at one look: members and places, its replicas, and what it uses.
 
+use super::durations::Durations;
 use crate::cli::{http_bytes, http_call, ring};
 use crate::services::ring::RingTold;
 use serde::Deserialize;
@@ -46,12 +47,15 @@ pub(super) struct Splitting {
 }
 
 /// What a node uses, as its metrics say.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Used {
     pub(super) cpu_seconds: f64,
     pub(super) resident_bytes: f64,
     pub(super) store_bytes: f64,
     pub(super) watches: f64,
+    /// Of clients, and how long they took.
+    pub(super) writes: Durations,
+    pub(super) reads: Durations,
 }
 
 impl Answer {
@@ -75,6 +79,10 @@ impl Used {
         let mut used = Self::default();
         for line in page.lines() {
             let Some((name, value)) = line.split_once(' ') else { continue };
+            if let Some((durations, bound)) = used.durations(name) {
+                durations.push(bound, value.parse().unwrap_or(0));
+                continue;
+            }
             let place = match name {
                 "process_cpu_seconds_total" => &mut used.cpu_seconds,
                 "process_resident_memory_bytes" => &mut used.resident_bytes,
@@ -85,6 +93,18 @@ impl Used {
             *place = value.parse().unwrap_or(0.0);
         }
         used
+    }
+
+    /// Which of them a bucket's name means, and its bound.
+    fn durations(&mut self, name: &str) -> Option<(&mut Durations, f64)> {
+        let (name, labels) = name.split_once("_bucket{le=\"")?;
+        let bound = labels.strip_suffix("\"}")?;
+        let bound = if bound == "+Inf" { f64::INFINITY } else { bound.parse().ok()? };
+        match name {
+            "quorate_write_seconds" => Some((&mut self.writes, bound)),
+            "quorate_read_seconds" => Some((&mut self.reads, bound)),
+            _ => None,
+        }
     }
 }
 
@@ -97,8 +117,14 @@ mod tests {
         let metrics = crate::metrics::Metrics::default();
         metrics.watches.set(7);
         metrics.store_bytes.set(4_096);
+        [0.001, 0.001, 1.0].into_iter().for_each(|seconds| metrics.write_seconds.observe(seconds));
         let used = Used::parse(&metrics.text());
         assert_eq!((used.watches, used.store_bytes), (7.0, 4_096.0));
+        assert_eq!(used.reads.pace(1.0), None);
+        let writes = used.writes.pace(1.0).unwrap();
+        assert_eq!(writes.per_second, 3.0);
+        assert!(writes.p50_millis > 0.5 && writes.p50_millis <= 1.0, "{writes:?}");
+        assert!(writes.p99_millis > 500.0, "{writes:?}");
         assert!(used.resident_bytes > 0.0);
         assert_eq!(Used::parse("# nothing\nprocess_cpu_seconds_total x\n"), Used::default());
     }

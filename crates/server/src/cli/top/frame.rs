@@ -1,5 +1,6 @@
 //! A snapshot as lines that fit a terminal: the nodes, what is wrong or busy among the partitions, and what happened last.
 
+use super::durations::Pace;
 use super::snapshot::{Group, Node, Snapshot};
 use crate::cli::columns::{counted, fit};
 use crate::cli::status;
@@ -11,17 +12,24 @@ pub(super) type Event = (String, String);
 /// Lines of what happened, where there is room.
 const EVENTS_SHOWN: usize = 6;
 const BAR: usize = 9;
+/// From so many columns on there is more to each node.
+const WIDE: usize = 105;
 
 /// At most `height` lines of at most `width` columns. `events` come oldest first, and the newest are shown.
 pub(super) fn frame(snapshot: &Snapshot, events: &[Event], width: usize, height: usize) -> Vec<String> {
     let mut lines = head(snapshot);
+    let is_wide = width >= WIDE;
     lines.push(String::new());
     let room = height.saturating_sub(lines.len());
     let happened = events.len().min(EVENTS_SHOWN).min(room / 5);
     let room = room.saturating_sub(if happened > 0 { happened + 1 } else { 0 });
     // Half the room is for nodes, and what partitions leave.
     let left = room.saturating_sub(snapshot.partitions.len() + 2);
-    let nodes = table(node_head(), snapshot.nodes.iter().map(node_line), left.max(room / 2));
+    let nodes = table(
+        node_head(is_wide),
+        snapshot.nodes.iter().map(|node| node_line(node, is_wide)),
+        left.max(room / 2),
+    );
     let room = room.saturating_sub(nodes.len() + 1);
     lines.extend(nodes);
     lines.push(String::new());
@@ -35,7 +43,7 @@ pub(super) fn frame(snapshot: &Snapshot, events: &[Event], width: usize, height:
     lines.into_iter().map(|line| fit(line.trim_end(), width)).collect()
 }
 
-/// What counts, in two lines.
+/// What counts, in three lines.
 fn head(snapshot: &Snapshot) -> Vec<String> {
     let heard = snapshot.nodes.iter().filter(|node| node.problem.is_none()).count();
     let rate = snapshot.partitions.iter().fold(0.0, |sum, group| sum + group.entries_per_second);
@@ -61,8 +69,19 @@ fn head(snapshot: &Snapshot) -> Vec<String> {
             counted(snapshot.nodes.len(), "node"),
             thousands(rate)
         ),
+        format!("writes: {}; reads: {}", pace(snapshot.writes), pace(snapshot.reads)),
         format!("{}{}", counted(snapshot.partitions.len(), "partition"), troubles.concat()),
     ]
+}
+
+fn pace(pace: Option<Pace>) -> String {
+    let Some(Pace { per_second, p50_millis, p99_millis }) = pace else { return "none".to_owned() };
+    format!("{}/s, p50 {p50_millis:.1} ms, p99 {p99_millis:.1} ms", thousands(per_second))
+}
+
+/// The p99.
+fn slowest(pace: Option<Pace>) -> String {
+    pace.map_or("-".to_owned(), |pace| format!("{:.1} ms", pace.p99_millis))
 }
 
 /// Rows under a head in so many lines; the last says how many there are besides.
@@ -77,28 +96,30 @@ fn table(head: String, rows: impl ExactSizeIterator<Item = String>, room: usize)
     lines
 }
 
-fn node_head() -> String {
-    format!(
+fn node_head(is_wide: bool) -> String {
+    let head = format!(
         "{:<9} {:<7} {:<8} {:>5} {:>5} {:>9} {:>6} {:>5} {:>8} {:>8}",
         "NODE", "ZONE", "STATE", "LEADS", "HOLDS", "ENTRIES/S", "LAG", "CPU", "MEMORY", "STORE"
-    )
+    );
+    if is_wide { format!("{head} {:>10} {:>10}", "P99 WRITES", "P99 READS") } else { head }
 }
 
-fn node_line(node: &Node) -> String {
+fn node_line(node: &Node, is_wide: bool) -> String {
     let zone = if node.zone.is_empty() { "-" } else { &node.zone };
     let (name, zone) = (fit(&node.name, 9), fit(zone, 7));
     let (state, leads, holds) = (node.state(), node.leads, node.holds);
     if let Some(problem) = &node.problem {
         return format!("{name:<9} {zone:<7} {state:<8} {leads:>5} {holds:>5} {problem}");
     }
-    format!(
+    let line = format!(
         "{name:<9} {zone:<7} {state:<8} {leads:>5} {holds:>5} {:>9} {:>6} {:>4.0}% {:>8} {:>8}",
         thousands(node.entries_per_second),
         node.lag,
         node.cpu_percent,
         status::size(node.resident_bytes as i64),
         status::size(node.store_bytes as i64),
-    )
+    );
+    if is_wide { format!("{line} {:>10} {:>10}", slowest(node.writes), slowest(node.reads)) } else { line }
 }
 
 /// The worst first, then the busiest.
@@ -171,6 +192,7 @@ mod tests {
         let events = [("10:00:00".to_owned(), "default/2: no leader".to_owned())];
         let expected = "\
 1 of 3 nodes heard; 1,851 entries/s; 3 watches
+writes: none; reads: none
 3 partitions, 1 without a leader, 3 with a replica unheard
 
 NODE      ZONE    STATE    LEADS HOLDS ENTRIES/S    LAG   CPU   MEMORY    STORE
@@ -185,6 +207,13 @@ default/1        node-b         1       617 █████          1/3     27
 
 10:00:00  default/2: no leader";
         assert_eq!(frame(&snapshot, &events, 96, 30).join("\n"), expected);
+        let pace = |p99_millis| Some(Pace { per_second: 1_500.0, p50_millis: 0.5, p99_millis });
+        let mut snapshot = Snapshot { writes: pace(2.25), ..snapshot };
+        snapshot.nodes[0].reads = pace(1.0);
+        let lines = frame(&snapshot, &events, 120, 30);
+        assert_eq!(lines[1], "writes: 1,500/s, p50 0.5 ms, p99 2.2 ms; reads: none");
+        assert!(lines[4].ends_with("STORE P99 WRITES  P99 READS"), "{lines:?}");
+        assert!(lines[5].ends_with("1907 MiB          -     1.0 ms"), "{lines:?}");
     }
 
     #[test]
@@ -220,7 +249,7 @@ default/1        node-b         1       617 █████          1/3     27
         // With room for all, all are there.
         let lines = frame(&snapshot, &events, 100, 1_000);
         assert!(!lines.iter().any(|line| line.ends_with(" more")));
-        assert_eq!(lines.len(), 2 + 1 + 44 + 1 + 301 + 1 + EVENTS_SHOWN);
+        assert_eq!(lines.len(), 3 + 1 + 44 + 1 + 301 + 1 + EVENTS_SHOWN);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! Caveat: what began and ended between two looks was not seen.
 
 mod answer;
+mod durations;
 mod frame;
 mod snapshot;
 

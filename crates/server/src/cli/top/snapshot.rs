@@ -1,6 +1,7 @@
 //! The cluster at one look, and what happened since the look before.
 
-use super::answer::{Answer, Partition};
+use super::answer::{Answer, Partition, Used};
+use super::durations::{Durations, Pace};
 use crate::cli::columns::natural;
 use crate::services::ring::{MemberTold, PlaceTold, StandingTold};
 use serde::Serialize;
@@ -25,6 +26,9 @@ pub(super) struct Snapshot {
     pub(super) nodes: Vec<Node>,
     /// By keyspace and number.
     pub(super) partitions: Vec<Group>,
+    /// What clients asked of all nodes since the look before.
+    pub(super) writes: Option<Pace>,
+    pub(super) reads: Option<Pace>,
 }
 
 /// A node.
@@ -46,6 +50,9 @@ pub(super) struct Node {
     pub(super) resident_bytes: f64,
     pub(super) store_bytes: f64,
     pub(super) watches: f64,
+    /// What clients asked of it since the look before.
+    pub(super) writes: Option<Pace>,
+    pub(super) reads: Option<Pace>,
 }
 
 impl Node {
@@ -135,7 +142,7 @@ impl Snapshot {
     pub(super) fn of(before: &Look, now: &Look, keyspace: Option<&str>) -> Self {
         let seconds = (now.seconds - before.seconds).max(0.001);
         let Some(newest) = now.heard().max_by_key(|answer| answer.ring.revision) else {
-            return Self { nodes: now.answers.iter().map(silent).collect(), partitions: Vec::new() };
+            return Self { nodes: now.answers.iter().map(silent).collect(), ..Self::default() };
         };
         let names: BTreeMap<&str, &str> =
             newest.ring.members.iter().map(|member| (&*member.id, name(member))).collect();
@@ -201,7 +208,11 @@ impl Snapshot {
                 .replicas()
                 .filter(|(.., answer, replica)| answer.ring.node == member.id && replica.term.is_some());
             let cpu = answer.zip(earlier).map(|(now, before)| now.used.cpu_seconds - before.used.cpu_seconds);
-            let used = answer.map(|answer| answer.used).unwrap_or_default();
+            let used = answer.map(|answer| answer.used.clone()).unwrap_or_default();
+            let was = earlier.map(|answer| answer.used.clone()).unwrap_or_default();
+            // Of a node that was not asked before it is not known what was lately.
+            let pace =
+                |of: fn(&Used) -> &Durations| earlier.and_then(|_| of(&used).since(of(&was)).pace(seconds));
             let led = || groups.values().filter(|group| group.leader.as_deref() == Some(name));
             let is_held =
                 |key: &&Key| places.get(*key).is_some_and(|place| place.voters.contains(&member.id));
@@ -219,11 +230,28 @@ impl Snapshot {
                 resident_bytes: used.resident_bytes,
                 store_bytes: used.store_bytes,
                 watches: used.watches,
+                writes: pace(|used| &used.writes),
+                reads: pace(|used| &used.reads),
             }
         });
         let mut nodes: Vec<Node> = nodes.collect();
         nodes.sort_by_cached_key(|node| (node.zone.is_empty(), node.zone.clone(), natural(&node.name)));
-        Self { nodes, partitions: groups.into_values().collect() }
+        let paced = |of: fn(&Used) -> &Durations| {
+            let mut all = Durations::default();
+            for answer in now.heard() {
+                let earlier = before.heard().find(|before| before.ring.node == answer.ring.node);
+                if let Some(earlier) = earlier {
+                    all.add(&of(&answer.used).since(of(&earlier.used)));
+                }
+            }
+            all.pace(seconds)
+        };
+        Self {
+            nodes,
+            partitions: groups.into_values().collect(),
+            writes: paced(|used| &used.writes),
+            reads: paced(|used| &used.reads),
+        }
     }
 
     /// What is otherwise than before, in words.
@@ -295,6 +323,8 @@ fn silent((name, answer): &(String, Result<Answer, String>)) -> Node {
         resident_bytes: 0.0,
         store_bytes: 0.0,
         watches: 0.0,
+        writes: None,
+        reads: None,
     }
 }
 
@@ -355,7 +385,13 @@ pub(super) mod tests {
                 }],
             },
             keyspaces: vec![Keyspace { keyspace: 1, name: "default".into(), partitions: replicas.collect() }],
-            used: Used { cpu_seconds: 1.0, resident_bytes: 5e7, store_bytes: 2e9, watches: 3.0 },
+            used: Used {
+                cpu_seconds: 1.0,
+                resident_bytes: 5e7,
+                store_bytes: 2e9,
+                watches: 3.0,
+                ..Used::default()
+            },
         }
     }
 
