@@ -132,6 +132,22 @@ fn target() -> String {
     std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned())
 }
 
+/// One of them dies for good, and another joins.
+const FIVE_NODES: [&str; 12] = [
+    "cargo",
+    "run",
+    "--release",
+    "--locked",
+    "--",
+    "demo",
+    "--nodes",
+    "5",
+    "--partitions",
+    "32",
+    "--kills",
+    "1",
+];
+
 fn ci() -> Result<(), String> {
     let step = |name, command: &[&'static str]| Step { name, command: command.to_vec() };
     let steps = [
@@ -150,6 +166,7 @@ fn ci() -> Result<(), String> {
             "demo of 16",
             &["cargo", "run", "--release", "--locked", "--", "demo", "--kills", "2", "--partitions", "16"],
         ),
+        step("demo of five nodes", &FIVE_NODES),
     ];
     let mut times: Vec<(&str, Duration)> = Vec::new();
     for step in &steps {
