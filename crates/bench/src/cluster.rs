@@ -44,6 +44,18 @@ impl Cluster {
         nodes: usize,
         partitions: u32,
     ) -> Result<Self, Failure> {
+        Self::start_with(system, program, parent, nodes, partitions, &[]).await
+    }
+
+    /// The same, with more words for each server.
+    pub(crate) async fn start_with(
+        system: System,
+        program: &Path,
+        parent: &Path,
+        nodes: usize,
+        partitions: u32,
+        more: &[&str],
+    ) -> Result<Self, Failure> {
         let directory = parent.join(format!("{}-{}-{nodes}", system.name(), std::process::id()));
         std::fs::create_dir_all(&directory)
             .map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
@@ -81,6 +93,7 @@ impl Cluster {
             };
             command
                 .args(["--name", &format!("n{node}"), "--initial-cluster", &members.join(",")])
+                .args(more)
                 .arg("--data-dir")
                 .arg(cluster.directory.join(format!("n{node}")))
                 .stdin(Stdio::null())

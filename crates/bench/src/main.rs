@@ -11,6 +11,7 @@ mod load;
 mod model;
 mod point;
 mod process;
+mod replace;
 mod report;
 mod watch;
 
@@ -55,6 +56,9 @@ struct Options {
     /// Say which threads of which node the processor time went to
     #[arg(long)]
     costs: bool,
+    /// Instead of all that: load so many megabytes into three of four nodes, kill one for good, and measure how the fourth takes its place
+    #[arg(long, value_name = "MEGABYTES")]
+    replace: Option<u64>,
     /// Write every measurement here
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -104,6 +108,18 @@ async fn told_to_stop() {
 async fn measure(options: &Options) -> Result<(), Failure> {
     if let Some(measured) = &options.model.measured {
         return model::print(&options.model, measured);
+    }
+    if let Some(megabytes) = options.replace {
+        let mut all = Vec::new();
+        for _ in 0..options.rounds {
+            let (program, directory) = (&options.quorate, &options.directory);
+            all.push(replace::run(program, directory, options.partitions, megabytes).await?);
+        }
+        if let Some(file) = &options.json {
+            std::fs::write(file, serde_json::Value::from(all).to_string())
+                .map_err(|error| format!("cannot write {}: {error}", file.display()))?;
+        }
+        return Ok(());
     }
     let mut systems = vec![(System::Quorate, options.quorate.clone())];
     if let (true, Some(program)) = (options.vs_etcd, &options.etcd) {
