@@ -424,7 +424,9 @@ impl<E: Engine> Host<E> {
     }
 
     /// Time went by that ticks did not count: the process was paused, or the machine slept. Leases of leaderships are given up.
+    /// Nobody is taken for silent because of it.
     pub fn slept(&mut self) {
+        self.liveness_slept();
         for (id, group) in &mut self.groups {
             group.raft.slept();
             self.dirty.insert(*id);

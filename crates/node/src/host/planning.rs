@@ -1,6 +1,6 @@
 //! What the meta group's leader decides about members and places.
 //!
-//! * **Lost.** A member that it has not heard for the grace period gets the standing [`Standing::Lost`], and one that is heard again gets back to
+//! * **Lost.** A member that it has not heard for the grace period, and longer than a pause of seconds would explain, gets the standing [`Standing::Lost`], and one that is heard again gets back to
 //!   [`Standing::Active`]. Whoever is cut off itself decides nothing, because it commits nothing.
 //! * **Targets.** From members and places [`wanted`] says who shall hold what; rows get a target, so many at a time, those groups first that have the
 //!   fewest voters alive, and none before the meta group is there. How a group gets there is its leader's affair (`moves.rs`).
@@ -56,10 +56,9 @@ impl<E: Engine> Host<E> {
 
     /// The member with another standing, if it has earned one.
     fn judged(&self, member: &Member) -> Option<Member> {
-        let (silent, heard) = self.silence(member.id)?;
         let standing = match member.standing {
-            Standing::Active if silent >= self.options.grace_ticks => Standing::Lost,
-            Standing::Lost if heard >= BACK_TICKS => Standing::Active,
+            Standing::Active if self.is_silent_beyond(member.id, self.options.grace_ticks) => Standing::Lost,
+            Standing::Lost if self.is_up_since(member.id, BACK_TICKS) => Standing::Active,
             _ => return None,
         };
         Some(Member { standing, ..member.clone() })
