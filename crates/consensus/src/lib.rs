@@ -165,6 +165,18 @@ pub trait Consensus {
     /// Ends what [`Consensus::withhold_votes`] began.
     fn give_votes(&mut self);
 
+    /// Gives up the office, or the wish for it.
+    fn step_down(&mut self);
+
+    /// The group's quorum is lost for good, and this replica is what the group goes on with: alone, with all of its log, whether that was
+    /// committed or not, from the first term of this lineage on. What other replicas have counts no more, should they come back. Panics if the
+    /// lineage is not newer, and when the state machine waits for a snapshot.
+    fn begin_lineage(&mut self, lineage: u64);
+
+    /// The group goes on in this newer lineage without what this replica holds, as somebody said: it takes no part, until its owner opens it anew
+    /// with nothing.
+    fn superseded(&self) -> Option<u64>;
+
     /// Nothing that this replica promised and forgot can bind beyond `term`: goes there if it is behind, and votes for
     /// nobody in it.
     fn abstain(&mut self, term: Term);

@@ -4,7 +4,7 @@ use crate::PeerMessage;
 use crate::admission::Standing;
 use quorate_consensus::Role;
 use quorate_types::{
-    Changes, GroupId, KeyspaceId, LogWrite, Member, NodeId, Position, Rejection, Reply, Revision, Term,
+    Changes, GroupId, Index, KeyspaceId, LogWrite, Member, NodeId, Position, Rejection, Reply, Revision, Term,
 };
 
 /// Names one client call; drawn by the shell, unique within the process's run.
@@ -222,6 +222,24 @@ pub enum Notice {
         node: NodeId,
         /// What it shall count as.
         standing: quorate_types::member::Standing,
+    },
+    /// A group that had lost its quorum for good goes on with this node alone, as an operator ordered.
+    Recovered {
+        /// Which.
+        group: GroupId,
+        /// The lineage that begins.
+        lineage: u64,
+        /// Where the log ended that it goes on with.
+        last: Position,
+        /// Up to where that was known to be committed.
+        commit: Index,
+    },
+    /// A group was gone on with elsewhere: what this node had of it counts no more, and is fetched anew or goes.
+    Superseded {
+        /// Which.
+        group: GroupId,
+        /// In which lineage.
+        lineage: u64,
     },
     /// This node has no part in a group any more; its replica is thrown away.
     Discarded {

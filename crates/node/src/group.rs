@@ -207,6 +207,8 @@ pub(crate) struct Group<E: Engine> {
     pub(crate) is_splitting: bool,
     /// It votes when it has been given a state, not earlier.
     pub(crate) is_returning: bool,
+    /// It votes when the rows are known to be current: they may say that the group was gone on with elsewhere.
+    pub(crate) awaits_rows: bool,
     /// This leader has appended a split entry that is not applied yet.
     pub(crate) is_split_proposed: bool,
 }

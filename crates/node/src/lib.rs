@@ -18,6 +18,7 @@
 //! * [`cluster_orders`]: nodes that join and leave.
 //! * [`admission`]: how a node with a new data directory comes to take part.
 //! * [`placing`]: who shall hold which group.
+//! * [`recovery`]: whether a group may go on with what is left of it.
 //! * [`detector`]: how likely it is that a silent node is gone.
 //! * [`spreading`]: who holds and leads what where there are more members than replicas.
 //! * [`retention`]: when the store is flushed and the log cut.
@@ -34,6 +35,7 @@ pub mod host;
 pub mod options;
 pub mod peer;
 pub mod placing;
+pub mod recovery;
 pub mod retention;
 pub mod router;
 pub mod sequencer;

@@ -46,9 +46,26 @@ number!(
     PartitionId(u32), "{}"
 );
 number!(
-    /// A leader's generation in one group. 0 is the term before the first election.
+    /// A leader's generation in one group. 0 is the term before the first election. The high part is the group's lineage
+    /// ([`Term::lineage`]), nearly always 0.
     Term(u64), "{}"
 );
+/// Terms of one lineage; no group elects so often.
+const LINEAGE_BITS: u32 = 40;
+
+impl Term {
+    /// How often the group was gone on with after it had lost its quorum for good. What replicas of different lineages hold may
+    /// contradict each other.
+    pub fn lineage(self) -> u64 {
+        self.0 >> LINEAGE_BITS
+    }
+
+    /// The term that a lineage begins with.
+    pub fn first_of(lineage: u64) -> Self {
+        Self(lineage << LINEAGE_BITS)
+    }
+}
+
 number!(
     /// Position in one group's log. The first entry is at 1; 0 is the place before it, which Raft
     /// names as the "previous" position of the first entry.

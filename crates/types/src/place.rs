@@ -26,16 +26,19 @@ pub struct Place {
     pub target: Option<Vec<NodeId>>,
     /// Who shall lead, of those who vote; `None`: leaders gather where revisions come from.
     pub leader: Option<NodeId>,
+    /// How often the group was gone on with after it had lost its quorum for good ([`crate::Term::lineage`]). A replica of an older lineage
+    /// counts no more: the one in `voters` begins this one, others are thrown away.
+    pub lineage: u64,
 }
 
-wire_struct!(Place { first, voters, target, leader });
+wire_struct!(Place { first, voters, target, leader, lineage });
 
 impl Place {
     /// A new group's.
     pub fn new(mut voters: Vec<NodeId>) -> Self {
         voters.sort_unstable();
         voters.dedup();
-        Self { first: voters.clone(), voters, target: None, leader: None }
+        Self { first: voters.clone(), voters, target: None, leader: None, lineage: 0 }
     }
 
     /// Where the row of a group is stored in the system keyspace.
@@ -61,6 +64,11 @@ impl Place {
         let id =
             GroupId { keyspace: KeyspaceId(number(keyspace)?), partition: PartitionId(number(partition)?) };
         (Self::row_key(id) == key).then_some(id)
+    }
+
+    /// The group goes on with what this voter has of it, alone.
+    pub fn recovered(&self, survivor: NodeId) -> Self {
+        Self { lineage: self.lineage + 1, ..Self::new(vec![survivor]) }
     }
 
     /// Everybody who has or gets a replica.

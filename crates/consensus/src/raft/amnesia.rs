@@ -19,7 +19,8 @@ impl Raft {
     pub(super) fn abstain_in(&mut self, term: Term) {
         // What others say is bounded as their messages' terms are.
         self.end_hibernation();
-        let term = term.min(Term(self.term.0.saturating_add(TERMS_AHEAD_MAX)));
+        let bound = Term::first_of(term.lineage()).max(self.term).0.saturating_add(TERMS_AHEAD_MAX);
+        let term = term.min(Term(bound));
         if term > self.term {
             self.become_follower(term, None);
         }

@@ -10,6 +10,7 @@
 //! * [`reads`]: read barriers (thesis 6.4).
 //! * [`amnesia`]: a replica that lost its disk comes back.
 //! * [`hibernation`]: an idle group sleeps.
+//! * [`lineage`]: a group that has lost its quorum for good goes on with one survivor.
 //!
 //! Invariants:
 //! * A vote, a request for votes and an acknowledgement leave only after the write that makes them true.
@@ -23,6 +24,7 @@
 mod amnesia;
 mod election;
 mod hibernation;
+mod lineage;
 mod membership;
 mod reads;
 mod replication;
@@ -98,6 +100,8 @@ pub struct Raft {
     is_stateless: bool,
     /// May have promised what it does not remember.
     is_withholding: bool,
+    /// The group goes on in this lineage, without what this replica holds.
+    superseded: Option<u64>,
     reported: Option<(Term, Role)>,
 }
 
@@ -210,6 +214,7 @@ impl Raft {
             fetch_is_new: false,
             is_stateless: false,
             is_withholding: false,
+            superseded: None,
             reported: None,
             options,
         };
@@ -342,10 +347,10 @@ impl Consensus for Raft {
         if from == self.options.id || !(configuration.contains(from) || message.is_of_candidate_or_leader()) {
             return;
         }
-        // Taken and written down, the last of all terms would leave no term to elect anybody in.
-        if message.term().0.saturating_sub(self.term.0) > TERMS_AHEAD_MAX {
+        if self.superseded.is_some() || !self.is_of_our_lineage(&message) {
             return;
         }
+        let configuration = self.log.configuration().1;
         // One that was removed and does not know it asks in vain, again and again.
         let is_idle_question =
             matches!(message, Message::VoteRequest { pre: true, .. }) && !configuration.is_voter(from);
@@ -488,7 +493,21 @@ impl Consensus for Raft {
     }
 
     fn give_votes(&mut self) {
-        self.is_withholding = false;
+        self.is_withholding = self.superseded.is_some();
+    }
+
+    fn step_down(&mut self) {
+        if !matches!(self.state, State::Follower { .. }) {
+            self.become_follower(self.term, None);
+        }
+    }
+
+    fn begin_lineage(&mut self, lineage: u64) {
+        self.start_lineage(lineage);
+    }
+
+    fn superseded(&self) -> Option<u64> {
+        self.superseded
     }
 
     fn abstain(&mut self, term: Term) {

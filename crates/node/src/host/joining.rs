@@ -26,7 +26,7 @@ impl<E: Engine> Host<E> {
         if !self.admission.recorded() {
             return;
         }
-        for (id, group) in self.groups.iter_mut().filter(|(_, group)| !group.is_returning) {
+        for (id, group) in self.groups.iter_mut().filter(|(_, it)| !it.is_returning && !it.awaits_rows) {
             group.raft.give_votes();
             self.dirty.insert(*id);
         }

@@ -37,7 +37,11 @@ impl<E: Engine> Host<E> {
                         self.out.notices.push(Notice::HandedOver { group: id, by: from });
                     }
                     group.raft.step(from, message);
+                    let is_superseded = group.raft.superseded().is_some();
                     self.dirty.insert(id);
+                    if is_superseded {
+                        return self.on_superseded(id);
+                    }
                     self.finish_confirmed(id)?;
                 }
             }

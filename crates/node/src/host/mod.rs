@@ -6,6 +6,7 @@
 //! * [`drawing`]: revisions from a sequencer on another node.
 //! * [`joining`]: this node's admission, and that of others.
 //! * [`keyspaces`]: what the partitions of one keyspace share.
+//! * [`lineages`]: groups whose quorum was lost for good.
 //! * [`maps`]: which keyspaces and partitions there are.
 //! * [`liveness`]: which other nodes are heard.
 //! * [`messages`]: what comes from other nodes.
@@ -32,6 +33,7 @@ mod drawing;
 mod holding;
 mod joining;
 mod keyspaces;
+mod lineages;
 mod liveness;
 mod maps;
 mod messages;

@@ -104,7 +104,12 @@ impl<E: Engine> Host<E> {
             && current.learners.is_empty()
             && !current.is_joint();
         // Nearly always, of hundreds.
-        if is_at_rest || group.is_splitting || group.raft.can_propose().is_err() {
+        if is_at_rest
+            || self.is_meta_recovering()
+            || group.raft.term().lineage() != place.lineage
+            || group.is_splitting
+            || group.raft.can_propose().is_err()
+        {
             return Ok(());
         }
         let others: Vec<NodeId> =
@@ -184,9 +189,9 @@ impl<E: Engine> Host<E> {
         if stored != *known {
             return Ok(());
         }
-        let Place { first, target: Some(voters), leader, .. } = stored else { return Ok(()) };
+        let Place { target: Some(voters), .. } = stored.clone() else { return Ok(()) };
         self.asked_rows.insert(id, now);
-        let done = Place { first, voters, target: None, leader };
+        let done = Place { voters, target: None, ..stored };
         self.change_rows(vec![is_as_read(key.clone(), Some(modified))], vec![put(key, done.encoded())])
     }
 

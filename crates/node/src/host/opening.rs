@@ -6,11 +6,20 @@ use quorate_consensus::{Consensus, Raft, Role};
 use quorate_mvcc::engine::Engine;
 use quorate_partition::snapshot::Installer;
 use quorate_partition::{Opened, Partition};
-use quorate_types::{Entry, Fault, GroupId, Index, LogWrite, Position, Revision};
+use quorate_types::{Entry, Fault, GroupId, Index, LogWrite, Position, Revision, Term};
 use std::collections::{BTreeMap, VecDeque};
 
 impl<E: Engine> Host<E> {
     pub(super) fn open_group(&mut self, id: GroupId) -> Result<(), Fault> {
+        self.open_group_from(id, None)
+    }
+
+    /// The same, where what it had before was just given up: its state comes with a snapshot.
+    pub(super) fn open_group_from(
+        &mut self,
+        id: GroupId,
+        given_up: Option<Installer<E>>,
+    ) -> Result<(), Fault> {
         let configuration = self.stored_configuration(id)?;
         let mut recovered = self.unopened.remove(&id).unwrap_or_default();
         let limits = self.options.partition.clone();
@@ -38,8 +47,10 @@ impl<E: Engine> Host<E> {
             }
             Opened::Incomplete => {
                 let clear = self.slots_to_clear(id);
-                let installer =
-                    Installer::begin_among(&publication, self.engine.clone(), id, &clear, limits)?;
+                let installer = match given_up {
+                    Some(installer) => installer,
+                    None => Installer::begin_among(&publication, self.engine.clone(), id, &clear, limits)?,
+                };
                 self.compact_anew(id.keyspace)?;
                 let reader = installer.reader();
                 (State::Installing(Some(installer)), reader, recovered.start)
@@ -65,6 +76,11 @@ impl<E: Engine> Host<E> {
             recovered.entries.clear();
             self.extra_writes.push((id, LogWrite { restart: Some(applied), ..LogWrite::default() }));
         }
+        let has_begun = recovered.start != Position::default() || !recovered.entries.is_empty();
+        if !has_begun && let Some(place) = self.roster.places.get(&id) {
+            // What begins with nothing begins where the group is.
+            recovered.hard_state.term = recovered.hard_state.term.max(Term::first_of(place.lineage));
+        }
         let options = quorate_consensus::Options {
             heartbeat_ticks: self.options.heartbeat_ticks,
             election_ticks_min: self.options.election_ticks_min,
@@ -79,13 +95,13 @@ impl<E: Engine> Host<E> {
                 self.options.seed ^ (u64::from(id.keyspace.0) << 32) ^ u64::from(id.partition.0),
             )
         };
-        let has_begun = recovered.start != Position::default() || !recovered.entries.is_empty();
         let mut raft = Raft::new(options, recovered, applied.index);
         if let State::Installing(_) = state {
             raft.state_lost();
         }
         let is_returning = matches!(state, State::Installing(_)) && !has_begun && self.is_returning(id);
-        if is_returning || !self.admission.is_admitted() {
+        let awaits_rows = self.is_apart(id);
+        if is_returning || awaits_rows || !self.admission.is_admitted() {
             raft.withhold_votes();
         }
         // It was not here when they fell silent.
@@ -99,7 +115,7 @@ impl<E: Engine> Host<E> {
             reader,
             role: Role::Follower { leader: None },
             leader: None,
-            term: quorate_types::Term(0),
+            term: Term(0),
             is_serving: false,
             registered: None,
             registering: None,
@@ -127,6 +143,7 @@ impl<E: Engine> Host<E> {
             is_pinning: false,
             is_splitting: false,
             is_returning,
+            awaits_rows,
             is_split_proposed: false,
         };
         self.groups.insert(id, group);

@@ -37,6 +37,9 @@ impl<E: Engine> Host<E> {
         if !self.now.0.is_multiple_of(PLAN_TICKS) || !can_propose || !has_settled {
             return Ok(());
         }
+        if self.is_meta_recovering() {
+            return self.put_meta_right();
+        }
         self.judge_members()?;
         self.plan_moves()?;
         self.remove_the_leaving()
@@ -99,9 +102,17 @@ impl<E: Engine> Host<E> {
         // Where leaders gather, the others follow when it is there: their leaders have to be where it is led. Also while it waits for a split.
         let is_meta_first = !self.options.spread_replicas
             && (is_meta_moving || plan.iter().any(|wish| wish.group == GroupId::META));
-        let mut plan: Vec<Wish> = plan.into_iter().filter(|wish| !is_splitting(&wish.group)).collect();
+        // What has lost its quorum cannot move, and must not keep others waiting that can be saved.
+        let can_move = |place: &Place| {
+            2 * place.voters.iter().filter(|voter| is_alive(voter)).count() > place.voters.len()
+        };
+        let is_able = |wish: &Wish| {
+            !is_splitting(&wish.group) && self.roster.places.get(&wish.group).is_some_and(can_move)
+        };
+        let mut plan: Vec<Wish> = plan.into_iter().filter(is_able).collect();
         plan.sort_by_key(urgency);
-        let moving = self.roster.places.values().filter(|place| place.target.is_some()).count();
+        let is_moving = |place: &&Place| place.target.is_some() && can_move(place);
+        let moving = self.roster.places.values().filter(is_moving).count();
         let mut room = self.options.moves_max.saturating_sub(moving);
         for wish in plan {
             let Some(place) = self.roster.places.get(&wish.group).cloned() else { continue };

@@ -75,6 +75,16 @@ impl Roster {
         known
     }
 
+    /// Whether what was told counts no more, because the rows are known not to be old.
+    pub(super) fn is_current(&self) -> bool {
+        self.is_current
+    }
+
+    /// The rows may be old after all.
+    pub(super) fn doubt(&mut self) {
+        self.is_current = false;
+    }
+
     /// Who voted in the meta group in the beginning.
     pub(super) fn first_voters(&self) -> &[NodeId] {
         &self.told.first_voters
@@ -201,6 +211,10 @@ impl<E: Engine> Host<E> {
         }
         let moved = std::mem::take(&mut self.roster.moved);
         let mut keyspaces: BTreeSet<KeyspaceId> = BTreeSet::new();
+        if moved.contains(&GroupId::META) && self.sequencer.is_some() {
+            // It may have been put right after the group's quorum was lost.
+            self.open_counters()?;
+        }
         for id in moved.into_iter().filter(|id| *id != GroupId::META) {
             let Some(place) = self.roster.places.get(&id) else { continue };
             let (is_held, is_done) = (place.holds(self.options.id), place.target.is_none());
@@ -208,6 +222,8 @@ impl<E: Engine> Host<E> {
             // While the group moves, its log may still name those of an earlier target.
             if !is_held && is_done {
                 self.discard(id)?;
+            } else {
+                self.follow_lineage(id)?;
             }
         }
         for keyspace in keyspaces {
@@ -254,6 +270,7 @@ impl<E: Engine> Host<E> {
         // Before there is any row what was told is all there is.
         if is_passed && !self.roster.members.is_empty() {
             self.roster.is_current = true;
+            self.heed_rows();
             self.out.notices.push(Notice::Current);
             self.note_members();
         }
@@ -322,21 +339,8 @@ impl<E: Engine> Host<E> {
         if self.groups.get(&id).is_some_and(|group| group.is_serving) {
             self.resign(id)?;
         }
-        let fetching = self.fetching.remove(&id).map(crate::snapshots::Fetching::into_installer);
-        let closed = self.close_group(id, Rejection::Unavailable);
-        let had_log = closed.is_some() || self.unopened.remove(&id).is_some();
-        let installer = match closed {
-            Some(State::Ready(partition)) => Some(partition.into_installer(&clear)?),
-            Some(State::Installing(installer)) => installer.or(fetching),
-            None if Partition::has_state(&self.engine, id)?
-                || Partition::is_incomplete(&self.engine, id)? =>
-            {
-                let publication = self.keyspace(id.keyspace)?.publication.clone();
-                let (engine, limits) = (self.engine.clone(), self.options.partition.clone());
-                Some(Installer::begin_among(&publication, engine, id, &clear, limits)?)
-            }
-            None => None,
-        };
+        let had_log = self.groups.contains_key(&id) || self.unopened.contains_key(&id);
+        let installer = self.give_up_state(id, &clear)?;
         if let Some(installer) = installer {
             installer.abandon(&clear)?;
             self.compact_anew(id.keyspace)?;
@@ -350,5 +354,29 @@ impl<E: Engine> Host<E> {
             self.out.notices.push(Notice::Discarded { group: id });
         }
         Ok(())
+    }
+
+    /// Closes a group, if it is open, and clears what the store holds of it, if there is anything: what is left can be abandoned, or wait for a
+    /// snapshot.
+    pub(super) fn give_up_state(
+        &mut self,
+        id: GroupId,
+        clear: &SlotSet,
+    ) -> Result<Option<Installer<E>>, Fault> {
+        let fetching = self.fetching.remove(&id).map(crate::snapshots::Fetching::into_installer);
+        let closed = self.close_group(id, Rejection::Unavailable);
+        self.unopened.remove(&id);
+        match closed {
+            Some(State::Ready(partition)) => Ok(Some(partition.into_installer(clear)?)),
+            Some(State::Installing(installer)) => Ok(installer.or(fetching)),
+            None if Partition::has_state(&self.engine, id)?
+                || Partition::is_incomplete(&self.engine, id)? =>
+            {
+                let publication = self.keyspace(id.keyspace)?.publication.clone();
+                let (engine, limits) = (self.engine.clone(), self.options.partition.clone());
+                Ok(Some(Installer::begin_among(&publication, engine, id, clear, limits)?))
+            }
+            None => Ok(None),
+        }
     }
 }

@@ -114,23 +114,33 @@ impl<E: Engine> Host<E> {
         self.sequencer = Some(Sequencer::new(meta.term));
         self.open_counters()?;
         self.bootstrap()?;
+        self.put_meta_right()?;
         self.remove_marks()?;
         self.arrange_sequencing()
     }
 
     /// A counter for each keyspace of several partitions.
     pub(super) fn open_counters(&mut self) -> Result<(), Fault> {
+        // The marks of a former lineage may be below what was given out.
+        if self.is_meta_recovering() {
+            return Ok(());
+        }
         for keyspace in self.router.keyspaces() {
             // While the first split is under way, the mark to begin above is not known.
             if self.router.partitions(keyspace).len() > 1 && self.sequencer.is_some() {
-                let mark = self.read_meta(&mark_key(keyspace))?;
-                let mark = mark.and_then(|value| Revision::from_bytes(value).ok());
+                let mark = self.mark_of(keyspace)?;
                 if let Some(sequencer) = &mut self.sequencer {
                     sequencer.open(keyspace, mark);
                 }
             }
         }
         self.raise_marks()
+    }
+
+    /// The committed mark of a keyspace, as it is applied here.
+    pub(super) fn mark_of(&self, keyspace: KeyspaceId) -> Result<Option<Revision>, Fault> {
+        let mark = self.read_meta(&mark_key(keyspace))?;
+        Ok(mark.and_then(|value| Revision::from_bytes(value).ok()))
     }
 
     /// The keyspaces that have a mark.

@@ -94,7 +94,7 @@ impl<E: Engine> Host<E> {
         self.set_whole(id.keyspace, false)?;
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         group.state = State::Ready(installer.finish()?);
-        if std::mem::take(&mut group.is_returning) && self.admission.is_admitted() {
+        if std::mem::take(&mut group.is_returning) && self.admission.is_admitted() && !group.awaits_rows {
             group.raft.give_votes();
         }
         let position = meta.position;
