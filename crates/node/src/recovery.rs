@@ -3,7 +3,7 @@
 //! Pure: [`judge`] is told how the replica and its group stand here, and refuses with what there is to do instead. What nobody can tell is whether
 //! those that are silent are dead; that is what the operator says by ordering it.
 
-use quorate_types::{GroupId, NodeId, Position};
+use quorate_types::{GroupId, Index, NodeId, Position};
 use std::fmt;
 
 /// How a group stands on the node that is asked to go on with it.
@@ -11,6 +11,10 @@ use std::fmt;
 pub struct Survivor {
     /// The end of its log.
     pub last: Position,
+    /// Up to where that is known to be committed.
+    pub commit: Index,
+    /// How often the group was recovered before.
+    pub lineage: u64,
     /// Its state is here, and is not being replaced.
     pub is_whole: bool,
     /// It votes: it has not lost what it promised.
@@ -155,7 +159,7 @@ mod tests {
         assert_eq!(first(Survivor { listened_ticks: LISTEN - 1, ..lost() }), Err(RecoverRefused::TooEarly));
         assert_eq!(first(Survivor { is_whole: false, ..lost() }), Err(RecoverRefused::NotWhole));
         assert_eq!(first(Survivor { is_admitted: false, ..lost() }), Err(RecoverRefused::NotAdmitted));
-        let last = Position { index: quorate_types::Index(7), ..Position::default() };
+        let last = Position { index: Index(7), ..Position::default() };
         assert_eq!(first(Survivor { last, ..lost() }), Err(RecoverRefused::Changed(last)));
     }
 

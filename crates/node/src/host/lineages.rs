@@ -43,6 +43,8 @@ impl<E: Engine> Host<E> {
         let is_led = |id: GroupId| self.groups.get(&id)?.leader.filter(|leader| is_heard(*leader));
         Some(Survivor {
             last: group.raft.last(),
+            commit: group.raft.status().commit,
+            lineage: group.raft.term().lineage(),
             is_whole: group.partition().is_some(),
             is_admitted: self.admission.is_admitted() && !group.is_returning,
             leader: is_led(id),
@@ -52,6 +54,11 @@ impl<E: Engine> Host<E> {
             listened_ticks: self.now.0,
             is_meta_led: is_led(GroupId::META).is_some(),
         })
+    }
+
+    /// All groups that are here, as [`Host::survivor`] tells of them.
+    pub fn survivors(&self) -> Vec<(GroupId, Survivor)> {
+        self.groups.keys().filter_map(|id| Some((*id, self.survivor(*id)?))).collect()
     }
 
     /// An operator orders that a group goes on with what this node has of it. For a partition it is done when its row is applied.

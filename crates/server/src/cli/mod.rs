@@ -8,6 +8,7 @@ pub mod kv;
 pub mod lease;
 pub mod node;
 pub mod partitions;
+pub mod recover;
 pub mod ring;
 pub mod split;
 pub mod status;

@@ -1,5 +1,6 @@
 //! partitions: the slots, leaders and pace of every partition, put together from what each node says.
 
+use super::recover::Recover;
 use super::split::Split;
 use super::{CliError, Target, http_call, keyspace, status};
 use clap::{Args, Subcommand};
@@ -17,7 +18,7 @@ const RATE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it is said that a node still counts.
 const COUNTING_TOLD: Duration = Duration::from_secs(2);
 
-/// Each partition's slots, leader, lag and pace, from all nodes; splitting one
+/// Each partition's slots, leader, lag and pace, from all nodes; splitting one, and recovering one that has lost its quorum
 #[derive(Args, Debug)]
 #[command(
     after_help = "Without a command the partitions are listed. One that is being split is listed as PARENT->CHILD until its child is there.
@@ -42,6 +43,7 @@ enum Command {
     /// Each partition's slots, leader, lag and pace, from all nodes
     List(Shown),
     Split(Split),
+    Recover(Recover),
 }
 
 #[derive(Args, Debug)]
@@ -59,6 +61,7 @@ impl Partitions {
             None => list(target, &self.shown).await,
             Some(Command::List(shown)) => list(target, &shown).await,
             Some(Command::Split(split)) => split.run(target).await,
+            Some(Command::Recover(recover)) => recover.run(target).await,
         }
     }
 }

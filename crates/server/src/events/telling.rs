@@ -182,6 +182,17 @@ impl Telling {
                 let what = self.way(&before, &voters, "has gone", "is");
                 Record::new(at, Kind::Move, what, "").of(self.group(group, Some(revision.0)))
             }
+            Notice::Recovered { group, lineage, last, .. } => {
+                let what = format!("{GROUPS} goes on with what {own} has, up to entry {}", last.index);
+                let why = format!(
+                    "most of its replicas are lost for good, and it was ordered (recovery {lineage})"
+                );
+                replica(what, why).of(self.group(group, None))
+            }
+            Notice::Superseded { group, .. } => {
+                let why = "it was recovered elsewhere without what this one had".to_owned();
+                replica(format!("{own} gives up what it has of {GROUPS}"), why).of(self.group(group, None))
+            }
             Notice::Discarded { group } => {
                 self.leaders.remove(&group);
                 let why = "its row gives it no part in them any more".to_owned();

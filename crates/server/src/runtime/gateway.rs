@@ -1,18 +1,20 @@
 //! What the services call: every client request goes through here.
 
 use super::keyspaces::{Keyspace, Keyspaces};
-use super::standing::Standing;
+use super::standing::{Standing, Survivors};
 use super::watch_thread::WatchHub;
 use super::worker::Input;
 use crate::engine::FjallEngine;
 use crate::metrics::Metrics;
 use crossbeam_channel::Sender;
+use quorate_node::recovery::RecoverRefused;
 use quorate_node::{ClusterOrder, ClusterOrders, Grant, Nodes, OrderRefused, OrderStep, Reach};
 use quorate_partition::{ReadError, Reader, Touched};
 use quorate_types::reply::{RangeAnswer, TxnAnswer};
 use quorate_types::request::{RangeRequest, TxnRequest};
 use quorate_types::{
-    Answer, ClusterId, Fault, KeyRange, KeyspaceId, NodeId, Rejection, Reply, Request, Revision, Term,
+    Answer, ClusterId, Fault, GroupId, KeyRange, KeyspaceId, NodeId, Position, Rejection, Reply, Request,
+    Revision, Term,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -139,6 +141,24 @@ impl Gateway {
     pub async fn standing(&self) -> Result<Standing, Rejection> {
         let (sender, receiver) = oneshot::channel();
         self.inner.worker.send(Input::Standing(sender)).map_err(|_| Rejection::Unavailable)?;
+        receiver.await.map_err(|_| Rejection::Unavailable)
+    }
+
+    /// What is left here of groups that may have lost their quorum.
+    pub async fn survivors(&self) -> Result<Survivors, Rejection> {
+        let (sender, receiver) = oneshot::channel();
+        self.inner.worker.send(Input::Survivors(sender)).map_err(|_| Rejection::Unavailable)?;
+        receiver.await.map_err(|_| Rejection::Unavailable)
+    }
+
+    /// Orders that a group goes on with what is here, whose log ends at `shown`.
+    pub async fn recover(
+        &self,
+        group: GroupId,
+        shown: Position,
+    ) -> Result<Result<(), RecoverRefused>, Rejection> {
+        let (sender, receiver) = oneshot::channel();
+        self.inner.worker.send(Input::Recover(group, shown, sender)).map_err(|_| Rejection::Unavailable)?;
         receiver.await.map_err(|_| Rejection::Unavailable)
     }
 

@@ -1,8 +1,18 @@
 //! How things stand on this node, for `status`, `partitions`, metrics and health.
 
+use quorate_node::recovery::Survivor;
 use quorate_node::{GroupStatus, HeldBack};
-use quorate_types::{GroupId, KeyspaceId, KeyspaceMap, NodeId, Term};
+use quorate_types::{GroupId, KeyspaceId, KeyspaceMap, Member, NodeId, Term};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// What is left of each group on this node.
+#[derive(Debug)]
+pub struct Survivors {
+    /// With the keyspaces' names.
+    pub groups: Vec<(String, GroupId, Survivor)>,
+    /// Whom the members are, for names.
+    pub members: Vec<Member>,
+}
 
 /// What this node knows of the keyspaces, and how its replicas are.
 #[derive(Debug)]

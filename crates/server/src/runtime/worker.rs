@@ -3,16 +3,17 @@
 use super::complaint::Complaint;
 use super::keyspaces::Keyspaces;
 use super::log_thread::LogWriter;
-use super::standing::Standing;
+use super::standing::{Standing, Survivors};
 use super::transport::Transport;
 use crate::engine::FjallEngine;
 use crate::events::Told;
 use crate::events::recorder::Recorder;
 use crossbeam_channel::{Receiver, Sender};
+use quorate_node::recovery::RecoverRefused;
 use quorate_node::{Effects, Grant, Host, Notice, PeerMessage, Ticket, WriteId};
 use quorate_types::{
-    Entry, Fault, GroupId, Incarnation, KeyRange, KeyspaceId, KeyspaceMap, LogWrite, NodeId, Rejection,
-    Reply, Request, Rules, Term,
+    Entry, Fault, GroupId, Incarnation, KeyRange, KeyspaceId, KeyspaceMap, LogWrite, NodeId, Position,
+    Rejection, Reply, Request, Rules, Term,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -51,6 +52,10 @@ pub enum Input {
     NoSpace(bool),
     /// Somebody wants to know how things stand.
     Standing(oneshot::Sender<Standing>),
+    /// Somebody wants to know what is left of groups that have lost their quorum.
+    Survivors(oneshot::Sender<Survivors>),
+    /// An operator orders that a group goes on with what is here, whose log ends there.
+    Recover(GroupId, Position, oneshot::Sender<Result<(), RecoverRefused>>),
     /// Hand leaderships over; answered when none is left here.
     HandOver(oneshot::Sender<()>),
     /// A disk failed.
@@ -232,6 +237,24 @@ impl Worker {
                 let (groups, unheard) = (self.host.status(), self.host.unheard().clone());
                 let led_afar = self.led_afar();
                 let _ = answer.send(Standing { maps, groups, led_afar, used_bytes, unheard, held_back });
+            }
+            Input::Survivors(answer) => {
+                let maps: Vec<KeyspaceMap> =
+                    std::iter::once(KeyspaceMap::system()).chain(self.host.maps().cloned()).collect();
+                let named =
+                    |id: GroupId| maps.iter().find(|map| map.id == id.keyspace).map(|map| map.name.clone());
+                let groups = self.host.survivors().into_iter();
+                let groups = groups.filter_map(|(id, survivor)| Some((named(id)?, id, survivor))).collect();
+                // Whoever asked may have stopped waiting.
+                let _ = answer.send(Survivors { groups, members: self.host.members() });
+            }
+            Input::Recover(group, shown, answer) => {
+                warn!(%group, %shown, "ordered to go on with what this node has of the group, in spite of what others had");
+                let outcome = self.host.recover(group, Some(shown))?;
+                if let Err(refused) = &outcome {
+                    warn!(%group, %refused, "not recovered");
+                }
+                let _ = answer.send(outcome);
             }
             Input::HandOver(done) => {
                 if self.host.hand_over() {
@@ -493,6 +516,14 @@ impl Worker {
             Notice::Judged { node, standing } => {
                 warn!(%node, ?standing, "member judged by whether it is heard")
             }
+            Notice::Recovered { group, lineage, last, commit } => error!(
+                %group, lineage, %last, %commit,
+                "the group had lost its quorum and goes on with what this node has, as ordered; what others had acknowledged beyond that is lost"
+            ),
+            Notice::Superseded { group, lineage } => warn!(
+                %group, lineage,
+                "the group was recovered elsewhere: what this node has of it counts no more and is thrown away"
+            ),
             Notice::Discarded { group } => {
                 self.led.remove(&group);
                 info!(%group, "replica thrown away: the group is elsewhere now");

@@ -8,6 +8,7 @@ mod kv;
 mod lease;
 mod maintenance;
 pub(crate) mod nodes;
+pub(crate) mod recovery;
 pub(crate) mod ring;
 mod watch;
 
@@ -179,6 +180,7 @@ pub fn router(context: Context) -> axum::Router {
     let grpc = grpc.layer(axum::middleware::map_response(too_large_as_etcd));
     grpc.merge(http::router(context.clone()))
         .merge(keyspaces::router(context.clone()))
+        .merge(recovery::router(context.clone()))
         .merge(nodes::router(context))
 }
 
