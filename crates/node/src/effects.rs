@@ -223,6 +223,13 @@ pub enum Notice {
         /// What it shall count as.
         standing: quorate_types::member::Standing,
     },
+    /// What the store holds of a group's state is damaged: it is thrown away and fetched from others.
+    Damaged {
+        /// Which.
+        group: GroupId,
+        /// What was found.
+        what: String,
+    },
     /// A group that had lost its quorum for good goes on with this node alone, as an operator ordered.
     Recovered {
         /// Which.

@@ -9,7 +9,7 @@ use crate::publication::Publication;
 use crate::reader::Reader;
 use crate::state::{self, Head};
 use quorate_mvcc::KeySpace;
-use quorate_mvcc::engine::{Engine, Table};
+use quorate_mvcc::engine::{Batch, Engine, Table};
 use quorate_mvcc::layout;
 use quorate_types::reply::LeaseTime;
 use quorate_types::{
@@ -105,6 +105,15 @@ impl<E: Engine> Partition<E> {
     /// Whether opening the group will find it [`Opened::Incomplete`].
     pub fn is_incomplete(engine: &E, group: GroupId) -> Result<bool, Fault> {
         Ok(engine.get(Table::State, &layout::state_row(group, state::INSTALLING))?.is_some())
+    }
+
+    /// Marks that a group has no state in this store though it may have had one, and waits for a snapshot: what
+    /// [`Partition::is_incomplete`] asks. Durable with the next flush.
+    pub fn mark_incomplete(engine: &E, group: GroupId) -> Result<(), Fault> {
+        let mark = layout::state_row(group, state::INSTALLING);
+        let mut batch = Batch::default();
+        batch.put(Table::State, mark.clone(), layout::seal(Table::State, &mark, Vec::new()));
+        engine.write(batch)
     }
 
     /// What the newest applied entry about the group's members says, as it stands in the store: also while a snapshot is

@@ -53,6 +53,10 @@ enum Command {
     Doctor {
         /// Its data directory
         data_dir: PathBuf,
+        /// Put the store aside, as STORE.damaged, so that the next start fetches all that it held from the other nodes. The log, with what the node
+        /// has promised, has to be whole and stays
+        #[arg(long)]
+        rebuild_store: bool,
     },
     /// Print a completion script for a shell
     Completions {
@@ -68,11 +72,20 @@ fn main() -> ExitCode {
     }
     match command {
         Command::Serve(args) => run_serve(*args, &target),
-        Command::Doctor { data_dir } => match doctor::doctor(&data_dir, target.output) {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::FAILURE,
+        Command::Doctor { data_dir, rebuild_store: true } => match doctor::rebuild_store(&data_dir) {
+            Ok(said) => {
+                println!("{said}");
+                ExitCode::SUCCESS
+            }
             Err(problem) => fail(1, &problem),
         },
+        Command::Doctor { data_dir, rebuild_store: false } => {
+            match doctor::doctor(&data_dir, target.output) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::FAILURE,
+                Err(problem) => fail(1, &problem),
+            }
+        }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "quorate", &mut std::io::stdout());
             ExitCode::SUCCESS

@@ -61,7 +61,10 @@ pub enum ServeError {
         path: String,
     },
     /// The disk cannot be trusted any more.
-    #[error("this node stops, its disk cannot be trusted: {0}")]
+    #[error(
+        "this node stops, its disk cannot be trusted: {0}. With the node stopped, quorate doctor DATA_DIR says what is damaged and how it is filled \
+         from the others"
+    )]
     Fault(#[from] Fault),
     /// The worker ended by a panic.
     #[error(

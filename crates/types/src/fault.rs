@@ -1,5 +1,6 @@
 //! The error that ends a replica's work.
 
+use crate::codec::Malformed;
 use std::fmt;
 use std::sync::Arc;
 
@@ -14,6 +15,11 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// Whether something stored was read and makes no sense, as opposed to what could not be read or written.
+    pub fn is_damage(&self) -> bool {
+        self.cause.downcast_ref::<Malformed>().is_some()
+    }
+
     /// A fault met while `doing` something.
     pub fn new(doing: impl Into<String>, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { doing: doing.into(), cause: Arc::from(cause.into()) }

@@ -1,6 +1,7 @@
 //! A group is opened: its state from the store, its consensus from the log.
 
 use super::Host;
+use crate::effects::Notice;
 use crate::group::{Group, State};
 use quorate_consensus::{Consensus, Raft, Role};
 use quorate_mvcc::engine::Engine;
@@ -37,7 +38,18 @@ impl<E: Engine> Host<E> {
         let opened = if self.is_without_state(id)? {
             Opened::Incomplete
         } else {
-            Partition::open_among(&publication, engine, id, self.original_slots(id), limits.clone())?
+            let opened =
+                Partition::open_among(&publication, engine, id, self.original_slots(id), limits.clone());
+            match opened {
+                Ok(opened) => opened,
+                // The log is another file: what this replica promised and holds from there on is as it was, and what it applied before others have,
+                // as after a snapshot that was cut short. So it goes on voting, does not lead, and is given a state.
+                Err(fault) if fault.is_damage() && !configuration.is_alone(self.options.id) => {
+                    self.out.notices.push(Notice::Damaged { group: id, what: fault.to_string() });
+                    Opened::Incomplete
+                }
+                Err(fault) => return Err(fault),
+            }
         };
         let (state, reader, applied) = match opened {
             Opened::Ready(mut partition) => {

@@ -1,18 +1,23 @@
 //! doctor: checks a stopped node's files and says what it found.
 
-use super::Output;
+use super::{Output, keyspace};
 use crate::data_dir;
 use crate::disk::FileDisk;
 use crate::engine::FjallEngine;
-use quorate_mvcc::engine::{Read, Table};
+use crate::events::journal::Journal;
+use crate::events::{Kind, Record};
+use quorate_mvcc::engine::{Engine, Read, Table};
 use quorate_mvcc::layout;
 use quorate_partition::{Limits, Opened, Partition, Publication};
-use quorate_storage::wal;
+use quorate_storage::wal::{self, Wal, WalOptions};
 use quorate_types::{GroupId, SlotSet};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::path::Path;
+
+/// Of a journal that is opened for one line only: more than any has, so that nothing is thrown away.
+const JOURNAL_BYTES: u64 = 1 << 40;
 
 /// Reads every byte of a data directory that no process uses. Returns whether all is well.
 pub fn doctor(path: &Path, output: Output) -> Result<bool, String> {
@@ -91,12 +96,96 @@ pub fn doctor(path: &Path, output: Output) -> Result<bool, String> {
         if findings.is_empty() {
             println!("nothing wrong");
         } else {
+            let is_only_store = findings.iter().all(|finding| !finding.starts_with("log: "));
+            if is_only_store && standing != quorate_node::Standing::New {
+                println!(
+                    "The log, with what this node has promised, is whole. If the cluster has other nodes that hold the same, run\nquorate doctor --rebuild-store {} and start the node: what the store held is fetched from them.",
+                    path.display()
+                );
+                return Ok(false);
+            }
             println!(
                 "Keep this node stopped: the others go on without it. If the cluster has other nodes, move this directory away and\nstart the node with an empty one: it is filled from them. Keep the old one until that is done."
             );
         }
     }
     Ok(findings.is_empty())
+}
+
+/// Puts the store of a stopped node aside and begins an empty one, in which every group waits for a snapshot. The log stays, and with it every vote and
+/// acknowledgement from its beginning on: whoever this node votes for has what it acknowledged, so it need not ask the others first, as a node must that has
+/// lost all. What was applied before the log's beginning others have, because it was committed.
+pub fn rebuild_store(path: &Path) -> Result<String, String> {
+    let says = |error: &dyn std::fmt::Display| error.to_string();
+    if !path.join("IDENTITY").exists() {
+        return Err(format!("{} is not a data directory: it has no IDENTITY file", path.display()));
+    }
+    let _lock = data_dir::lock(path).map_err(|error| says(&error))?;
+    let (owner, _) = data_dir::read_identity(path).map_err(|error| says(&error))?;
+    let joined = data_dir::read_joined(path).map_err(|error| says(&error))?;
+    match data_dir::read_standing(path).map_err(|error| says(&error))? {
+        quorate_node::Standing::New => {
+            return Err(
+                "the node does not take part yet: move the whole directory away and start with an empty one"
+                    .into(),
+            );
+        }
+        quorate_node::Standing::Admitted(lives) if lives.is_empty() && joined.is_none() => {
+            return Err("this node is a cluster of its own: what its store held is nowhere else".into());
+        }
+        quorate_node::Standing::Admitted(_) => {}
+    }
+    let [store, new, damaged] = ["store", "store.new", "store.damaged"].map(|name| path.join(name));
+    if damaged.exists() {
+        return Err(format!("{} is there already: move it away first", damaged.display()));
+    }
+    let disk = FileDisk::open(&path.join("log")).map_err(|error| format!("the log's folder: {error}"))?;
+    let salt = owner.cluster.0 ^ owner.node.0.rotate_left(32);
+    let opened = Wal::open(disk, salt, WalOptions::default());
+    let (_, groups, report) = opened
+        .map_err(|error| format!("the log is not whole, so the store alone cannot be given up: {error}"))?;
+    if report.segments.is_empty() {
+        return Err(
+            "there is no log, and so nothing that this node has promised; move the whole directory away"
+                .into(),
+        );
+    }
+    // What a run that was cut short has left.
+    if new.exists() {
+        std::fs::remove_dir_all(&new).map_err(|error| format!("{}: {error}", new.display()))?;
+    }
+    let engine = FjallEngine::open(&new, 8 << 20).map_err(|fault| says(&fault))?;
+    for group in groups.keys() {
+        Partition::mark_incomplete(&engine, *group).map_err(|fault| says(&fault))?;
+    }
+    engine.flush().map_err(|fault| says(&fault))?;
+    drop(engine);
+    std::fs::rename(&store, &damaged).map_err(|error| format!("{}: {error}", store.display()))?;
+    std::fs::rename(&new, &store).map_err(|error| format!("{}: {error}", new.display()))?;
+    std::fs::File::open(path).and_then(|folder| folder.sync_all()).map_err(|error| says(&error))?;
+    let what = format!("node {} is to fetch all that it held from the others", owner.node);
+    let told = Record::new(
+        now(),
+        Kind::Process,
+        what,
+        "its store was put aside with quorate doctor --rebuild-store",
+    );
+    // For people; the node does without it.
+    if let Err(error) =
+        Journal::open(&path.join("events"), JOURNAL_BYTES).and_then(|(journal, _)| journal.append([told]))
+    {
+        eprintln!("not in the journal: {error}");
+    }
+    Ok(format!(
+        "The store is put aside as {}. Start the node: {} are fetched from the others. Remove what was put aside when that is done.",
+        damaged.display(),
+        keyspace::counted(groups.len() as u64, "group")
+    ))
+}
+
+fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Opens every partition of a keyspace and reads the history that they share.

@@ -182,6 +182,10 @@ impl Telling {
                 let what = self.way(&before, &voters, "has gone", "is");
                 Record::new(at, Kind::Move, what, "").of(self.group(group, Some(revision.0)))
             }
+            Notice::Damaged { group, what } => {
+                replica(format!("{own} throws away its damaged state of {GROUPS}"), what)
+                    .of(self.group(group, None))
+            }
             Notice::Recovered { group, lineage, last, .. } => {
                 let what = format!("{GROUPS} goes on with what {own} has, up to entry {}", last.index);
                 let why = format!(

@@ -516,6 +516,10 @@ impl Worker {
             Notice::Judged { node, standing } => {
                 warn!(%node, ?standing, "member judged by whether it is heard")
             }
+            Notice::Damaged { group, what } => error!(
+                %group, what,
+                "what the store holds of the group is damaged: it is thrown away and fetched from the others"
+            ),
             Notice::Recovered { group, lineage, last, commit } => error!(
                 %group, lineage, %last, %commit,
                 "the group had lost its quorum and goes on with what this node has, as ordered; what others had acknowledged beyond that is lost"
