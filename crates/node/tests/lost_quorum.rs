@@ -247,3 +247,53 @@ fn the_dead_do_not_serve_what_went_on_without_them() {
     cluster.losing = None;
     cluster.assert_healed(&[0, 1, 2, 3, 4]);
 }
+
+/// The survivor with the longest log may be one that only learns: of the meta group, of which it has everything, where the voter that is left has not.
+#[test]
+fn a_learner_that_has_more_than_the_voter_that_is_left_goes_on() {
+    let mut cluster = Cluster::with(3, 17, together);
+    cluster.write(0, 0..20);
+    let learner = cluster.join(0);
+    cluster.seconds(5);
+    let lagging = 2;
+    cluster.cut = vec![lagging];
+    cluster.seconds(4);
+    let made = cluster.create("orders", 2, None).unwrap();
+    cluster.cut.clear();
+    cluster.crash(0);
+    cluster.crash(1);
+    cluster.seconds(4);
+    let last = |cluster: &mut Cluster, at| cluster.host(at).survivor(GroupId::META).unwrap().last;
+    assert!(last(&mut cluster, learner) > last(&mut cluster, lagging));
+    assert_eq!(cluster.recover(learner, GroupId::META), Ok(()));
+    let lost: Vec<GroupId> = groups();
+    for id in lost {
+        assert_eq!(cluster.recover(lagging, id), Ok(()), "{id}");
+    }
+    cluster.seconds(20);
+    assert!((0..20).all(|number| cluster.is_there(lagging, number)));
+    let known: Vec<KeyspaceId> = cluster.host(lagging).maps().map(|map| map.id).collect();
+    assert!(known.contains(&made), "the voter that was left had not heard of it: {known:?}");
+    cluster.write(learner, 20..40);
+}
+
+/// Two survivors that do not hear each other are both told to go on. When they meet, one gives way.
+#[test]
+fn of_two_that_were_both_told_to_go_on_one_gives_way() {
+    let mut cluster = Cluster::with(5, 19, |options| {
+        options.partitions = 1;
+        options.replicas = 5;
+    });
+    cluster.write(0, 0..5);
+    (2..5).for_each(|at| cluster.crash(at));
+    cluster.cut = vec![0, 1];
+    cluster.seconds(4);
+    assert_eq!(cluster.recover(0, GroupId::META), Ok(()));
+    assert_eq!(cluster.recover(1, GroupId::META), Ok(()));
+    cluster.cut.clear();
+    cluster.seconds(20);
+    let leaders: Vec<_> = (0..2).map(|at| cluster.status(at, GroupId::META).consensus.leader).collect();
+    assert!(leaders[0].is_some() && leaders[0] == leaders[1], "{leaders:?}");
+    let digests: Vec<_> = (0..2).map(|at| cluster.status(at, GroupId::META).digest).collect();
+    assert_eq!(digests[0], digests[1]);
+}

@@ -23,6 +23,7 @@ use crate::effects::Notice;
 use crate::recovery::{RecoverRefused, Survivor, judge};
 use quorate_consensus::{Consensus, Recovered, Role};
 use quorate_mvcc::engine::Engine;
+use quorate_types::member::MEMBERS_MAX;
 use quorate_types::{
     Encode, Fault, GroupId, HardState, Index, KeyspaceId, LogWrite, NodeId, Place, Position, Revision, Term,
 };
@@ -74,7 +75,7 @@ impl<E: Engine> Host<E> {
         }
         let Some(group) = self.groups.get(&id) else { return Ok(Err(RecoverRefused::NotHere)) };
         if id == GroupId::META {
-            let lineage = group.raft.term().lineage() + 1;
+            let lineage = self.next_meta_lineage(group.raft.term().lineage());
             self.begin_lineage(id, lineage);
             return Ok(Ok(()));
         }
@@ -85,6 +86,14 @@ impl<E: Engine> Host<E> {
         let row = place.recovered(self.options.id);
         self.change_rows(vec![is_as_read(key.clone(), Some(modified))], vec![put(key, row.encoded())])?;
         Ok(Ok(()))
+    }
+
+    /// Another one for each member. Two that do not hear each other may both be told to go on: then the two are of different lineages, and
+    /// one gives way as soon as they meet.
+    fn next_meta_lineage(&self, current: u64) -> u64 {
+        let members = MEMBERS_MAX as u64;
+        let rank = self.members.iter().filter(|member| **member < self.options.id).count() as u64;
+        (current / members + 1) * members + rank
     }
 
     fn begin_lineage(&mut self, id: GroupId, lineage: u64) {
