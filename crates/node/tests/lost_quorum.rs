@@ -119,6 +119,8 @@ fn what_only_the_dead_had_does_not_come_back() {
     cluster.cut = vec![lagging];
     cluster.seconds(4);
     cluster.write(0, 20..40);
+    // In the cluster's own rows, too.
+    let lost = cluster.create("lost", 1, None).unwrap();
     cluster.cut.clear();
     cluster.crash(0);
     cluster.crash(1);
@@ -135,6 +137,7 @@ fn what_only_the_dead_had_does_not_come_back() {
     for at in 0..3 {
         assert!((0..20).chain(100..110).all(|number| cluster.is_there(at, number)));
         assert!((20..40).all(|number| !cluster.is_there(at, number)), "gone for good");
+        assert!(cluster.host(at).maps().all(|map| map.id != lost), "as is the keyspace");
     }
 }
 
