@@ -175,6 +175,13 @@ impl Log {
         (self.start != before).then_some(self.start)
     }
 
+    /// Forgets entries up to a position that it holds, where a snapshot says that this configuration is in effect.
+    pub fn rebase(&mut self, position: Position, configuration: Configuration) {
+        assert_eq!(self.term_at(position.index), Some(position.term), "the log does not hold {position}");
+        self.compact(position.index);
+        self.configurations[0] = (position.index, configuration);
+    }
+
     /// Forgets everything and begins after `position`: a snapshot took the entries' place.
     pub fn restart(&mut self, position: Position, configuration: Configuration) {
         *self = Self::new(position, configuration, Vec::new());

@@ -200,7 +200,11 @@ impl Raft {
         if !meta.configuration.is_valid() {
             return;
         }
-        if meta.position.index <= self.commit {
+        // Without a state it needs the snapshot, however much of the log it holds; one from before the log's start would not reach that.
+        if self.is_stateless && meta.position.index < self.applied {
+            return;
+        }
+        if !self.is_stateless && meta.position.index <= self.commit {
             let matched = meta.position.index;
             // What is committed here is what the snapshot holds, or the offer is made up.
             if self.log.term_at(matched).is_none_or(|here| here == meta.position.term) {
@@ -208,7 +212,7 @@ impl Raft {
             }
             return;
         }
-        if self.log.term_at(meta.position.index) == Some(meta.position.term) {
+        if !self.is_stateless && self.log.term_at(meta.position.index) == Some(meta.position.term) {
             // We hold everything up to there already; that a snapshot of it exists says that it is committed.
             self.commit = meta.position.index;
             let matched = meta.position.index;
@@ -232,13 +236,20 @@ impl Raft {
         self.fetch = None;
         self.fetch_is_new = false;
         self.is_stateless = false;
-        self.log.restart(position, meta.configuration);
-        self.replaced_from(Index::START.next());
-        self.restart = Some(position);
-        self.compact = None;
-        self.written = position.index;
-        self.persisted = position.index;
-        self.commit = position.index;
+        if self.log.term_at(position.index) == Some(position.term) {
+            // What follows was acknowledged, and stays.
+            self.log.rebase(position, meta.configuration);
+            self.compact = Some(position);
+            self.commit = self.commit.max(position.index);
+        } else {
+            self.log.restart(position, meta.configuration);
+            self.replaced_from(Index::START.next());
+            self.restart = Some(position);
+            self.compact = None;
+            self.written = position.index;
+            self.persisted = position.index;
+            self.commit = position.index;
+        }
         self.applied = position.index;
         self.handed = position.index;
         if let State::Follower { leader: Some(leader) } = self.state {

@@ -295,7 +295,8 @@ impl World {
         }
         let at = self.members.random.below(self.nodes.len() as u64) as usize;
         let id = self.nodes[at].id;
-        if self.nodes[at].running.is_some() && !self.members.lost.contains(&id) {
+        // Of two voters, or of two that are to be, none may go.
+        if self.nodes[at].running.is_some() && !self.members.lost.contains(&id) && !self.is_on_few(id) {
             self.end_node(at);
             self.counts.members_lost += 1;
         }
