@@ -12,6 +12,7 @@
 //!
 //! Caveat: until all others have answered it stays without a vote; a second loss in that time is two losses.
 
+use super::lineage::LINEAGES_MAX;
 use super::{Follower, Raft, State, TERMS_AHEAD_MAX};
 use quorate_types::{NodeId, Term};
 
@@ -19,7 +20,8 @@ impl Raft {
     pub(super) fn abstain_in(&mut self, term: Term) {
         // What others say is bounded as their messages' terms are.
         self.end_hibernation();
-        let bound = Term::first_of(term.lineage()).max(self.term).0.saturating_add(TERMS_AHEAD_MAX);
+        let lineage = if term.lineage() < LINEAGES_MAX { term.lineage() } else { 0 };
+        let bound = Term::first_of(lineage).max(self.term).0.saturating_add(TERMS_AHEAD_MAX);
         let term = term.min(Term(bound));
         if term > self.term {
             self.become_follower(term, None);

@@ -25,7 +25,7 @@ use crate::{Configuration, Message};
 use quorate_types::{Encode, EntryKind, Position, Term};
 
 /// A replica that begins with nothing takes no lineage beyond this: a term that is made up must leave room for others.
-const LINEAGES_MAX: u64 = 1 << 20;
+pub(super) const LINEAGES_MAX: u64 = 1 << 20;
 
 impl Raft {
     /// Whether what this message says can be meant for this replica: of its lineage, or of a former one, whose sender has to be told. Another one is
