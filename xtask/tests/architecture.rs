@@ -20,13 +20,18 @@ fn arrows() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("partition", vec!["types", "mvcc"]),
         ("node", vec!["types", "consensus", "placement", "mvcc", "partition"]),
         ("api", vec!["types"]),
-        ("sim", vec!["types", "consensus", "mvcc", "storage", "partition", "node"]),
+        ("checker", vec!["types"]),
+        ("sim", vec!["types", "consensus", "checker", "mvcc", "storage", "partition", "node"]),
         ("bench", vec!["types", "api"]),
-        ("server", vec!["types", "consensus", "placement", "mvcc", "storage", "partition", "node", "api"]),
+        (
+            "server",
+            vec!["types", "consensus", "checker", "placement", "mvcc", "storage", "partition", "node", "api"],
+        ),
     ])
 }
 
-const PURE: [&str; 8] = ["types", "consensus", "placement", "mvcc", "storage", "partition", "node", "sim"];
+const PURE: [&str; 9] =
+    ["types", "consensus", "placement", "mvcc", "storage", "partition", "node", "checker", "sim"];
 /// What a pure crate may use from outside.
 const PURE_MAY_USE: [&str; 3] = ["bytes", "crc32c", "twox-hash"];
 /// What must not be said in a pure crate, and what to do instead.

@@ -8,11 +8,12 @@
 use crate::applied::{AppliedLog, Moment, Replayed};
 use crate::clients::{Ask, Call, Outcome};
 use crate::leases;
-use crate::model::{Model, State, range_of, says_changed};
 use crate::world::World;
+use quorate_checker::model::{self, Model, State, range_of, says_changed};
+use quorate_checker::order::{Floors, Sight};
 use quorate_types::reply::{Answer, RangeAnswer};
-use quorate_types::request::{Operation, RangeRequest, TxnRequest};
-use quorate_types::{Bytes, Event, LeaseId, Rejection, Request, Revision};
+use quorate_types::request::RangeRequest;
+use quorate_types::{Event, LeaseId, Rejection, Request, Revision};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -87,26 +88,7 @@ fn replay(world: &World) -> Result<BTreeMap<Revision, State>, Violation> {
     let mut states = BTreeMap::from([(Revision::FIRST, State::new())]);
     let mut state = State::new();
     for (revision, (events, _)) in &world.history.revisions {
-        for event in events {
-            match event {
-                Event::Put(pair) => {
-                    let before = state.get(&pair.key);
-                    let create = before.map_or(*revision, |pair| pair.create);
-                    let version = before.map_or(1, |pair| pair.version + 1);
-                    if (pair.create, pair.modified, pair.version) != (create, *revision, version) {
-                        return Err(world.violation(format!("{pair:?} was written over {before:?}")));
-                    }
-                    state.insert(pair.key.clone(), pair.clone());
-                }
-                Event::Delete { key, .. } => {
-                    if state.remove(key).is_none() {
-                        return Err(
-                            world.violation(format!("{key:?} was deleted at {revision} and not there"))
-                        );
-                    }
-                }
-            }
-        }
+        model::apply(&mut state, *revision, events).map_err(|what| world.violation(what))?;
         states.insert(*revision, state.clone());
     }
     Ok(states)
@@ -114,25 +96,17 @@ fn replay(world: &World) -> Result<BTreeMap<Revision, State>, Violation> {
 
 /// Whoever asks after an answer was given sees at least what that answer saw.
 fn check_order(world: &World) -> Result<(), Violation> {
-    let mut answers: Vec<(u64, Revision)> = Vec::new();
+    let seen = |call: &Call| call.outcome.as_ref().and_then(seen);
+    let sights = world
+        .calls
+        .iter()
+        .filter_map(|call| Some(Sight { answered: call.answered?, revision: seen(call)?, by: () }));
+    let floors = Floors::new(sights.collect());
     for call in &world.calls {
-        if let (Some(step), Some(revision)) = (call.answered, call.outcome.as_ref().and_then(seen)) {
-            answers.push((step, revision));
-        }
-    }
-    answers.sort_unstable();
-    let mut newest = Vec::new();
-    let mut max = Revision(0);
-    for (step, revision) in answers {
-        max = max.max(revision);
-        newest.push((step, max));
-    }
-    for call in &world.calls {
-        let Some(revision) = call.outcome.as_ref().and_then(seen) else { continue };
-        let before = newest.partition_point(|(step, _)| *step < call.asked);
-        let Some((_, floor)) = before.checked_sub(1).map(|at| newest[at]) else { continue };
+        let Some(revision) = seen(call) else { continue };
         let is_write = matches!(&call.outcome, Some(Outcome::Reply(reply)) if says_changed(&reply.answer));
-        if revision < floor || (is_write && revision == floor) {
+        if let Some(floor) = floors.above(call.asked, revision, is_write) {
+            let floor = floor.revision;
             return Err(world.violation(format!("{call:?} saw {revision} after {floor} had been answered")));
         }
     }
@@ -149,12 +123,7 @@ fn seen(outcome: &Outcome) -> Option<Revision> {
 
 /// Values are unique, so a call that was refused must have left none.
 fn check_absent(world: &World, request: &Request) -> Option<String> {
-    let mut values = Vec::new();
-    match request {
-        Request::Put(put) => values.extend(&put.value),
-        Request::Txn(txn) => values_of(txn, &mut values),
-        _ => {}
-    }
+    let values = model::values_of(request);
     let found = world.history.revisions.iter().find(|(_, (events, _))| {
         events.iter().any(|event| {
             // A later put may keep the value, so only the first with it counts, and there must be none.
@@ -162,16 +131,6 @@ fn check_absent(world: &World, request: &Request) -> Option<String> {
         })
     });
     found.map(|(revision, _)| format!("refused, but carried out at {revision}"))
-}
-
-fn values_of<'a>(txn: &'a TxnRequest, values: &mut Vec<&'a Bytes>) {
-    for operation in txn.success.iter().chain(&txn.failure) {
-        match operation {
-            Operation::Put(put) => values.extend(&put.value),
-            Operation::Txn(inner) => values_of(inner, values),
-            _ => {}
-        }
-    }
 }
 
 impl Truth<'_> {

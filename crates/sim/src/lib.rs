@@ -10,7 +10,7 @@
 //! * [`clients`]: random calls, and what was answered; [`watchers`]: random watches, and what each promise means for them.
 //! * [`history`] and [`applied`]: what happened, by revision and by entry.
 //! * [`Transactions`]: how those over partitions ended.
-//! * [`checker`]: what must hold of it, with a [`model`] of the key space and what is promised of [`leases`].
+//! * [`checker`]: what must hold of it, with a model of the key space ([`quorate_checker`]) and what is promised of [`leases`].
 //!
 //! A seed gives the same run, to the bit, every time; a failure names its seed.
 
@@ -19,7 +19,6 @@ pub mod checker;
 pub mod clients;
 pub mod history;
 mod leases;
-pub mod model;
 pub mod random;
 mod transactions;
 mod watchers;

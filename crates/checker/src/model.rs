@@ -8,11 +8,55 @@ use quorate_types::request::{
     Compare, CompareResult, CompareTarget, DeleteRequest, Operation, PutLease, PutRequest, RangeRequest,
     TxnRequest,
 };
-use quorate_types::{Event, Key, KeyValue, Request, Revision};
+use quorate_types::{Bytes, Event, Key, KeyValue, Request, Revision};
 use std::collections::BTreeMap;
 
 /// Every key at a revision.
 pub type State = BTreeMap<Key, KeyValue>;
+
+/// Makes the state that follows: what `revision` changed must fit what was there.
+pub fn apply(state: &mut State, revision: Revision, events: &[Event]) -> Result<(), String> {
+    for event in events {
+        match event {
+            Event::Put(pair) => {
+                let before = state.get(&pair.key);
+                let create = before.map_or(revision, |pair| pair.create);
+                let version = before.map_or(1, |pair| pair.version + 1);
+                if (pair.create, pair.modified, pair.version) != (create, revision, version) {
+                    return Err(format!("{pair:?} was written over {before:?}"));
+                }
+                state.insert(pair.key.clone(), pair.clone());
+            }
+            Event::Delete { key, .. } => {
+                if state.remove(key).is_none() {
+                    return Err(format!("{key:?} was deleted at {revision} and not there"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every value that a request might write.
+pub fn values_of(request: &Request) -> Vec<&Bytes> {
+    let mut values = Vec::new();
+    match request {
+        Request::Put(put) => values.extend(&put.value),
+        Request::Txn(txn) => values_of_txn(txn, &mut values),
+        _ => {}
+    }
+    values
+}
+
+fn values_of_txn<'a>(txn: &'a TxnRequest, values: &mut Vec<&'a Bytes>) {
+    for operation in txn.success.iter().chain(&txn.failure) {
+        match operation {
+            Operation::Put(put) => values.extend(&put.value),
+            Operation::Txn(inner) => values_of_txn(inner, values),
+            _ => {}
+        }
+    }
+}
 
 /// A request that is being carried out.
 pub struct Model<'a> {
