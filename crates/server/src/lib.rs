@@ -9,9 +9,10 @@
 //! * [`events`]: what happened on this node, and why, kept for days.
 //! * [`space`]: what happens when the disk is nearly full.
 //! * [`tls`]: certificates and keys, for clients and between nodes.
-//! * [`cli`], [`demo`]: the commands for people.
+//! * [`cli`], [`demo`], [`chaos`]: the commands for people.
 
 pub mod belonging;
+pub mod chaos;
 pub mod cli;
 pub mod config;
 pub mod data_dir;

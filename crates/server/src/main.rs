@@ -1,6 +1,7 @@
 //! The `quorate` command.
 
 use clap::{CommandFactory, Parser, Subcommand};
+use quorate::chaos::Chaos;
 use quorate::cli::{self, CliError, Output, Target, doctor};
 use quorate::config::{LogFormat, ServeArgs};
 use quorate::demo::Demo;
@@ -23,6 +24,7 @@ enum Command {
     /// Run a node. With nothing configured: a single node on 127.0.0.1:2379
     Serve(Box<ServeArgs>),
     Demo(Demo),
+    Chaos(Box<Chaos>),
     /// Who leads, how far everybody is, how large, how healthy
     Status,
     Partitions(cli::partitions::Partitions),
@@ -102,6 +104,7 @@ fn run_client(command: Command, target: &Target) -> ExitCode {
     let outcome = runtime.block_on(async {
         match command {
             Command::Demo(demo) => demo.run().await.map_err(CliError::Usage),
+            Command::Chaos(chaos) => chaos.run().await.map_err(CliError::Usage),
             Command::Status => cli::status::status(target).await,
             Command::Partitions(partitions) => partitions.run(target).await,
             Command::Ring(ring) => ring.run(target).await,

@@ -43,7 +43,9 @@ const WORKER_QUEUE_MAX: usize = 65_536;
 /// Bytes written at once.
 const WRITE_BYTES_TARGET: usize = 1 << 20;
 /// Magic, version, cluster, sender, receiver, the sender's data directory.
-const HELLO_BYTES: usize = 44;
+pub(crate) const HELLO_BYTES: usize = 44;
+/// Where in a hello the sender's id is.
+pub(crate) const HELLO_SENDER: usize = 20;
 const RECONNECT: Duration = Duration::from_millis(100);
 /// A peer that turns us away, or whom we do not trust, will hardly think better of it soon: each attempt waits
 /// twice as long as the one before, up to this.
@@ -503,7 +505,7 @@ async fn welcome(
         u64::from_le_bytes(raw)
     };
     let version = (number(8) & 0xffff_ffff) as u32;
-    let (cluster, from, to) = (ClusterId(number(12)), NodeId(number(20)), NodeId(number(28)));
+    let (cluster, from, to) = (ClusterId(number(12)), NodeId(number(HELLO_SENDER)), NodeId(number(28)));
     let objection = if purpose.is_none() {
         Some("this port speaks the peer protocol of quorate; clients use the client port".to_owned())
     } else if version != PROTOCOL {

@@ -5,7 +5,7 @@
 //! Caveat: what only a node saw that does not answer is missing; who does not answer is said.
 
 mod merge;
-mod time;
+pub(crate) mod time;
 
 use super::{CliError, Output, Target, http_call, status};
 use crate::events::{Kind, Record};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// A span: a number and s, m, h or d.
-pub(super) fn parse(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let problem = || format!("«{text}» is not a time; say 90s, 15m, 2h or 7d");
     let unit = text.chars().last().ok_or_else(problem)?;
     let seconds = match unit {

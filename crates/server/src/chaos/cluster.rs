@@ -1,0 +1,291 @@
+//! The nodes: processes of this program, in folders and on ports of their own, reached by each other through [`super::links`].
+
+use super::client::{Directory, channel_to};
+use super::links::Links;
+use crate::cli::http_call;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::codegen::http::Method;
+
+/// Ports are drawn from below those that the system gives to outgoing connections: a connection of any process
+/// must not take the port of a node while that is down.
+const PORTS: std::ops::Range<u32> = 12_000..32_000;
+/// How long a node may take for an answer about nodes.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// Lines of a node's log that are shown when something went wrong.
+const LOG_LINES_SHOWN: usize = 15;
+
+/// What a node's process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Running,
+    Paused,
+    /// It was killed, and will be started again.
+    Down,
+}
+
+/// One node.
+pub(super) struct Machine {
+    pub(super) name: String,
+    pub(super) client: String,
+    pub(super) data_dir: PathBuf,
+    pub(super) state: State,
+    /// Whether the cluster began with it.
+    pub(super) is_founder: bool,
+    log: PathBuf,
+    arguments: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Machine {
+    /// Starts the process.
+    pub(super) fn start(&mut self) -> Result<(), String> {
+        let log = std::fs::File::options().create(true).append(true).open(&self.log);
+        let log = log.map_err(|error| format!("{}: {error}", self.log.display()))?;
+        let own = std::env::current_exe().map_err(|error| format!("finding this program: {error}"))?;
+        let mut command = Command::new(own);
+        // Settings of this shell are meant for another cluster.
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"QUORATE_"))
+        {
+            command.env_remove(name);
+        }
+        command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        // Ctrl-C is for us; we end them.
+        let child = command.process_group(0).spawn();
+        self.child = Some(child.map_err(|error| format!("starting {}: {error}", self.name))?);
+        self.state = State::Running;
+        Ok(())
+    }
+
+    /// kill -9, of a paused one too.
+    pub(super) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        self.state = State::Down;
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = self.child.as_ref().and_then(|child| Pid::from_raw(child.id() as i32));
+        if let Some(pid) = pid {
+            // One that has ended and was not waited for yet takes it without harm.
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// SIGSTOP: it keeps its connections and does nothing.
+    pub(super) fn pause(&mut self) {
+        self.signal(Signal::STOP);
+        self.state = State::Paused;
+    }
+
+    /// SIGCONT.
+    pub(super) fn resume(&mut self) {
+        self.signal(Signal::CONT);
+        self.state = State::Running;
+    }
+
+    /// SIGTERM; whether it has ended well in time.
+    pub(super) async fn stop(&mut self, max: Duration) -> Result<(), String> {
+        self.signal(Signal::TERM);
+        let begun = std::time::Instant::now();
+        while let Some(child) = &mut self.child {
+            match child.try_wait() {
+                Ok(None) if begun.elapsed() < max => tokio::time::sleep(Duration::from_millis(20)).await,
+                Ok(Some(status)) if status.success() => {
+                    self.child = None;
+                    self.state = State::Down;
+                    return Ok(());
+                }
+                ended => return Err(format!("{} was told to stop: {ended:?}", self.name)),
+            }
+        }
+        Ok(())
+    }
+
+    /// How the process ended that should run.
+    fn ended(&mut self) -> Option<String> {
+        let status = self.child.as_mut()?.try_wait().ok()??;
+        Some(format!("{} ended by itself: {status}", self.name))
+    }
+
+    /// Whether it takes part, as far as its directory says.
+    pub(super) fn takes_part(&self) -> bool {
+        self.data_dir.join("ADMITTED").exists()
+    }
+
+    /// The end of what it logged.
+    pub(super) fn log_tail(&self) -> Vec<String> {
+        let log = String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned();
+        let lines: Vec<&str> = log.lines().collect();
+        let from = lines.len().saturating_sub(LOG_LINES_SHOWN);
+        lines[from..].iter().map(|line| format!("{}: {line}", self.name)).collect()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// All nodes.
+pub(super) struct Cluster {
+    pub(super) machines: Vec<Machine>,
+    pub(super) links: Arc<Links>,
+    pub(super) directory: Arc<Directory>,
+    folder: PathBuf,
+    settings: Vec<String>,
+    /// Names are given once.
+    named: usize,
+    next_port: u32,
+}
+
+impl Cluster {
+    /// So many nodes, not started yet; `settings` are for all.
+    pub(super) async fn new(folder: &Path, nodes: usize, settings: Vec<String>) -> Result<Self, String> {
+        let mut cluster = Self {
+            machines: Vec::new(),
+            links: Links::new(),
+            directory: Arc::default(),
+            folder: folder.to_owned(),
+            settings,
+            named: nodes,
+            next_port: std::process::id().wrapping_mul(2_654_435_761) % (PORTS.end - PORTS.start),
+        };
+        let mut founders = Vec::new();
+        for at in 1..=nodes {
+            founders.push((format!("n{at}"), cluster.port()?, cluster.port()?));
+        }
+        let members: Vec<String> =
+            founders.iter().map(|(name, _, proxy)| format!("{name}={proxy}")).collect();
+        let members = members.join(",");
+        for (name, listen, proxy) in founders {
+            let arguments = ["--initial-cluster", &members, "--listen-peer", &listen];
+            let machine = cluster.machine(&name, &arguments, true)?;
+            cluster.machines.push(machine);
+            cluster.proxy(&name, &proxy, listen).await?;
+        }
+        Ok(cluster)
+    }
+
+    /// A port that nobody has now.
+    fn port(&mut self) -> Result<String, String> {
+        let span = PORTS.end - PORTS.start;
+        for _ in 0..span {
+            self.next_port = (self.next_port + 1) % span;
+            let address = format!("127.0.0.1:{}", PORTS.start + self.next_port);
+            if TcpListener::bind(&address).is_ok() {
+                return Ok(address);
+            }
+        }
+        Err("no port is free".into())
+    }
+
+    async fn proxy(&self, name: &str, proxy: &str, listen: String) -> Result<(), String> {
+        let listener = tokio::net::TcpListener::bind(proxy).await;
+        let listener = listener.map_err(|error| format!("listening at {proxy}: {error}"))?;
+        tokio::spawn(self.links.clone().proxy(listener, name.to_owned(), listen));
+        Ok(())
+    }
+
+    fn machine(&mut self, name: &str, own: &[&str], is_founder: bool) -> Result<Machine, String> {
+        let client = self.port()?;
+        let data_dir = self.folder.join(name);
+        let data = data_dir.display().to_string();
+        let common = ["serve", "--name", name, "--data-dir", &data, "--listen-client", &client];
+        let mut arguments: Vec<String> = common.iter().chain(own).map(|word| word.to_string()).collect();
+        arguments.extend(self.settings.iter().cloned());
+        let log = self.folder.join(format!("{name}.log"));
+        let name = name.to_owned();
+        Ok(Machine { name, client, data_dir, state: State::Down, is_founder, log, arguments, child: None })
+    }
+
+    /// Starts a node that joins; its name.
+    pub(super) async fn join(&mut self) -> Result<String, String> {
+        self.named += 1;
+        let name = format!("n{}", self.named);
+        let (listen, proxy) = (self.port()?, self.port()?);
+        let running = self.machines.iter().filter(|machine| machine.state == State::Running);
+        let clients: Vec<&str> = running.map(|machine| machine.client.as_str()).collect();
+        let clients = clients.join(",");
+        let own = ["--join", &clients, "--listen-peer", &listen, "--advertise-peer", &proxy];
+        let mut machine = self.machine(&name, &own, false)?;
+        self.proxy(&name, &proxy, listen).await?;
+        machine.start()?;
+        self.machines.push(machine);
+        self.tell();
+        Ok(name)
+    }
+
+    /// Ends a node for good.
+    pub(super) fn forget(&mut self, name: &str) -> Result<(), String> {
+        if let Some(at) = self.machines.iter().position(|machine| machine.name == name) {
+            let mut machine = self.machines.remove(at);
+            machine.kill();
+            self.tell();
+            if machine.data_dir.exists() {
+                let path = machine.data_dir.display();
+                std::fs::remove_dir_all(&machine.data_dir).map_err(|error| format!("{path}: {error}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Clients know of these nodes now.
+    pub(super) fn tell(&self) {
+        let node = |machine: &Machine| (machine.name.clone(), machine.client.clone());
+        self.directory.set(self.machines.iter().map(node).collect());
+    }
+
+    pub(super) fn named(&mut self, name: &str) -> Option<&mut Machine> {
+        self.machines.iter_mut().find(|machine| machine.name == name)
+    }
+
+    /// A process that ended without being told.
+    pub(super) fn ended(&mut self) -> Option<String> {
+        self.machines.iter_mut().filter(|machine| machine.state == State::Running).find_map(Machine::ended)
+    }
+
+    /// Asks whoever runs, one after the other, until one answers.
+    pub(super) async fn ask(&self, method: Method, path: &str, body: &Value) -> Result<(u16, Value), String> {
+        let mut problem = "no node runs".to_owned();
+        for machine in self.machines.iter().filter(|machine| machine.state == State::Running) {
+            let channel = channel_to(&machine.client, Some(ANSWER_MAX))?;
+            let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+            match http_call(channel, method.clone(), path, body).await {
+                // "Not now" is for another to say otherwise.
+                Ok((status, answer)) if status.as_u16() != 503 => return Ok((status.as_u16(), answer)),
+                Ok((_, answer)) => problem = format!("{}: {}", machine.name, answer["error"]),
+                Err(error) => problem = format!("{}: {error}", machine.name),
+            }
+        }
+        Err(problem)
+    }
+
+    /// All nodes, as `quorate node list` knows them; learns their ids.
+    pub(super) async fn list(&self) -> Result<Value, String> {
+        let (_, list) = self.ask(Method::GET, "/nodes", &Value::Null).await?;
+        for node in list["nodes"].as_array().into_iter().flatten() {
+            let id = node["id"].as_str().and_then(|id| u64::from_str_radix(id, 16).ok());
+            if let (Some(id), Some(name)) = (id, node["name"].as_str()) {
+                self.links.name(id, name);
+            }
+        }
+        Ok(list)
+    }
+}
+
+/// A node of that name in a list of nodes.
+pub(super) fn listed<'a>(list: &'a Value, name: &str) -> Option<&'a Value> {
+    list["nodes"].as_array()?.iter().find(|node| node["name"] == name)
+}

@@ -1,0 +1,367 @@
+//! Carrying faults out on the nodes, making all well again, and seeing that all serve then.
+
+use super::book::Book;
+use super::client::{Client, channel_to};
+use super::cluster::{Cluster, State, listed};
+use super::load;
+use super::plan::{Change, Fault, Plan, Round, Seen};
+use super::timeline::Entry;
+use quorate_checker::Violation;
+use quorate_checker::calls::Outcome;
+use quorate_consensus::random::Random;
+use quorate_types::request::RangeRequest;
+use quorate_types::{Bytes, KeyRange, Request};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tonic::codegen::http::Method;
+
+/// Between two looks at something that is waited for.
+const LOOK: Duration = Duration::from_millis(100);
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// A node that is told to stop has so long.
+const STOP_MAX: Duration = Duration::from_secs(30);
+
+/// Why a run cannot go on.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The cluster has done what it must not.
+    Wrong(Violation),
+    /// We could not do our part.
+    Ours(String),
+}
+
+impl From<String> for Ended {
+    fn from(what: String) -> Self {
+        Self::Ours(what)
+    }
+}
+
+/// Who does all that to the nodes.
+pub(super) struct Tormentor {
+    pub(super) cluster: Cluster,
+    pub(super) book: Arc<Book>,
+    pub(super) client: Client,
+    pub(super) random: Random,
+    pub(super) timeline: Vec<Entry>,
+    /// How long anything may take when all is well.
+    pub(super) patience: Duration,
+    /// Says what happens.
+    pub(super) say: fn(&str),
+}
+
+/// What waits to be finished when all nodes serve again.
+enum Open {
+    Joined(String),
+    Removed(String),
+    Drained(String),
+    /// Who takes the place of whom.
+    Lost(String),
+}
+
+impl Tormentor {
+    fn now(&self) -> u64 {
+        self.book.now()
+    }
+
+    fn say(&self, what: &str) {
+        (self.say)(&format!("{:>7.1} s  {what}", self.now() as f64 / 1e6));
+    }
+
+    fn wrong(&self, what: String) -> Ended {
+        let tails = self.cluster.machines.iter().flat_map(|machine| machine.log_tail());
+        Ended::Wrong(Violation::new(what, tails.collect()))
+    }
+
+    /// A process that ended by itself ends the run.
+    fn all_live(&mut self) -> Result<(), Ended> {
+        match self.cluster.ended() {
+            Some(what) => Err(self.wrong(what)),
+            None => Ok(()),
+        }
+    }
+
+    async fn sleep(&mut self, time: Duration) -> Result<(), Ended> {
+        let begun = Instant::now();
+        while begun.elapsed() < time {
+            self.all_live()?;
+            tokio::time::sleep(LOOK.min(time)).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until the list of nodes is as it should be.
+    async fn until(&mut self, what: &str, is_right: impl Fn(&Value) -> bool) -> Result<(), Ended> {
+        let begun = Instant::now();
+        loop {
+            self.all_live()?;
+            let list = self.cluster.list().await;
+            if list.as_ref().is_ok_and(&is_right) {
+                return Ok(());
+            }
+            if begun.elapsed() > self.patience {
+                let last = list.map_or_else(|problem| problem, |list| list.to_string());
+                return Err(self.wrong(format!("{what}: not after {:?}; {last}", self.patience)));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until every node answers a read that is linearizable, and acknowledges a write.
+    pub(super) async fn serve(&mut self) -> Result<(), Ended> {
+        let begun = Instant::now();
+        let nodes = self.cluster.directory.all();
+        for (name, address) in nodes {
+            let channel = channel_to(&address, Some(ANSWER_MAX))?;
+            loop {
+                self.all_live()?;
+                let key = Bytes::from(format!("serve/{name}"));
+                let read = Request::Range(RangeRequest::new(KeyRange::Single(key.clone())));
+                let value = format!("serves {}", self.book.unique());
+                let write = Request::Put(load::put_of(key, value));
+                let mut outcome = self.client.call_at(name.clone(), channel.clone(), read).await;
+                if matches!(outcome, Outcome::Reply(..)) {
+                    outcome = self.client.call_at(name.clone(), channel.clone(), write).await;
+                }
+                let takes_part = self.cluster.named(&name).is_none_or(|machine| machine.takes_part());
+                if matches!(outcome, Outcome::Reply(..)) && takes_part {
+                    break;
+                }
+                if begun.elapsed() > self.patience {
+                    let problem = match outcome {
+                        Outcome::Reply(..) => "it does not take part".to_owned(),
+                        Outcome::Refused(why) | Outcome::Unknown(why) => why,
+                    };
+                    let list = self.cluster.list().await.map_or_else(|what| what, |list| list.to_string());
+                    let what = format!(
+                        "all is well, and {name} does not serve after {:?}: {problem}; {list}",
+                        self.patience
+                    );
+                    return Err(self.wrong(what));
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// The nodes, as faults are drawn for them.
+    async fn seen(&mut self) -> Vec<Seen> {
+        let list = self.cluster.list().await.unwrap_or(Value::Null);
+        let seen = self.cluster.machines.iter().map(|machine| Seen {
+            name: machine.name.clone(),
+            leads: listed(&list, &machine.name).and_then(|node| node["leads"].as_u64()).unwrap_or(0),
+            is_founder: machine.is_founder,
+        });
+        seen.collect()
+    }
+
+    /// One round, from well to well.
+    pub(super) async fn round(&mut self, plan: &Plan) -> Result<(), Ended> {
+        let seen = self.seen().await;
+        let round = plan.draw(&mut self.random, &seen);
+        self.sleep(round.calm).await?;
+        let Round { change, faults, hold, by_reset, .. } = round;
+        let begun = self.now();
+        let mut words = Vec::new();
+        let open = match change {
+            Some(change) => self.begin(change, &mut words).await?,
+            None => None,
+        };
+        for fault in &faults {
+            let leads = |name: &str| seen.iter().find(|seen| seen.name == name).map_or(0, |seen| seen.leads);
+            words.push(words_of(fault, leads));
+            self.inject(fault).await?;
+        }
+        let what = words.join("; ");
+        if what.is_empty() {
+            return Ok(());
+        }
+        self.say(&what);
+        if !faults.is_empty() {
+            self.sleep(hold).await?;
+        }
+        self.heal(by_reset)?;
+        let healed = self.now();
+        self.serve().await?;
+        if let Some(open) = open {
+            self.finish(open).await?;
+            self.serve().await?;
+        }
+        let entry = Entry { what, begun, healed, served: self.now() };
+        self.say(&format!(
+            "all serve, {:.1} s after all was made well",
+            (entry.served - healed) as f64 / 1e6
+        ));
+        self.timeline.push(entry);
+        Ok(())
+    }
+
+    async fn inject(&mut self, fault: &Fault) -> Result<(), Ended> {
+        let names: Vec<String> = self.cluster.machines.iter().map(|machine| machine.name.clone()).collect();
+        let links = self.cluster.links.clone();
+        let link = |from: &str, to: &str| (from.to_owned(), to.to_owned());
+        match fault {
+            Fault::Power => self.cluster.machines.iter_mut().for_each(|machine| machine.kill()),
+            Fault::Cut(cut) => links.change(|weather| {
+                for (a, b) in cut.iter().flat_map(|a| names.iter().map(move |b| (a, b))) {
+                    if !cut.contains(b) {
+                        weather.cut.extend([link(a, b), link(b, a)]);
+                    }
+                }
+            }),
+            Fault::OneWay(name, is_deaf) => links.change(|weather| {
+                let others = names.iter().filter(|other| *other != name);
+                let cut = others.map(|other| if *is_deaf { link(other, name) } else { link(name, other) });
+                weather.cut.extend(cut);
+            }),
+            Fault::Partial(a, b, is_mutual) => links.change(|weather| {
+                weather.cut.insert(link(a, b));
+                if *is_mutual {
+                    weather.cut.insert(link(b, a));
+                }
+            }),
+            Fault::Slow(name, late) => links.change(|weather| {
+                for other in names.iter().filter(|other| *other != name) {
+                    weather.slow.insert(link(name, other), *late);
+                    weather.slow.insert(link(other, name), *late);
+                }
+            }),
+            Fault::Kill(name) | Fault::Stop(name) | Fault::Pause(name) | Fault::Wipe(name) => {
+                let Some(machine) = self.cluster.named(name) else { return Ok(()) };
+                match fault {
+                    Fault::Pause(_) => machine.pause(),
+                    Fault::Stop(_) => {
+                        if let Err(problem) = machine.stop(STOP_MAX).await {
+                            return Err(self.wrong(problem));
+                        }
+                    }
+                    Fault::Wipe(_) => {
+                        machine.kill();
+                        let removed = std::fs::remove_dir_all(&machine.data_dir);
+                        removed.map_err(|error| format!("{}: {error}", machine.data_dir.display()))?;
+                    }
+                    _ => machine.kill(),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes all well again.
+    pub(super) fn heal(&mut self, by_reset: bool) -> Result<(), Ended> {
+        self.cluster.links.mend(by_reset);
+        for machine in &mut self.cluster.machines {
+            match machine.state {
+                State::Running => {}
+                State::Paused => machine.resume(),
+                State::Down => machine.start()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives an order about nodes; whether it was taken. One that may have been carried out is given again.
+    async fn order(&mut self, order: Value) -> Result<bool, Ended> {
+        let begun = Instant::now();
+        loop {
+            match self.cluster.ask(Method::POST, "/nodes", &order).await {
+                Ok((200, _)) => return Ok(true),
+                Ok((_, answer)) => {
+                    self.say(&format!("{order} is refused: {}", answer["error"]));
+                    return Ok(false);
+                }
+                Err(problem) if begun.elapsed() > self.patience => {
+                    return Err(
+                        self.wrong(format!("{order}: no answer after {:?}: {problem}", self.patience))
+                    );
+                }
+                Err(_) => tokio::time::sleep(LOOK).await,
+            }
+        }
+    }
+
+    async fn begin(&mut self, change: Change, words: &mut Vec<String>) -> Result<Option<Open>, Ended> {
+        Ok(match change {
+            Change::Join => {
+                let name = self.cluster.join().await?;
+                words.push(format!("{name} joins"));
+                Some(Open::Joined(name))
+            }
+            Change::Drain(name) => {
+                let is_taken = self.order(json!({"drain": {"node": name}})).await?;
+                words.extend(is_taken.then(|| format!("{name} is drained")));
+                is_taken.then_some(Open::Drained(name))
+            }
+            Change::Remove(name) => {
+                let is_taken = self.order(json!({"remove": {"node": name}})).await?;
+                words.extend(is_taken.then(|| format!("{name} is removed")));
+                is_taken.then_some(Open::Removed(name))
+            }
+            Change::Lose(name) => {
+                words.push(format!("{name} is lost for good, with its data"));
+                self.cluster.forget(&name)?;
+                Some(Open::Lost(name))
+            }
+        })
+    }
+
+    async fn finish(&mut self, open: Open) -> Result<(), Ended> {
+        match open {
+            Open::Joined(name) => self.joined(&name).await,
+            Open::Drained(name) => {
+                let is_empty = |node: &Value| node["replicas"] == 0;
+                let drained = |list: &Value| listed(list, &name).is_some_and(is_empty) && list["moves"] == 0;
+                self.until(&format!("{name} is drained and holds nothing"), drained).await?;
+                self.order(json!({"undrain": {"node": name}})).await?;
+                Ok(())
+            }
+            Open::Removed(name) => {
+                self.until(&format!("{name} is removed"), |list| is_gone(list, &name)).await?;
+                Ok(self.cluster.forget(&name)?)
+            }
+            Open::Lost(old) => {
+                let new = self.cluster.join().await?;
+                self.say(&format!("{new} joins in the place of {old}"));
+                self.joined(&new).await?;
+                let lost = |list: &Value| listed(list, &old).is_some_and(|node| node["standing"] == "lost");
+                self.until(&format!("{old} counts as lost"), lost).await?;
+                let emptied = |list: &Value| listed(list, &old).is_some_and(|node| node["replicas"] == 0);
+                self.until(&format!("others have what {old} had"), emptied).await?;
+                self.order(json!({"replace": {"node": old, "by": new}})).await?;
+                self.until(&format!("{old} is forgotten"), |list| is_gone(list, &old)).await
+            }
+        }
+    }
+
+    async fn joined(&mut self, name: &str) -> Result<(), Ended> {
+        let joined = |list: &Value| listed(list, name).is_some_and(|node| node["client"] != "");
+        self.until(&format!("{name} has joined"), joined).await
+    }
+}
+
+fn is_gone(list: &Value, name: &str) -> bool {
+    list["nodes"].is_array() && listed(list, name).is_none()
+}
+
+fn words_of(fault: &Fault, leads: impl Fn(&str) -> u64) -> String {
+    let node = |name: &String| match leads(name) {
+        0 => name.clone(),
+        groups => format!("{name} (leads {groups} groups)"),
+    };
+    match fault {
+        Fault::Kill(name) => format!("kill -9 of {}", node(name)),
+        Fault::Stop(name) => format!("SIGTERM for {}", node(name)),
+        Fault::Pause(name) => format!("SIGSTOP of {}", node(name)),
+        Fault::Cut(names) => {
+            format!("{} cut off", names.iter().map(node).collect::<Vec<_>>().join(" and "))
+        }
+        Fault::OneWay(name, true) => format!("{} hears nobody", node(name)),
+        Fault::OneWay(name, false) => format!("nobody hears {}", node(name)),
+        Fault::Partial(a, b, true) => format!("{} and {} do not hear each other", node(a), node(b)),
+        Fault::Partial(a, b, false) => format!("{} does not hear {}", node(b), node(a)),
+        Fault::Slow(name, late) => format!("{} is {} ms away", node(name), late.as_millis()),
+        Fault::Wipe(name) => format!("{} loses its data", node(name)),
+        Fault::Power => "kill -9 of all".to_owned(),
+    }
+}

@@ -1,0 +1,144 @@
+//! When all is over: the history that the nodes have, whether it is the same on all of them, and whether what clients were told fits it.
+
+use super::book::Written;
+use super::client::channel_to;
+use super::load::{BANK, LEASE_TOLERANCE_MICROS, sum, total};
+use super::watching::Stream;
+use super::wire::event;
+use quorate_api::pb;
+use quorate_api::pb::maintenance_client::MaintenanceClient;
+use quorate_checker::model::{self, State};
+use quorate_checker::watches::revision_of;
+use quorate_checker::{History, Violation, leases, strict, watches};
+use quorate_types::{Answer, KeyRange, Request, Revision};
+use std::time::{Duration, Instant};
+
+const PAUSE: Duration = Duration::from_millis(100);
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// What was found, and how much there was.
+#[derive(Debug, Default)]
+pub(super) struct Verdict {
+    pub(super) violations: Vec<Violation>,
+    pub(super) revisions: usize,
+    pub(super) unknown_carried_out: u64,
+    pub(super) leases_ended: usize,
+    pub(super) audits: usize,
+}
+
+/// Everything up to a revision, as a watch from the beginning at one node tells it.
+pub(super) async fn history_of(
+    address: &str,
+    until: Revision,
+    patience: Duration,
+) -> Result<History, String> {
+    let begun = Instant::now();
+    let mut history = History::new();
+    let mut next = Revision::FIRST;
+    while next <= until {
+        if begun.elapsed() > patience {
+            return Err(format!("told of what is before revision {next}, of {until}, after {patience:?}"));
+        }
+        let Some(mut stream) = Stream::open(address, &KeyRange::all(), next).await else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        while next <= until
+            && let Some(response) = stream.next().await
+        {
+            for event in response.events.into_iter().filter_map(event) {
+                let revision = revision_of(&event);
+                next = next.max(revision.next());
+                history.entry(revision).or_default().push(event);
+            }
+        }
+    }
+    history.retain(|revision, _| *revision <= until);
+    Ok(history)
+}
+
+/// The hash of a node's history, if it has all of it itself.
+pub(super) async fn hash_of(address: &str, until: Revision) -> Option<u32> {
+    let channel = channel_to(address, Some(ANSWER_MAX)).ok()?;
+    let request = pb::HashKvRequest { revision: until.0 as i64 };
+    let answer = MaintenanceClient::new(channel).hash_kv(request).await.ok()?;
+    Some(answer.into_inner().hash)
+}
+
+/// All nodes tell the same; the first of them is right.
+pub(super) fn same(histories: &[(String, History)], violations: &mut Vec<Violation>) {
+    let Some(((first, truth), others)) = histories.split_first() else { return };
+    for (node, history) in others {
+        let differs = |revision: &&Revision| truth.get(revision) != history.get(revision);
+        if let Some(revision) = truth.keys().chain(history.keys()).filter(differs).min() {
+            let shown = |node: &String, history: &History| match history.get(revision) {
+                Some(events) => format!("{node}: {events:?}"),
+                None => format!("{node}: nothing"),
+            };
+            let evidence = vec![shown(first, truth), shown(node, history)];
+            violations.push(Violation::new(format!("nodes differ about revision {revision}"), evidence));
+        }
+    }
+}
+
+/// Checks all that was written down against the history.
+pub(super) fn check(history: &History, written: &Written, until: Revision) -> Verdict {
+    let floors = strict::floors(&written.calls, written.sights.clone());
+    let findings = strict::check(history, &written.calls, &floors);
+    let mut violations = written.wrong.clone();
+    violations.extend(findings.violations);
+    for watched in &written.watched {
+        violations.extend(watches::check(history, watched, until).err());
+    }
+    violations.extend(leases::check(&written.leases, &findings.ends, &floors, LEASE_TOLERANCE_MICROS));
+    let audits = bank(history, written, &mut violations);
+    Verdict {
+        violations,
+        revisions: history.len(),
+        unknown_carried_out: findings.carried_out,
+        leases_ended: findings.ends.len(),
+        audits,
+    }
+}
+
+/// The total never changes: after every revision, and in every read of all accounts. How many there were of these.
+fn bank(history: &History, written: &Written, violations: &mut Vec<Violation>) -> usize {
+    let accounts = KeyRange::prefix(BANK);
+    let mut state = State::new();
+    let mut is_open = false;
+    for (revision, events) in history {
+        let of_bank: Vec<_> = events.iter().filter(|event| accounts.contains(event.key())).cloned().collect();
+        if of_bank.is_empty() {
+            continue;
+        }
+        // That it does not fit is found elsewhere.
+        if model::apply(&mut state, *revision, &of_bank).is_err() {
+            break;
+        }
+        is_open = true;
+        let found = sum(state.values());
+        if found != Some(total()) {
+            let what = format!("after revision {revision} the accounts hold {found:?}, not {}", total());
+            violations.push(Violation::new(what, vec![format!("{of_bank:?}")]));
+            break;
+        }
+    }
+    if !is_open {
+        violations.push(Violation::new("the accounts were never opened", Vec::new()));
+    }
+    let mut audits = 0;
+    for call in &written.calls {
+        let Some((_, Answer::Range(range))) = call.reply() else { continue };
+        let is_whole = matches!(&call.request, Request::Range(range) if range.range == accounts);
+        // Before they are opened there are none.
+        if is_whole && !range.pairs.is_empty() {
+            audits += 1;
+            let found = sum(range.pairs.iter());
+            if found != Some(total()) {
+                let what = format!("an audit found {found:?}, not {}", total());
+                violations.push(Violation::new(what, vec![call.to_string()]));
+            }
+        }
+    }
+    audits
+}

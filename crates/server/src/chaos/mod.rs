@@ -1,0 +1,350 @@
+//! `quorate chaos`: a cluster of real processes, clients at work on it, faults from outside, and a check of everything that any client was told.
+//!
+//! * [`plan`]: which faults, drawn from a seed; [`faults`]: carrying them out; [`links`]: the network between the nodes; [`cluster`]: their processes.
+//! * [`load`], [`watching`]: clients; [`client`], [`wire`]: how they ask; [`book`]: what they write down.
+//! * [`judge`]: whether it fits, with `quorate_checker`; [`report`], [`timeline`]: what people and programs are told.
+//!
+//! What it finds, how to read it and what it does not see: `docs/chaos.md`. The seed says which faults come in which order; when they meet what the
+//! nodes are doing, it cannot say: a run is not repeated to the bit, as in the simulator.
+
+mod book;
+mod client;
+mod cluster;
+mod faults;
+mod judge;
+mod links;
+mod load;
+mod plan;
+mod report;
+mod timeline;
+mod watching;
+mod wire;
+
+use book::Book;
+use clap::Args;
+use client::Client;
+use cluster::Cluster;
+use faults::{Ended, Tormentor};
+use judge::Verdict;
+use plan::{Kind, Plan, USUAL};
+use quorate_checker::calls::Outcome;
+use quorate_checker::{History, Violation};
+use quorate_consensus::random::Random;
+use quorate_types::request::RangeRequest;
+use quorate_types::{Answer, KeyRange, Request, Revision};
+use report::Report;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+
+const PAUSE: Duration = Duration::from_millis(100);
+/// Those of clients begin at 1.
+const OWN_CLIENT: u32 = 0;
+
+/// Start a cluster of real processes on this machine, put load on it, let it suffer, and check everything that any client was told
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Ends with 0 if nothing was wrong, else with 1: what contradicts each other is printed, and the nodes' data and logs are
+kept. Settings of quorate serve, for all nodes, come after --.
+
+Examples:
+  quorate chaos                                   a minute
+  quorate chaos --duration 30m --report chaos.json
+  quorate chaos --seed 7 --faults kill,pause --nodes 3
+  quorate chaos --replicas 5 --duration 10m -- --election-timeout 1000"
+)]
+pub struct Chaos {
+    /// How many nodes the cluster begins with
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=15))]
+    nodes: u16,
+    /// Into how many partitions the keys are dealt
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    partitions: u32,
+    /// On how many nodes everything is kept
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=7))]
+    replicas: u16,
+    /// How long, e.g. 90s or 30m
+    #[arg(long, default_value = "60s", value_name = "TIME", value_parser = crate::cli::events::time::parse)]
+    duration: Duration,
+    /// Which faults come, and when, is drawn from this [default: another one each time]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// How many clients read and write; others watch
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    clients: u16,
+    /// How many calls they make a second, all together
+    #[arg(long, default_value_t = 300, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: u32,
+    /// Which faults there are [default: all but power]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
+    faults: Vec<Kind>,
+    /// How many nodes may be concerned at once; more than the default, and the cluster need not serve meanwhile [default: as many as it has to survive]
+    #[arg(long, value_name = "N")]
+    faults_max: Option<usize>,
+    /// Seconds of silence before a node counts as lost
+    #[arg(long, default_value_t = 5, value_name = "SECONDS")]
+    grace_period: u64,
+    /// Seconds that anything may take when all is well
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    patience: u64,
+    /// Where the nodes keep their data and logs, which are left there [default: a temporary directory, removed if nothing is wrong]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Write what happened to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Print the same at the end, instead of words
+    #[arg(long)]
+    json: bool,
+    /// Settings of quorate serve, for all nodes
+    #[arg(last = true, value_name = "SETTINGS")]
+    settings: Vec<String>,
+}
+
+/// Clients at work.
+struct Load {
+    clients: Vec<JoinHandle<()>>,
+    watches: Vec<JoinHandle<()>>,
+    /// Names the last revision that watches have to be told of.
+    until: tokio::sync::watch::Sender<Option<Revision>>,
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.clients.iter().chain(&self.watches).for_each(JoinHandle::abort);
+    }
+}
+
+impl Chaos {
+    /// Runs it. An error is a sentence for the person at the terminal.
+    pub async fn run(self) -> Result<(), String> {
+        let seed = self.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish() % 1_000_000);
+        let (folder, is_own) = match &self.data_dir {
+            Some(folder) => (folder.clone(), false),
+            None => (std::env::temp_dir().join(format!("quorate-chaos-{}", std::process::id())), true),
+        };
+        let fail = |error| format!("{}: {error}", folder.display());
+        std::fs::create_dir_all(&folder).map_err(fail)?;
+        if std::fs::read_dir(&folder).map_err(fail)?.next().is_some() {
+            return Err(format!("--data-dir: {} is not empty", folder.display()));
+        }
+        let mut terminate = signal(SignalKind::terminate()).map_err(|error| format!("signals: {error}"))?;
+        let outcome = tokio::select! {
+            outcome = self.drive(seed, &folder) => outcome,
+            // What was started is ended when it is dropped, by its process id.
+            _ = tokio::signal::ctrl_c() => Err("stopped by Ctrl-C".into()),
+            _ = terminate.recv() => Err("stopped".into()),
+        };
+        let report = outcome.map_err(|what| format!("{what}; data and logs are in {}", folder.display()))?;
+        let json = report.json();
+        if let Some(path) = &self.report {
+            std::fs::write(path, format!("{json:#}\n"))
+                .map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        if self.json {
+            println!("{json:#}");
+        } else {
+            print!("{}", report.text());
+        }
+        let violations = report.verdict.violations.len();
+        if violations > 0 {
+            return Err(format!("{violations} violations; data and logs are in {}", folder.display()));
+        }
+        if is_own {
+            std::fs::remove_dir_all(&folder).map_err(fail)?;
+        }
+        Ok(())
+    }
+
+    /// The least that must survive: a minority of those that hold a group.
+    fn faults_max(&self) -> usize {
+        let survived = (usize::from(self.replicas.min(self.nodes)) - 1) / 2;
+        self.faults_max.unwrap_or(survived).min(usize::from(self.nodes))
+    }
+
+    fn settings(&self) -> Vec<String> {
+        let own = [
+            ("--partitions", self.partitions.to_string()),
+            ("--replicas", self.replicas.to_string()),
+            ("--grace-period", self.grace_period.to_string()),
+        ];
+        let own = own.into_iter().filter(|(flag, _)| {
+            // Said again, it would be said twice.
+            !self.settings.iter().any(|word| word == flag || word.starts_with(&format!("{flag}=")))
+        });
+        own.flat_map(|(flag, value)| [flag.to_owned(), value]).chain(self.settings.iter().cloned()).collect()
+    }
+
+    async fn drive(&self, seed: u64, folder: &Path) -> Result<Report, String> {
+        let say: fn(&str) = if self.json { |what| eprintln!("{what}") } else { |what| println!("{what}") };
+        let nodes = usize::from(self.nodes);
+        let plan = Plan {
+            kinds: if self.faults.is_empty() { USUAL.to_vec() } else { self.faults.clone() },
+            nodes,
+            replicas: usize::from(self.replicas),
+            faults_max: self.faults_max(),
+        };
+        say(&format!(
+            "{nodes} nodes with {} partitions, everything on {} of them; seed {seed}; faults of {} at a time at most; {}",
+            self.partitions,
+            self.replicas,
+            plan.faults_max,
+            folder.display()
+        ));
+        let cluster = Cluster::new(folder, nodes, self.settings()).await?;
+        let book = Arc::new(Book::open());
+        let mut random = Random::new(seed);
+        let faults = Random::new(random.draw());
+        let client =
+            Client::new(OWN_CLIENT, book.clone(), cluster.directory.clone(), Random::new(random.draw()));
+        let patience = Duration::from_secs(self.patience);
+        let timeline = Vec::new();
+        let mut tormentor =
+            Tormentor { cluster, book: book.clone(), client, random: faults, timeline, patience, say };
+        let mut load = None;
+        let mut violations = Vec::new();
+        match self.suffer(&mut tormentor, &plan, &mut random, &mut load).await {
+            Ok(()) => {}
+            // What was answered until then is worth a check all the same.
+            Err(Ended::Wrong(violation)) => violations.push(violation),
+            Err(Ended::Ours(what)) => return Err(what),
+        }
+        say(&format!("{:>7.1} s  calls end; checking", book.now() as f64 / 1e6));
+        let elapsed = book.now();
+        let mut found = None;
+        if let Some(load) = load {
+            match settle(&mut tormentor, load, &mut violations).await {
+                Ok(history) => found = Some(history),
+                Err(Ended::Wrong(violation)) => violations.push(violation),
+                Err(Ended::Ours(what)) => return Err(what),
+            }
+        }
+        let written = book.take();
+        let mut verdict = match &found {
+            Some((history, until)) => judge::check(history, &written, *until),
+            None => Verdict { violations: written.wrong.clone(), ..Verdict::default() },
+        };
+        verdict.violations.splice(0..0, violations);
+        Ok(Report { seed, elapsed, timeline: tormentor.timeline.clone(), written, verdict })
+    }
+
+    /// From the start of the nodes to the end of the last round.
+    async fn suffer(
+        &self,
+        tormentor: &mut Tormentor,
+        plan: &Plan,
+        random: &mut Random,
+        load: &mut Option<Load>,
+    ) -> Result<(), Ended> {
+        for machine in &mut tormentor.cluster.machines {
+            machine.start()?;
+        }
+        tormentor.cluster.tell();
+        tormentor.serve().await?;
+        while !matches!(
+            tormentor.client.call(load::opening(tormentor.book.unique())).await,
+            Outcome::Reply(..)
+        ) {}
+        (tormentor.say)("all serve; clients begin");
+        *load = Some(self.load(tormentor, random));
+        let begun = Instant::now();
+        while begun.elapsed() < self.duration {
+            tormentor.round(plan).await?;
+        }
+        Ok(())
+    }
+
+    fn load(&self, tormentor: &Tormentor, random: &mut Random) -> Load {
+        let (book, directory) = (&tormentor.book, &tormentor.cluster.directory);
+        // Each makes its share of the calls.
+        let pause = Duration::from_secs(1) * u32::from(self.clients) / self.rate;
+        let clients = (1..=u32::from(self.clients)).map(|number| {
+            let random = Random::new(random.draw());
+            let client = Client::new(number, book.clone(), directory.clone(), random);
+            match number % 4 {
+                2 => tokio::spawn(load::bank(client, pause)),
+                3 => tokio::spawn(load::leases(client)),
+                _ => tokio::spawn(load::keys(client, pause)),
+            }
+        });
+        let clients = clients.collect();
+        let (until, told) = tokio::sync::watch::channel(None);
+        let watches = watching::watches().into_iter().map(|what| {
+            let random = Random::new(random.draw());
+            tokio::spawn(watching::watch(what, book.clone(), directory.clone(), random, told.clone()))
+        });
+        Load { clients, watches: watches.collect(), until }
+    }
+}
+
+/// When all is well: waits until nothing is under way any more, and asks all nodes for the history, which must be the same.
+async fn settle(
+    tormentor: &mut Tormentor,
+    mut load: Load,
+    violations: &mut Vec<Violation>,
+) -> Result<(History, Revision), Ended> {
+    tormentor.heal(false)?;
+    tormentor.book.close();
+    for client in load.clients.drain(..) {
+        client.await.map_err(|error| Ended::Ours(format!("a client failed: {error}")))?;
+    }
+    let begun = Instant::now();
+    let leased = || Request::Range(RangeRequest::new(KeyRange::prefix(load::LEASED)));
+    loop {
+        let outcome = tormentor.client.call(leased()).await;
+        let left = match &outcome {
+            Outcome::Reply(_, Answer::Range(range)) if range.pairs.is_empty() => break,
+            Outcome::Reply(_, Answer::Range(range)) => format!("{:?}", range.pairs),
+            other => format!("{other:?}"),
+        };
+        if begun.elapsed() > tormentor.patience {
+            let what =
+                format!("all is well, and keys do not go with their leases after {:?}", tormentor.patience);
+            violations.push(Violation::new(what, vec![left]));
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    // Everything, at each node; and everybody serves.
+    let nodes = tormentor.cluster.directory.all();
+    for (name, address) in &nodes {
+        let channel = client::channel_to(address, Some(tormentor.patience))?;
+        let all = Request::Range(RangeRequest::new(KeyRange::all()));
+        tormentor.client.call_at(name.clone(), channel, all).await;
+    }
+    tormentor.serve().await?;
+    let until = loop {
+        let end = load::put_of("end".into(), format!("end {}", tormentor.book.unique()));
+        if let Outcome::Reply(revision, _) = tormentor.client.call(Request::Put(end)).await {
+            break revision;
+        }
+    };
+    load.until.send_replace(Some(until));
+    for watch in &mut load.watches {
+        // One that is not told of everything is found when what it was told is checked.
+        let _ = tokio::time::timeout(tormentor.patience, watch).await;
+    }
+    let mut histories = Vec::new();
+    let mut hashes = Vec::new();
+    for (name, address) in &nodes {
+        match judge::history_of(address, until, tormentor.patience).await {
+            Ok(history) => histories.push((name.clone(), history)),
+            Err(what) => violations.push(Violation::new(format!("{name}: {what}"), Vec::new())),
+        }
+        hashes.extend(judge::hash_of(address, until).await.map(|hash| (name.clone(), hash)));
+    }
+    judge::same(&histories, violations);
+    if hashes.iter().any(|(_, hash)| *hash != hashes[0].1) {
+        violations.push(Violation::new(
+            format!("hashes of histories up to revision {until} differ"),
+            vec![format!("{hashes:?}")],
+        ));
+    }
+    match histories.into_iter().next() {
+        Some((_, history)) => Ok((history, until)),
+        None => Err(Ended::Ours("no node tells its history".into())),
+    }
+}

@@ -1,0 +1,248 @@
+//! What happens to the nodes, drawn from the seed: rounds of faults, each begun when all is well and ended by making all well again.
+//!
+//! Never more nodes are concerned at once than the cluster has to survive, unless that was asked for. A pair of nodes that does not hear each other
+//! counts as one; so does the network of one node.
+
+use clap::ValueEnum;
+use quorate_consensus::random::Random;
+use std::time::Duration;
+
+/// How long a round's faults last, in milliseconds.
+const HOLD_MILLIS: std::ops::Range<u64> = 500..9_000;
+/// How long all is well between two rounds.
+const CALM_MILLIS: std::ops::Range<u64> = 500..4_000;
+/// How late what goes over a slow link may be.
+const SLOW_MILLIS: std::ops::Range<u64> = 20..250;
+/// In how many rounds of a hundred nodes come or go.
+const CHANGES: u64 = 30;
+/// More nodes than the cluster began with.
+const EXTRA_MAX: usize = 2;
+
+/// What may happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(super) enum Kind {
+    /// kill -9, and a start
+    Kill,
+    /// SIGTERM, and a start
+    Stop,
+    /// SIGSTOP, and SIGCONT
+    Pause,
+    /// Nodes that neither hear nor are heard by the others
+    Cut,
+    /// A node that is not heard, or does not hear
+    OneWay,
+    /// Two nodes that do not hear each other, or one the other, while all others do
+    Partial,
+    /// A node whose messages are late
+    Slow,
+    /// kill -9, the data directory deleted, and a start: the node is filled again
+    Wipe,
+    /// A node that dies for good, with its data; another joins in its place
+    Lose,
+    /// A node that joins, or one that is removed
+    Join,
+    /// A node that is emptied, and gets its share again
+    Drain,
+    /// kill -9 of all nodes at once, and a start; only when asked for
+    Power,
+}
+
+/// What happens when nothing is said.
+pub(super) const USUAL: [Kind; 11] = [
+    Kind::Kill,
+    Kind::Stop,
+    Kind::Pause,
+    Kind::Cut,
+    Kind::OneWay,
+    Kind::Partial,
+    Kind::Slow,
+    Kind::Wipe,
+    Kind::Lose,
+    Kind::Join,
+    Kind::Drain,
+];
+
+/// One fault, of nodes by their names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    Kill(String),
+    Stop(String),
+    Pause(String),
+    Cut(Vec<String>),
+    /// Not heard, or deaf.
+    OneWay(String, bool),
+    /// The second does not hear the first; nor the first the second, when it says so.
+    Partial(String, String, bool),
+    Slow(String, Duration),
+    Wipe(String),
+    Power,
+}
+
+/// Nodes that come or go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Join,
+    Remove(String),
+    Drain(String),
+    Lose(String),
+}
+
+/// One round.
+#[derive(Clone, Debug)]
+pub(super) struct Round {
+    pub(super) calm: Duration,
+    pub(super) change: Option<Change>,
+    pub(super) faults: Vec<Fault>,
+    pub(super) hold: Duration,
+    /// Whether connections that waited for a link are gone when it is whole again.
+    pub(super) by_reset: bool,
+}
+
+/// A node, as far as it matters.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) name: String,
+    /// How many groups it leads.
+    pub(super) leads: u64,
+    pub(super) is_founder: bool,
+}
+
+/// What rounds are drawn from.
+pub(super) struct Plan {
+    pub(super) kinds: Vec<Kind>,
+    /// Nodes that the cluster began with.
+    pub(super) nodes: usize,
+    /// On how many everything is kept.
+    pub(super) replicas: usize,
+    /// How many nodes may be concerned at once.
+    pub(super) faults_max: usize,
+}
+
+fn millis(random: &mut Random, range: std::ops::Range<u64>) -> Duration {
+    Duration::from_millis(random.between(range.start, range.end))
+}
+
+impl Plan {
+    /// The next round.
+    pub(super) fn draw(&self, random: &mut Random, seen: &[Seen]) -> Round {
+        let mut left = seen.to_vec();
+        let change = (random.between(0, 100) < CHANGES).then(|| self.change(random, &left)).flatten();
+        let mut budget = random.between(1, self.faults_max as u64 + 1) as usize;
+        match &change {
+            // What it had is in danger until others have it.
+            Some(Change::Lose(_)) => budget = 0,
+            // It is to be seen that it moves also when others fail, and when nobody does.
+            Some(_) if random.between(0, 3) == 0 => budget = 0,
+            _ => {}
+        }
+        let mut faults = Vec::new();
+        while budget > 0
+            && let Some((fault, nodes)) = self.fault(random, &mut left, budget)
+        {
+            let is_all = fault == Fault::Power;
+            faults.push(fault);
+            budget = if is_all { 0 } else { budget.saturating_sub(nodes) };
+        }
+        Round {
+            calm: millis(random, CALM_MILLIS),
+            change,
+            faults,
+            hold: millis(random, HOLD_MILLIS),
+            by_reset: random.between(0, 2) == 0,
+        }
+    }
+
+    fn change(&self, random: &mut Random, seen: &[Seen]) -> Option<Change> {
+        let kinds: Vec<Kind> = self.kinds.iter().copied().filter(|kind| is_change(*kind)).collect();
+        let kind = kinds.get(random.between(0, kinds.len() as u64) as usize)?;
+        let node = seen.get(random.between(0, seen.len() as u64) as usize)?.name.clone();
+        let spare = seen.len().saturating_sub(self.replicas);
+        Some(match kind {
+            Kind::Join if seen.len() >= self.nodes + EXTRA_MAX => Change::Remove(node),
+            Kind::Join if seen.len() > self.nodes && random.between(0, 2) == 0 => Change::Remove(node),
+            Kind::Join => Change::Join,
+            // There must be somebody to take what it has.
+            Kind::Drain if spare > 0 => Change::Drain(node),
+            Kind::Drain => Change::Join,
+            _ => Change::Lose(node),
+        })
+    }
+
+    /// A fault, and how many nodes it concerns, which are then taken out of `left`.
+    fn fault(&self, random: &mut Random, left: &mut Vec<Seen>, budget: usize) -> Option<(Fault, usize)> {
+        let kinds: Vec<Kind> = self.kinds.iter().copied().filter(|kind| !is_change(*kind)).collect();
+        let kind = *kinds.get(random.between(0, kinds.len() as u64) as usize)?;
+        let first = take(random, left)?;
+        let name = first.name;
+        Some(match kind {
+            Kind::Kill => (Fault::Kill(name), 1),
+            Kind::Stop => (Fault::Stop(name), 1),
+            Kind::Pause => (Fault::Pause(name), 1),
+            Kind::Cut => {
+                let mut names = vec![name];
+                let size = random.between(1, budget as u64 + 1) as usize;
+                while names.len() < size
+                    && let Some(next) = take(random, left)
+                {
+                    names.push(next.name);
+                }
+                let nodes = names.len();
+                (Fault::Cut(names), nodes)
+            }
+            Kind::OneWay => (Fault::OneWay(name, random.between(0, 2) == 0), 1),
+            Kind::Partial => {
+                let other = take(random, left)?.name;
+                (Fault::Partial(name, other, random.between(0, 2) == 0), 1)
+            }
+            Kind::Slow => (Fault::Slow(name, millis(random, SLOW_MILLIS)), 1),
+            // One that joined does not come back without its directory.
+            Kind::Wipe if first.is_founder => (Fault::Wipe(name), 1),
+            Kind::Power => (Fault::Power, left.len() + 1),
+            _ => (Fault::Kill(name), 1),
+        })
+    }
+}
+
+fn is_change(kind: Kind) -> bool {
+    matches!(kind, Kind::Lose | Kind::Join | Kind::Drain)
+}
+
+/// Takes a node out: half of the time the one that leads most.
+fn take(random: &mut Random, left: &mut Vec<Seen>) -> Option<Seen> {
+    let leader = (0..left.len()).max_by_key(|at| left[*at].leads);
+    let drawn = random.between(0, left.len() as u64) as usize;
+    let at = if random.between(0, 2) == 0 { leader? } else { drawn };
+    (at < left.len()).then(|| left.remove(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn concerned(fault: &Fault) -> usize {
+        match fault {
+            Fault::Cut(names) => names.len(),
+            _ => 1,
+        }
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_rounds_and_never_too_much_at_once() {
+        let seen: Vec<Seen> = (1..=5)
+            .map(|at| Seen { name: format!("n{at}"), leads: u64::from(at == 2), is_founder: at != 5 })
+            .collect();
+        for faults_max in [1, 2] {
+            let plan = Plan { kinds: USUAL.to_vec(), nodes: 5, replicas: 2 * faults_max + 1, faults_max };
+            let (mut random, mut again) = (Random::new(7), Random::new(7));
+            for _ in 0..2_000 {
+                let round = plan.draw(&mut random, &seen);
+                assert_eq!(format!("{round:?}"), format!("{:?}", plan.draw(&mut again, &seen)));
+                let nodes: usize = round.faults.iter().map(concerned).sum();
+                assert!(nodes <= faults_max, "{round:?}");
+                assert!(!round.faults.contains(&Fault::Wipe("n5".into())), "{round:?}");
+                let is_loss = matches!(round.change, Some(Change::Lose(_)));
+                assert!(!is_loss || round.faults.is_empty(), "{round:?}");
+            }
+        }
+    }
+}
