@@ -178,3 +178,82 @@ fn txn_answer(answer: pb::TxnResponse) -> Result<TxnAnswer, Status> {
     let responses = answer.responses.into_iter().map(operation).collect::<Result<_, _>>()?;
     Ok(TxnAnswer { succeeded: answer.succeeded, responses })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_api::{request, response};
+
+    fn key(text: &'static str) -> KeyRange {
+        KeyRange::Single(text.into())
+    }
+
+    /// What a client sends is what a server understands, whose own way back is another part of the program.
+    #[test]
+    fn what_is_sent_is_understood() {
+        let lease = LeaseId::new(5).unwrap();
+        let read = |range| RangeRequest { limit: Some(3), serializable: true, ..RangeRequest::new(range) };
+        for range in [key("a"), KeyRange::prefix("a/"), KeyRange::From("b".into())] {
+            let sent = RangeRequest { revision: Some(7), ..read(range) };
+            assert_eq!(request::range(super::range(&sent)).unwrap(), sent);
+        }
+        let put = |value: Option<&'static str>, lease| PutRequest {
+            key: "a".into(),
+            value: value.map(Bytes::from),
+            lease,
+            previous: true,
+        };
+        let puts = [put(Some("v"), PutLease::Attach(lease)), put(None, PutLease::Keep)];
+        for sent in &puts {
+            assert_eq!(request::put(super::put(sent)).unwrap(), *sent);
+        }
+        let targets = [
+            CompareTarget::Version(1),
+            CompareTarget::Create(2),
+            CompareTarget::Modified(3),
+            CompareTarget::Value("v".into()),
+            CompareTarget::Lease(4),
+        ];
+        let results =
+            [CompareResult::Equal, CompareResult::Greater, CompareResult::Less, CompareResult::NotEqual];
+        let compares = targets.iter().zip(results.iter().cycle());
+        let compare = |(target, result): (&CompareTarget, &CompareResult)| Compare {
+            range: key("a"),
+            result: *result,
+            target: target.clone(),
+        };
+        let delete = DeleteRequest { range: key("b"), previous: true };
+        let sent = TxnRequest {
+            compares: compares.map(compare).collect(),
+            success: vec![Operation::Put(puts[0].clone()), Operation::DeleteRange(delete)],
+            failure: vec![Operation::Txn(TxnRequest::default()), Operation::Range(read(key("c")))],
+        };
+        assert_eq!(request::txn(super::txn(&sent), 128).unwrap(), sent);
+    }
+
+    #[test]
+    fn what_is_answered_is_understood() {
+        let stored = KeyValue {
+            key: "k".into(),
+            value: "v".into(),
+            create: Revision(2),
+            modified: Revision(4),
+            version: 3,
+            lease: LeaseId::new(9),
+        };
+        let range = RangeAnswer { pairs: vec![stored.clone()], more: true, count: 8 };
+        let answer = TxnAnswer {
+            succeeded: true,
+            responses: vec![
+                OperationAnswer::Range(Revision(4), range),
+                OperationAnswer::Put(Revision(5), PutAnswer { previous: Some(stored.clone()) }),
+                OperationAnswer::DeleteRange(
+                    Revision(5),
+                    DeleteAnswer { deleted: 1, previous: vec![stored] },
+                ),
+                OperationAnswer::Txn(TxnAnswer::default()),
+            ],
+        };
+        assert_eq!(txn_answer(response::txn(None, answer.clone())).unwrap(), answer);
+    }
+}

@@ -71,13 +71,18 @@ pub fn quorate(args: &[&str]) -> Command {
 
 /// How the program ended that was expected to end by itself, and what it said.
 pub fn run(args: &[&str]) -> (Option<i32>, String) {
+    run_for(args, PATIENCE)
+}
+
+/// The same, for one that takes so long by itself.
+pub fn run_for(args: &[&str], max: Duration) -> (Option<i32>, String) {
     let mut command = quorate(args);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // What should have been refused may run for ever.
     let pid = child.id();
     let (ended, wait) = std::sync::mpsc::channel::<()>();
     let guard = std::thread::spawn(move || {
-        if wait.recv_timeout(PATIENCE).is_err() {
+        if wait.recv_timeout(max).is_err() {
             signal(pid, "KILL");
         }
     });
@@ -105,7 +110,7 @@ pub async fn http_at(address: &str, method: &str, path: &str, body: &str) -> (u1
 }
 
 /// Sends a signal to a process that we started and have not waited for.
-fn signal(pid: u32, name: &str) {
+pub fn signal(pid: u32, name: &str) {
     let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {pid}")).status().unwrap();
     assert!(sent.success(), "kill -{name} {pid}: {sent}");
 }
