@@ -143,6 +143,8 @@ pub(super) struct Cluster {
     pub(super) machines: Vec<Machine>,
     pub(super) links: Arc<Links>,
     pub(super) directory: Arc<Directory>,
+    /// The one that is being removed, if any: it may be no member any more, and need not answer.
+    pub(super) leaving: Option<String>,
     folder: PathBuf,
     settings: Vec<String>,
     /// Names are given once.
@@ -157,6 +159,7 @@ impl Cluster {
             machines: Vec::new(),
             links: Links::new(),
             directory: Arc::default(),
+            leaving: None,
             folder: folder.to_owned(),
             settings,
             named: nodes,
@@ -239,6 +242,13 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+
+    /// Names and addresses of those that have to serve when all is well.
+    pub(super) fn members(&self) -> Vec<(String, String)> {
+        let mut nodes = self.directory.all();
+        nodes.retain(|(name, _)| Some(name) != self.leaving.as_ref());
+        nodes
     }
 
     /// Clients know of these nodes now.

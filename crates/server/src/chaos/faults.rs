@@ -110,7 +110,7 @@ impl Tormentor {
     /// Waits until every node answers a read that is linearizable, and acknowledges a write.
     pub(super) async fn serve(&mut self) -> Result<(), Ended> {
         let begun = Instant::now();
-        let nodes = self.cluster.directory.all();
+        let nodes = self.cluster.members();
         for (name, address) in nodes {
             let channel = channel_to(&address, Some(ANSWER_MAX))?;
             loop {
@@ -296,6 +296,7 @@ impl Tormentor {
             Change::Remove(name) => {
                 let is_taken = self.order(json!({"remove": {"node": name}})).await?;
                 words.extend(is_taken.then(|| format!("{name} is removed")));
+                self.cluster.leaving = is_taken.then(|| name.clone());
                 is_taken.then_some(Open::Removed(name))
             }
             Change::Lose(name) => {
@@ -318,7 +319,9 @@ impl Tormentor {
             }
             Open::Removed(name) => {
                 self.until(&format!("{name} is removed"), |list| is_gone(list, &name)).await?;
-                Ok(self.cluster.forget(&name)?)
+                self.cluster.forget(&name)?;
+                self.cluster.leaving = None;
+                Ok(())
             }
             Open::Lost(old) => {
                 let new = self.cluster.join().await?;

@@ -309,7 +309,7 @@ async fn settle(
         tokio::time::sleep(PAUSE).await;
     }
     // Everything, at each node; and everybody serves.
-    let nodes = tormentor.cluster.directory.all();
+    let nodes = tormentor.cluster.members();
     for (name, address) in &nodes {
         let channel = client::channel_to(address, Some(tormentor.patience))?;
         let all = Request::Range(RangeRequest::new(KeyRange::all()));
