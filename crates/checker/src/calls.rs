@@ -1,7 +1,8 @@
 //! What a client asked and what became of it.
 
+use quorate_types::reply::{OperationAnswer, RangeAnswer, TxnAnswer};
 use quorate_types::request::{Operation, PutRequest, RangeRequest};
-use quorate_types::{Answer, Bytes, KeyRange, Request, Revision};
+use quorate_types::{Answer, Bytes, Event, KeyRange, KeyValue, Request, Revision};
 use std::fmt;
 
 /// Longest value that is shown.
@@ -57,11 +58,66 @@ impl fmt::Display for Call {
         write!(f, "{:.6} to {:.6} s, client {client} at {node}: ", seconds(*asked), seconds(*answered))?;
         write!(f, "{} -> ", request(&self.request))?;
         match &self.outcome {
-            Outcome::Reply(revision, answer) => write!(f, "revision {revision}, {answer:?}"),
+            Outcome::Reply(revision, answer) => write!(f, "revision {revision}: {}", self::answer(answer)),
             Outcome::Refused(why) => write!(f, "refused: {why}"),
             Outcome::Unknown(why) => write!(f, "unknown: {why}"),
         }
     }
+}
+
+/// An answer as people read it: pairs with the revisions of their last change.
+pub fn answer(answer: &Answer) -> String {
+    match answer {
+        Answer::Range(range) => pairs(range),
+        Answer::Put(put) => format!("put{}", previous(put.previous.as_slice())),
+        Answer::DeleteRange(delete) => format!("{} deleted{}", delete.deleted, previous(&delete.previous)),
+        Answer::Txn(txn) => self::txn(txn),
+        other => format!("{other:?}"),
+    }
+}
+
+fn pairs(range: &RangeAnswer) -> String {
+    match &range.pairs[..] {
+        [] => format!("nothing of {}", range.count),
+        all => all.iter().map(pair).collect::<Vec<_>>().join(", "),
+    }
+}
+
+fn previous(before: &[KeyValue]) -> String {
+    match before {
+        [] => String::new(),
+        all => format!(" (before: {})", all.iter().map(pair).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+fn txn(txn: &TxnAnswer) -> String {
+    let one = |response: &OperationAnswer| match response {
+        OperationAnswer::Range(_, range) => pairs(range),
+        OperationAnswer::Put(_, put) => format!("put{}", previous(put.previous.as_slice())),
+        OperationAnswer::DeleteRange(_, delete) => format!("{} deleted", delete.deleted),
+        OperationAnswer::Txn(inner) => self::txn(inner),
+    };
+    let responses: Vec<String> = txn.responses.iter().map(one).collect();
+    format!("{} [{}]", if txn.succeeded { "then" } else { "else" }, responses.join("; "))
+}
+
+/// A pair as people read it.
+pub fn pair(pair: &KeyValue) -> String {
+    let KeyValue { key, value, modified, version, .. } = pair;
+    format!("{} = {} (changed at {modified}, version {version})", text(key), text(value))
+}
+
+/// An event, likewise.
+pub fn event(event: &Event) -> String {
+    match event {
+        Event::Put(put) => pair(put),
+        Event::Delete { key, modified } => format!("{} deleted at {modified}", text(key)),
+    }
+}
+
+/// Events, likewise.
+pub fn events(events: &[Event]) -> String {
+    format!("[{}]", events.iter().map(event).collect::<Vec<_>>().join("; "))
 }
 
 /// Bytes as people read them.

@@ -13,7 +13,7 @@
 //! Caveats: values must be unique, as the writer of a revision that nobody acknowledged is found by them. Deletes of unknown outcome are found by what they
 //! delete, so one may stand for another.
 
-use crate::calls::{Call, Outcome, text};
+use crate::calls::{self, Call, Outcome, events as shown, text};
 use crate::model::{self, Model, State, range_of, says_changed};
 use crate::order::{Floors, Sight};
 use crate::{History, Violation};
@@ -57,12 +57,17 @@ pub fn check(history: &History, calls: &[Call], floors: &Floors<By>) -> Findings
         floors,
         history,
         writers: writers(calls),
+        deletes: (0..calls.len()).filter(|at| is_open_delete(&calls[*at])).collect(),
         used: BTreeSet::new(),
         findings: Findings::default(),
     };
     replay.order();
     replay.run();
     replay.findings
+}
+
+fn is_open_delete(call: &Call) -> bool {
+    matches!((&call.request, &call.outcome), (Request::DeleteRange(_), Outcome::Unknown(_)))
 }
 
 /// Which calls might have written a value.
@@ -79,6 +84,8 @@ struct Replay<'a> {
     floors: &'a Floors<By>,
     history: &'a History,
     writers: BTreeMap<&'a Bytes, usize>,
+    /// Deletes of unknown outcome.
+    deletes: Vec<usize>,
     /// Calls of unknown outcome whose revision has been found.
     used: BTreeSet<usize>,
     findings: Findings,
@@ -177,9 +184,9 @@ impl Replay<'_> {
         if expected.as_ref() != call.reply().map(|(_, answer)| answer) {
             self.wrong_answer(at, expected);
         } else if model.events != events {
-            let evidence = vec![call.to_string(), format!("the history has {events:?}")];
+            let evidence = vec![call.to_string(), format!("the history has {}", shown(events))];
             self.wrong(
-                format!("revision {revision} is not what was acknowledged: {:?}", model.events),
+                format!("revision {revision} is not what was acknowledged: {}", shown(&model.events)),
                 evidence,
             );
         }
@@ -197,7 +204,8 @@ impl Replay<'_> {
             .collect();
         near.sort_by_key(|other| other.asked);
         evidence.extend(near.iter().rev().take(NEIGHBOURS_SHOWN).rev().map(|other| format!("near: {other}")));
-        self.wrong(format!("the answer should have been {expected:?}"), evidence);
+        let expected = expected.as_ref().map_or("a refusal".into(), calls::answer);
+        self.wrong(format!("the answer should have been: {expected}"), evidence);
     }
 
     /// A revision that no answer names: by a call whose outcome nobody knows, or by the end of a lease.
@@ -210,7 +218,7 @@ impl Replay<'_> {
         let Some(at) = self.writers.get(value).copied() else {
             return self.wrong(
                 format!("nobody has written revision {revision}"),
-                vec![format!("the history has {events:?}")],
+                vec![format!("the history has {}", shown(events))],
             );
         };
         let call = &self.calls[at];
@@ -228,7 +236,7 @@ impl Replay<'_> {
                 format!("the call cannot have made revision {revision}")
             }
         };
-        let evidence = vec![call.to_string(), format!("the history has {events:?}")];
+        let evidence = vec![call.to_string(), format!("the history has {}", shown(events))];
         self.wrong(what, evidence);
     }
 
@@ -254,11 +262,11 @@ impl Replay<'_> {
                 return;
             }
         }
-        let is_open =
-            |at: &usize| matches!(self.calls[*at].outcome, Outcome::Unknown(_)) && !self.used.contains(at);
-        let deletes = |at: &usize| matches!(self.calls[*at].request, Request::DeleteRange(_));
-        let found = (0..self.calls.len())
-            .find(|at| deletes(at) && is_open(at) && self.could_make(*at, state, revision, events));
+        let found = self
+            .deletes
+            .iter()
+            .copied()
+            .find(|at| !self.used.contains(at) && self.could_make(*at, state, revision, events));
         match found {
             Some(at) => self.take(at),
             None => {

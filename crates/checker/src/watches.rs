@@ -4,6 +4,7 @@
 //! What it was told is compared with the history that all nodes agree on: from its start on, exactly the events of its keys, whole revisions, in order,
 //! none twice and none left out, also where it went on at another node; and whoever told it of its progress had told it everything up to there.
 
+use crate::calls::events as shown;
 use crate::{History, Violation};
 use quorate_types::{Event, KeyRange, Revision};
 use std::collections::btree_map;
@@ -62,14 +63,18 @@ pub fn check(history: &History, watched: &Watched, until: Revision) -> Result<()
     match &expected.next {
         Some((revision, events)) if *revision <= until => Err(Violation::new(
             format!("{} was not told of revision {revision}, by {node} at last", watched.name),
-            vec![format!("{events:?}")],
+            vec![shown(events)],
         )),
         _ => Ok(()),
     }
 }
 
 fn violation(watched: &Watched, node: &str, problem: &str, told: &Told) -> Violation {
-    Violation::new(format!("{} at {node}: {problem}", watched.name), vec![format!("it was told {told:?}")])
+    let told = match told {
+        Told::Events(events) => shown(events),
+        other => format!("{other:?}"),
+    };
+    Violation::new(format!("{} at {node}: {problem}", watched.name), vec![format!("it was told {told}")])
 }
 
 /// What is to be told next.
@@ -94,7 +99,7 @@ impl Expected<'_> {
             match &self.next {
                 Some((_, expected)) if expected == of_revision => self.go_on(),
                 Some((revision, expected)) => {
-                    return Some(format!("revision {revision} should have come: {expected:?}"));
+                    return Some(format!("revision {revision} should have come: {}", shown(expected)));
                 }
                 None => return Some("nothing more should have come".into()),
             }
@@ -104,7 +109,7 @@ impl Expected<'_> {
 
     fn progress(&self, revision: Revision) -> Option<String> {
         let (next, events) = self.next.as_ref().filter(|(next, _)| *next <= revision)?;
-        Some(format!("progress up to {revision} without revision {next}: {events:?}"))
+        Some(format!("progress up to {revision} without revision {next}: {}", shown(events)))
     }
 }
 

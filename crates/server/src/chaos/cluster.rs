@@ -38,6 +38,8 @@ pub(super) struct Machine {
     pub(super) state: State,
     /// Whether the cluster began with it.
     pub(super) is_founder: bool,
+    /// Where it listens for other nodes, and where they look for it.
+    peer: (String, String),
     log: PathBuf,
     arguments: Vec<String>,
     child: Option<Child>,
@@ -72,6 +74,17 @@ impl Machine {
             let _ = child.wait();
         }
         self.state = State::Down;
+    }
+
+    /// kill -9; and what it had is gone.
+    pub(super) fn wipe(&mut self) -> Result<(), String> {
+        self.kill();
+        let path = self.data_dir.display();
+        match std::fs::remove_dir_all(&self.data_dir) {
+            // It may not have come to make one.
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{path}: {error}")),
+            _ => Ok(()),
+        }
     }
 
     fn signal(&self, signal: Signal) {
@@ -143,8 +156,8 @@ pub(super) struct Cluster {
     pub(super) machines: Vec<Machine>,
     pub(super) links: Arc<Links>,
     pub(super) directory: Arc<Directory>,
-    /// The one that is being removed, if any: it may be no member any more, and need not answer.
-    pub(super) leaving: Option<String>,
+    /// The one that is being removed, or is away for longer, if any: it need not answer.
+    pub(super) absent: Option<String>,
     folder: PathBuf,
     settings: Vec<String>,
     /// Names are given once.
@@ -159,7 +172,7 @@ impl Cluster {
             machines: Vec::new(),
             links: Links::new(),
             directory: Arc::default(),
-            leaving: None,
+            absent: None,
             folder: folder.to_owned(),
             settings,
             named: nodes,
@@ -173,10 +186,13 @@ impl Cluster {
             founders.iter().map(|(name, _, proxy)| format!("{name}={proxy}")).collect();
         let members = members.join(",");
         for (name, listen, proxy) in founders {
-            let arguments = ["--initial-cluster", &members, "--listen-peer", &listen];
-            let machine = cluster.machine(&name, &arguments, true)?;
+            cluster.proxy(&name, &proxy, listen.clone()).await?;
+            let client = cluster.port()?;
+            let founding = ["--initial-cluster", &members, "--listen-peer", &listen];
+            let arguments = cluster.arguments(&name, &client, &founding);
+            let mut machine = cluster.machine(name, client, (listen, proxy), arguments);
+            machine.is_founder = true;
             cluster.machines.push(machine);
-            cluster.proxy(&name, &proxy, listen).await?;
         }
         Ok(cluster)
     }
@@ -201,45 +217,67 @@ impl Cluster {
         Ok(())
     }
 
-    fn machine(&mut self, name: &str, own: &[&str], is_founder: bool) -> Result<Machine, String> {
-        let client = self.port()?;
-        let data_dir = self.folder.join(name);
-        let data = data_dir.display().to_string();
-        let common = ["serve", "--name", name, "--data-dir", &data, "--listen-client", &client];
-        let mut arguments: Vec<String> = common.iter().chain(own).map(|word| word.to_string()).collect();
-        arguments.extend(self.settings.iter().cloned());
-        let log = self.folder.join(format!("{name}.log"));
-        let name = name.to_owned();
-        Ok(Machine { name, client, data_dir, state: State::Down, is_founder, log, arguments, child: None })
+    fn data_dir(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn arguments(&self, name: &str, client: &str, own: &[&str]) -> Vec<String> {
+        let data = self.data_dir(name).display().to_string();
+        let common = ["serve", "--name", name, "--data-dir", &data, "--listen-client", client];
+        let words = common.iter().chain(own).map(|word| word.to_string());
+        words.chain(self.settings.iter().cloned()).collect()
+    }
+
+    fn machine(
+        &self,
+        name: String,
+        client: String,
+        peer: (String, String),
+        arguments: Vec<String>,
+    ) -> Machine {
+        let (data_dir, log) = (self.data_dir(&name), self.folder.join(format!("{name}.log")));
+        let (state, is_founder) = (State::Down, false);
+        Machine { name, client, data_dir, state, is_founder, peer, log, arguments, child: None }
+    }
+
+    /// What a node is told that joins: those that run.
+    fn joining(&self, name: &str, client: &str, (listen, proxy): &(String, String)) -> Vec<String> {
+        let running = self.machines.iter().filter(|machine| machine.state == State::Running);
+        let clients: Vec<&str> = running.map(|machine| machine.client.as_str()).collect();
+        let clients = clients.join(",");
+        let own = ["--join", &clients, "--listen-peer", listen, "--advertise-peer", proxy];
+        self.arguments(name, client, &own)
     }
 
     /// Starts a node that joins; its name.
     pub(super) async fn join(&mut self) -> Result<String, String> {
         self.named += 1;
         let name = format!("n{}", self.named);
-        let (listen, proxy) = (self.port()?, self.port()?);
-        let running = self.machines.iter().filter(|machine| machine.state == State::Running);
-        let clients: Vec<&str> = running.map(|machine| machine.client.as_str()).collect();
-        let clients = clients.join(",");
-        let own = ["--join", &clients, "--listen-peer", &listen, "--advertise-peer", &proxy];
-        let mut machine = self.machine(&name, &own, false)?;
-        self.proxy(&name, &proxy, listen).await?;
+        let (client, peer) = (self.port()?, (self.port()?, self.port()?));
+        self.proxy(&name, &peer.1, peer.0.clone()).await?;
+        let arguments = self.joining(&name, &client, &peer);
+        let mut machine = self.machine(name.clone(), client, peer, arguments);
         machine.start()?;
         self.machines.push(machine);
         self.tell();
         Ok(name)
     }
 
+    /// Starts a node that has nothing any more, to join under its name and addresses.
+    pub(super) fn join_again(&mut self, name: &str) -> Result<(), String> {
+        let Some(machine) = self.machines.iter().find(|machine| machine.name == name) else { return Ok(()) };
+        let arguments = self.joining(name, &machine.client, &machine.peer);
+        let Some(machine) = self.named(name) else { return Ok(()) };
+        (machine.arguments, machine.is_founder) = (arguments, false);
+        machine.start()
+    }
+
     /// Ends a node for good.
     pub(super) fn forget(&mut self, name: &str) -> Result<(), String> {
         if let Some(at) = self.machines.iter().position(|machine| machine.name == name) {
             let mut machine = self.machines.remove(at);
-            machine.kill();
+            machine.wipe()?;
             self.tell();
-            if machine.data_dir.exists() {
-                let path = machine.data_dir.display();
-                std::fs::remove_dir_all(&machine.data_dir).map_err(|error| format!("{path}: {error}"))?;
-            }
         }
         Ok(())
     }
@@ -247,7 +285,7 @@ impl Cluster {
     /// Names and addresses of those that have to serve when all is well.
     pub(super) fn members(&self) -> Vec<(String, String)> {
         let mut nodes = self.directory.all();
-        nodes.retain(|(name, _)| Some(name) != self.leaving.as_ref());
+        nodes.retain(|(name, _)| Some(name) != self.absent.as_ref());
         nodes
     }
 

@@ -55,8 +55,8 @@ enum Open {
     Joined(String),
     Removed(String),
     Drained(String),
-    /// Who takes the place of whom.
     Lost(String),
+    Returned(String),
 }
 
 impl Tormentor {
@@ -236,11 +236,7 @@ impl Tormentor {
                             return Err(self.wrong(problem));
                         }
                     }
-                    Fault::Wipe(_) => {
-                        machine.kill();
-                        let removed = std::fs::remove_dir_all(&machine.data_dir);
-                        removed.map_err(|error| format!("{}: {error}", machine.data_dir.display()))?;
-                    }
+                    Fault::Wipe(_) => machine.wipe()?,
                     _ => machine.kill(),
                 }
             }
@@ -251,8 +247,11 @@ impl Tormentor {
     /// Makes all well again.
     pub(super) fn heal(&mut self, by_reset: bool) -> Result<(), Ended> {
         self.cluster.links.mend(by_reset);
+        let absent = self.cluster.absent.clone();
         for machine in &mut self.cluster.machines {
             match machine.state {
+                // One that is away for longer.
+                State::Down if Some(&machine.name) == absent.as_ref() => {}
                 State::Running => {}
                 State::Paused => machine.resume(),
                 State::Down => machine.start()?,
@@ -296,13 +295,21 @@ impl Tormentor {
             Change::Remove(name) => {
                 let is_taken = self.order(json!({"remove": {"node": name}})).await?;
                 words.extend(is_taken.then(|| format!("{name} is removed")));
-                self.cluster.leaving = is_taken.then(|| name.clone());
+                self.cluster.absent = is_taken.then(|| name.clone());
                 is_taken.then_some(Open::Removed(name))
             }
             Change::Lose(name) => {
                 words.push(format!("{name} is lost for good, with its data"));
                 self.cluster.forget(&name)?;
                 Some(Open::Lost(name))
+            }
+            Change::Return(name) => {
+                words.push(format!("{name} is lost, with its data, and joins again"));
+                if let Some(machine) = self.cluster.named(&name) {
+                    machine.wipe()?;
+                }
+                self.cluster.absent = Some(name.clone());
+                Some(Open::Returned(name))
             }
         })
     }
@@ -320,21 +327,38 @@ impl Tormentor {
             Open::Removed(name) => {
                 self.until(&format!("{name} is removed"), |list| is_gone(list, &name)).await?;
                 self.cluster.forget(&name)?;
-                self.cluster.leaving = None;
+                self.cluster.absent = None;
                 Ok(())
             }
             Open::Lost(old) => {
                 let new = self.cluster.join().await?;
                 self.say(&format!("{new} joins in the place of {old}"));
                 self.joined(&new).await?;
-                let lost = |list: &Value| listed(list, &old).is_some_and(|node| node["standing"] == "lost");
-                self.until(&format!("{old} counts as lost"), lost).await?;
+                self.lost(&old).await?;
                 let emptied = |list: &Value| listed(list, &old).is_some_and(|node| node["replicas"] == 0);
                 self.until(&format!("others have what {old} had"), emptied).await?;
                 self.order(json!({"replace": {"node": old, "by": new}})).await?;
                 self.until(&format!("{old} is forgotten"), |list| is_gone(list, &old)).await
             }
+            Open::Returned(name) => {
+                self.lost(&name).await?;
+                let list = self.cluster.list().await.unwrap_or(Value::Null);
+                let old = listed(&list, &name).map(|node| node["id"].clone()).unwrap_or(Value::Null);
+                self.cluster.join_again(&name)?;
+                self.cluster.absent = None;
+                let is_new = |list: &Value| {
+                    let mut nodes = list["nodes"].as_array().into_iter().flatten();
+                    let is_gone = nodes.clone().all(|node| node["id"] != old);
+                    is_gone && nodes.any(|node| node["name"] == name.as_str() && node["client"] != "")
+                };
+                self.until(&format!("{name} has joined again"), is_new).await
+            }
         }
+    }
+
+    async fn lost(&mut self, name: &str) -> Result<(), Ended> {
+        let lost = |list: &Value| listed(list, name).is_some_and(|node| node["standing"] == "lost");
+        self.until(&format!("{name} counts as lost"), lost).await
     }
 
     async fn joined(&mut self, name: &str) -> Result<(), Ended> {

@@ -41,6 +41,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long the cluster is waited for that has done wrong already.
+const PATIENCE_WHEN_WRONG: Duration = Duration::from_secs(15);
 /// Those of clients begin at 1.
 const OWN_CLIENT: u32 = 0;
 
@@ -286,6 +288,10 @@ async fn settle(
     mut load: Load,
     violations: &mut Vec<Violation>,
 ) -> Result<(History, Revision), Ended> {
+    if !violations.is_empty() {
+        // What can be found out is found out soon, or not at all.
+        tormentor.patience = tormentor.patience.min(PATIENCE_WHEN_WRONG);
+    }
     tormentor.heal(false)?;
     tormentor.book.close();
     for client in load.clients.drain(..) {
@@ -315,11 +321,19 @@ async fn settle(
         let all = Request::Range(RangeRequest::new(KeyRange::all()));
         tormentor.client.call_at(name.clone(), channel, all).await;
     }
-    tormentor.serve().await?;
+    if violations.is_empty() {
+        tormentor.serve().await?;
+    }
+    let begun = Instant::now();
     let until = loop {
         let end = load::put_of("end".into(), format!("end {}", tormentor.book.unique()));
-        if let Outcome::Reply(revision, _) = tormentor.client.call(Request::Put(end)).await {
-            break revision;
+        match tormentor.client.call(Request::Put(end)).await {
+            Outcome::Reply(revision, _) => break revision,
+            other if begun.elapsed() > tormentor.patience => {
+                let what = format!("the last write is not acknowledged: {other:?}");
+                return Err(Ended::Wrong(Violation::new(what, Vec::new())));
+            }
+            _ => {}
         }
     };
     load.until.send_replace(Some(until));

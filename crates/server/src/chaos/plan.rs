@@ -35,9 +35,9 @@ pub(super) enum Kind {
     Partial,
     /// A node whose messages are late
     Slow,
-    /// kill -9, the data directory deleted, and a start: the node is filled again
+    /// kill -9, the data directory deleted, and a start: the node is filled again, if all that the cluster began with are there
     Wipe,
-    /// A node that dies for good, with its data; another joins in its place
+    /// A node that dies with its data for good: another joins in its place, or it joins itself, as a new one
     Lose,
     /// A node that joins, or one that is removed
     Join,
@@ -84,7 +84,10 @@ pub(super) enum Change {
     Join,
     Remove(String),
     Drain(String),
+    /// Another takes its place.
     Lose(String),
+    /// It joins again under its name, with nothing.
+    Return(String),
 }
 
 /// One round.
@@ -130,14 +133,16 @@ impl Plan {
         let mut budget = random.between(1, self.faults_max as u64 + 1) as usize;
         match &change {
             // What it had is in danger until others have it.
-            Some(Change::Lose(_)) => budget = 0,
+            Some(Change::Lose(_) | Change::Return(_)) => budget = 0,
             // It is to be seen that it moves also when others fail, and when nobody does.
             Some(_) if random.between(0, 3) == 0 => budget = 0,
             _ => {}
         }
+        let founders = seen.iter().filter(|seen| seen.is_founder).count();
+        let are_all_there = founders == self.nodes;
         let mut faults = Vec::new();
         while budget > 0
-            && let Some((fault, nodes)) = self.fault(random, &mut left, budget)
+            && let Some((fault, nodes)) = self.fault(random, &mut left, budget, are_all_there)
         {
             let is_all = fault == Fault::Power;
             faults.push(fault);
@@ -164,12 +169,19 @@ impl Plan {
             // There must be somebody to take what it has.
             Kind::Drain if spare > 0 => Change::Drain(node),
             Kind::Drain => Change::Join,
+            _ if random.between(0, 2) == 0 => Change::Return(node),
             _ => Change::Lose(node),
         })
     }
 
     /// A fault, and how many nodes it concerns, which are then taken out of `left`.
-    fn fault(&self, random: &mut Random, left: &mut Vec<Seen>, budget: usize) -> Option<(Fault, usize)> {
+    fn fault(
+        &self,
+        random: &mut Random,
+        left: &mut Vec<Seen>,
+        budget: usize,
+        are_all_there: bool,
+    ) -> Option<(Fault, usize)> {
         let kinds: Vec<Kind> = self.kinds.iter().copied().filter(|kind| !is_change(*kind)).collect();
         let kind = *kinds.get(random.between(0, kinds.len() as u64) as usize)?;
         let first = take(random, left)?;
@@ -195,8 +207,8 @@ impl Plan {
                 (Fault::Partial(name, other, random.between(0, 2) == 0), 1)
             }
             Kind::Slow => (Fault::Slow(name, millis(random, SLOW_MILLIS)), 1),
-            // One that joined does not come back without its directory.
-            Kind::Wipe if first.is_founder => (Fault::Wipe(name), 1),
+            // Only founders come back without their directory, and they ask all that they know, which are the founders.
+            Kind::Wipe if first.is_founder && are_all_there => (Fault::Wipe(name), 1),
             Kind::Power => (Fault::Power, left.len() + 1),
             _ => (Fault::Kill(name), 1),
         })
@@ -239,8 +251,8 @@ mod tests {
                 assert_eq!(format!("{round:?}"), format!("{:?}", plan.draw(&mut again, &seen)));
                 let nodes: usize = round.faults.iter().map(concerned).sum();
                 assert!(nodes <= faults_max, "{round:?}");
-                assert!(!round.faults.contains(&Fault::Wipe("n5".into())), "{round:?}");
-                let is_loss = matches!(round.change, Some(Change::Lose(_)));
+                assert!(!round.faults.iter().any(|fault| matches!(fault, Fault::Wipe(_))), "{round:?}");
+                let is_loss = matches!(round.change, Some(Change::Lose(_) | Change::Return(_)));
                 assert!(!is_loss || round.faults.is_empty(), "{round:?}");
             }
         }
