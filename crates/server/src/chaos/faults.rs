@@ -9,8 +9,6 @@ use super::timeline::Entry;
 use quorate_checker::Violation;
 use quorate_checker::calls::Outcome;
 use quorate_consensus::random::Random;
-use quorate_types::request::RangeRequest;
-use quorate_types::{Bytes, KeyRange, Request};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -107,7 +105,7 @@ impl Tormentor {
         }
     }
 
-    /// Waits until every node answers a read that is linearizable, and acknowledges a write.
+    /// Waits until every node answers a linearizable read over many partitions, and acknowledges a write over as many.
     pub(super) async fn serve(&mut self) -> Result<(), Ended> {
         let begun = Instant::now();
         let nodes = self.cluster.members();
@@ -115,10 +113,7 @@ impl Tormentor {
             let channel = channel_to(&address, Some(ANSWER_MAX))?;
             loop {
                 self.all_live()?;
-                let key = Bytes::from(format!("serve/{name}"));
-                let read = Request::Range(RangeRequest::new(KeyRange::Single(key.clone())));
-                let value = format!("serves {}", self.book.unique());
-                let write = Request::Put(load::put_of(key, value));
+                let (read, write) = load::serving(&name, self.book.unique());
                 let mut outcome = self.client.call_at(name.clone(), channel.clone(), read).await;
                 if matches!(outcome, Outcome::Reply(..)) {
                     outcome = self.client.call_at(name.clone(), channel.clone(), write).await;

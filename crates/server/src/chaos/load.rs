@@ -20,6 +20,8 @@ use tokio_stream::wrappers::ReceiverStream;
 
 const DIRECTORIES: u64 = 12;
 const KEYS_EACH: u64 = 3;
+/// Directories that are written to see whether a node serves.
+const SERVED: u64 = 32;
 /// Accounts, each in a directory of its own.
 const ACCOUNTS: u64 = 12;
 /// What each begins with.
@@ -81,6 +83,17 @@ pub(super) fn opening(number: u64) -> Request {
         success: (0..ACCOUNTS).map(put).collect(),
         failure: Vec::new(),
     })
+}
+
+/// A read and a write that show that a node serves: of keys in so many directories that no partition is left out, unless there are many.
+pub(super) fn serving(node: &str, number: u64) -> (Request, Request) {
+    let put = |at| {
+        let key = Bytes::from(format!("serve/{at:02}/{node}"));
+        Operation::Put(put_of(key, format!("serves {number}.{at}")))
+    };
+    let success = (0..SERVED).map(put).collect();
+    let write = TxnRequest { success, ..Default::default() };
+    (Request::Range(RangeRequest::new(KeyRange::prefix("serve/"))), Request::Txn(write))
 }
 
 /// Reads and writes keys until the book is closed.
