@@ -1,5 +1,6 @@
 //! What all clients write down: calls, leases, what watches told, and when.
 
+use super::timeline::acknowledged;
 use parking_lot::Mutex;
 use quorate_checker::Violation;
 use quorate_checker::calls::Call;
@@ -49,6 +50,11 @@ impl Book {
             newest: AtomicU64::new(1),
             is_closed: AtomicBool::new(false),
         }
+    }
+
+    /// When writes were acknowledged so far.
+    pub(super) fn acknowledged(&self) -> Vec<u64> {
+        acknowledged(&self.calls.lock())
     }
 
     pub(super) fn now(&self) -> u64 {

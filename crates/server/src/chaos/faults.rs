@@ -184,10 +184,9 @@ impl Tormentor {
             self.serve().await?;
         }
         let entry = Entry { what, begun, healed, served: self.now() };
-        self.say(&format!(
-            "all serve, {:.1} s after all was made well",
-            (entry.served - healed) as f64 / 1e6
-        ));
+        let gap = entry.gap(&self.book.acknowledged()) / 1000;
+        let later = (entry.served - healed) as f64 / 1e6;
+        self.say(&format!("all serve, {later:.1} s after all was made well; longest write gap {gap} ms"));
         self.timeline.push(entry);
         Ok(())
     }

@@ -17,7 +17,7 @@ pub(super) struct Entry {
 
 impl Entry {
     /// How long at most no write was acknowledged from its beginning until all nodes served again.
-    fn gap(&self, acknowledged: &[u64]) -> u64 {
+    pub(super) fn gap(&self, acknowledged: &[u64]) -> u64 {
         let first = acknowledged.partition_point(|at| *at < self.begun);
         let end = acknowledged.partition_point(|at| *at < self.served);
         let within = acknowledged[first..end].iter().copied();
