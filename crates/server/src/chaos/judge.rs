@@ -7,12 +7,15 @@ use super::watching::Stream;
 use super::wire::event;
 use quorate_api::pb;
 use quorate_api::pb::maintenance_client::MaintenanceClient;
+use quorate_checker::calls::Outcome;
 use quorate_checker::model::{self, State};
 use quorate_checker::watches::revision_of;
 use quorate_checker::{History, Violation, leases, strict, watches};
+use quorate_types::request::PutLease;
 use quorate_types::{Answer, KeyRange, Request, Revision};
 use std::time::{Duration, Instant};
 
+const REFUSALS_SHOWN: usize = 5;
 const PAUSE: Duration = Duration::from_millis(100);
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
@@ -91,6 +94,7 @@ pub(super) fn check(history: &History, written: &Written, until: Revision) -> Ve
         violations.extend(watches::check(history, watched, until).err());
     }
     violations.extend(leases::check(&written.leases, &findings.ends, &floors, LEASE_TOLERANCE_MICROS));
+    violations.extend(refusals(written));
     let audits = bank(history, written, &mut violations);
     Verdict {
         violations,
@@ -99,6 +103,17 @@ pub(super) fn check(history: &History, written: &Written, until: Revision) -> Ve
         leases_ended: findings.ends.len(),
         audits,
     }
+}
+
+/// Clients ask for nothing that may be refused, but for keys under leases that have ended meanwhile.
+fn refusals(written: &Written) -> Option<Violation> {
+    let is_leased =
+        |request: &Request| matches!(request, Request::Put(put) if matches!(put.lease, PutLease::Attach(_)));
+    let refused = written.calls.iter().filter(|call| matches!(call.outcome, Outcome::Refused(_)));
+    let refused: Vec<String> =
+        refused.filter(|call| !is_leased(&call.request)).map(ToString::to_string).collect();
+    let what = format!("{} calls were refused that make sense", refused.len());
+    (!refused.is_empty()).then(|| Violation::new(what, refused.into_iter().take(REFUSALS_SHOWN).collect()))
 }
 
 /// The total never changes: after every revision, and in every read of all accounts. How many there were of these.
