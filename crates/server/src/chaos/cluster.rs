@@ -30,6 +30,15 @@ pub(super) enum State {
     Down,
 }
 
+/// This program, as it was when it was started: it may be built anew meanwhile.
+fn own_program() -> Result<PathBuf, String> {
+    let running = PathBuf::from("/proc/self/exe");
+    if running.exists() {
+        return Ok(running);
+    }
+    std::env::current_exe().map_err(|error| format!("finding this program: {error}"))
+}
+
 /// One node.
 pub(super) struct Machine {
     pub(super) name: String,
@@ -50,8 +59,8 @@ impl Machine {
     pub(super) fn start(&mut self) -> Result<(), String> {
         let log = std::fs::File::options().create(true).append(true).open(&self.log);
         let log = log.map_err(|error| format!("{}: {error}", self.log.display()))?;
-        let own = std::env::current_exe().map_err(|error| format!("finding this program: {error}"))?;
-        let mut command = Command::new(own);
+        let mut command = Command::new(own_program()?);
+        command.arg0("quorate");
         // Settings of this shell are meant for another cluster.
         for (name, _) in
             std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"QUORATE_"))
