@@ -131,5 +131,6 @@ async fn a_damaged_store_is_given_up_when_the_operator_says_so_and_filled_from_t
     assert!(events.contains("--rebuild-store") && events.contains("has fetched"), "{events}");
     // It is needed, and has what it needs.
     cluster.nodes[0].kill();
-    until("two go on", async || client.try_put("d1/more", "v").await.ok()).await;
+    let other = cluster.nodes[1].only();
+    until("two go on", async || other.try_put("d1/more", "v").await.ok()).await;
 }
