@@ -20,6 +20,8 @@ use std::ops::Bound;
 
 /// Rows of one key that are stepped over before the iterator seeks past the rest.
 const SKIPPED_MAX: u32 = 8;
+/// Changes in other slots that are stepped over before a page ends.
+const OTHERS_MAX: usize = 10_000;
 
 /// The key space of one keyspace, or what is in some of its slots.
 #[derive(Debug)]
@@ -113,7 +115,8 @@ impl<'a, R: Read> KeySpace<'a, R> {
     }
 
     /// What changed from `from` to `through`, both included, in whole revisions; at least one if there is
-    /// any, and no more after `revisions_max` of them or `bytes_max` bytes of events. `None` when a version
+    /// any, and no more after `revisions_max` of them or `bytes_max` bytes of events. Of some slots only there may be none in
+    /// a page that does not reach `through`, because so much else is in between. `None` when a version
     /// is gone that a change row names: that history was compacted while it was being read.
     pub fn changes(
         &self,
@@ -123,9 +126,9 @@ impl<'a, R: Read> KeySpace<'a, R> {
         bytes_max: usize,
     ) -> Result<Option<Page>, Fault> {
         let mut page = Page::default();
-        let mut events: Vec<Event> = Vec::new();
+        let (mut events, mut subs) = (Vec::<Event>::new(), Vec::new());
         let mut revision = from;
-        let mut bytes = 0;
+        let (mut bytes, mut others) = (0, 0);
         for row in self.read.scan(Table::Change, layout::change_rows(self.keyspace, from)) {
             let (row, sealed) = row?;
             let damaged = |cause| layout::damaged(Table::Change, &row, cause);
@@ -135,17 +138,22 @@ impl<'a, R: Read> KeySpace<'a, R> {
             }
             let value = layout::open(Table::Change, &row, sealed)?;
             let (kind, slot, key) = layout::split_change_value(&value).map_err(damaged)?;
-            if !self.has(slot) {
-                continue;
-            }
-            if stamp.revision != revision && !events.is_empty() {
-                page.changes.push(Changes { revision, events: std::mem::take(&mut events).into() });
-                if page.changes.len() >= revisions_max || bytes >= bytes_max {
+            if stamp.revision != revision {
+                if !events.is_empty() {
+                    let (events, subs) = (std::mem::take(&mut events), std::mem::take(&mut subs));
+                    page.changes.push(Changes::part(revision, events, subs));
+                }
+                let is_full = page.changes.len() >= revisions_max || bytes >= bytes_max;
+                if (is_full && !page.changes.is_empty()) || others >= OTHERS_MAX {
                     page.next = Some(stamp.revision);
                     return Ok(Some(page));
                 }
             }
             revision = stamp.revision;
+            if !self.has(slot) {
+                others += 1;
+                continue;
+            }
             let event = match kind {
                 ChangeKind::Delete => Event::Delete { key, modified: revision },
                 ChangeKind::Put => {
@@ -162,9 +170,10 @@ impl<'a, R: Read> KeySpace<'a, R> {
             };
             bytes += event.size();
             events.push(event);
+            subs.push(stamp.sub);
         }
         if !events.is_empty() {
-            page.changes.push(Changes { revision, events: events.into() });
+            page.changes.push(Changes::part(revision, events, subs));
         }
         Ok(Some(page))
     }

@@ -242,7 +242,7 @@ impl<E: Engine> Partition<E> {
             }
         }
         if let Some(Stamp { revision, .. }) = last {
-            applied.changes.push(Changes { revision, events: events.into() });
+            applied.changes.push(Changes::whole(revision, events));
             if is_part {
                 applied.shared.entry(revision).or_default().is_part = true;
             }

@@ -8,9 +8,9 @@
 
 use crate::reader::Reader;
 use crate::state::Head;
-use quorate_types::{KeyspaceId, Rejection, Revision};
-use std::sync::Arc;
+use quorate_types::{KeyspaceId, Rejection, Revision, SlotSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// A handle to what is published of a keyspace; clones are of the same.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +60,12 @@ impl Publication {
         if is_whole { self.published.end_replacing() } else { self.published.begin_replacing() }
     }
 
+    /// Of these slots everything up to the published revision is here: their history can be read, whatever is missing of others. To be called
+    /// before the first row goes of a slot that is held no more.
+    pub fn hold(&self, held: Arc<SlotSet>) {
+        self.published.hold(held);
+    }
+
     /// The keyspace is deleted: whoever reads it, or is reading it now, is refused from now on.
     pub fn close(&self) {
         self.published.begin_replacing();
@@ -94,6 +100,10 @@ pub(crate) struct Published {
     /// Another one whenever a replacement begins or ends. Comparing it before and after a read tells whether
     /// something was replaced meanwhile.
     generation: AtomicU64,
+    /// The slots of which everything up to the revision is here,
+    held: RwLock<Arc<SlotSet>>,
+    /// and how often some of them were lost.
+    losses: AtomicU64,
 }
 
 impl Default for Published {
@@ -105,6 +115,8 @@ impl Default for Published {
             is_by_apply: AtomicBool::new(true),
             settled: AtomicBool::new(true),
             generation: AtomicU64::new(0),
+            held: RwLock::default(),
+            losses: AtomicU64::new(0),
         }
     }
 }
@@ -133,6 +145,24 @@ impl Published {
 
     pub(crate) fn is_available(&self) -> bool {
         self.unavailable.load(Ordering::SeqCst) == 0 && self.settled.load(Ordering::SeqCst)
+    }
+
+    fn hold(&self, held: Arc<SlotSet>) {
+        // Nothing can panic while it is locked.
+        let mut known = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        let is_loss = !known.subtract(&held).is_empty();
+        *known = held;
+        if is_loss {
+            self.losses.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    pub(crate) fn held(&self) -> Arc<SlotSet> {
+        Arc::clone(&self.held.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::SeqCst)
     }
 
     /// What is to be the same before and after a read.

@@ -6,12 +6,13 @@
 //! snapshot that replaces the whole state.
 
 use crate::error::ReadError;
+use crate::part_reader::{PartReader, piece};
 use crate::publication::Published;
 use crate::range;
 use crate::state::Head;
 use crate::txn;
 use crate::view::Applied;
-use crate::watch::{History, HistoryError};
+use crate::watch::{History, HistoryError, Piece};
 use crate::writer::Writer;
 use quorate_mvcc::engine::{Engine, Read, Table};
 use quorate_mvcc::{KeySpace, Page, Size, hash, layout, sizes};
@@ -20,6 +21,7 @@ use quorate_types::request::{RangeRequest, TxnRequest};
 use quorate_types::revision::LocalRevisions;
 use quorate_types::{
     Changes, Fault, GroupId, Key, KeyValue, KeyspaceId, Malformed, PartitionId, Rejection, Revision, Slot,
+    SlotSet,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -162,13 +164,25 @@ impl<E: Engine> Reader<E> {
     /// `bytes_max` bytes of events.
     pub fn changes(&self, from: Revision, bytes_max: usize) -> Result<Page, ReadError> {
         let generation = self.generation()?;
+        let check = || self.check_generation(generation);
+        self.changes_in(&SlotSet::all(), from, bytes_max, check)
+    }
+
+    /// What the change feed has of some slots, if `check` says afterwards that they were here all the time.
+    pub(crate) fn changes_in(
+        &self,
+        slots: &SlotSet,
+        from: Revision,
+        bytes_max: usize,
+        check: impl Fn() -> Result<(), Rejection>,
+    ) -> Result<Page, ReadError> {
         let through = self.revision();
-        let space = KeySpace::new(&self.engine, self.keyspace);
+        let space = KeySpace::new(&self.engine, self.keyspace).within(slots);
         let page = match self.check_kept(Some(from.0 as i64), from) {
             Ok(()) => space.changes(from, through, PAGE_REVISIONS_MAX, bytes_max)?,
             Err(rejection) => return Err(rejection.into()),
         };
-        self.check_generation(generation)?;
+        check()?;
         self.check_kept(Some(from.0 as i64), from)?;
         page.ok_or_else(|| {
             let cause = Malformed("the change feed, which names a version that is not there");
@@ -189,6 +203,20 @@ impl<E: Engine> Reader<E> {
         // A compaction may have taken the version between the two looks, and left an older one bare or none.
         let is_kept = self.compacted().is_none_or(|compacted| compacted <= before.previous());
         Ok(pair.filter(|_| is_kept))
+    }
+
+    /// What one revision changed in these slots, which have to be here for as long as it takes; `None` if nothing.
+    pub fn changes_of(&self, slots: &SlotSet, revision: Revision) -> Result<Option<Changes>, ReadError> {
+        let page = self.changes_in(slots, revision, 0, || Ok(()))?;
+        Ok(page.changes.into_iter().next().filter(|changes| changes.revision == revision))
+    }
+
+    /// Reads the history of some slots; `None` unless they are all held here.
+    pub fn part(&self, slots: Arc<SlotSet>) -> Option<PartReader<E>>
+    where
+        E: Clone,
+    {
+        PartReader::new(self.clone(), slots)
     }
 
     fn read<T>(
@@ -246,16 +274,9 @@ impl<E: Engine> History for Reader<E> {
         Reader::compacted(self)
     }
 
-    fn changes(&self, from: Revision, bytes_max: usize) -> Result<Vec<Changes>, HistoryError> {
-        match Reader::changes(self, from, bytes_max) {
-            Ok(page) => Ok(page.changes),
-            Err(ReadError::Fault(fault)) => Err(HistoryError::Fault(fault)),
-            Err(ReadError::Rejection(Rejection::Compacted { oldest, .. })) => {
-                Err(HistoryError::Compacted(oldest))
-            }
-            // A snapshot holds the history that its source holds: whoever is behind reads on when it is whole.
-            Err(ReadError::Rejection(_)) => Err(HistoryError::Unavailable),
-        }
+    fn changes(&self, from: Revision, bytes_max: usize) -> Result<Piece, HistoryError> {
+        let through = Reader::revision(self);
+        piece(Reader::changes(self, from, bytes_max), through)
     }
 
     fn previous(&self, key: &Key, before: Revision) -> Result<Option<KeyValue>, HistoryError> {

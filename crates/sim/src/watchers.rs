@@ -114,7 +114,7 @@ impl Watched {
                 return Err(format!("told {:?} after everything", events.as_slice()));
             };
             for wanted in wanted {
-                let Some((event, previous)) = events.next() else {
+                let Some(Told { event, previous, .. }) = events.next() else {
                     return Err(format!("revision {revision} was told without {wanted:?}"));
                 };
                 if event != *wanted {

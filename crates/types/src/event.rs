@@ -42,4 +42,26 @@ pub struct Changes {
     pub revision: Revision,
     /// At least one.
     pub events: Arc<[Event]>,
+    /// The subs of the events, where they are not 0, 1, 2 and so on: when some of the revision are elsewhere.
+    pub subs: Option<Arc<[u32]>>,
+}
+
+impl Changes {
+    /// All that the revision changed.
+    pub fn whole(revision: Revision, events: Vec<Event>) -> Self {
+        Self { revision, events: events.into(), subs: None }
+    }
+
+    /// What the revision changed here, each event with its sub.
+    pub fn part(revision: Revision, events: Vec<Event>, subs: Vec<u32>) -> Self {
+        assert_eq!(events.len(), subs.len(), "each event has its sub");
+        let is_whole = (0..).zip(&subs).all(|(place, sub)| place == *sub);
+        Self { revision, events: events.into(), subs: (!is_whole).then(|| subs.into()) }
+    }
+
+    /// The sub of the event at a place.
+    pub fn sub(&self, place: usize) -> u32 {
+        let named = self.subs.as_ref().and_then(|subs| subs.get(place)).copied();
+        named.unwrap_or_else(|| u32::try_from(place).unwrap_or(u32::MAX))
+    }
 }

@@ -11,14 +11,21 @@ pub trait History {
     /// The last compaction: what happened before it can be forgotten, what happened at it is kept.
     fn compacted(&self) -> Option<Revision>;
 
-    /// What changed from revision `from` on, inclusive: whole revisions, ascending, none left out between
-    /// the first and the last, up to about `bytes_max`, but at least one if there is any. Nothing only
-    /// when nothing changed from `from` up to [`History::revision`].
-    fn changes(&self, from: Revision, bytes_max: usize) -> Result<Vec<Changes>, HistoryError>;
+    /// What changed from revision `from` on, inclusive: a piece of about `bytes_max`.
+    fn changes(&self, from: Revision, bytes_max: usize) -> Result<Piece, HistoryError>;
 
     /// The pair as it was right before revision `before`; `None` when there was none or when the version
     /// has been compacted away.
     fn previous(&self, key: &Key, before: Revision) -> Result<Option<KeyValue>, HistoryError>;
+}
+
+/// A piece of history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Whole revisions, ascending.
+    pub changes: Vec<Changes>,
+    /// Everything up to here is in it: further than before the piece, unless that was [`History::revision`].
+    pub through: Revision,
 }
 
 /// Why history could not be read.

@@ -37,6 +37,7 @@
 mod history;
 mod index;
 mod limits;
+mod part;
 #[cfg(test)]
 mod random;
 mod response;
@@ -47,12 +48,13 @@ mod testing;
 mod tests;
 mod watcher;
 
-pub use history::{History, HistoryError};
+pub use history::{History, HistoryError, Piece};
 pub use limits::{Counts, Limits, Refusal};
+pub use part::Part;
 pub use response::{NO_WATCH, Told, WatchResponse, WatchResponseKind};
 
 use index::RangeIndex;
-use quorate_types::{Changes, Event, Fault, Revision, WatchRequest};
+use quorate_types::{Changes, Event, Fault, Revision, SlotSet, WatchRequest};
 use std::collections::{BTreeMap, BTreeSet};
 use stream::Stream;
 use watcher::WatchRef;
@@ -78,6 +80,10 @@ pub struct Watches {
     ticks: u64,
     /// When progress is due on which stream.
     due: BTreeSet<(u64, StreamId)>,
+    /// Streams that are told of some slots only.
+    parts: BTreeSet<StreamId>,
+    /// Those that want to know when they have everything up to some revision.
+    awaiting: BTreeSet<StreamId>,
 }
 
 impl Watches {
@@ -92,6 +98,8 @@ impl Watches {
             ready: BTreeSet::new(),
             ticks: 0,
             due: BTreeSet::new(),
+            parts: BTreeSet::new(),
+            awaiting: BTreeSet::new(),
         }
     }
 
@@ -110,6 +118,48 @@ impl Watches {
         Ok(())
     }
 
+    /// Begins a stream that is told of some slots only, of which everything is here. What history it reads must be of those.
+    pub fn open_part(&mut self, stream: StreamId, part: Part) -> Result<(), Refusal> {
+        self.open(stream)?;
+        let opened = self.streams.get_mut(&stream).expect("it was just opened");
+        opened.part = Some(part);
+        self.parts.insert(stream);
+        Ok(())
+    }
+
+    /// Of these slots everything is here, of others not, or no more. A stream of others is lost: told of nothing more.
+    pub fn hold(&mut self, held: &SlotSet) {
+        for id in &self.parts {
+            let stream = self.streams.get_mut(id).expect("parts are open streams");
+            let is_held = |part: &Part| part.slots.subtract(held).is_empty();
+            stream.is_lost |= !stream.part.as_ref().is_some_and(is_held);
+            notify(&mut self.ready, *id, stream);
+        }
+    }
+
+    /// Whether what a stream is to be told of is not all here any more.
+    pub fn is_lost(&self, stream: StreamId) -> bool {
+        self.streams.get(&stream).is_none_or(|stream| stream.is_lost)
+    }
+
+    /// The stream wants to know when everything up to `revision` was told, as far as its watches want it: at once, or later. It is a
+    /// progress response under [`NO_WATCH`]; asked again before that, the lower revision counts.
+    pub fn await_passed(&mut self, stream: StreamId, revision: Revision) {
+        let Some(opened) = self.streams.get_mut(&stream) else { return };
+        opened.awaited = Some(opened.awaited.map_or(revision, |awaited| awaited.min(revision)));
+        self.awaiting.insert(stream);
+        self.wake_awaiting();
+    }
+
+    fn wake_awaiting(&mut self) {
+        let current = self.revision;
+        for id in &self.awaiting {
+            let stream = self.streams.get_mut(id).expect("who awaits is open");
+            stream.note_published(current);
+            notify(&mut self.ready, *id, stream);
+        }
+    }
+
     /// Ends a stream and its watches without a word. Closing one that is not open does nothing.
     pub fn close(&mut self, stream: StreamId) {
         let Some(closed) = self.streams.remove(&stream) else { return };
@@ -120,6 +170,8 @@ impl Watches {
             self.due.remove(&(due, stream));
         }
         self.ready.remove(&stream);
+        self.parts.remove(&stream);
+        self.awaiting.remove(&stream);
     }
 
     /// Whether the stream takes another request. While it does not, the shell leaves the client's
@@ -197,11 +249,13 @@ impl Watches {
                 notify(&mut self.ready, stream, opened);
             }
         }
+        self.wake_awaiting();
     }
 
     /// Nothing but what was published has changed up to here: revisions may be missing, which nobody got.
     pub fn advance(&mut self, revision: Revision) {
         self.revision = self.revision.max(revision);
+        self.wake_awaiting();
     }
 
     /// A snapshot was installed: the state is at `revision` now, and what changed on the way was not published.
@@ -213,6 +267,7 @@ impl Watches {
             stream.skip(last, revision);
             notify(&mut self.ready, *id, stream);
         }
+        self.wake_awaiting();
     }
 
     /// History before `revision` may be gone. Watches that still need it learn so with the next poll.
@@ -256,9 +311,15 @@ impl Watches {
         let Some(opened) = self.streams.get_mut(&stream) else { return Ok(Vec::new()) };
         opened.is_notified = false;
         self.ready.remove(&stream);
+        if opened.is_lost {
+            return Ok(Vec::new());
+        }
         let polled = opened.poll(self.revision, history, bytes_max, &self.limits);
         for (number, range) in polled.ended {
             self.index.remove(&range, WatchRef { stream, number });
+        }
+        if opened.awaited.is_none() {
+            self.awaiting.remove(&stream);
         }
         // While a snapshot is installed a poll finds nothing; the stream is woken when it is whole.
         if !polled.is_unavailable {

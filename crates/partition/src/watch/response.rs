@@ -8,8 +8,16 @@ pub const NO_WATCH: i64 = -1;
 /// What a response takes besides its events; an estimate, so that queues of empty ones are bounded too.
 const RESPONSE_BYTES: usize = 64;
 
-/// An event, and the pair as it was before if the watch asked for it and it is still known.
-pub type Told = (Event, Option<KeyValue>);
+/// An event as a watch is told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// What happened.
+    pub event: Event,
+    /// The pair as it was before, if the watch asked for it and it is still known.
+    pub previous: Option<KeyValue>,
+    /// The event's place in its revision, of which other events may be told elsewhere.
+    pub sub: u32,
+}
 
 /// One message to the client. What a kind means for etcd's fields stands at the kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +93,6 @@ impl WatchResponse {
     }
 }
 
-fn told_size((event, previous): &Told) -> usize {
+fn told_size(Told { event, previous, .. }: &Told) -> usize {
     event.size() + previous.as_ref().map_or(0, |pair| pair.key.len() + pair.value.len() + 32)
 }

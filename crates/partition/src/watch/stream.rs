@@ -2,8 +2,8 @@
 
 use super::response::{NO_WATCH, WatchResponse, WatchResponseKind};
 use super::watcher::{State, WatchRef, Watcher};
-use super::{History, HistoryError, Limits};
-use quorate_types::{Changes, Fault, KeyRange, Revision, WatchRequest};
+use super::{History, HistoryError, Limits, Part, Piece};
+use quorate_types::{Changes, Event, Fault, KeyRange, Revision, WatchRequest};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
@@ -41,6 +41,14 @@ pub(super) struct Stream {
     pub(super) progress_due: Option<u64>,
     /// The shell was told that there is something to poll, and has not polled since.
     pub(super) is_notified: bool,
+    /// It is told of these slots only.
+    pub(super) part: Option<Part>,
+    /// They are not all here any more: it is told of nothing.
+    pub(super) is_lost: bool,
+    /// It wants to know when everything up to here was told,
+    pub(super) awaited: Option<Revision>,
+    /// and so much is published.
+    is_awaited_published: bool,
 }
 
 /// Something in the queue.
@@ -123,7 +131,27 @@ impl Stream {
 
     /// Whether a poll would find something.
     pub(super) fn has_work(&self) -> bool {
-        !self.answers.is_empty() || !self.queue.is_empty() || !self.lagging.is_empty()
+        !self.answers.is_empty()
+            || !self.queue.is_empty()
+            || !self.lagging.is_empty()
+            || self.is_awaited_published
+            || self.is_lost
+    }
+
+    /// Everything up to `current` is published, and the stream may want to know when it has it.
+    pub(super) fn note_published(&mut self, current: Revision) {
+        self.is_awaited_published = self.awaited.is_some_and(|awaited| awaited <= current);
+    }
+
+    /// What was told is everything up to here, as far as the watches want it.
+    fn passed(&self, current: Revision) -> Option<Revision> {
+        let next = |item: &Item| match item {
+            Item::Changes { changes, .. } => Some(changes.revision),
+            Item::Progress { .. } => None,
+        };
+        let first = self.queue.iter().find_map(next);
+        (self.lagging.is_empty() && self.answers.is_empty())
+            .then(|| first.map_or(current, Revision::previous))
     }
 
     /// Every watch that is in the index, with its range.
@@ -265,6 +293,8 @@ impl Stream {
         limits: &Limits,
     ) {
         let mut matches: Vec<Match> = Vec::with_capacity(found.len());
+        let part = self.part.as_ref();
+        let is_here = |event: &Event| part.is_none_or(|part| part.has(event.key()));
         for of_watch in found.chunk_by(|a, b| a.0 == b.0) {
             let number = of_watch[0].0.number;
             let watch = self.watches.get_mut(&number).expect("the index holds only watches that exist");
@@ -275,7 +305,10 @@ impl Stream {
             let places = of_watch.iter().map(|(_, place)| *place);
             matches.extend(
                 places
-                    .filter(|place| watch.admits(&changes.events[*place as usize]))
+                    .filter(|place| {
+                        let event = &changes.events[*place as usize];
+                        watch.admits(event) && is_here(event)
+                    })
                     .map(|place| (number, place)),
             );
             if matches.len() > before {
@@ -378,6 +411,12 @@ impl Stream {
                 }
             }
         }
+        if let Some(awaited) = self.awaited
+            && let Some(passed) = self.passed(current).filter(|passed| *passed >= awaited)
+        {
+            (self.awaited, self.is_awaited_published) = (None, false);
+            out.push(WatchResponse::new(NO_WATCH, WatchResponseKind::Progress, Some(passed)));
+        }
         let responses = match fault {
             // What was taken must reach the client; the fault will be met again.
             Some(fault) if out.responses.is_empty() => Err(fault),
@@ -401,8 +440,7 @@ impl Stream {
                 let end = *done + matches[*done..].partition_point(|(other, _)| *other == number);
                 if let Some(watch) = self.watches.get_mut(&number) {
                     let places = matches[*done..end].iter().map(|(_, place)| *place as usize);
-                    let events = places.map(|place| (changes.revision, &changes.events[place]));
-                    let events = watch.told(events, history)?;
+                    let events = watch.told(places.map(|place| (&*changes, place)), history)?;
                     assert!(watch.queued > 0 && watch.next <= changes.revision, "{watch:?} at {changes:?}");
                     watch.queued -= 1;
                     watch.next = changes.revision.next();
@@ -460,11 +498,10 @@ impl Stream {
                 _ => history.changes(from, bytes_max),
             };
             match read {
-                Ok(changes) => {
+                Ok(Piece { changes, through }) => {
                     // What is read is paid for even if the watch wants none of it, so that a poll ends.
                     let events = changes.iter().flat_map(|changes| changes.events.iter());
                     out.bytes += ITEM_BYTES + events.map(|event| event.size()).sum::<usize>();
-                    let through = changes.last().map_or(history.revision(), |last| last.revision);
                     *batch = Some(Batch { from, through, changes });
                 }
                 Err(HistoryError::Compacted(compacted)) => {
@@ -485,9 +522,9 @@ impl Stream {
             return Ok(false);
         }
         let missed = batch.changes.iter().filter(|changes| changes.revision >= from);
-        let events = missed.flat_map(|changes| changes.events.iter().map(|event| (changes.revision, event)));
-        let events =
-            events.filter(|(_, event)| watch.request.range.contains(event.key()) && watch.admits(event));
+        let events = missed.flat_map(|changes| (0..changes.events.len()).map(move |place| (changes, place)));
+        let is_wanted = |event: &Event| watch.request.range.contains(event.key()) && watch.admits(event);
+        let events = events.filter(|(changes, place)| is_wanted(&changes.events[*place]));
         let events = watch.told(events, history)?;
         watch.next = batch.through.next();
         watch.reached = batch.through;

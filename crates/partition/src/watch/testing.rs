@@ -1,6 +1,6 @@
 //! What the tests of this module share: random numbers, and a history kept in the plainest way.
 
-use super::{History, HistoryError};
+use super::{History, HistoryError, Piece};
 use quorate_types::{Changes, Event, Fault, Key, KeyRange, KeyValue, Revision};
 use std::collections::BTreeMap;
 
@@ -88,7 +88,7 @@ impl Store {
         if events.is_empty() {
             return Vec::new();
         }
-        let changes = Changes { revision: modified, events: events.into() };
+        let changes = Changes::whole(modified, events);
         self.all.push(changes.clone());
         vec![changes]
     }
@@ -121,7 +121,7 @@ impl History for Store {
         self.compacted
     }
 
-    fn changes(&self, from: Revision, bytes_max: usize) -> Result<Vec<Changes>, HistoryError> {
+    fn changes(&self, from: Revision, bytes_max: usize) -> Result<Piece, HistoryError> {
         self.check()?;
         self.reads.set(self.reads.get() + 1);
         if let Some(compacted) = self.compacted.filter(|compacted| from < *compacted) {
@@ -134,7 +134,9 @@ impl History for Store {
             bytes += changes.events.iter().map(Event::size).sum::<usize>();
             is_first || bytes <= bytes_max
         });
-        Ok(fitting.cloned().collect())
+        let changes: Vec<Changes> = fitting.cloned().collect();
+        let through = changes.last().map_or(self.revision(), |last| last.revision);
+        Ok(Piece { changes, through })
     }
 
     fn previous(&self, key: &Key, before: Revision) -> Result<Option<KeyValue>, HistoryError> {

@@ -5,7 +5,8 @@
 
 use super::testing::Store;
 use super::*;
-use quorate_types::KeyRange;
+use quorate_types::{KeyRange, Rules};
+use std::sync::Arc;
 
 const STREAM: StreamId = StreamId(7);
 
@@ -77,7 +78,7 @@ fn text(response: &WatchResponse) -> String {
         WatchResponseKind::Progress => out += " progress",
         WatchResponseKind::Events => assert!(!response.events.is_empty()),
     }
-    for (event, previous) in &response.events {
+    for Told { event, previous, .. } in &response.events {
         match event {
             Event::Put(pair) => out += &format!(" +{}={}", bytes(&pair.key), bytes(&pair.value)),
             Event::Delete { key, .. } => out += &format!(" -{}", bytes(key)),
@@ -440,7 +441,7 @@ fn a_slow_stream_drops_its_queue_catches_up_without_gap_or_repeat_and_harms_no_o
     assert_eq!(world.watches.counts().queue_bytes, 0);
     let said = world.watches.poll(STREAM, &world.store, 1 << 20).unwrap();
     assert_eq!(said.len(), 1);
-    let revisions: Vec<_> = said[0].events.iter().map(|(event, _)| modified(event)).collect();
+    let revisions: Vec<_> = said[0].events.iter().map(|told| modified(&told.event)).collect();
     assert_eq!(revisions, (3..=102).map(Revision).collect::<Vec<_>>());
     assert_eq!(world.watches.counts().lagging, 0);
     world.put("idle", "1");
@@ -689,4 +690,80 @@ fn a_watch_waits_while_a_snapshot_is_installed_and_misses_nothing() {
     world.store.is_unavailable = false;
     world.watches.restored(Revision(4));
     world.expect(&["0 @4 +k=2(1) +k=3(2)", "1 @4 +k=1 +k=2 +k=3"]);
+}
+
+/// A stream of the slots that the keys a/x and a/y are in, and not b/x.
+fn part_of_a() -> Part {
+    let rules = Arc::new(Rules::default());
+    let slot = rules.slot(b"a/x").0;
+    assert!(rules.slot(b"b/x").0 != slot);
+    Part { rules, slots: Arc::new(SlotSet::from_ranges(std::iter::once(slot..slot + 1))) }
+}
+
+#[test]
+fn a_stream_of_some_slots_is_told_of_those_until_they_are_lost() {
+    let mut store = Store::default();
+    let mut watches = Watches::new(Limits::default(), store.revision());
+    let part = part_of_a();
+    watches.open_part(StreamId(1), part.clone()).unwrap();
+    watches.create(StreamId(1), WatchRequest::new(KeyRange::all()), &store).unwrap();
+    let changes = store.write(&[(b"a/x", Some(b"1")), (b"b/x", Some(b"2")), (b"a/y", Some(b"3"))]);
+    watches.publish(&changes);
+    watches.publish(&store.put("b/x", "4"));
+    let said = watches.poll(StreamId(1), &store, usize::MAX).unwrap();
+    let told: Vec<_> =
+        said.iter().flat_map(|said| &said.events).map(|told| (&told.event.key()[..], told.sub)).collect();
+    assert_eq!(told, [(&b"a/x"[..], 0), (b"a/y", 2)]);
+    // Whoever holds these and others.
+    watches.hold(&SlotSet::all());
+    assert!(!watches.is_lost(StreamId(1)));
+    watches.hold(&SlotSet::all().subtract(&part.slots));
+    assert!(watches.is_lost(StreamId(1)));
+    assert_eq!(watches.take_ready(), [StreamId(1)]);
+    watches.publish(&store.put("a/x", "5"));
+    assert_eq!(watches.poll(StreamId(1), &store, usize::MAX).unwrap(), []);
+}
+
+#[test]
+fn who_awaits_a_revision_is_told_when_everything_before_it_was() {
+    let mut store = Store::default();
+    let mut watches = Watches::new(Limits::default(), store.revision());
+    watches.open_part(StreamId(1), part_of_a()).unwrap();
+    watches.create(StreamId(1), WatchRequest::new(KeyRange::all()), &store).unwrap();
+    // One that waits for a revision to come has nothing to be told before.
+    let later = WatchRequest { start_revision: Some(1_000), ..WatchRequest::new(KeyRange::all()) };
+    watches.create(StreamId(1), later, &store).unwrap();
+    let poll =
+        |watches: &mut Watches, store: &Store, bytes: usize| -> Vec<(WatchResponseKind, Option<Revision>)> {
+            let said = watches.poll(StreamId(1), store, bytes).unwrap();
+            said.into_iter().map(|said| (said.kind, said.header_revision)).collect()
+        };
+    assert_eq!(poll(&mut watches, &store, usize::MAX).len(), 2);
+    watches.await_passed(StreamId(1), Revision(3));
+    assert_eq!(watches.take_ready(), []);
+    watches.publish(&store.put("b/x", "1"));
+    assert_eq!(watches.take_ready(), []);
+    watches.publish(&store.put("a/x", "2"));
+    watches.publish(&store.put("a/x", "3"));
+    assert_eq!(watches.take_ready(), [StreamId(1)]);
+    // The first event, and that it is all up to its revision; the rest is still queued.
+    let (events, progress) = (WatchResponseKind::Events, WatchResponseKind::Progress);
+    let all = poll(&mut watches, &store, 1);
+    assert_eq!(all, [(events.clone(), Some(Revision(3))), (progress.clone(), Some(Revision(3)))]);
+    watches.await_passed(StreamId(1), Revision(9));
+    watches.await_passed(StreamId(1), Revision(1));
+    assert_eq!(
+        poll(&mut watches, &store, usize::MAX),
+        [(events, Some(Revision(4))), (progress.clone(), Some(Revision(4)))]
+    );
+    // What lags has not been told.
+    watches.await_passed(StreamId(1), Revision(4));
+    let past = WatchRequest { start_revision: Some(2), ..WatchRequest::new(KeyRange::all()) };
+    watches.create(StreamId(1), past, &store).unwrap();
+    let kinds: Vec<_> = poll(&mut watches, &store, usize::MAX).into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(kinds.last(), Some(&progress));
+    assert_eq!(kinds[..2], [WatchResponseKind::Created, WatchResponseKind::Events]);
+    // Nobody awaits anything any more.
+    watches.advance(Revision(20));
+    assert_eq!(watches.take_ready(), []);
 }

@@ -2,7 +2,7 @@
 
 use super::response::Told;
 use super::{History, HistoryError};
-use quorate_types::{Event, Revision, WatchRequest};
+use quorate_types::{Changes, Event, Revision, WatchRequest};
 
 /// Names a watch for as long as the process runs; a client may use an id again after a cancel. Ordered
 /// by stream, so that sorted matches of a change lie together by stream.
@@ -73,18 +73,19 @@ impl Watcher {
     /// The events as the client gets them.
     pub(super) fn told<'a>(
         &self,
-        events: impl Iterator<Item = (Revision, &'a Event)>,
+        events: impl Iterator<Item = (&'a Changes, usize)>,
         history: &dyn History,
     ) -> Result<Vec<Told>, HistoryError> {
         events
-            .map(|(revision, event)| {
+            .map(|(changes, place)| {
+                let (event, sub) = (&changes.events[place], changes.sub(place));
                 let is_creation = matches!(event, Event::Put(pair) if pair.version == 1);
                 let previous = if self.request.previous && !is_creation {
-                    history.previous(event.key(), revision)?
+                    history.previous(event.key(), changes.revision)?
                 } else {
                     None
                 };
-                Ok((event.clone(), previous))
+                Ok(Told { event: event.clone(), previous, sub })
             })
             .collect()
     }

@@ -76,6 +76,6 @@ pub(super) fn convert(told: WatchResponse) -> pb::WatchResponse {
         WatchResponseKind::Events | WatchResponseKind::Progress => {}
     }
     message.events =
-        told.events.into_iter().map(|(event, previous)| response::event(event, previous)).collect();
+        told.events.into_iter().map(|told| response::event(told.event, told.previous)).collect();
     message
 }
