@@ -4,8 +4,10 @@ use crate::PeerMessage;
 use crate::admission::Standing;
 use quorate_consensus::Role;
 use quorate_types::{
-    Changes, GroupId, Index, KeyspaceId, LogWrite, Member, NodeId, Position, Rejection, Reply, Revision, Term,
+    Changes, GroupId, Index, KeyspaceId, LogWrite, Member, NodeId, Position, Rejection, Reply, Revision,
+    SlotSet, Term,
 };
+use std::sync::Arc;
 
 /// Names one client call; drawn by the shell, unique within the process's run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,6 +78,10 @@ pub struct Applied {
     pub through: Option<Revision>,
     /// The whole state was replaced by a snapshot at this revision; there are no changes to show for it.
     pub replaced: Option<Revision>,
+    /// Not all of the keyspace is here: this is for those only who watch slots that are held.
+    pub is_in_part: bool,
+    /// From here on only these slots are held: some are not any more.
+    pub held: Option<Arc<SlotSet>>,
 }
 
 /// Something worth a line in the log.

@@ -723,7 +723,8 @@ impl World {
         self.note_applied(at, &written)?;
         let Some(running) = &mut self.nodes[at].running else { return Ok(()) };
         for (keyspace, applied) in applied {
-            if keyspace != KeyspaceId::DEFAULT {
+            // Who watches everything hears nothing of what is in part here.
+            if keyspace != KeyspaceId::DEFAULT || applied.is_in_part {
                 continue;
             }
             if let Some(revision) = applied.replaced {

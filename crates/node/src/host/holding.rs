@@ -1,18 +1,49 @@
-//! Who has all of a keyspace: watches are served by a node that has, because they see whole revisions, of all partitions.
+//! Who has what of a keyspace, for watches: they see whole revisions, of all partitions.
+//!
+//! Where a node has all of it, watches are served by such a node. Where none has, they are put together from the nodes that
+//! *hold* its slots: a node holds a slot when everything up to the revision that is settled there is in its store. It comes to hold those of a
+//! partition when what it has applied of that is as far as the sequencer's node says is needed for what is settled; and holds them for
+//! as long as the partition's replica has its state: what is settled later has been applied by then. What is split off is held as what it was split off.
 
 use super::Host;
+use crate::effects::Applied;
 use crate::group::Group;
 use quorate_mvcc::engine::Engine;
-use quorate_types::{GroupId, KeyspaceId, NodeId};
-use std::collections::BTreeSet;
+use quorate_types::{Fault, GroupId, KeyspaceId, NodeId, PartitionId, SlotSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-/// Where all of a keyspace is.
+/// Where a keyspace is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holding {
-    /// Here.
+    /// All of it is here.
     pub is_here: bool,
     /// The other members that have all of it and are heard. Rising.
     pub others: Vec<NodeId>,
+    /// The slots that are held here,
+    pub held: Arc<SlotSet>,
+    /// and what other members that are heard hold, by the rows. Only where nobody has all of it.
+    pub parts: BTreeMap<NodeId, Arc<SlotSet>>,
+}
+
+/// What a node holds of a keyspace.
+#[derive(Debug, Default)]
+pub(super) struct Holds {
+    /// Partitions that have applied everything that is settled.
+    told: BTreeSet<PartitionId>,
+    slots: Arc<SlotSet>,
+    /// A replica here has its state and is none of those yet.
+    has_untold: bool,
+}
+
+impl Holds {
+    pub(super) fn slots(&self) -> Arc<SlotSet> {
+        Arc::clone(&self.slots)
+    }
+
+    pub(super) fn has_untold(&self) -> bool {
+        self.has_untold
+    }
 }
 
 impl<E: Engine> Host<E> {
@@ -37,12 +68,97 @@ impl<E: Engine> Host<E> {
         // Rows that are on their way leave everything where it is.
         let is_placed = holders.as_ref().is_none_or(|holders| holders.contains(&own));
         let has_all = is_placed && groups.iter().all(|group| self.groups.contains_key(group));
-        let others = holders.unwrap_or_default().into_iter();
-        let others: Vec<NodeId> = others.filter(|node| *node != own && !self.is_down(*node)).collect();
+        let is_heard = |node: &NodeId| *node != own && !self.is_down(*node);
+        let others: Vec<NodeId> = holders.unwrap_or_default().into_iter().filter(is_heard).collect();
         let is_ready = |group: &GroupId| self.groups.get(group).and_then(Group::partition).is_some();
         let is_current = || groups.iter().all(is_ready) && self.is_told_of_all(id);
         let is_here = has_all && (was_here || others.is_empty() || is_current());
-        Some(Holding { is_here, others })
+        let mut parts = BTreeMap::new();
+        if !is_here && others.is_empty() {
+            let mut ranges: BTreeMap<NodeId, Vec<_>> = BTreeMap::new();
+            for (place, group) in groups.iter().filter_map(|group| Some((self.place_of(*group)?, group))) {
+                let slots =
+                    self.maps.get(&id).and_then(|map| map.partition(group.partition)).map(|of| &of.slots);
+                for voter in place.voters.iter().filter(|voter| is_heard(voter)) {
+                    ranges.entry(*voter).or_default().extend(slots.into_iter().flat_map(SlotSet::ranges));
+                }
+            }
+            let of_node = |(node, ranges)| (node, Arc::new(SlotSet::from_ranges(ranges)));
+            parts = ranges.into_iter().map(of_node).collect();
+        }
+        let held = self.keyspaces.get(&id).map(|keyspace| keyspace.holds.slots()).unwrap_or_default();
+        Some(Holding { is_here, others, held, parts })
+    }
+
+    /// Another number whenever what is held of any keyspace has changed.
+    pub fn held_version(&self) -> u64 {
+        self.held_version
+    }
+
+    /// Everything up to what is settled is here of these partitions.
+    pub(super) fn note_told(&mut self, id: KeyspaceId, told: &[PartitionId]) -> Result<(), Fault> {
+        let keyspace = self.keyspace(id)?;
+        let before = keyspace.holds.told.len();
+        keyspace.holds.told.extend(told);
+        if keyspace.holds.told.len() > before { self.note_held(id) } else { Ok(()) }
+    }
+
+    /// Of what is split off as much is here as of what it was split off.
+    pub(super) fn told_by_split(&mut self, parent: GroupId, child: GroupId) -> Result<(), Fault> {
+        let holds = &mut self.keyspace(parent.keyspace)?.holds;
+        if holds.told.contains(&parent.partition) {
+            holds.told.insert(child.partition);
+        }
+        self.note_held(parent.keyspace)
+    }
+
+    /// A partition's state is about to be replaced, or thrown away.
+    pub(super) fn forget_told(&mut self, id: GroupId) -> Result<(), Fault> {
+        if self.keyspace(id.keyspace)?.holds.told.remove(&id.partition) {
+            self.note_held(id.keyspace)?;
+        }
+        Ok(())
+    }
+
+    /// Replicas have been opened, or have got their state.
+    pub(super) fn note_ready(&mut self, id: KeyspaceId) -> Result<(), Fault> {
+        // The only partition of a keyspace publishes what it applies.
+        if !self.is_sequenced(id) {
+            let ready: Vec<PartitionId> = self.ready(id).map(|(partition, _)| partition).collect();
+            self.keyspace(id)?.holds.told.extend(ready);
+        }
+        self.note_held(id)
+    }
+
+    fn ready(&self, id: KeyspaceId) -> impl Iterator<Item = (PartitionId, &Arc<SlotSet>)> {
+        let slots = |group: GroupId| Some((group.partition, self.groups.get(&group)?.partition()?.slots()));
+        self.groups_of(id).filter_map(slots)
+    }
+
+    fn note_held(&mut self, id: KeyspaceId) -> Result<(), Fault> {
+        let is_sequenced = self.is_sequenced(id);
+        let mut holds = std::mem::take(&mut self.keyspace(id)?.holds);
+        holds.told.retain(|partition| {
+            let group = self.groups.get(&GroupId { keyspace: id, partition: *partition });
+            group.is_some_and(|group| group.partition().is_some())
+        });
+        holds.has_untold = self.ready(id).any(|(partition, _)| !holds.told.contains(&partition));
+        let told = self.ready(id).filter(|(partition, _)| holds.told.contains(partition));
+        let held = SlotSet::from_ranges(told.flat_map(|(_, slots)| slots.ranges()));
+        let is_whole = !is_sequenced || held.is_all();
+        let is_loss = !holds.slots.subtract(&held).is_empty();
+        if *holds.slots != held {
+            holds.slots = Arc::new(held);
+            self.held_version += 1;
+            if is_loss {
+                let held = Some(holds.slots());
+                self.out.applied.push((id, Applied { is_in_part: true, held, ..Applied::default() }));
+            }
+        }
+        let keyspace = self.keyspace(id)?;
+        keyspace.publication.hold(holds.slots());
+        keyspace.holds = holds;
+        self.set_whole(id, is_whole)
     }
 
     /// Whether a group of which this node has no replica has a leader, for all that is known here: most of its
@@ -94,7 +210,10 @@ mod tests {
         assert_eq!(look(&[1, 2], &[3, 4], true), Some((false, vec![])));
         // One that is silent is not asked.
         host.liveness.down.insert(NodeId(2));
-        assert_eq!(host.holding(KEYSPACE, true), Some(Holding { is_here: false, others: vec![] }));
+        assert_eq!(
+            host.holding(KEYSPACE, true).map(|holding| (holding.is_here, holding.others)),
+            Some((false, vec![]))
+        );
         host.roster.places.insert(group(0), Place::new(nodes(&[2, 3, 4])));
         host.roster.places.insert(group(1), Place::new(nodes(&[2, 3, 4])));
         assert_eq!(host.holding(KEYSPACE, true).map(|holding| holding.others), Some(nodes(&[3, 4])));

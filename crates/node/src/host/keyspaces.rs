@@ -2,6 +2,7 @@
 //! the removal of forgotten history.
 
 use super::Host;
+use super::holding::Holds;
 use crate::effects::Applied;
 use crate::group::Group;
 use quorate_mvcc::Compactor;
@@ -36,8 +37,13 @@ pub(super) struct Keyspace {
     is_in_part: bool,
     /// Leaders are not all where revisions come from.
     is_scattered: bool,
-    /// Every slot is some partition's here. Not so between a snapshot of a partition that was split and the map that names the child.
+    /// All that is settled is here, of every slot. Not so where some partitions are elsewhere, and between a snapshot of a partition that was split and
+    /// the map that names the child.
     is_whole: bool,
+    /// Which partitions here have all that is settled.
+    pub(super) holds: Holds,
+    /// Somebody waits here for this to be settled.
+    wanted: Revision,
 }
 
 impl Keyspace {
@@ -62,13 +68,6 @@ enum Waiting {
 }
 
 impl Waiting {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Whole(changes) => changes.events.iter().map(Event::size).sum(),
-            Self::Parts { .. } => 0,
-        }
-    }
-
     fn is_whole(&self) -> bool {
         match self {
             Self::Whole(_) => true,
@@ -95,6 +94,8 @@ impl<E: Engine> Host<E> {
                 is_in_part: false,
                 is_scattered: false,
                 is_whole: true,
+                holds: Holds::default(),
+                wanted: Revision::default(),
             };
             self.keyspaces.insert(id, keyspace);
         }
@@ -193,7 +194,7 @@ impl<E: Engine> Host<E> {
             }
             settled = *revision;
         }
-        if settled > known { self.settled_at(id, settled) } else { Ok(()) }
+        if settled > known { self.settled_at(id, settled, &[]) } else { Ok(()) }
     }
 
     /// A snapshot has taken the place of a group's state.
@@ -216,9 +217,10 @@ impl<E: Engine> Host<E> {
             // What it changed on the way was not told.
             let keyspace = self.keyspace(id.keyspace)?;
             keyspace.dropped = keyspace.dropped.max(Some(revision));
+            let is_in_part = !keyspace.is_whole;
             // Those that could read nothing meanwhile go on with what was known before.
-            let known = self.published_revision(id.keyspace);
-            self.out.applied.push((id.keyspace, Applied { replaced: known, ..Applied::default() }));
+            let replaced = self.published_revision(id.keyspace);
+            self.out.applied.push((id.keyspace, Applied { replaced, is_in_part, ..Applied::default() }));
             self.wants_settled.insert(id.keyspace);
         } else {
             self.out.applied.push((id.keyspace, Applied { replaced: Some(revision), ..Applied::default() }));
@@ -232,8 +234,14 @@ impl<E: Engine> Host<E> {
         Some(keyspace.publication.reader(self.engine.clone(), id).revision())
     }
 
-    /// All of the keyspace up to here is applied on this node: readers and watchers may see it.
-    pub(super) fn settled_at(&mut self, id: KeyspaceId, revision: Revision) -> Result<(), Fault> {
+    /// All of the keyspace up to here that this node has is applied: readers and watchers may see it. Of the partitions `told` it has all,
+    /// beside those of which that was known.
+    pub(super) fn settled_at(
+        &mut self,
+        id: KeyspaceId,
+        revision: Revision,
+        told: &[PartitionId],
+    ) -> Result<(), Fault> {
         let engine = self.engine.clone();
         let keyspace = self.keyspace(id)?;
         let reader = keyspace.publication.reader(engine, id);
@@ -243,18 +251,16 @@ impl<E: Engine> Host<E> {
             return Ok(());
         }
         keyspace.publication.advance(revision);
-        if !keyspace.is_whole {
-            // Watches here see whole revisions or nothing. They read on from the store when all of the keyspace is here.
-            keyspace.waiting = keyspace.waiting.split_off(&revision.next());
-            keyspace.waiting_bytes = keyspace.waiting.values().map(Waiting::bytes).sum();
-            keyspace.missed = true;
-            return Ok(());
-        }
+        self.note_told(id, told)?;
+        let keyspace = self.keyspace(id)?;
+        // Watches of everything see whole revisions or nothing. They read on from the store when all of the keyspace is here.
+        let is_in_part = !keyspace.is_whole;
         let later = keyspace.waiting.split_off(&revision.next());
         let settled = std::mem::replace(&mut keyspace.waiting, later);
         let compacted = keyspace.compacted.take();
         let mut changes = Vec::with_capacity(settled.len());
-        let has_missed = std::mem::take(&mut keyspace.missed);
+        let has_missed = std::mem::replace(&mut keyspace.missed, is_in_part) && !is_in_part;
+        let held = keyspace.holds.slots();
         let mut replaced = (keyspace.dropped.is_some() || has_missed).then_some(revision);
         keyspace.dropped = keyspace.dropped.filter(|dropped| *dropped > revision);
         for (at, waiting) in settled {
@@ -263,7 +269,7 @@ impl<E: Engine> Host<E> {
                     keyspace.waiting_bytes -= whole.events.iter().map(Event::size).sum::<usize>();
                     changes.push(whole);
                 }
-                Waiting::Parts { .. } => match reader.changes_at(at) {
+                Waiting::Parts { .. } => match reader.changes_of(&held, at) {
                     Ok(Some(whole)) => changes.push(whole),
                     Ok(None) => {}
                     Err(ReadError::Fault(fault)) => return Err(fault),
@@ -279,7 +285,8 @@ impl<E: Engine> Host<E> {
         }
         let through = Some(revision).filter(|revision| *revision > known);
         if through.is_some() || compacted.is_some() || replaced.is_some() {
-            self.out.applied.push((id, Applied { changes, compacted, through, replaced }));
+            let applied = Applied { changes, compacted, through, replaced, is_in_part, held: None };
+            self.out.applied.push((id, applied));
         }
         Ok(())
     }
@@ -307,7 +314,21 @@ impl<E: Engine> Host<E> {
                 || keyspace.compacted.is_some()
                 || (keyspace.missed && keyspace.is_whole)
                 || !keyspace.publication.is_settled()
-        })
+                || keyspace.holds.has_untold()
+        }) || self.is_awaited(id)
+    }
+
+    /// Somebody here waits for a revision to be settled, which others know of: it is found out whether it is, though nothing here changes.
+    pub fn await_settled(&mut self, id: KeyspaceId, revision: Revision) {
+        if let Some(keyspace) = self.keyspaces.get_mut(&id) {
+            keyspace.wanted = keyspace.wanted.max(revision);
+            self.wants_settled.insert(id);
+        }
+    }
+
+    pub(super) fn is_awaited(&self, id: KeyspaceId) -> bool {
+        let known = self.published_revision(id);
+        self.keyspaces.get(&id).is_some_and(|keyspace| known.is_some_and(|known| known < keyspace.wanted))
     }
 
     /// Whether watches here have been told of everything that is here.
@@ -325,7 +346,7 @@ impl<E: Engine> Host<E> {
         let is_enough = self.keyspaces.get(&id).is_some_and(|keyspace| {
             let has_missed = keyspace.missed && keyspace.is_whole;
             let has_more = keyspace.dropped.is_some() || keyspace.compacted.is_some() || has_missed;
-            keyspace.publication.is_settled() && !has_more
+            keyspace.publication.is_settled() && !has_more && !keyspace.holds.has_untold()
         });
         let known = self.published_revision(id).filter(|_| is_enough);
         known.unwrap_or_default()
@@ -384,10 +405,8 @@ impl<E: Engine> Host<E> {
         self.keyspaces.get(&id).and_then(|keyspace| keyspace.compactor.finished())
     }
 
-    /// Looks whether every slot is some partition's here; until that is so nobody reads the keyspace here.
+    /// Looks what of the keyspace is here; until that is everything nobody reads all of it here.
     pub(super) fn note_whole(&mut self, id: KeyspaceId) -> Result<(), Fault> {
-        let claims: Vec<SlotSet> = self.groups_of(id).map(|group| self.claimed_slots(group)).collect();
-        let is_whole = SlotSet::from_ranges(claims.iter().flat_map(SlotSet::ranges)).is_all();
         let first = GroupId { keyspace: id, partition: PartitionId(0) };
         let last = GroupId { keyspace: id, partition: PartitionId(u32::MAX) };
         let is_scattered = self.roster.places.range(first..=last).any(|(_, place)| place.leader.is_some());
@@ -397,7 +416,7 @@ impl<E: Engine> Host<E> {
         let is_scattered = is_scattered || self.options.spread_leaders;
         let keyspace = self.keyspace(id)?;
         (keyspace.is_scattered, keyspace.is_in_part) = (is_scattered, is_in_part);
-        self.set_whole(id, is_whole)
+        self.note_ready(id)
     }
 
     /// Whether the leaders of a keyspace's partitions are not all where revisions come from.

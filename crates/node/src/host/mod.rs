@@ -120,6 +120,8 @@ pub struct Host<E: Engine> {
     raise_marks_next: bool,
     /// Keyspaces of which more may be applied everywhere than was known.
     wants_settled: BTreeSet<KeyspaceId>,
+    /// Counts the changes of what is held of keyspaces.
+    held_version: u64,
     /// Partitions led here that had prepared transactions when their leaders began, which may not have ended.
     inheriting: BTreeSet<GroupId>,
     /// Keyspaces for which that is being asked.
@@ -222,6 +224,7 @@ impl<E: Engine> Host<E> {
             sequencer: None,
             raise_marks_next: false,
             wants_settled: BTreeSet::new(),
+            held_version: 0,
             inheriting: BTreeSet::new(),
             settling: BTreeSet::new(),
             drawing: Drawing::default(),

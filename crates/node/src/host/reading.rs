@@ -19,7 +19,7 @@
 use super::Host;
 use super::keyspaces::Keyspace;
 use crate::effects::{Grant, Reach, Ticket};
-use crate::group::{Question, Then, Wait};
+use crate::group::{Group, Question, Then, Wait};
 use crate::peer::{PartAsk, PeerMessage, ReadAnswer};
 use crate::router::Target;
 use quorate_mvcc::engine::Engine;
@@ -70,6 +70,8 @@ pub(super) struct Reading {
     awaited: BTreeSet<PartitionId>,
     /// Some of these partitions have no replica here.
     is_elsewhere: bool,
+    /// How far the partitions had to be applied.
+    positions: Vec<(PartitionId, Position)>,
     /// What leaders told before the sequencer's answer came.
     early: BTreeMap<PartitionId, ((Revision, Term), Position)>,
 }
@@ -93,6 +95,7 @@ impl<E: Engine> Host<E> {
             answered: None,
             awaited: BTreeSet::new(),
             is_elsewhere: false,
+            positions: Vec::new(),
             early: BTreeMap::new(),
         };
         self.readings.insert(id, reading);
@@ -362,6 +365,7 @@ impl<E: Engine> Host<E> {
         }
         let left = positions.iter().map(|(partition, _)| *partition).chain(reading.awaited.iter().copied());
         reading.answered = Some((revision, epoch, left.collect()));
+        reading.positions.clone_from(&positions);
         self.await_applied(id, positions)
     }
 
@@ -392,6 +396,8 @@ impl<E: Engine> Host<E> {
                     }
                     done.push(partition);
                 }
+                // Its state is on its way: what is known of the others does not wait for that.
+                None if is_certain => done.push(partition),
                 _ => {
                     let term = Some(position.term).filter(|_| !is_certain);
                     let wait = Wait { term, confirm: None, deadline, then: Then::Reading(id, partition) };
@@ -427,6 +433,7 @@ impl<E: Engine> Host<E> {
                 answered: None,
                 awaited: BTreeSet::new(),
                 is_elsewhere: false,
+                positions: Vec::new(),
                 early: BTreeMap::new(),
                 ..reading
             };
@@ -454,7 +461,15 @@ impl<E: Engine> Host<E> {
                 let keyspace = reading.keyspace;
                 self.settling.remove(&keyspace);
                 let known = self.published_revision(keyspace);
-                self.settled_at(keyspace, revision)?;
+                // One that has been opened meanwhile, or given another state, may lack something.
+                let has_applied = |(partition, position): &&(PartitionId, Position)| {
+                    let group = self.groups.get(&GroupId { keyspace, partition: *partition });
+                    let applied = group.and_then(Group::partition).map(Partition::applied);
+                    applied.is_some_and(|applied| applied.index >= position.index)
+                };
+                let told = reading.positions.iter().filter(has_applied);
+                let told: Vec<PartitionId> = told.map(|(partition, _)| *partition).collect();
+                self.settled_at(keyspace, revision, &told)?;
                 // There may be more meanwhile; whoever did not come forward waits for a tick.
                 if self.published_revision(keyspace) != known {
                     self.wants_settled.insert(keyspace);

@@ -336,6 +336,8 @@ impl<E: Engine> Host<E> {
     /// The same, where it is known which slots it had.
     pub(super) fn discard_of(&mut self, id: GroupId, slots: SlotSet) -> Result<(), Fault> {
         let clear = self.unclaimed(id, slots);
+        // Before the first row goes.
+        self.forget_told(id)?;
         if self.groups.get(&id).is_some_and(|group| group.is_serving) {
             self.resign(id)?;
         }

@@ -527,7 +527,8 @@ impl<E: Engine> Host<E> {
             if self.sequencer.is_none() {
                 self.settle_contiguous(keyspace)?;
                 // Where leaders are scattered there are gaps all the time.
-                if self.is_scattered(keyspace) && self.is_unsettled(keyspace) {
+                let has_gaps = self.is_scattered(keyspace) || self.is_awaited(keyspace);
+                if has_gaps && self.is_unsettled(keyspace) {
                     self.begin_settling(keyspace)?;
                 }
                 continue;
@@ -538,7 +539,8 @@ impl<E: Engine> Host<E> {
             let sequencer = self.sequencer.as_mut();
             if sequencer.is_some_and(|sequencer| sequencer.is_gathered(keyspace, self.options.id, partitions))
             {
-                self.settled_at(keyspace, settled)?;
+                let all: Vec<PartitionId> = self.groups_of(keyspace).map(|group| group.partition).collect();
+                self.settled_at(keyspace, settled, &all)?;
             } else if self.settled_known(keyspace) < settled {
                 self.begin_settling(keyspace)?;
             }

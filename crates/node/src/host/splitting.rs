@@ -127,6 +127,7 @@ impl<E: Engine> Host<E> {
             return self.discard_of(child, split.slots.clone());
         }
         self.open_group(child)?;
+        self.told_by_split(parent, child)?;
         self.catch_up_also(child)?;
         self.stand_for_child(parent, child);
         Ok(())

@@ -24,6 +24,8 @@ impl<E: Engine> Host<E> {
     pub(super) fn begin_fetch(&mut self, id: GroupId, fetch: SnapshotFetch) -> Result<(), Fault> {
         let (from, position) = (fetch.from, fetch.meta.position);
         let clear = self.slots_to_clear(id);
+        // Before the first row goes.
+        self.forget_told(id)?;
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         // From here on there is no state to apply to, until the snapshot is whole.
         group.raft.state_lost();
