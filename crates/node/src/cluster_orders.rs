@@ -333,7 +333,11 @@ impl Found {
     fn spare(&self, member: &Member, is_forced: bool) -> Result<(), OrderRefused> {
         let is_active = |other: &&Member| other.standing == Standing::Active && other.id != member.id;
         let left = self.nodes.members.iter().filter(is_active).count();
-        let replicas = self.nodes.places.iter().map(|(_, place)| place.voters.len()).max().unwrap_or(0);
+        // The meta group may have more voters than anything else has replicas, and does with fewer where there are fewer nodes.
+        let (meta, kept): (Vec<_>, Vec<_>) =
+            self.nodes.places.iter().partition(|(group, _)| *group == GroupId::META);
+        let most = |places: Vec<&(GroupId, Place)>| places.iter().map(|(_, place)| place.voters.len()).max();
+        let replicas = most(kept).or(most(meta)).unwrap_or(0);
         if left == 0 {
             return Err(OrderRefused::LastActive(member.clone()));
         }
