@@ -13,7 +13,9 @@
 use crate::clients;
 use crate::history::History;
 use crate::random::Random;
-use quorate_partition::watch::{self, NO_WATCH, StreamId, Told, WatchResponse, WatchResponseKind, Watches};
+use quorate_partition::watch::{
+    self, NO_WATCH, Part, StreamId, Told, WatchResponse, WatchResponseKind, Watches,
+};
 use quorate_types::{Event, KeyRange, Revision, WatchRequest};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -40,6 +42,8 @@ pub(crate) fn limits(random: &mut Random) -> watch::Limits {
 pub(crate) struct Clients {
     streams: BTreeMap<StreamId, Client>,
     opened: u64,
+    /// They are told of these slots only, as far as anything is said of them.
+    part: Option<Part>,
 }
 
 /// One client's stream.
@@ -61,6 +65,7 @@ struct Client {
 #[derive(Debug)]
 struct Watched {
     request: WatchRequest,
+    part: Option<Part>,
     /// It was told of everything before this, and of nothing from here on.
     next: Revision,
     /// The newest revision it was told events of.
@@ -87,6 +92,7 @@ pub(crate) struct Known<'a> {
 impl Watched {
     fn wants(&self, event: &Event) -> bool {
         self.request.range.contains(event.key())
+            && self.part.as_ref().is_none_or(|part| part.has(event.key()))
             && match event {
                 Event::Put(_) => self.request.puts,
                 Event::Delete { .. } => self.request.deletes,
@@ -148,10 +154,12 @@ impl Watched {
         if let Some((missing, _)) = self.following(known.history).filter(|(missing, _)| *missing <= at) {
             return Err(format!("progress {at} and not told of {missing}"));
         }
-        if at.next() < self.next || !self.parts.is_empty() || self.is_over {
+        // Who puts parts together is told what all of them have passed, also when some are further.
+        let is_behind = at.next() < self.next && self.part.is_none();
+        if is_behind || !self.parts.is_empty() || (self.is_over && self.part.is_none()) {
             return Err(format!("progress {at} of {self:?}"));
         }
-        self.next = at.next();
+        self.next = self.next.max(at.next());
         Ok(())
     }
 }
@@ -165,7 +173,12 @@ impl Client {
         first.min().filter(|first| *first <= published)
     }
 
-    fn on_response(&mut self, response: WatchResponse, known: &Known<'_>) -> Result<u64, String> {
+    fn on_response(
+        &mut self,
+        response: WatchResponse,
+        known: &Known<'_>,
+        part: Option<&Part>,
+    ) -> Result<u64, String> {
         let size = response.size();
         let WatchResponse { id, kind, header_revision, events, fragment } = response;
         let has_events = !events.is_empty();
@@ -183,6 +196,7 @@ impl Client {
                 let next = start.map_or(header.next(), |start| Revision(start as u64));
                 let watched = Watched {
                     request,
+                    part: part.cloned(),
                     next,
                     told: None,
                     parts: Vec::new(),
@@ -237,8 +251,10 @@ impl Client {
             WatchResponseKind::Progress => {
                 let at = header_revision.ok_or("progress without a revision")?;
                 if id == NO_WATCH {
-                    self.progress = Some(at);
-                    for watched in self.watches.values_mut() {
+                    self.progress = self.progress.max(Some(at));
+                    let living =
+                        self.watches.values_mut().filter(|watched| part.is_none() || !watched.is_over);
+                    for watched in living {
                         watched.on_progress(at, known)?;
                     }
                 } else {
@@ -283,6 +299,11 @@ fn draw(random: &mut Random, newest: Revision) -> WatchRequest {
 }
 
 impl Clients {
+    /// Of some slots.
+    pub(crate) fn of(part: Part) -> Self {
+        Self { part: Some(part), ..Self::default() }
+    }
+
     /// Watches go on elsewhere, or later, from where each was.
     pub(crate) fn resume(&self) -> Vec<WatchRequest> {
         let watched = self.streams.values().flat_map(|client| client.watches.values());
@@ -300,7 +321,11 @@ impl Clients {
     pub(crate) fn open(&mut self, random: &mut Random, watches: &mut Watches) -> Result<StreamId, String> {
         self.opened += 1;
         let id = StreamId(self.opened);
-        watches.open(id).map_err(|refusal| refusal.to_string())?;
+        let opened = match &self.part {
+            None => watches.open(id),
+            Some(part) => watches.open_part(id, part.clone()),
+        };
+        opened.map_err(|refusal| refusal.to_string())?;
         let client = Client {
             creating: VecDeque::new(),
             watches: BTreeMap::new(),
@@ -357,6 +382,9 @@ impl Clients {
                     watches.cancel(id, *number).map_err(|refusal| refusal.to_string())?;
                 }
             }
+            5..8 if self.part.is_some() => {
+                watches.await_passed(id, Revision((newest.0 + 3).saturating_sub(random.below(10))));
+            }
             5..10 => watches.progress(id),
             _ if client.watches.len() + client.creating.len() < WATCHES_MAX => {
                 return self.create(id, draw(random, newest), watches, history);
@@ -401,8 +429,9 @@ impl Clients {
             let responses =
                 watches.poll(*id, history, bytes_max).map_err(|fault| format!("a healthy store: {fault}"))?;
             for response in responses {
-                told +=
-                    client.on_response(response, known).map_err(|problem| format!("{id:?}: {problem}"))?;
+                told += client
+                    .on_response(response, known, self.part.as_ref())
+                    .map_err(|problem| format!("{id:?}: {problem}"))?;
             }
             // Whom compaction overtook begins again; its id is free only when it is cancelled.
             for (number, watched) in &mut client.watches {

@@ -2,6 +2,7 @@
 
 mod faults;
 mod members;
+mod parts;
 mod sleep;
 mod splits;
 
@@ -140,6 +141,8 @@ struct Running {
     flush_due: Option<(u64, bool)>,
     watches: Watches,
     watchers: watchers::Clients,
+    /// Those that watch some of the slots that are held here.
+    part: Option<parts::PartWatch>,
     /// Messages that came while it stood still.
     mail: Vec<Flying>,
     /// Calls likewise.
@@ -352,12 +355,16 @@ impl World {
         for node in &mut self.nodes {
             if let Some(running) = &mut node.running {
                 running.watchers.ask_progress(&mut running.watches);
+                if let Some(part) = &mut running.part {
+                    part.ask_progress();
+                }
             }
         }
         for at in 0..self.nodes.len() {
             // One poll may end with history that had nothing for a stream.
             for _ in 0..3 {
                 self.watch(at)?;
+                self.watch_part(at)?;
             }
         }
         let open =
@@ -402,6 +409,9 @@ impl World {
             if let Err(problem) = running.watchers.finish(&known) {
                 return Err(self.violation(format!("at {}: {problem}", node.id)));
             }
+        }
+        for at in 0..self.nodes.len() {
+            self.check_part(at)?;
         }
         for group in self.all_groups() {
             let mut of_group = states.iter().filter(|state| state.0 == group);
@@ -469,6 +479,7 @@ impl World {
             flush_due: None,
             watches: Watches::new(watchers::limits(&mut self.random), revision),
             watchers: watchers::Clients::default(),
+            part: None,
             mail: Vec::new(),
             inbox: Vec::new(),
             open: BTreeMap::new(),
@@ -503,6 +514,9 @@ impl World {
                 let Some(running) = self.awake(at) else { continue };
                 let ticked = running.host.tick();
                 running.watches.tick();
+                if let Some(part) = &mut running.part {
+                    part.tick();
+                }
                 self.settle(at, ticked)?;
             }
         }
@@ -514,6 +528,7 @@ impl World {
         }
         for at in 0..self.nodes.len() {
             self.watch(at)?;
+            self.watch_part(at)?;
         }
         Ok(())
     }
@@ -723,8 +738,14 @@ impl World {
         self.note_applied(at, &written)?;
         let Some(running) = &mut self.nodes[at].running else { return Ok(()) };
         for (keyspace, applied) in applied {
+            if keyspace != KeyspaceId::DEFAULT {
+                continue;
+            }
+            if let Some(part) = &mut running.part {
+                part.tell(&applied);
+            }
             // Who watches everything hears nothing of what is in part here.
-            if keyspace != KeyspaceId::DEFAULT || applied.is_in_part {
+            if applied.is_in_part {
                 continue;
             }
             if let Some(revision) = applied.replaced {
