@@ -1,6 +1,7 @@
 //! etcd's wire format to and from our types; the only place where etcd's protobuf is named.
 //!
 //! * [`pb`], [`mvccpb`]: generated from `proto/`; names and numbers are etcd's.
+//! * [`part`]: our own, for watches that are put together from several nodes.
 //! * [`request`]: what a client sends, checked as etcd checks it before proposing anything.
 //! * [`response`]: what a client gets.
 //! * [`status`]: every "no", with etcd's code and words.
@@ -17,6 +18,15 @@ pub mod pb {
 pub mod mvccpb {
     tonic::include_proto!("mvccpb");
 }
+
+/// What nodes ask each other about watches, generated.
+#[allow(missing_docs, clippy::all, unreachable_pub)]
+pub mod part {
+    tonic::include_proto!("quorate");
+}
+
+// By this name the generated code calls it.
+use pb as etcdserverpb;
 
 pub mod request;
 pub mod response;

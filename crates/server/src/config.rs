@@ -7,7 +7,7 @@ mod placement;
 mod tls;
 
 pub(crate) use addresses::{is_any_address, is_loopback};
-pub use args::{LogFormat, ServeArgs};
+pub use args::{LogFormat, Placement, ServeArgs};
 pub(crate) use placement::rules;
 pub use tls::{ClientTls, PeerTls};
 
@@ -85,6 +85,8 @@ pub struct Config {
     pub weight: u32,
     /// On how many nodes everything is kept; `None` was not said, and is as many as the cluster began with, but [`REPLICAS_DEFAULT`] at least.
     pub replicas: Option<usize>,
+    /// Where partitions are kept when there are more nodes than that.
+    pub placement: Placement,
     /// Silence before a node is believed to be lost.
     pub grace_period: Duration,
     /// How many partitions may move at a time.
@@ -263,6 +265,7 @@ impl ServeArgs {
             zone,
             weight,
             replicas: self.replicas,
+            placement: self.placement.unwrap_or_default(),
             grace_period: Duration::from_secs(grace),
             moves_max,
             partitions: self.partitions,
@@ -315,6 +318,7 @@ impl Config {
             zone: Some(self.zone.clone()).filter(|zone| !zone.is_empty()),
             weight: Some(self.weight),
             replicas: self.replicas,
+            placement: Some(self.placement),
             grace_period: Some(self.grace_period.as_secs()),
             moves_max: Some(self.moves_max),
             cluster_token: Some(self.cluster_token.clone()),

@@ -2,7 +2,7 @@
 
 use crate::belonging::{Belonging, JoinError};
 use crate::cli::TargetTls;
-use crate::config::{Config, PARTITIONS_DEFAULT, REPLICAS_DEFAULT};
+use crate::config::{Config, PARTITIONS_DEFAULT, Placement, REPLICAS_DEFAULT};
 use crate::data_dir::{self, DataDirError};
 use crate::disk::FileDisk;
 use crate::engine::FjallEngine;
@@ -160,12 +160,12 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     let keyspaces = Keyspaces::new(config.watch_progress_interval);
     for (name, id) in [("system", KeyspaceId::SYSTEM), ("default", KeyspaceId::DEFAULT)] {
         if let Some(reader) = host.reader(id) {
-            keyspaces.add(name, reader);
+            keyspaces.add(name, None, reader);
         }
     }
     for map in host.maps() {
         if let Some(reader) = host.reader(map.id) {
-            keyspaces.add(&map.name, reader);
+            keyspaces.add(&map.name, Some(Arc::new(map.rules.clone())), reader);
         }
     }
     let (cluster, node) = (belonging.cluster, belonging.node);
@@ -321,6 +321,7 @@ fn options(config: &Config, node: NodeId) -> Options {
     options.request_ticks_max = 6 * options.ticks_per_second;
     options.lease_read = config.lease_read;
     options.moves_max = config.moves_max;
+    options.spread_replicas = config.placement == Placement::Dealt;
     options.grace_ticks = config.grace_period.as_secs() * options.ticks_per_second;
     options.hibernate_after_ticks = Some(options.ticks_per_second);
     options.snapshot_idle_ticks = 30 * options.ticks_per_second;

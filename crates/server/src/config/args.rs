@@ -70,6 +70,11 @@ pub struct ServeArgs {
     #[arg(long, env = "QUORATE_REPLICAS", value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replicas: Option<usize>,
+    /// Where partitions are kept when there are more nodes than replicas: all on the same nodes, while the others stand by, or dealt over
+    /// all nodes; should be the same on all nodes [default: together] [possible values: together, dealt]
+    #[arg(long, env = "QUORATE_PLACEMENT", value_name = "HOW", hide_possible_values = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
     /// Seconds of silence before a node is believed to be lost and others get what it has [default: 300]
     #[arg(long, env = "QUORATE_GRACE_PERIOD", value_name = "SECONDS")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -172,6 +177,17 @@ pub struct ServeArgs {
     pub log_level: Option<String>,
 }
 
+/// Where partitions are kept when there are more nodes than replicas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Placement {
+    /// All on the same nodes.
+    #[default]
+    Together,
+    /// On different ones, so that each has its share.
+    Dealt,
+}
+
 /// How logs look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -204,6 +220,7 @@ impl ServeArgs {
             zone,
             weight,
             replicas,
+            placement,
             grace_period,
             moves_max,
             cluster_token,

@@ -125,6 +125,12 @@ impl Gateway {
         Ok(grant)
     }
 
+    /// Has it found out whether a revision is settled here, of which others say that it is.
+    pub fn await_settled(&self, keyspace: KeyspaceId, revision: Revision) {
+        // Whoever waits for it is told otherwise when the worker has stopped.
+        let _ = self.inner.worker.send(Input::AwaitSettled(keyspace, revision));
+    }
+
     /// Has an order about nodes carried out.
     pub async fn order(&self, order: ClusterOrder) -> Result<Nodes, OrderProblem> {
         let (mut order, mut request) = ClusterOrders::begin(order)?;

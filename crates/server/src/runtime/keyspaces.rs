@@ -7,15 +7,17 @@ use crate::engine::FjallEngine;
 use parking_lot::RwLock;
 use quorate_node::Holding;
 use quorate_partition::Reader;
-use quorate_types::{KeyspaceId, Term};
+use quorate_types::{KeyspaceId, Rules, Term};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// One keyspace on this node.
 pub struct Keyspace {
+    /// Which slot a key is in, once that is known.
+    rules: OnceLock<Arc<Rules>>,
     /// Its applied state.
     pub reader: Reader<FjallEngine>,
     /// Who watches it.
@@ -31,6 +33,11 @@ pub struct Keyspace {
 }
 
 impl Keyspace {
+    /// Which slot a key is in; `None` until this node knows what the keyspace consists of.
+    pub fn rules(&self) -> Option<Arc<Rules>> {
+        self.rules.get().cloned()
+    }
+
     /// The newest term known here.
     pub fn term(&self) -> Term {
         Term(self.term.load(Ordering::Relaxed))
@@ -113,16 +120,23 @@ impl Keyspaces {
         Arc::new(Self { known: RwLock::default(), names: RwLock::default(), progress_interval })
     }
 
-    /// The keyspace that `reader` reads, unless it is there already.
-    pub fn add(&self, name: &str, reader: Reader<FjallEngine>) {
+    /// The keyspace that `reader` reads, unless it is there already; and its rules, which it keeps for good.
+    pub fn add(&self, name: &str, rules: Option<Arc<Rules>>, reader: Reader<FjallEngine>) {
         let id = reader.keyspace();
-        self.known.write().entry(reader.keyspace()).or_insert_with(|| {
+        let mut known = self.known.write();
+        let keyspace = known.entry(reader.keyspace()).or_insert_with(|| {
             let hub = WatchHub::new(reader.clone(), self.progress_interval);
             let leaderless = watch::Sender::new(Some(Instant::now()));
             let gone = watch::Sender::new(false);
             let holding = watch::Sender::new(None);
-            Arc::new(Keyspace { reader, hub, term: AtomicU64::new(0), leaderless, holding, gone })
+            let (rules, term) = (OnceLock::new(), AtomicU64::new(0));
+            Arc::new(Keyspace { rules, reader, hub, term, leaderless, holding, gone })
         });
+        if let Some(rules) = rules {
+            // They are the same when they are there.
+            let _ = keyspace.rules.set(rules);
+        }
+        drop(known);
         // Last: who finds the name finds what it names.
         self.names.write().insert(name.to_owned(), id);
     }

@@ -5,9 +5,9 @@ use crate::engine::FjallEngine;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use parking_lot::{Mutex, MutexGuard};
 use quorate_node::effects::Applied;
-use quorate_partition::Reader;
-use quorate_partition::watch::{Limits, Refusal, StreamId, WatchResponse, Watches};
-use quorate_types::{Fault, KeyspaceId, WatchRequest};
+use quorate_partition::watch::{Counts, History, Limits, Part, Refusal, StreamId, WatchResponse, Watches};
+use quorate_partition::{PartReader, Reader};
+use quorate_types::{Fault, KeyspaceId, Revision, WatchRequest};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
@@ -32,14 +32,26 @@ pub struct WatchHub {
 }
 
 struct Inner {
+    /// Of everything: nothing is published to them while not all of the keyspace is here.
     watches: Watches,
+    /// Of some slots each.
+    parts: Watches,
     wakers: HashMap<StreamId, Arc<Notify>>,
     next: u64,
 }
 
 impl Inner {
+    fn of(&mut self, is_part: bool) -> &mut Watches {
+        if is_part { &mut self.parts } else { &mut self.watches }
+    }
+
+    fn draw(&mut self) -> StreamId {
+        self.next += 1;
+        StreamId(self.next)
+    }
+
     fn wake(&mut self) {
-        for stream in self.watches.take_ready() {
+        for stream in self.watches.take_ready().into_iter().chain(self.parts.take_ready()) {
             if let Some(waker) = self.wakers.get(&stream) {
                 waker.notify_one();
             }
@@ -51,8 +63,10 @@ impl WatchHub {
     /// A hub over the keyspace that `reader` reads.
     pub fn new(reader: Reader<FjallEngine>, progress_interval: Duration) -> Arc<Self> {
         let ticks = (progress_interval.as_millis() / TICK.as_millis()).max(1) as u64;
-        let watches = Watches::new(Limits { progress_ticks: ticks, ..Limits::default() }, reader.revision());
-        let inner = Inner { watches, wakers: HashMap::new(), next: 0 };
+        let limits = Limits { progress_ticks: ticks, ..Limits::default() };
+        let watches = Watches::new(limits, reader.revision());
+        let parts = Watches::new(limits, reader.revision());
+        let inner = Inner { watches, parts, wakers: HashMap::new(), next: 0 };
         Arc::new(Self {
             inner: Mutex::new(inner),
             open: AtomicUsize::new(0),
@@ -64,23 +78,58 @@ impl WatchHub {
     /// Opens a stream; it closes when what is returned is dropped.
     pub fn open(self: &Arc<Self>) -> Result<WatchStream, Refusal> {
         let mut inner = self.inner.lock();
-        inner.next += 1;
-        let id = StreamId(inner.next);
+        let id = inner.draw();
         inner.watches.open(id)?;
+        Ok(self.opened(inner, id, false))
+    }
+
+    /// Opens a stream of some slots; `None` unless they are all held here. When they are not any more it is lost.
+    pub fn open_part(self: &Arc<Self>, part: Part) -> Result<Option<WatchStream>, Refusal> {
+        let mut inner = self.inner.lock();
+        let id = inner.draw();
+        let slots = Arc::clone(&part.slots);
+        inner.parts.open_part(id, part)?;
+        let mut stream = self.opened(inner, id, true);
+        // After it was opened: of what is lost from now on the hub is told.
+        stream.part = self.reader.part(slots);
+        Ok(stream.part.is_some().then_some(stream))
+    }
+
+    fn opened(
+        self: &Arc<Self>,
+        mut inner: MutexGuard<'_, Inner>,
+        id: StreamId,
+        is_part: bool,
+    ) -> WatchStream {
         if self.open.fetch_add(1, Ordering::SeqCst) == 0 {
             // Either the worker sees from now on that somebody watches, or what it did not publish is in the store already.
             fence(Ordering::SeqCst);
-            let revision = self.reader.revision().max(inner.watches.revision());
-            inner.watches.restored(revision);
+            let revision = self.reader.revision();
+            let Inner { watches, parts, .. } = &mut *inner;
+            for watches in [watches, parts] {
+                watches.restored(revision.max(watches.revision()));
+            }
         }
         let ready = Arc::new(Notify::new());
         inner.wakers.insert(id, ready.clone());
-        Ok(WatchStream { hub: self.clone(), id, ready })
+        WatchStream { hub: self.clone(), id, ready, is_part, part: None }
     }
 
     /// Open streams and watches.
-    pub fn counts(&self) -> quorate_partition::watch::Counts {
-        self.inner.lock().watches.counts()
+    pub fn counts(&self) -> Counts {
+        let inner = self.inner.lock();
+        let (whole, parts) = (inner.watches.counts(), inner.parts.counts());
+        Counts {
+            streams: whole.streams + parts.streams,
+            watches: whole.watches + parts.watches,
+            lagging: whole.lagging + parts.lagging,
+            queue_bytes: whole.queue_bytes + parts.queue_bytes,
+        }
+    }
+
+    /// Everything up to here was published to streams of some slots.
+    pub fn passed(&self) -> Revision {
+        self.inner.lock().parts.revision()
     }
 
     /// Whether somebody would see what is published. To be asked after it was applied to the store.
@@ -109,44 +158,58 @@ impl WatchHub {
     }
 
     fn publish(mut inner: MutexGuard<'_, Inner>, applied: &Applied) {
-        // The first stream to open finds the newest revision in the store, and is told of it once.
-        let known = inner.watches.revision();
-        if let Some(revision) = applied.replaced.filter(|revision| *revision >= known) {
-            inner.watches.restored(revision);
+        if !applied.is_in_part {
+            tell(&mut inner.watches, applied);
         }
-        let known = inner.watches.revision();
-        let first = applied.changes.partition_point(|changes| changes.revision <= known);
-        if let Some(news) = applied.changes.get(first..).filter(|news| !news.is_empty()) {
-            inner.watches.publish(news);
+        if let Some(held) = &applied.held {
+            inner.parts.hold(held);
         }
-        if let Some(through) = applied.through {
-            inner.watches.advance(through);
-        }
-        if let Some(compacted) = applied.compacted {
-            inner.watches.compacted(compacted);
-        }
+        tell(&mut inner.parts, applied);
         inner.wake();
     }
 
     fn tick(&self) {
         let mut inner = self.inner.lock();
         inner.watches.tick();
+        inner.parts.tick();
         inner.wake();
     }
 }
 
-/// One client's stream of watches.
+fn tell(watches: &mut Watches, applied: &Applied) {
+    // The first stream to open finds the newest revision in the store, and is told of it once.
+    let known = watches.revision();
+    if let Some(revision) = applied.replaced.filter(|revision| *revision >= known) {
+        watches.restored(revision);
+    }
+    let known = watches.revision();
+    let first = applied.changes.partition_point(|changes| changes.revision <= known);
+    if let Some(news) = applied.changes.get(first..).filter(|news| !news.is_empty()) {
+        watches.publish(news);
+    }
+    if let Some(through) = applied.through {
+        watches.advance(through);
+    }
+    if let Some(compacted) = applied.compacted {
+        watches.compacted(compacted);
+    }
+}
+
+/// One stream of watches, of everything or of some slots.
 pub struct WatchStream {
     hub: Arc<WatchHub>,
     id: StreamId,
     ready: Arc<Notify>,
+    is_part: bool,
+    /// What a part reads.
+    part: Option<PartReader<FjallEngine>>,
 }
 
 impl WatchStream {
     /// Asks for a watch; the answer comes through [`WatchStream::poll`].
     pub fn create(&self, request: WatchRequest) -> Result<(), Refusal> {
         let mut inner = self.hub.inner.lock();
-        inner.watches.create(self.id, request, &self.hub.reader)?;
+        inner.of(self.is_part).create(self.id, request, self.history())?;
         inner.wake();
         Ok(())
     }
@@ -154,7 +217,7 @@ impl WatchStream {
     /// Ends a watch.
     pub fn cancel(&self, id: i64) -> Result<(), Refusal> {
         let mut inner = self.hub.inner.lock();
-        inner.watches.cancel(self.id, id)?;
+        inner.of(self.is_part).cancel(self.id, id)?;
         inner.wake();
         Ok(())
     }
@@ -162,13 +225,32 @@ impl WatchStream {
     /// Asks how far the stream is.
     pub fn progress(&self) {
         let mut inner = self.hub.inner.lock();
-        inner.watches.progress(self.id);
+        inner.of(self.is_part).progress(self.id);
         inner.wake();
+    }
+
+    /// Asks to be told when everything up to a revision was told.
+    pub fn await_passed(&self, revision: Revision) {
+        let mut inner = self.hub.inner.lock();
+        inner.of(self.is_part).await_passed(self.id, revision);
+        inner.wake();
+    }
+
+    /// Whether its slots are not all held here any more: it will be told nothing.
+    pub fn is_lost(&self) -> bool {
+        self.part.as_ref().is_some_and(|part| !part.is_held())
+    }
+
+    fn history(&self) -> &dyn History {
+        match &self.part {
+            Some(part) => part,
+            None => &self.hub.reader,
+        }
     }
 
     /// Whether another request would be taken now.
     pub fn accepts(&self) -> bool {
-        self.hub.inner.lock().watches.accepts(self.id)
+        self.hub.inner.lock().of(self.is_part).accepts(self.id)
     }
 
     /// Waits until there may be something to poll.
@@ -179,7 +261,7 @@ impl WatchStream {
     /// What there is to send now.
     pub fn poll(&self) -> Result<Vec<WatchResponse>, Fault> {
         let mut inner = self.hub.inner.lock();
-        let responses = inner.watches.poll(self.id, &self.hub.reader, POLL_BYTES_MAX);
+        let responses = inner.of(self.is_part).poll(self.id, self.history(), POLL_BYTES_MAX);
         inner.wake();
         responses
     }
@@ -188,7 +270,7 @@ impl WatchStream {
 impl Drop for WatchStream {
     fn drop(&mut self) {
         let mut inner = self.hub.inner.lock();
-        inner.watches.close(self.id);
+        inner.of(self.is_part).close(self.id);
         inner.wakers.remove(&self.id);
         self.hub.open.fetch_sub(1, Ordering::SeqCst);
     }

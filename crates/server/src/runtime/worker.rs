@@ -13,7 +13,7 @@ use quorate_node::recovery::RecoverRefused;
 use quorate_node::{Effects, Grant, Host, Notice, PeerMessage, Ticket, WriteId};
 use quorate_types::{
     Entry, Fault, GroupId, Incarnation, KeyRange, KeyspaceId, KeyspaceMap, LogWrite, NodeId, Position,
-    Rejection, Reply, Request, Rules, Term,
+    Rejection, Reply, Request, Revision, Rules, Term,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -40,6 +40,8 @@ pub enum Input {
     Request(KeyspaceId, Request, oneshot::Sender<Result<Reply, Rejection>>),
     /// A client wants to read these ranges here; none are all.
     Barrier(KeyspaceId, Vec<KeyRange>, oneshot::Sender<Result<Grant, Rejection>>),
+    /// Watches here wait for this revision to be settled.
+    AwaitSettled(KeyspaceId, Revision),
     /// The log is durable up to this write.
     Persisted(WriteId),
     /// The ordered store is durable.
@@ -116,7 +118,7 @@ pub struct Worker {
     /// Groups whose leader is known here.
     led: BTreeSet<GroupId>,
     /// What the last look at where keyspaces are was based on, and whether all are here.
-    places_seen: u64,
+    places_seen: (u64, u64),
     unheard_seen: BTreeSet<NodeId>,
     is_all_here: bool,
 }
@@ -140,7 +142,7 @@ impl Worker {
             suspicions: Complaint::every(SUSPICION_INTERVAL),
             partitions: BTreeMap::from([(KeyspaceId::SYSTEM, vec![GroupId::META])]),
             led: BTreeSet::new(),
-            places_seen: 0,
+            places_seen: (0, 0),
             unheard_seen: BTreeSet::new(),
             is_all_here: false,
         }
@@ -215,6 +217,7 @@ impl Worker {
                 self.grants.insert(ticket, grant);
                 self.host.barrier(ticket, keyspace, ranges)?;
             }
+            Input::AwaitSettled(keyspace, revision) => self.host.await_settled(keyspace, revision),
             Input::Persisted(write) => {
                 self.persisted = write;
                 self.host.persisted(write);
@@ -370,7 +373,9 @@ impl Worker {
             let Some(told) = self.outlets.keyspaces.get(*keyspace) else { continue };
             told.note_holding(|was_here| {
                 let holding = self.host.holding(*keyspace, was_here);
-                is_all_here &= holding.as_ref().is_none_or(|holding| holding.is_here);
+                // Where nobody has all, what changes is said by the versions.
+                is_all_here &=
+                    holding.as_ref().is_none_or(|holding| holding.is_here || !holding.parts.is_empty());
                 holding
             });
             told.set_has_leader(self.is_led(partitions));
@@ -384,7 +389,8 @@ impl Worker {
         if !now.is_multiple_of(HOLDING_TICKS) {
             return;
         }
-        let (version, unheard) = (self.host.places_version(), self.host.unheard());
+        let version = (self.host.places_version(), self.host.held_version());
+        let unheard = self.host.unheard();
         let has_changed = self.places_seen != version || self.unheard_seen != *unheard;
         if has_changed {
             (self.places_seen, self.unheard_seen) = (version, unheard.clone());
@@ -416,7 +422,7 @@ impl Worker {
         let group = |partition: &quorate_types::PartitionMap| GroupId { keyspace, partition: partition.id };
         self.partitions.insert(keyspace, map.partitions.iter().map(group).collect());
         if let Some(reader) = self.host.reader(keyspace) {
-            self.outlets.keyspaces.add(&map.name, reader);
+            self.outlets.keyspaces.add(&map.name, Some(Arc::new(map.rules.clone())), reader);
         }
         let groups = self.host.status();
         for status in

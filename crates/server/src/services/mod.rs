@@ -18,6 +18,7 @@ use crate::engine::FjallEngine;
 use crate::metrics::Metrics;
 use crate::runtime::calls::Calls;
 use crate::runtime::gateway::Gateway;
+use quorate_api::part::part_server;
 use quorate_api::{pb, response};
 use quorate_partition::ReadError;
 use quorate_types::map::is_name;
@@ -189,6 +190,11 @@ pub fn peer_router(context: Context) -> axum::Router {
     let mut routes = tonic::service::Routes::builder();
     routes.add_service(
         pb::watch_server::WatchServer::new(watch::PeerWatch(context.clone()))
+            .max_decoding_message_size(context.config.request_bytes_max + FRAME_OVERHEAD)
+            .max_encoding_message_size(i32::MAX as usize),
+    );
+    routes.add_service(
+        part_server::PartServer::new(watch::part::PartService(context.clone()))
             .max_decoding_message_size(context.config.request_bytes_max + FRAME_OVERHEAD)
             .max_encoding_message_size(i32::MAX as usize),
     );

@@ -1,7 +1,13 @@
 //! Watches: the shell between a gRPC stream and a watch hub, this node's or that of a node that has what is watched.
 
+mod assembled;
+mod assembly;
+mod cover;
+mod outgoing;
+pub(super) mod part;
 mod resume;
 mod session;
+mod share;
 mod source;
 
 use super::{Context, leader_missed, rejected, requires_leader};
@@ -13,6 +19,7 @@ use quorate_types::{KeyspaceId, Rejection};
 use session::Session;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -21,6 +28,11 @@ pub(super) struct Watch(pub(super) Context);
 
 /// The service for nodes that have not all of a keyspace: it serves from this node or not at all.
 pub(super) struct PeerWatch(pub(super) Context);
+
+/// Between two looks for a hub.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Without a hub for so many election timeouts a stream ends.
+const LOST_TIMEOUTS_MAX: u32 = 4;
 
 type Responses = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
 

@@ -11,6 +11,7 @@ pub mod bank;
 pub mod client;
 pub mod damage;
 pub mod load;
+pub mod watches;
 
 use client::Client;
 use std::collections::BTreeMap;

@@ -1,8 +1,9 @@
 //! One client's stream of watches, from its first message to its end.
 
+use super::assembled::Assembled;
 use super::resume::{self, Resume};
 use super::source::{Afar, ask, convert};
-use super::{Context, rejected};
+use super::{Context, LOST_TIMEOUTS_MAX, PAUSE, rejected};
 use crate::runtime::keyspaces::Keyspace;
 use crate::runtime::watch_thread::WatchStream;
 use quorate_api::pb;
@@ -18,12 +19,8 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tonic::{Status, Streaming};
 
-/// Between two looks for a hub.
-const PAUSE: Duration = Duration::from_millis(50);
 /// How often hubs are asked how far quiet watches are, where they may have to go on elsewhere.
 const PROGRESS_EVERY: Duration = Duration::from_secs(30);
-/// Without a hub for so many election timeouts a stream ends.
-const LOST_TIMEOUTS_MAX: u32 = 4;
 
 /// Streams that were opened at other nodes, so that they go to all of them in turns.
 static OPENED: AtomicUsize = AtomicUsize::new(0);
@@ -61,6 +58,7 @@ pub(super) struct Session {
 enum Source {
     Here(WatchStream),
     Afar(Box<Afar>),
+    Assembled(Box<Assembled>),
 }
 
 /// What woke a session.
@@ -162,9 +160,20 @@ impl Session {
         }
     }
 
-    /// Hands this node's hub what it is asked and takes what it tells; returns whether it told anything.
+    /// Hands a hub of this node what it is asked and takes what it tells; returns whether it told anything.
     fn push(&mut self) -> Result<bool, Status> {
-        let Some(Source::Here(stream)) = &self.source else { return Ok(false) };
+        let stream = match &mut self.source {
+            Some(Source::Here(stream)) => stream,
+            Some(Source::Assembled(assembled)) => {
+                while assembled.accepts()
+                    && let Some(asked) = self.asks.pop_front()
+                {
+                    assembled.ask(asked);
+                }
+                return Ok(false);
+            }
+            Some(Source::Afar(_)) | None => return Ok(false),
+        };
         while stream.accepts()
             && let Some(asked) = self.asks.pop_front()
         {
@@ -181,15 +190,13 @@ impl Session {
     /// Waits for whatever comes first. Nothing is lost when the future is dropped.
     async fn woken(&mut self) -> Woken {
         let has_room = self.asks.is_empty() && self.has_requests && self.resume.accepts();
-        let may_move = !self.is_for_peer
-            && self.holding.borrow().as_ref().is_some_and(|holding| !holding.others.is_empty());
         match &mut self.source {
             None => Woken::Look,
             Some(Source::Here(stream)) => tokio::select! {
                 () = stream.ready() => Woken::Look,
                 () = left(&mut self.holding, None) => Woken::Lost,
                 status = &mut self.ending => Woken::End(status),
-                _ = self.progress.tick(), if may_move => Woken::Tick,
+                _ = self.progress.tick(), if !self.is_for_peer => Woken::Tick,
                 message = self.requests.message(), if has_room && stream.accepts() => asked(message),
             },
             Some(Source::Afar(afar)) => tokio::select! {
@@ -211,6 +218,15 @@ impl Session {
                 status = &mut self.ending => Woken::End(status),
                 _ = self.progress.tick() => Woken::Tick,
                 message = self.requests.message(), if has_room => asked(message),
+            },
+            Some(Source::Assembled(assembled)) => tokio::select! {
+                message = self.requests.message(), if has_room && assembled.accepts() => asked(message),
+                told = assembled.next() => match told {
+                    Some(told) => Woken::Told(told),
+                    None => Woken::End(rejected(Rejection::Unavailable)),
+                },
+                status = &mut self.ending => Woken::End(status),
+                _ = self.progress.tick() => Woken::Tick,
             },
         }
     }
@@ -278,7 +294,7 @@ fn elsewhere() -> Status {
 /// Opens a stream at this node's hub or another's, for as long as that may take.
 async fn find(
     context: &Context,
-    here: &Keyspace,
+    here: &Arc<Keyspace>,
     holding: &mut watch::Receiver<Option<Holding>>,
     lost: Instant,
     is_for_peer: bool,
@@ -287,7 +303,7 @@ async fn find(
     loop {
         let known = holding.borrow_and_update().clone();
         let is_known = known.is_some();
-        let Holding { is_here, others } = known.unwrap_or_default();
+        let Holding { is_here, others, .. } = known.unwrap_or_default();
         if is_here {
             return here.hub.open().map(Source::Here).map_err(refused);
         }
@@ -306,6 +322,12 @@ async fn find(
                 Ok(Err(status)) => tracing::debug!(%node, %status, "a watch stream is not opened there"),
                 Err(_) => tracing::debug!(%node, "no answer to the opening of a watch stream"),
             }
+        }
+        if is_known
+            && others.is_empty()
+            && let Some(assembled) = Assembled::new(context, here, here.holding())
+        {
+            return Ok(Source::Assembled(Box::new(assembled)));
         }
         tokio::select! {
             changed = holding.changed() => if changed.is_err() {

@@ -75,7 +75,6 @@ pub(super) fn convert(told: WatchResponse) -> pb::WatchResponse {
         }
         WatchResponseKind::Events | WatchResponseKind::Progress => {}
     }
-    message.events =
-        told.events.into_iter().map(|told| response::event(told.event, told.previous)).collect();
+    message.events = told.events.into_iter().map(|told| response::event(told.event, told.previous)).collect();
     message
 }
