@@ -98,7 +98,8 @@ struct Lost {
 
 /// What is lost: nobody that was asked knows a leader or hears a quorum. The cluster's own rows come first.
 fn lost(told: &[(String, Told)]) -> Vec<Lost> {
-    let mut groups: BTreeMap<(bool, String, u32), Vec<(String, String, Replica)>> = BTreeMap::new();
+    type Group = (bool, String, u32);
+    let mut groups: BTreeMap<Group, Vec<(String, String, Replica)>> = BTreeMap::new();
     for (endpoint, told) in told {
         for replica in &told.groups {
             let key = (replica.keyspace != "system", replica.keyspace.clone(), replica.partition);
