@@ -106,8 +106,12 @@ impl<E: Engine> Host<E> {
         let can_move = |place: &Place| {
             2 * place.voters.iter().filter(|voter| is_alive(voter)).count() > place.voters.len()
         };
+        // Nor may it go where it would have none: what is joint of both needs a quorum of those to come, too.
+        let will_live =
+            |wish: &Wish| 2 * wish.voters.iter().filter(|voter| is_alive(voter)).count() > wish.voters.len();
         let is_able = |wish: &Wish| {
-            !is_splitting(&wish.group) && self.roster.places.get(&wish.group).is_some_and(can_move)
+            let is_led = self.roster.places.get(&wish.group).is_some_and(can_move);
+            !is_splitting(&wish.group) && is_led && will_live(wish)
         };
         let mut plan: Vec<Wish> = plan.into_iter().filter(is_able).collect();
         plan.sort_by_key(urgency);
