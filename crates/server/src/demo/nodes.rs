@@ -122,7 +122,7 @@ pub(super) fn prepare(directory: &Path, wanted: &Wanted) -> Result<Vec<Process>,
     let mut how = vec!["--initial-cluster", &cluster, "--partitions", &partitions];
     if wanted.nodes > wanted.copies {
         // Nobody wants to watch for five minutes.
-        how.extend(["--replicas", &copies, "--grace-period", GRACE_SECONDS]);
+        how.extend(["--replicas", &copies, "--grace-period", GRACE_SECONDS, "--placement", "dealt"]);
     }
     let nodes = (1..).zip(addresses);
     Ok(nodes
