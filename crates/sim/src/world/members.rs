@@ -340,8 +340,11 @@ impl World {
         let Some(view) = self.view() else { return Ok(()) };
         for (id, place) in &view.places {
             if place.target.is_some() {
-                return Err(self
-                    .violation(format!("group {id} was not moved: {:?}, {:?}", view.places, view.members)));
+                let lost = &self.members.lost;
+                return Err(self.violation(format!(
+                    "group {id} was not moved: {:?}, {:?}, dead for good are {lost:?}",
+                    view.places, view.members
+                )));
             }
         }
         if self.members.is_dealt {
