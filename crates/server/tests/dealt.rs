@@ -30,22 +30,20 @@ async fn dealt(partitions: u32) -> Cluster {
         node.start();
     }
     cluster.ready().await;
-    are_dealt(&cluster, 5).await;
+    are_dealt(&cluster, partitions).await;
     cluster
 }
 
-/// Waits until so many nodes have a part each, and nothing moves.
-async fn are_dealt(cluster: &Cluster, nodes: usize) {
+/// Waits until each node has a part, each partition is on three, and all vote in the meta group. Before that nobody can be spared.
+async fn are_dealt(cluster: &Cluster, partitions: u32) {
     let endpoints = cluster.endpoints().join(",");
     until("partitions are dealt", async || {
         let (_, said) = run(&["node", "list", "-o", "json", "--endpoints", &endpoints]);
         let listed: Value = serde_json::from_str(&said).ok()?;
-        // A new cluster has everything everywhere until it is dealt; before that nobody can be spared.
-        let is_still = listed["moves"] == 0 && listed["copies"] == 3;
-        let listed = listed["nodes"].as_array().filter(|_| is_still)?;
-        let held: Vec<u64> = listed.iter().filter_map(|node| node["replicas"].as_u64()).collect();
-        let has_part = |held: &&u64| **held > 1;
-        (held.iter().filter(has_part).count() == nodes).then_some(())
+        let nodes = listed["nodes"].as_array()?;
+        let held: Vec<u64> = nodes.iter().filter_map(|node| node["replicas"].as_u64()).collect();
+        let are_dealt = held.iter().all(|held| *held > 1) && held.len() == cluster.nodes.len();
+        (are_dealt && held.iter().sum::<u64>() == u64::from(3 * partitions) + 5).then_some(())
     })
     .await;
 }
