@@ -29,6 +29,8 @@ const CLIENTS: u64 = 8;
 /// How long the load is measured before the kill.
 const BEFORE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(100);
+/// How often a put is tried while loading.
+const TRIES_MAX: u32 = 50;
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// Measures it with so many megabytes, and prints what came out.
@@ -122,7 +124,15 @@ async fn load(channels: &[Channel], bytes: u64) -> Result<(), Failure> {
                     .collect();
                 let key = format!("load/{:03}/{number:08}", number % 256);
                 let put = PutRequest { key: key.into(), value: value.into(), ..Default::default() };
-                client.put(put).await?;
+                // A new cluster of more nodes than copies moves groups first. Written twice it is the same.
+                let mut tries = 0;
+                while let Err(status) = client.put(put.clone()).await {
+                    tries += 1;
+                    if tries == TRIES_MAX {
+                        return Err(status);
+                    }
+                    tokio::time::sleep(LOOK).await;
+                }
             }
             Ok(())
         });
