@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
 
+mod fast;
+
+use fast::taken;
 use quorate_consensus::{Consensus, Message, Options, Raft, ReadId, ReadOutcome, Recovered, Role};
 use quorate_types::{Bytes, EntryKind, HardState, Index, NodeId, Position, Term};
 
@@ -10,26 +13,6 @@ fn replica(id: u64, term: u64) -> Raft {
     let hard_state = HardState { term: Term(term), vote: None, commit: Index::START };
     let recovered = Recovered { hard_state, ..Recovered::default() };
     Raft::new(Options::new(NodeId(id), voters, id), recovered, Index::START)
-}
-
-/// Everything that leaves a replica whose disk is fast.
-fn taken(raft: &mut Raft) -> Vec<(NodeId, Message)> {
-    let mut messages = Vec::new();
-    loop {
-        let effects = raft.take();
-        let (is_written, is_applied) = (effects.persist.is_some(), !effects.apply.is_empty());
-        messages.extend(effects.send_now);
-        messages.extend(effects.send_after.into_iter().map(|(_, to, message)| (to, message)));
-        if let Some((write, _)) = effects.persist {
-            raft.persisted(write);
-        }
-        if let Some(last) = effects.apply.last() {
-            raft.applied(last.index);
-        }
-        if !is_written && !is_applied {
-            return messages;
-        }
-    }
 }
 
 fn vote_request(term: u64) -> Message {

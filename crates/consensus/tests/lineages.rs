@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
 
+mod fast;
+
+use fast::taken;
 use quorate_consensus::{Consensus, Message, Options, Raft, Recovered, Role};
 use quorate_types::{Bytes, Entry, EntryKind, HardState, Index, NodeId, Position, Term};
 
@@ -15,26 +18,6 @@ fn replica(id: u64, entries: u64) -> Raft {
         entries: (1..=entries).map(entry).collect(),
     };
     Raft::new(Options::new(NodeId(id), [1, 2, 3].map(NodeId).to_vec(), id), recovered, Index::START)
-}
-
-/// Everything that leaves a replica whose disk is fast.
-fn taken(raft: &mut Raft) -> Vec<(NodeId, Message)> {
-    let mut messages = Vec::new();
-    loop {
-        let effects = raft.take();
-        let is_done = effects.persist.is_none() && effects.apply.is_empty();
-        messages.extend(effects.send_now);
-        messages.extend(effects.send_after.into_iter().map(|(_, to, message)| (to, message)));
-        if let Some((write, _)) = effects.persist {
-            raft.persisted(write);
-        }
-        if let Some(last) = effects.apply.last() {
-            raft.applied(last.index);
-        }
-        if is_done {
-            return messages;
-        }
-    }
 }
 
 fn heartbeat(term: Term) -> Message {

@@ -8,6 +8,7 @@ use cluster::{Cluster, Outcome, count, get, put};
 use quorate_node::Options;
 use quorate_node::recovery::RecoverRefused;
 use quorate_types::{GroupId, KeyspaceId, NodeId, PartitionId, Place, Rejection, Revision};
+use std::collections::BTreeMap;
 
 const KEYSPACE: KeyspaceId = KeyspaceId::DEFAULT;
 const PARTITIONS: u32 = 3;
@@ -164,6 +165,12 @@ fn dealt(options: &mut Options) {
     options.grace_ticks = 200;
 }
 
+/// The partitions that these two nodes have both.
+fn shared(places: &BTreeMap<GroupId, Place>, nodes: [usize; 2]) -> Vec<GroupId> {
+    let have = |place: &Place| nodes.iter().all(|at| place.voters.contains(&NodeId(*at as u64 + 1)));
+    places.iter().filter(|(id, place)| **id != GroupId::META && have(place)).map(|(id, _)| *id).collect()
+}
+
 /// Five nodes, three replicas of each partition, and two nodes die at once: partitions that were on both have lost their quorum, the others serve
 /// on. Each lost one goes on with its survivor; and when the two come back, they know it before they have a say.
 #[test]
@@ -173,15 +180,8 @@ fn partitions_that_two_dead_nodes_shared_go_on_with_the_third_while_others_serve
     let all: Vec<u64> = (0..200).collect();
     cluster.write(0, 0..200);
     let dead = [3usize, 4];
-    let is_dead = |id: &NodeId| dead.contains(&(id.0 as usize - 1));
     let places = cluster.host(0).places().clone();
-    let lost: Vec<GroupId> = places
-        .iter()
-        .filter(|(id, place)| {
-            **id != GroupId::META && place.voters.iter().filter(|id| is_dead(id)).count() == 2
-        })
-        .map(|(id, _)| *id)
-        .collect();
+    let lost = shared(&places, dead);
     assert!(!lost.is_empty() && lost.len() < 12, "{places:?}");
     dead.into_iter().for_each(|at| cluster.crash(at));
     cluster.seconds(8);
@@ -222,15 +222,8 @@ fn the_dead_do_not_serve_what_went_on_without_them() {
     cluster.seconds(30);
     cluster.write(0, 0..50);
     let dead = [3usize, 4];
-    let is_dead = |id: &NodeId| dead.contains(&(id.0 as usize - 1));
     let places = cluster.host(0).places().clone();
-    let lost: Vec<GroupId> = places
-        .iter()
-        .filter(|(id, place)| {
-            **id != GroupId::META && place.voters.iter().filter(|id| is_dead(id)).count() == 2
-        })
-        .map(|(id, _)| *id)
-        .collect();
+    let lost = shared(&places, dead);
     dead.into_iter().for_each(|at| cluster.crash(at));
     cluster.seconds(8);
     for id in &lost {

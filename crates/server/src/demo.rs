@@ -121,12 +121,11 @@ impl Demo {
             leader + 1,
             lines.len()
         );
-        let progress = Arc::new(Progress::default());
-        let clock = Instant::now();
+        let progress = Arc::new(Progress::new());
         let writers: Vec<_> = (0..WRITERS)
             .map(|writer| {
                 let (target, lines, progress) = (target.clone(), lines.clone(), progress.clone());
-                tokio::spawn(writers::write(writer, target, self.partitions, lines, progress, clock))
+                tokio::spawn(writers::write(writer, target, self.partitions, lines, progress))
             })
             .collect();
         let bank = if self.partitions > 1 { Some(Bank::open(target).await?) } else { None };
@@ -139,6 +138,11 @@ impl Demo {
             let rate =
                 (progress.count.load(Ordering::Relaxed) - before) as f64 / calm.elapsed().as_secs_f64();
             let mut line = format!("node {} leads, {rate:.0} writes/s", leader + 1);
+            // What stands still after another leads counts as well.
+            if let Some(gap) = gaps.last_mut().filter(|gap| progress.longest_gap() > **gap) {
+                *gap = progress.longest_gap();
+                line.push_str(&format!(", none of them for {} ms", gap.as_millis()));
+            }
             if let Some(bank) = &bank {
                 bank.problem().await?;
                 let money = bank.counts();
@@ -151,13 +155,13 @@ impl Demo {
             if kill == self.kills {
                 break;
             }
-            progress.gap.store(0, Ordering::Relaxed);
+            progress.forget_gaps();
             nodes[leader].kill();
             println!("{:>6.1} s  kill -9 of node {}", begun.elapsed().as_secs_f64(), leader + 1);
             let killed = leader;
             tokio::time::sleep(AWAY).await;
             leader = wait_for_leader(target, Some(killed)).await?;
-            let gap = Duration::from_micros(progress.gap.load(Ordering::Relaxed));
+            let gap = progress.longest_gap();
             println!(
                 "{:>6.1} s  node {} leads; no write was acknowledged for {} ms",
                 begun.elapsed().as_secs_f64(),

@@ -4,6 +4,7 @@
 
 mod support;
 
+use support::damage::tables;
 use support::{Cluster, run};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -56,19 +57,7 @@ async fn damage_in_the_store_is_found() {
     }
     assert!(node.stop().await.success());
     let data_dir = node.data_dir.display().to_string();
-    let mut tables = Vec::new();
-    let mut folders = vec![node.data_dir.join("store")];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.parent().unwrap().ends_with("tables") {
-                tables.push(path);
-            }
-        }
-    }
-    let table = tables.iter().max_by_key(|path| path.metadata().unwrap().len()).expect("a table on disk");
+    let table = &tables(node).pop().expect("a table on disk");
     let mut bytes = std::fs::read(table).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x10;

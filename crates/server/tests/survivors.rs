@@ -4,6 +4,7 @@
 
 mod support;
 
+use support::damage::tables;
 use support::{Cluster, Node, run, until};
 
 fn said(node: &Node, args: &[&str]) -> (Option<i32>, String) {
@@ -76,23 +77,6 @@ async fn one_of_three_goes_on_when_it_is_told_to_and_the_dead_are_filled_anew() 
         (code == Some(0) && !words.contains("learner")).then_some(())
     })
     .await;
-}
-
-/// The tables of a stopped node's store, the largest last.
-fn tables(node: &Node) -> Vec<std::path::PathBuf> {
-    let (mut tables, mut folders) = (Vec::new(), vec![node.data_dir.join("store")]);
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.parent().unwrap().ends_with("tables") {
-                tables.push(path);
-            }
-        }
-    }
-    tables.sort_by_key(|path| path.metadata().unwrap().len());
-    tables
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

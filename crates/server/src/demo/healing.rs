@@ -6,7 +6,6 @@ use crate::cli::Target;
 use crate::cli::node::{self, List};
 use crate::services::nodes::WantedOrder;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Between two looks.
@@ -30,7 +29,7 @@ pub(super) async fn lose_and_join(
     target.endpoints.remove(at);
     let name = lost.name.clone();
     let had = before.named(&name).map_or(0, |told| told.replicas);
-    progress.gap.store(0, Ordering::Relaxed);
+    progress.forget_gaps();
     lost.lose()?;
     let killed = Instant::now();
     say(format!("kill -9 of {name} for good, with its disk: {had} replicas of partitions are gone"));
@@ -38,14 +37,17 @@ pub(super) async fn lose_and_join(
         list.named(&name).is_some_and(|told| told.standing == "lost")
     })
     .await?;
-    let gap = Duration::from_micros(progress.gap.load(Ordering::Relaxed)).as_millis();
+    let gap = progress.longest_gap().as_millis();
     say(format!("{name} is taken for lost; no write was acknowledged for {gap} ms when it died"));
     until(target, &format!("others have what {name} had"), |list| {
         list.moves == 0 && list.named(&name).is_some_and(|told| told.replicas == 0)
     })
     .await?;
     let took = killed.elapsed().as_secs_f64();
-    say(format!("everything is on three nodes again, {took:.1} s after the kill; nobody did anything"));
+    let gap = progress.longest_gap().as_millis();
+    say(format!(
+        "everything is on three nodes again, {took:.1} s after the kill; nobody did anything; longest write gap {gap} ms"
+    ));
     let remove = WantedOrder::Remove { node: name.clone(), force: false };
     node::order(target, &remove).await.map_err(|error| error.to_string())?;
     until(target, &format!("{name} is forgotten"), |list| list.named(&name).is_none()).await?;

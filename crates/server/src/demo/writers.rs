@@ -15,14 +15,46 @@ pub(super) const WRITERS: usize = 8;
 const DIRECTORIES_EACH: usize = 8;
 
 /// What the writers have done so far.
-#[derive(Default)]
 pub(super) struct Progress {
+    begun: Instant,
     pub(super) acknowledged: Mutex<BTreeMap<String, String>>,
     pub(super) count: AtomicU64,
     /// When the last write was acknowledged, and the longest gap since it was last asked for; in microseconds since the start.
     last: AtomicU64,
-    pub(super) gap: AtomicU64,
+    gap: AtomicU64,
     pub(super) stop: AtomicBool,
+}
+
+impl Progress {
+    pub(super) fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            acknowledged: Mutex::default(),
+            count: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+            gap: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    fn acknowledged_now(&self) {
+        let now = self.begun.elapsed().as_micros() as u64;
+        let last = self.last.swap(now, Ordering::Relaxed);
+        self.gap.fetch_max(now.saturating_sub(last), Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// From now on other gaps count.
+    pub(super) fn forget_gaps(&self) {
+        self.gap.store(0, Ordering::Relaxed);
+    }
+
+    /// The longest time without a write acknowledged, one that still lasts with them.
+    pub(super) fn longest_gap(&self) -> Duration {
+        let now = self.begun.elapsed().as_micros() as u64;
+        let lasting = now.saturating_sub(self.last.load(Ordering::Relaxed));
+        Duration::from_micros(lasting.max(self.gap.load(Ordering::Relaxed)))
+    }
 }
 
 /// Where a line goes. A directory is in one partition, so several partitions need several.
@@ -40,7 +72,6 @@ pub(super) async fn write(
     partitions: u32,
     lines: Arc<Vec<String>>,
     progress: Arc<Progress>,
-    clock: Instant,
 ) {
     let mut at = writer;
     let mut number = writer;
@@ -61,10 +92,7 @@ pub(super) async fn write(
             pb::PutRequest { key: key.clone().into(), value: value.clone().into(), ..Default::default() };
         match client.put(put).await {
             Ok(_) => {
-                let now = clock.elapsed().as_micros() as u64;
-                let last = progress.last.swap(now, Ordering::Relaxed);
-                progress.gap.fetch_max(now.saturating_sub(last), Ordering::Relaxed);
-                progress.count.fetch_add(1, Ordering::Relaxed);
+                progress.acknowledged_now();
                 progress.acknowledged.lock().await.insert(key, value);
                 number += WRITERS;
             }

@@ -9,6 +9,8 @@ mod resume;
 mod session;
 mod share;
 mod source;
+#[cfg(test)]
+mod testing;
 
 use super::{Context, leader_missed, rejected, requires_leader};
 use crate::runtime::connections::stopping;

@@ -1,4 +1,4 @@
-//! What one must know of the log's layout to damage it on purpose; the drawing is in `quorate_storage::wal`.
+//! What one must know of a node's files to damage them on purpose; the log's layout is drawn in `quorate_storage::wal`.
 
 use super::Node;
 use std::os::unix::fs::FileExt;
@@ -6,6 +6,23 @@ use std::path::PathBuf;
 
 const HEADER: usize = 40;
 const FRAME_HEADER: usize = 24;
+
+/// The tables of a stopped node's store, the largest last.
+pub fn tables(node: &Node) -> Vec<PathBuf> {
+    let (mut tables, mut folders) = (Vec::new(), vec![node.data_dir.join("store")]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.parent().unwrap().ends_with("tables") {
+                tables.push(path);
+            }
+        }
+    }
+    tables.sort_by_key(|path| path.metadata().unwrap().len());
+    tables
+}
 
 /// The newest segment of a stopped node's log.
 pub struct Segment {

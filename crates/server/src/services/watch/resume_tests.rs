@@ -1,6 +1,7 @@
 //! Stories, and clients that are compared with what they have to be told while hubs are lost at any moment.
 
 use super::*;
+use crate::services::watch::testing::{Dice, History, wanted};
 use quorate_api::mvccpb;
 use std::collections::BTreeSet;
 
@@ -147,28 +148,6 @@ fn words_that_make_no_sense_are_passed_over() {
     let bare = pb::WatchResponse { events: vec![mvccpb::Event::default()], ..response(3, 9) };
     assert_eq!(resume.told(bare), None);
     assert_eq!(starts(&resume.reopen().0), [(3, 5)]);
-}
-
-/// Numbers that look random, the same for the same seed.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) as usize) % bound
-    }
-
-    fn one_in(&mut self, bound: usize) -> bool {
-        self.below(bound) == 0
-    }
-}
-
-/// What happened, by revision from 1 on: keys.
-type History = Vec<Vec<u8>>;
-
-fn wanted(history: &History, key: u8, from: i64, through: i64) -> Vec<(i64, u8)> {
-    let of = |at: i64| history.get(at as usize - 1).into_iter().flatten().map(move |key| (at, *key));
-    (from..=through).flat_map(of).filter(|(_, of)| key == 0 || *of == key).collect()
 }
 
 /// A hub, as far as it matters here.
