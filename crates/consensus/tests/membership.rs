@@ -293,6 +293,22 @@ fn a_change_waits_for_the_fence_and_for_the_change_before() {
 }
 
 #[test]
+fn a_group_is_not_shrunk_to_those_of_whom_too_many_are_behind() {
+    let mut group = Group::new();
+    group.cut = vec![3];
+    for _ in 0..300 {
+        group.propose(1);
+    }
+    group.settle();
+    assert_eq!(group.change(1, &[1, 3], &[]), Err(ChangeError::Behind(NodeId(3))));
+    assert_eq!(group.change(1, &[1, 2, 3], &[4]), Ok(group.at(1).status().last), "who votes stays as it is");
+    group.settle();
+    group.change(1, &[1, 2], &[]).unwrap();
+    group.settle();
+    assert_eq!(group.at(1).configuration().voters, ids(&[1, 2]));
+}
+
+#[test]
 fn nobody_votes_before_it_has_caught_up() {
     let mut group = Group::new();
     assert_eq!(group.change(1, &[1, 2, 4], &[]), Err(ChangeError::Behind(NodeId(4))), "not even a learner");

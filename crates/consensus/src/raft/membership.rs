@@ -11,6 +11,8 @@
 //! * None before an entry of the leader's own term is committed: before that, what an earlier leader changed may be committed or may not (the
 //!   thesis's correction of 2015, for changes of one voter; changes through joint configurations would do without).
 //! * Whoever leads leaves a joint configuration that it finds committed, so none stays for ever.
+//! * Of the voters to come a quorum holds nearly everything, the new ones all: those that stay may have lost their disks, and a group shrunk
+//!   to two, one of which is being filled, would commit nothing and, should the filling want a vote, never would.
 //! * A voter asked for its vote does not ask who the candidate is (thesis, 4.2.2): it may not hold the entry that says so yet.
 //!
 //! Caveats: a replica that is removed is sent nothing any more, so it may never hear of that. It goes on asking for pre-votes, which nobody
@@ -39,16 +41,19 @@ impl Raft {
         } else if index > self.commit || current.is_joint() {
             Err(ChangeError::InFlight)
         } else {
-            let mut new = target.voters.iter().filter(|voter| !current.is_voter(**voter));
-            let behind = new.find(|voter| !self.is_caught_up(**voter));
-            behind.map_or(Ok(()), |voter| Err(ChangeError::Behind(*voter)))
+            let changed = target.voters != current.voters;
+            let mut behind = target.voters.iter().filter(|voter| !self.is_caught_up(**voter));
+            let new = behind.clone().find(|voter| !current.is_voter(**voter));
+            let is_able = !changed || target.agreed(|voter| self.is_caught_up(voter));
+            let blocking = new.or_else(|| if is_able { None } else { behind.next() });
+            blocking.map_or(Ok(()), |voter| Err(ChangeError::Behind(*voter)))
         }
     }
 
     /// Whether all that this one lacks can be on its way at once. A quorum that waited for more would commit nothing meanwhile.
     fn is_caught_up(&self, id: NodeId) -> bool {
         let State::Leader(leader) = &self.state else { return false };
-        leader.followers.get(&id).is_some_and(|follower| {
+        id == self.options.id || leader.followers.get(&id).is_some_and(|follower| {
             let lacking = self.commit.0.saturating_sub(follower.progress.matched().0);
             follower.progress.mode() == Mode::Replicate
                 && lacking <= self.options.inflight_messages_max as u64
