@@ -10,6 +10,12 @@
 //!   asked. The node goes to the newest term it was told of, follows, and votes again when it has caught up with a read barrier
 //!   begun after all that (`raft/amnesia.rs` in `quorate-consensus` says why this suffices).
 //!
+//! Who the other members are, the node is told in its settings as of the cluster's beginning, and since then some may have joined and some
+//! may have been removed. So those that take part answer with the members' rows as they have them, and the newest rows say who is to be
+//! asked. They may be old, too: when the node has caught up with the meta group it has the rows itself, and if they name
+//! somebody who was not asked, that one is asked and then everything is caught up with once more. It need not ask who was removed:
+//! such a one has left every group by a change that was committed, and whoever is asked knows it, or knows somebody who does.
+//!
 //! Every directory draws an [`Incarnation`] when it is made, and every message is received with its sender's. One of a former
 //! life that was still on its way is thus told apart and dropped.
 //!
@@ -20,10 +26,10 @@
 //!   heard any more, also after the others have restarted.
 //!
 //! Caveats: a cluster begins when all its members have been up at once, and a node that lost its disk comes back when all others can
-//! be reached. What a lost majority had acknowledged is lost. A second process under a node's name with an empty directory takes
+//! be reached. The founder of a cluster of one knows nobody to ask: with an empty directory it begins another cluster. What a lost majority had acknowledged is lost. A second process under a node's name with an empty directory takes
 //! its place.
 
-use quorate_types::{GroupId, Incarnation, NodeId, Term, wire_struct};
+use quorate_types::{GroupId, Incarnation, Member, NodeId, Revision, Term, wire_struct};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Former lives remembered of one node; of one that loses its disk more often, the oldest are forgotten.
@@ -59,17 +65,39 @@ pub struct AdmissionAnswer {
     pub is_original: bool,
     /// The member's term in each of its groups.
     pub terms: Vec<(GroupId, Term)>,
+    /// All members, by the rows that the member has; none if it does not take part itself, or has none yet.
+    pub members: Vec<Member>,
+    /// How new the rows are.
+    pub as_of: RowsAsOf,
 }
 
-wire_struct!(AdmissionAnswer { incarnation, is_original, terms });
+/// How new a node's rows of the meta group are: its lineage, then the revision.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RowsAsOf {
+    /// Counts how often the meta group has lost its quorum and was told to go on.
+    pub lineage: u64,
+    /// Of the system keyspace.
+    pub revision: Revision,
+}
+
+wire_struct!(AdmissionAnswer { incarnation, is_original, terms, members, as_of });
+wire_struct!(RowsAsOf { lineage, revision });
+
+/// Who answered, in which of its lives, and what.
+type Answers = BTreeMap<NodeId, (Incarnation, AdmissionAnswer)>;
 
 /// How far a node has come.
 #[derive(Debug)]
 enum Phase {
-    /// Has asked, and says nothing else. Who answered, in which of its lives, and what.
-    Asking(BTreeMap<NodeId, (Incarnation, AdmissionAnswer)>),
-    /// Follows, and waits for a barrier in each of these groups.
-    CatchingUp(BTreeSet<GroupId>),
+    /// Has asked, and says nothing else.
+    Asking(Answers),
+    CatchingUp {
+        /// Follows, and waits for a barrier in each of these.
+        groups: BTreeSet<GroupId>,
+        answers: Answers,
+        /// Somebody has answered since the barriers began.
+        has_more: bool,
+    },
     /// The shell is making this durable.
     Recording {
         lives: Lives,
@@ -109,8 +137,8 @@ pub(crate) struct Admission {
     /// Lives of each node that are over, oldest first; a question of theirs that is late must not bring them back. Only in memory:
     /// a connection ends with either of its processes.
     former: BTreeMap<NodeId, Vec<Incarnation>>,
-    /// In which lives the others answered; while catching up.
-    lives: Lives,
+    /// Counts how often it began to catch up: a barrier counts that began after that.
+    round: u64,
 }
 
 impl Admission {
@@ -119,7 +147,7 @@ impl Admission {
             Standing::New => Phase::Asking(BTreeMap::new()),
             Standing::Admitted(lives) => Phase::Admitted(lives),
         };
-        Self { own, phase, asked: BTreeMap::new(), former: BTreeMap::new(), lives: Lives::new() }
+        Self { own, phase, asked: BTreeMap::new(), former: BTreeMap::new(), round: 0 }
     }
 
     pub(crate) fn own(&self) -> Incarnation {
@@ -136,17 +164,17 @@ impl Admission {
             Phase::Asking(_) => true,
             // Who has caught up goes on following.
             Phase::Recording { is_beginning, .. } => *is_beginning,
-            Phase::CatchingUp(_) | Phase::Admitted(_) => false,
+            Phase::CatchingUp { .. } | Phase::Admitted(_) => false,
         }
     }
 
     /// Who of these has not answered yet.
     pub(crate) fn unanswered(&self, others: &BTreeSet<NodeId>) -> Vec<NodeId> {
         match &self.phase {
-            Phase::Asking(answers) => {
+            Phase::Asking(answers) | Phase::CatchingUp { answers, .. } => {
                 others.iter().copied().filter(|node| !answers.contains_key(node)).collect()
             }
-            _ => Vec::new(),
+            Phase::Recording { .. } | Phase::Admitted(_) => Vec::new(),
         }
     }
 
@@ -157,7 +185,7 @@ impl Admission {
             Phase::Recording { lives, .. } | Phase::Admitted(lives) => {
                 lives.get(&from).map(|life| life.incarnation)
             }
-            Phase::Asking(_) | Phase::CatchingUp(_) => self.asked.get(&from).copied(),
+            Phase::Asking(_) | Phase::CatchingUp { .. } => self.asked.get(&from).copied(),
         };
         match known {
             Some(known) if known == incarnation => return Sender::Known,
@@ -177,7 +205,7 @@ impl Admission {
             Phase::Recording { lives, .. } | Phase::Admitted(lives) => {
                 lives.insert(from, Life { incarnation, is_original: false });
             }
-            Phase::Asking(_) | Phase::CatchingUp(_) => {
+            Phase::Asking(_) | Phase::CatchingUp { .. } => {
                 self.asked.insert(from, incarnation);
             }
         }
@@ -187,7 +215,7 @@ impl Admission {
     /// What is to be on disk by now.
     pub(crate) fn standing(&self) -> Standing {
         match &self.phase {
-            Phase::Asking(_) | Phase::CatchingUp(_) => Standing::New,
+            Phase::Asking(_) | Phase::CatchingUp { .. } => Standing::New,
             Phase::Recording { lives, .. } | Phase::Admitted(lives) => Standing::Admitted(lives.clone()),
         }
     }
@@ -199,7 +227,7 @@ impl Admission {
             Phase::Recording { lives, .. } | Phase::Admitted(lives) => {
                 lives.get(&from) == Some(&Life { incarnation, is_original: true })
             }
-            Phase::Asking(_) | Phase::CatchingUp(_) => true,
+            Phase::Asking(_) | Phase::CatchingUp { .. } => true,
         }
     }
 
@@ -211,22 +239,36 @@ impl Admission {
         others: &BTreeSet<NodeId>,
     ) -> Verdict {
         let (from, incarnation) = from;
-        if let Phase::Asking(answers) = &mut self.phase
-            && answer.incarnation == self.own
-            && others.contains(&from)
-        {
-            answers.insert(from, (incarnation, answer));
+        if answer.incarnation == self.own && others.contains(&from) {
+            match &mut self.phase {
+                Phase::Asking(answers) => {
+                    // It is asked again for newer rows. What it knew it may have forgotten.
+                    let is_original =
+                        answer.is_original && answers.get(&from).is_none_or(|(_, it)| it.is_original);
+                    answers.insert(from, (incarnation, AdmissionAnswer { is_original, ..answer }));
+                }
+                Phase::CatchingUp { answers, has_more, .. } if !answers.contains_key(&from) => {
+                    answers.insert(from, (incarnation, answer));
+                    *has_more = true;
+                }
+                _ => {}
+            }
         }
         self.verdict(others)
     }
 
     /// What follows from the answers so far.
     pub(crate) fn verdict(&mut self, others: &BTreeSet<NodeId>) -> Verdict {
-        let Phase::Asking(answers) = &self.phase else { return Verdict::Wait };
+        let answers = match &self.phase {
+            Phase::Asking(answers) => answers,
+            Phase::CatchingUp { answers, has_more: true, .. } => answers,
+            _ => return Verdict::Wait,
+        };
         if others.iter().any(|node| !answers.contains_key(node)) {
             return Verdict::Wait;
         }
-        if answers.values().all(|(_, answer)| answer.is_original) {
+        let is_begun = matches!(self.phase, Phase::CatchingUp { .. });
+        if !is_begun && answers.values().all(|(_, answer)| answer.is_original) {
             return Verdict::Begin;
         }
         let mut terms = BTreeMap::new();
@@ -242,24 +284,34 @@ impl Admission {
         self.phase = Phase::Recording { lives: self.answered_lives(true), is_beginning: true };
     }
 
-    /// The groups abstain; each has to pass a barrier.
+    /// The groups abstain; each has to pass a barrier of the round that begins.
     pub(crate) fn catch_up(&mut self, groups: BTreeSet<GroupId>) {
-        self.lives = self.answered_lives(false);
-        self.phase = Phase::CatchingUp(groups);
+        self.round += 1;
+        if let Phase::Asking(answers) | Phase::CatchingUp { answers, .. } = &mut self.phase {
+            let answers = std::mem::take(answers);
+            self.phase = Phase::CatchingUp { groups, answers, has_more: false };
+        }
+    }
+
+    /// Which barriers count.
+    pub(crate) fn round(&self) -> u64 {
+        self.round
     }
 
     /// One more group to pass a barrier in; only while catching up. The meta group's barrier is passed after the maps it holds
     /// are known, so none is missed.
     pub(crate) fn catch_up_also(&mut self, group: GroupId) -> bool {
         match &mut self.phase {
-            Phase::CatchingUp(groups) => groups.insert(group),
+            Phase::CatchingUp { groups, .. } => groups.insert(group),
             _ => false,
         }
     }
 
     /// The lives in which the others have answered, or have asked since.
     fn answered_lives(&self, is_beginning: bool) -> Lives {
-        let Phase::Asking(answers) = &self.phase else { return Lives::new() };
+        let (Phase::Asking(answers) | Phase::CatchingUp { answers, .. }) = &self.phase else {
+            return Lives::new();
+        };
         let life = |(node, (answered, _)): (&NodeId, &(Incarnation, AdmissionAnswer))| {
             let incarnation = self.asked.get(node).copied().unwrap_or(*answered);
             (*node, Life { incarnation, is_original: is_beginning && incarnation == *answered })
@@ -269,12 +321,12 @@ impl Admission {
 
     /// A group has passed its barrier. Returns whether all have: then [`Admission::standing`] is to be recorded.
     pub(crate) fn caught_up(&mut self, group: GroupId) -> bool {
-        let Phase::CatchingUp(groups) = &mut self.phase else { return false };
+        let Phase::CatchingUp { groups, .. } = &mut self.phase else { return false };
         groups.remove(&group);
         if !groups.is_empty() {
             return false;
         }
-        let mut lives = std::mem::take(&mut self.lives);
+        let mut lives = self.answered_lives(false);
         for (node, incarnation) in &self.asked {
             lives.insert(*node, Life { incarnation: *incarnation, is_original: false });
         }
@@ -303,6 +355,8 @@ mod tests {
             incarnation: Incarnation(10),
             is_original,
             terms: vec![(GroupId::FIRST, Term(term))],
+            members: Vec::new(),
+            as_of: RowsAsOf::default(),
         }
     }
 
@@ -360,6 +414,34 @@ mod tests {
         let lives = Lives::from([(NodeId(2), life(20, false)), (NodeId(3), life(30, false))]);
         assert_eq!(admission.standing(), Standing::Admitted(lives));
         assert!(!admission.is_mute() && admission.recorded());
+    }
+
+    #[test]
+    fn one_that_rows_name_later_is_asked_too_and_everything_is_caught_up_with_again() {
+        let mut admission = asking();
+        admission.answered((NodeId(2), Incarnation(20)), answer(false, 7), &others());
+        admission.answered((NodeId(3), Incarnation(30)), answer(false, 5), &others());
+        let groups = BTreeSet::from([GroupId::META]);
+        admission.catch_up(groups.clone());
+        let before = admission.round();
+        let more = BTreeSet::from([NodeId(2), NodeId(4)]);
+        assert_eq!(admission.unanswered(&more), [NodeId(4)]);
+        assert_eq!(admission.answered((NodeId(2), Incarnation(20)), answer(false, 9), &more), Verdict::Wait);
+        let verdict = admission.answered((NodeId(4), Incarnation(40)), answer(false, 8), &more);
+        assert_eq!(verdict, Verdict::CatchUp(BTreeMap::from([(GroupId::FIRST, Term(8))])));
+        admission.catch_up(groups);
+        assert_ne!(admission.round(), before);
+        assert_eq!(admission.verdict(&more), Verdict::Wait, "once");
+        assert!(admission.caught_up(GroupId::META));
+    }
+
+    #[test]
+    fn what_one_knew_counts_though_it_has_forgotten_it() {
+        let mut admission = asking();
+        admission.answered((NodeId(2), Incarnation(20)), answer(false, 7), &others());
+        admission.answered((NodeId(2), Incarnation(21)), answer(true, 7), &others());
+        let verdict = admission.answered((NodeId(3), Incarnation(30)), answer(true, 0), &others());
+        assert!(matches!(verdict, Verdict::CatchUp(_)));
     }
 
     #[test]

@@ -56,8 +56,8 @@ pub(crate) enum Then {
     Lease(Work),
     /// A read barrier of this node's client.
     Grant(Ticket),
-    /// This node has caught up in this group, as far as its admission asks.
-    Admission(GroupId),
+    /// This node has caught up in this group, as far as this round of its admission asks.
+    Admission(GroupId, u64),
     /// The group's leadership is shown in this epoch of the sequencer: it registers.
     Register(GroupId, Term),
     /// The sequencer of this epoch, here, was in office after that: now it may register.

@@ -44,6 +44,38 @@ async fn every_node_may_lose_its_disk_one_after_the_other() {
     load::check(&cluster, &acknowledged).await;
 }
 
+/// A founder is told in its settings who was there in the beginning. With an empty directory it hears from the others who is there now: it does not
+/// wait for the one that was removed, and asks the one that came.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_founder_that_lost_its_disk_asks_those_who_are_members_now() {
+    let mut cluster = Cluster::started(3).await;
+    let load = Load::start(&cluster.client());
+    let at = cluster.add("n4");
+    cluster.nodes[at].start();
+    cluster.nodes[at].ready().await;
+    let endpoints = cluster.endpoints().join(",");
+    let (code, said) = run(&["--endpoints", &endpoints, "node", "replace", "n3", "n4", "--wait"]);
+    assert_eq!(code, Some(0), "{said}");
+    cluster.nodes.remove(2).kill();
+    load.goes_on(SOME).await;
+    let founder = &mut cluster.nodes[0];
+    founder.kill();
+    std::fs::remove_dir_all(&founder.data_dir).unwrap();
+    founder.start();
+    founder.ready().await;
+    until("the node takes part again", async || {
+        (founder.log().matches("takes part in the cluster").count() == 2).then_some(())
+    })
+    .await;
+    // Without the other founder it is needed, and heard by the one that came.
+    cluster.nodes[1].kill();
+    load.goes_on(SOME).await;
+    cluster.nodes[1].start();
+    let acknowledged = load.finish().await;
+    cluster.ready().await;
+    load::check(&cluster, &acknowledged).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_took_part_does_not_start_without_its_log() {
     let mut cluster = Cluster::started(1).await;

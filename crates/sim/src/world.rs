@@ -97,6 +97,8 @@ struct Node {
     standing: Standing,
     /// It has lost a disk and has not been admitted since.
     is_forgetful: bool,
+    /// The members when it joined; nobody of a founder's.
+    welcomed_by: Vec<NodeId>,
     running: Option<Running>,
     /// The tick at which it comes back.
     down_until: u64,
@@ -121,6 +123,7 @@ impl Node {
             incarnation: Incarnation(id.0),
             standing,
             is_forgetful: false,
+            welcomed_by: Vec::new(),
             running: None,
             down_until: 0,
             paused_until: None,
@@ -432,7 +435,7 @@ impl World {
     }
 
     fn start(&mut self, at: usize) -> Result<(), Violation> {
-        let cluster = self.members.told(&self.nodes);
+        let cluster = self.members.told(&self.nodes[at]);
         let salt = self.random.below(u64::MAX);
         let spreads = self.are_leaders_spread();
         let node = &mut self.nodes[at];

@@ -53,11 +53,12 @@ impl Raft {
     /// Whether all that this one lacks can be on its way at once. A quorum that waited for more would commit nothing meanwhile.
     fn is_caught_up(&self, id: NodeId) -> bool {
         let State::Leader(leader) = &self.state else { return false };
-        id == self.options.id || leader.followers.get(&id).is_some_and(|follower| {
-            let lacking = self.commit.0.saturating_sub(follower.progress.matched().0);
-            follower.progress.mode() == Mode::Replicate
-                && lacking <= self.options.inflight_messages_max as u64
-        })
+        id == self.options.id
+            || leader.followers.get(&id).is_some_and(|follower| {
+                let lacking = self.commit.0.saturating_sub(follower.progress.matched().0);
+                follower.progress.mode() == Mode::Replicate
+                    && lacking <= self.options.inflight_messages_max as u64
+            })
     }
 
     /// In effect from here on.

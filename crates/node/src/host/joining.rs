@@ -1,13 +1,13 @@
 //! This node's admission, and that of others, as the groups feel them.
 
 use super::Host;
-use crate::admission::{AdmissionAnswer, Sender, Standing, Verdict};
+use crate::admission::{AdmissionAnswer, RowsAsOf, Sender, Standing, Verdict};
 use crate::effects::Notice;
 use crate::group::{Group, Then};
 use crate::peer::PeerMessage;
 use quorate_consensus::{Consensus, WriteId};
 use quorate_mvcc::engine::Engine;
-use quorate_types::{Fault, GroupId, Incarnation, NodeId, Position};
+use quorate_types::{Fault, GroupId, Incarnation, KeyspaceId, NodeId, Position, Revision};
 use std::collections::BTreeSet;
 
 /// How often members that have not answered are asked again, in ticks.
@@ -47,12 +47,20 @@ impl<E: Engine> Host<E> {
         }
         if self.now.0 % ASK_TICKS == 1 {
             let unanswered = self.admission.unanswered(&self.members);
-            for node in &unanswered {
-                let ask = PeerMessage::AdmissionAsk { incarnation: self.admission.own() };
-                self.out.send.push((*node, ask));
-            }
-            if !unanswered.is_empty() && self.now.0 % TELL_TICKS == 1 {
-                self.out.notices.push(Notice::Asking { unanswered });
+            if unanswered.is_empty() {
+                // The last of them may have been removed.
+                let verdict = self.admission.verdict(&self.members);
+                self.carry_out(verdict)?;
+                self.count_caught_up();
+            } else {
+                // Those that have answered may have newer rows by now.
+                for node in &self.members {
+                    let ask = PeerMessage::AdmissionAsk { incarnation: self.admission.own() };
+                    self.out.send.push((*node, ask));
+                }
+                if self.now.0 % TELL_TICKS == 1 {
+                    self.out.notices.push(Notice::Asking { unanswered });
+                }
             }
         }
         for group in std::mem::take(&mut self.catch_up_again) {
@@ -104,10 +112,14 @@ impl<E: Engine> Host<E> {
         let term = |(id, group): (&GroupId, &Group<E>)| (*id, group.raft.status().term);
         // Groups that the maps here do not name yet count, too.
         let unopened = self.unopened.iter().map(|(id, log)| (*id, log.hard_state.term));
+        let takes_part = self.admission.is_admitted();
+        let rows = self.roster.members().values().filter(|_| takes_part);
         let answer = AdmissionAnswer {
             incarnation,
             is_original: self.admission.is_original(from, incarnation),
             terms: self.groups.iter().map(term).chain(unopened).collect(),
+            members: rows.cloned().collect(),
+            as_of: self.rows_as_of(),
         };
         self.out.send.push((from, PeerMessage::AdmissionAnswer(answer)));
     }
@@ -118,8 +130,18 @@ impl<E: Engine> Host<E> {
         incarnation: Incarnation,
         answer: AdmissionAnswer,
     ) -> Result<(), Fault> {
+        if answer.incarnation == self.admission.own() && self.roster.tell(&answer.members, answer.as_of) {
+            self.note_members();
+        }
         let verdict = self.admission.answered((from, incarnation), answer, &self.members);
         self.carry_out(verdict)
+    }
+
+    /// How new the rows are that this node has.
+    fn rows_as_of(&self) -> RowsAsOf {
+        let lineage = self.groups.get(&GroupId::META).map_or(0, |group| group.term.lineage());
+        let revision = self.reader(KeyspaceId::SYSTEM).map_or(Revision::default(), |it| it.revision());
+        RowsAsOf { lineage, revision }
     }
 
     fn carry_out(&mut self, verdict: Verdict) -> Result<(), Fault> {
@@ -133,6 +155,8 @@ impl<E: Engine> Host<E> {
                 self.out.notices.push(Notice::CatchingUp);
                 let groups: BTreeSet<GroupId> = self.groups.keys().copied().collect();
                 self.admission.catch_up(groups.clone());
+                self.caught_up.clear();
+                self.catch_up_again.clear();
                 self.abstaining.clone_from(&terms);
                 for id in groups {
                     if let (Some(group), Some(term)) = (self.groups.get_mut(&id), terms.get(&id)) {
@@ -159,11 +183,15 @@ impl<E: Engine> Host<E> {
     /// Begins the barrier that shows that this node holds what was committed in the group.
     fn catch_up(&mut self, id: GroupId) -> Result<(), Fault> {
         let deadline = self.now.after(self.options.request_ticks_max);
-        self.begin_barrier(id, Position::default(), deadline, Then::Admission(id), None)
+        let then = Then::Admission(id, self.admission.round());
+        self.begin_barrier(id, Position::default(), deadline, then, None)
     }
 
     /// A group has passed its barrier. It counts only once what was written down until now is durable, the abstention with it.
-    pub(super) fn caught_up(&mut self, id: GroupId) {
+    pub(super) fn caught_up(&mut self, id: GroupId, round: u64) {
+        if round != self.admission.round() {
+            return;
+        }
         let parts = self.writing.iter().rev().flat_map(|(_, parts)| parts.iter().rev());
         let newest = parts.filter(|(group, _)| *group == id).map(|(_, part)| *part).next();
         self.caught_up.insert(id, newest.unwrap_or_default());
@@ -175,8 +203,12 @@ impl<E: Engine> Host<E> {
             return;
         }
         let groups = &self.groups;
-        let is_durable =
-            |id: &GroupId, part: &mut WriteId| groups.get(id).is_some_and(|group| group.persisted >= *part);
+        // The newest rows say who else is to be asked.
+        let are_all_asked = self.roster.is_current() && self.admission.unanswered(&self.members).is_empty();
+        let is_durable = |id: &GroupId, part: &mut WriteId| {
+            groups.get(id).is_some_and(|group| group.persisted >= *part)
+                && (*id != GroupId::META || are_all_asked)
+        };
         for (id, _) in self.caught_up.extract_if(.., is_durable) {
             if self.admission.caught_up(id) {
                 self.out.standing = Some(self.admission.standing());

@@ -309,7 +309,7 @@ impl<E: Engine> Host<E> {
                 let grant = Grant { keyspace: id.keyspace, revision, term, reach: Reach::Here };
                 self.out.grants.push((ticket, Ok(grant)));
             }
-            Then::Admission(group) => self.caught_up(group),
+            Then::Admission(group, round) => self.caught_up(group, round),
             Then::Roster => self.roster_asked(true),
             Then::Register(group, epoch) => return self.register(group, epoch),
             Then::Registered(group, epoch) => self.registered(group, epoch),
@@ -364,7 +364,11 @@ impl<E: Engine> Host<E> {
             }
             Then::Lease(work) => self.reply(work.origin, Err(rejection)),
             Then::Grant(ticket) => self.out.grants.push((ticket, Err(rejection))),
-            Then::Admission(group) => self.catch_up_again.push(group),
+            Then::Admission(group, round) => {
+                if round == self.admission.round() {
+                    self.catch_up_again.push(group);
+                }
+            }
             Then::Roster => self.roster_asked(false),
             Then::Office(_, places) => self.office_failed(places),
             Then::Registrations(node, number, _) => self.forget_ask(node, number),

@@ -10,6 +10,7 @@
 //! such a node is a stranger, whom consensus does not let do harm either.
 
 use super::Host;
+use crate::admission::RowsAsOf;
 use crate::cluster::Cluster;
 use crate::effects::Notice;
 use crate::group::{State, Then};
@@ -28,7 +29,10 @@ const ASK_TICKS: u64 = 10;
 
 /// The rows.
 pub(super) struct Roster {
+    /// What this node was told when it started; if its directory was empty, what others have said since.
     told: Cluster,
+    /// How new that is.
+    told_as_of: RowsAsOf,
     members: BTreeMap<NodeId, Member>,
     pub(super) places: BTreeMap<GroupId, Place>,
     /// Counts the changes of those.
@@ -48,6 +52,7 @@ impl Roster {
     pub(super) fn new(told: Cluster) -> Self {
         Self {
             told,
+            told_as_of: RowsAsOf::default(),
             members: BTreeMap::new(),
             places: BTreeMap::new(),
             version: 0,
@@ -73,6 +78,16 @@ impl Roster {
             }
         }
         known
+    }
+
+    /// Somebody says which rows there are. Returns whether that is newer than what was told before.
+    pub(super) fn tell(&mut self, members: &[Member], as_of: RowsAsOf) -> bool {
+        let is_newer = !members.is_empty() && as_of > self.told_as_of;
+        if is_newer {
+            self.told.members = members.to_vec();
+            self.told_as_of = as_of;
+        }
+        is_newer
     }
 
     /// Whether what was told counts no more, because the rows are known not to be old.

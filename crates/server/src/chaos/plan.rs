@@ -138,11 +138,9 @@ impl Plan {
             Some(_) if random.between(0, 3) == 0 => budget = 0,
             _ => {}
         }
-        let founders = seen.iter().filter(|seen| seen.is_founder).count();
-        let are_all_there = founders == self.nodes;
         let mut faults = Vec::new();
         while budget > 0
-            && let Some((fault, nodes)) = self.fault(random, &mut left, budget, are_all_there)
+            && let Some((fault, nodes)) = self.fault(random, &mut left, budget)
         {
             let is_all = fault == Fault::Power;
             faults.push(fault);
@@ -175,13 +173,7 @@ impl Plan {
     }
 
     /// A fault, and how many nodes it concerns, which are then taken out of `left`.
-    fn fault(
-        &self,
-        random: &mut Random,
-        left: &mut Vec<Seen>,
-        budget: usize,
-        are_all_there: bool,
-    ) -> Option<(Fault, usize)> {
+    fn fault(&self, random: &mut Random, left: &mut Vec<Seen>, budget: usize) -> Option<(Fault, usize)> {
         let kinds: Vec<Kind> = self.kinds.iter().copied().filter(|kind| !is_change(*kind)).collect();
         let kind = *kinds.get(random.between(0, kinds.len() as u64) as usize)?;
         let first = take(random, left)?;
@@ -207,8 +199,8 @@ impl Plan {
                 (Fault::Partial(name, other, random.between(0, 2) == 0), 1)
             }
             Kind::Slow => (Fault::Slow(name, millis(random, SLOW_MILLIS)), 1),
-            // Only founders come back without their directory, and they ask all that they know, which are the founders.
-            Kind::Wipe if first.is_founder && are_all_there => (Fault::Wipe(name), 1),
+            // Only founders come back without their directory; others join anew.
+            Kind::Wipe if first.is_founder => (Fault::Wipe(name), 1),
             Kind::Power => (Fault::Power, left.len() + 1),
             _ => (Fault::Kill(name), 1),
         })
@@ -251,7 +243,7 @@ mod tests {
                 assert_eq!(format!("{round:?}"), format!("{:?}", plan.draw(&mut again, &seen)));
                 let nodes: usize = round.faults.iter().map(concerned).sum();
                 assert!(nodes <= faults_max, "{round:?}");
-                assert!(!round.faults.iter().any(|fault| matches!(fault, Fault::Wipe(_))), "{round:?}");
+                assert!(!round.faults.contains(&Fault::Wipe("n5".into())), "{round:?}");
                 let is_loss = matches!(round.change, Some(Change::Lose(_) | Change::Return(_)));
                 assert!(!is_loss || round.faults.is_empty(), "{round:?}");
             }

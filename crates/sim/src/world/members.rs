@@ -122,12 +122,18 @@ impl Members {
         }
     }
 
-    /// What a node is told of the cluster.
-    pub(super) fn told(&self, nodes: &[Node]) -> quorate_node::Cluster {
+    /// What a node is told of the cluster whenever it starts: a founder who founded it, whatever has become of them, and a node that came
+    /// later who was there then.
+    pub(super) fn told(&self, node: &Node) -> quorate_node::Cluster {
         let founders = (1..=self.founders).map(|id| member(NodeId(id)));
         let cluster = quorate_node::Cluster::of_founders(founders.collect());
-        let members = nodes.iter().map(|node| node.id).filter(|id| !self.removed.contains(id));
-        quorate_node::Cluster { members: members.map(member).collect(), ..cluster }
+        match node.welcomed_by.is_empty() {
+            true => cluster,
+            false => quorate_node::Cluster {
+                members: node.welcomed_by.iter().copied().map(member).collect(),
+                ..cluster
+            },
+        }
     }
 }
 
@@ -249,7 +255,10 @@ impl World {
     }
 
     fn begin_node(&mut self, id: NodeId) {
-        let node = Node::new(id, Standing::Admitted(BTreeMap::new()), self.members.random.below(100) + 950);
+        let mut node =
+            Node::new(id, Standing::Admitted(BTreeMap::new()), self.members.random.below(100) + 950);
+        let here = self.nodes.iter().map(|node| node.id).filter(|id| !self.members.removed.contains(id));
+        node.welcomed_by = here.chain([id]).collect();
         self.nodes.push(node);
         self.counts.members_joined += 1;
     }
