@@ -155,6 +155,11 @@ impl AppliedLog {
         Ok(news)
     }
 
+    /// What was seen to be applied, in the order of the log.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values().map(|first| &first.entry)
+    }
+
     /// Replays the logs of all groups against a model of leases and their keys. Within a group the order is that of the log; between
     /// groups, that of when an entry was first applied anywhere.
     pub fn replay(logs: &BTreeMap<GroupId, Self>) -> Result<Replayed, String> {

@@ -10,6 +10,7 @@
 //! * [`clients`]: random calls, and what was answered; [`watchers`]: random watches, and what each promise means for them.
 //! * [`history`] and [`applied`]: what happened, by revision and by entry.
 //! * [`Transactions`]: how those over partitions ended.
+//! * [`quorums`]: that the configurations of each group are one lineage.
 //! * [`checker`]: what must hold of it, with a model of the key space ([`quorate_checker`]) and what is promised of [`leases`].
 //!
 //! A seed gives the same run, to the bit, every time; a failure names its seed.
@@ -19,6 +20,7 @@ pub mod checker;
 pub mod clients;
 pub mod history;
 mod leases;
+mod quorums;
 pub mod random;
 mod transactions;
 mod watchers;
@@ -66,6 +68,8 @@ pub struct Summary {
     pub members_removed: u64,
     /// Replicas thrown away because their groups are elsewhere.
     pub moves: u64,
+    /// Groups whose voters became others, the meta group among them.
+    pub voters_replaced: u64,
     /// Over several partitions.
     pub transactions: Transactions,
     /// Digest of everything that happened, in order.
@@ -91,5 +95,6 @@ pub fn run(seed: u64, partitions: u32) -> Result<Summary, Violation> {
     world.heal_and_finish()?;
     world.sleep_and_wake()?;
     let expired = checker::check(&world)?;
-    Ok(Summary { expired, ..world.summary() })
+    let voters_replaced = quorums::check(&world)?;
+    Ok(Summary { expired, voters_replaced, ..world.summary() })
 }

@@ -81,6 +81,7 @@ fn many(arguments: &[String], partitions: u32) -> Result<(), String> {
         sum.members_lost += summary.members_lost;
         sum.members_removed += summary.members_removed;
         sum.moves += summary.moves;
+        sum.voters_replaced += summary.voters_replaced;
         if (seed + 1 - from).is_multiple_of(100) {
             println!("{} seeds", seed + 1 - from);
         }
@@ -88,7 +89,7 @@ fn many(arguments: &[String], partitions: u32) -> Result<(), String> {
     println!(
         "{count} seeds, {:.1} simulated minutes: {} calls answered, {} rejected, {} unknown; {} revisions, {} events \
          watched; {} crashes, {} pauses, {} disks lost, {} terms led, {} snapshots installed, {} leases ended; {} partitions split off; {} members \
-         joined, {} lost for good, {} removed, {} replicas thrown away; over \
+         joined, {} lost for good, {} removed, {} replicas thrown away, {} times other voters in a group; over \
          partitions {} transactions decided, {} shares prepared, {} committed, {} given back, {} of these by another leader. \
          Nothing wrong.",
         sum.ticks as f64 / 50.0 / 60.0,
@@ -108,6 +109,7 @@ fn many(arguments: &[String], partitions: u32) -> Result<(), String> {
         sum.members_lost,
         sum.members_removed,
         sum.moves,
+        sum.voters_replaced,
         sum.transactions.decided,
         sum.transactions.prepared,
         sum.transactions.committed,

@@ -186,6 +186,8 @@ pub struct World {
     pub history: History,
     /// What was applied, entry by entry.
     pub applied: BTreeMap<GroupId, AppliedLog>,
+    /// The same of the meta group.
+    pub applied_meta: AppliedLog,
     /// How many partitions the keyspace begins with.
     pub partitions: u32,
     splits: Splits,
@@ -256,6 +258,7 @@ impl World {
             history: History { may_have_holes: partitions > 1 || splits.happen(), ..History::default() },
             splits,
             applied: BTreeMap::new(),
+            applied_meta: AppliedLog::default(),
             partitions,
             healed_tick: 0,
             leaders: BTreeMap::new(),
@@ -715,7 +718,7 @@ impl World {
             }
             let due = running.syncing.map_or(sync_due, |(_, due)| due);
             running.syncing = Some((write, due));
-            written.extend(parts.into_iter().filter(|(group, _)| *group != GroupId::META));
+            written.extend(parts);
         }
         if flush {
             // What is written while a flush goes on is in it, or not.
@@ -834,8 +837,15 @@ impl World {
             node.shadows.entry(*group).or_default().write(write);
         }
         let id = node.id;
-        let statuses: Vec<_> =
-            running.host.status().into_iter().filter(|status| status.group != GroupId::META).collect();
+        let mut statuses = running.host.status();
+        for status in statuses.extract_if(.., |status| status.group == GroupId::META) {
+            let shadow = node.shadows.entry(GroupId::META).or_default();
+            let news =
+                self.applied_meta.advance(shadow, status.consensus.applied, status.digest, true, self.now);
+            if let Err(what) = news {
+                return Err(self.violation(format!("at {id}, the meta group: {what}")));
+            }
+        }
         // The only partition answers whether or not it is registered.
         let is_only =
             running.host.maps().all(|map| map.id != KeyspaceId::DEFAULT || map.partitions.len() == 1);
