@@ -221,7 +221,7 @@ fn a_member_that_is_to_leave_gives_everything_away_and_goes() {
         assert!(cluster.host(via).members().iter().all(|member| member.id != id));
         assert!((0..PARTITIONS).all(|partition| !cluster.holds(leaving, group(partition))));
         // It heard of that, and troubles nobody.
-        assert!(cluster.host(leaving).is_removed());
+        assert!(cluster.host(leaving).removed().contains(&id));
         let term = cluster.status(via, GroupId::META).consensus.term;
         cluster.seconds(6);
         assert_eq!(cluster.status(via, GroupId::META).consensus.term, term);

@@ -8,7 +8,7 @@
 use crate::cli::{Target, TargetTls, http_call};
 use crate::config::{Config, is_loopback};
 use crate::data_dir::{Claimed, DataDir, DataDirError, Owner};
-use crate::runtime::transport::PROTOCOL;
+use crate::runtime::hello::PROTOCOL;
 use crate::services::nodes::{Joining, Welcome};
 use quorate_node::Cluster;
 use quorate_types::{ClusterId, Member, NodeId};

@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 /// In `ADMITTED`: a member in the directory that the cluster began with, or in a later one.
 const ORIGINAL: &str = "original";
 const LATER: &str = "later";
+/// The file that says that the node was removed.
+const REMOVED: &str = "REMOVED";
 
 /// Of the layout of everything below the data directory.
 pub const FORMAT: u32 = 1;
@@ -182,6 +184,11 @@ impl DataDir {
         read_standing(&self.path)
     }
 
+    /// Whether its node was removed from the cluster.
+    pub fn is_removed(&self) -> bool {
+        is_removed(&self.path)
+    }
+
     /// Where the log is.
     pub fn log(&self) -> PathBuf {
         self.path.join("log")
@@ -210,6 +217,16 @@ pub fn lock(path: &Path) -> Result<File, DataDirError> {
             Err(DataDirError::Io { doing: "cannot lock", path: file_path.display().to_string(), cause })
         }
     }
+}
+
+/// Makes durable that the node was removed from its cluster: its id never comes again.
+pub fn record_removal(path: &Path) -> std::io::Result<()> {
+    write_checked(path, REMOVED, "removed=yes\n")
+}
+
+/// Whether a directory's node was removed from its cluster, and has heard of it.
+pub fn is_removed(path: &Path) -> bool {
+    path.join(REMOVED).exists()
 }
 
 /// Makes durable that the node takes part.

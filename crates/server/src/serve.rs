@@ -14,9 +14,11 @@ use crate::metrics::Metrics;
 use crate::runtime::calls::{self, Calls};
 use crate::runtime::connections::{self, Slots};
 use crate::runtime::gateway::{Gateway, Member};
+use crate::runtime::hello::Identity;
 use crate::runtime::keyspaces::Keyspaces;
 use crate::runtime::log_thread::{self, LogWriter};
-use crate::runtime::transport::{self, Answerer, Identity, Transport};
+use crate::runtime::removal::Removal;
+use crate::runtime::transport::{self, Answerer, Transport};
 use crate::runtime::watch_thread;
 use crate::runtime::worker::{Input, Outlets, Wished, Worker};
 use crate::services::{self, Context};
@@ -48,6 +50,19 @@ pub enum ServeError {
     /// The cluster is not the node's, or does not take it.
     #[error(transparent)]
     Join(#[from] JoinError),
+    /// The node is no member any more.
+    #[error(
+        "node {node} was removed from cluster {cluster}, and its id is not used again. To take part once more, move {path} away and start with an \
+         empty directory and --join"
+    )]
+    Removed {
+        /// The node.
+        node: quorate_types::NodeId,
+        /// Its cluster.
+        cluster: quorate_types::ClusterId,
+        /// Its data directory.
+        path: String,
+    },
     /// The log cannot be used.
     #[error("cannot open the log: {0}")]
     Log(#[from] OpenError),
@@ -97,7 +112,7 @@ pub enum ServeError {
     },
 }
 
-/// Runs a node until it is told to stop (SIGTERM, Ctrl-C) or its disk fails.
+/// Runs a node until it is told to stop (SIGTERM, Ctrl-C), its disk fails or the cluster removes it.
 ///
 /// `tls` says how to trust the cluster that it is to join.
 pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
@@ -111,6 +126,11 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     let peer_listener = listen(&config.listen_peer, "peers").await?;
     // After it is sure that others can reach it.
     let (belonging, data_dir) = Belonging::settle(&config, tls).await?;
+    let (cluster, node) = (belonging.cluster, belonging.node);
+    let removed = || ServeError::Removed { node, cluster, path: config.data_dir.display().to_string() };
+    if data_dir.is_removed() {
+        return Err(removed());
+    }
     info!(
         version = env!("CARGO_PKG_VERSION"),
         name = config.name,
@@ -168,12 +188,13 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
             keyspaces.add(&map.name, Some(Arc::new(map.rules.clone())), reader);
         }
     }
-    let (cluster, node) = (belonging.cluster, belonging.node);
     let identity = Identity { cluster, node, incarnation: data_dir.incarnation() };
-    let mut transport = Transport::new(identity, peer_tls.clone());
+    let removal = Arc::new(Removal::new(config.data_dir.clone()));
+    let mut transport = Transport::new(identity, peer_tls.clone(), removal.clone());
     transport.set_members(&belonging.known.members);
     let peers = transport.peers();
     let members = transport.peers();
+    let gone = transport.gone();
 
     // Bounded by what feeds them: clients by the gateway, peers by the transport, the disk by the worker.
     let (worker_in, worker_out) = crossbeam_channel::unbounded();
@@ -182,6 +203,7 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     let (applied_in, applied_out) = crossbeam_channel::unbounded();
     let log_writer = LogWriter::new(wal, metrics.clone());
     let outlets = Outlets {
+        removal: removal.clone(),
         log: log_in,
         log_writer: log_writer.clone(),
         flush: flush_in,
@@ -242,7 +264,14 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     };
     let peer_router = services::peer_router(context.clone());
     let answerer: Answerer = Arc::new(move |stream| Box::pin(calls::answer(stream, peer_router.clone())));
-    tokio::spawn(transport::listen(peer_listener, identity, peers, peer_tls, worker_in.clone(), answerer));
+    tokio::spawn(transport::listen(
+        peer_listener,
+        identity,
+        (peers, gone),
+        peer_tls,
+        worker_in.clone(),
+        answerer,
+    ));
     let slots = Slots::affordable();
     let mut servers = tokio::task::JoinSet::new();
     for (keyspace, address, listener) in listeners {
@@ -264,6 +293,7 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     let outcome = tokio::select! {
         result = &mut stopped => Some(result),
         () = told_to_stop() => None,
+        () = removal.told() => None,
     };
     if let Some(result) = outcome {
         let error = match result {
@@ -300,9 +330,8 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     recorder.tell(Told::Stopped);
     recorder.close();
     let _ = tokio::time::timeout(LAST_WORDS_MAX, tokio::task::spawn_blocking(|| events_thread.join())).await;
-    drop(data_dir);
     info!("stopped");
-    Ok(())
+    if data_dir.is_removed() { Err(removed()) } else { Ok(()) }
 }
 
 fn tick(config: &Config) -> Duration {

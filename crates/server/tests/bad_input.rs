@@ -7,7 +7,7 @@ mod support;
 
 use hyper_util::rt::TokioIo;
 use quorate::config::{Config, ServeArgs};
-use quorate::runtime::transport::PROTOCOL;
+use quorate::runtime::hello::PROTOCOL;
 use quorate_api::pb;
 use quorate_api::pb::request_op::Request as Op;
 use quorate_consensus::{Message, ReadId};

@@ -132,7 +132,7 @@ async fn who_cannot_join_is_told_why_and_nothing_has_changed() {
         async |body: Value| http_at(&cluster.nodes[0].client, "POST", "/nodes/join", &body.to_string()).await;
     let (status, said) = ask(json!({"name": "x", "peer": "h:1", "protocol": 1})).await;
     assert!(status == 400 && said.contains("same version"), "{said}");
-    let protocol = quorate::runtime::transport::PROTOCOL;
+    let protocol = quorate::runtime::hello::PROTOCOL;
     let (status, said) =
         ask(json!({"name": "x", "peer": "h:1", "protocol": protocol, "is_peer_tls": true})).await;
     assert!(status == 400 && said.contains("no TLS"), "{said}");
@@ -180,7 +180,7 @@ async fn a_directory_belongs_to_one_node_of_one_cluster() {
 async fn who_joins_again_takes_its_own_place() {
     let mut cluster = Cluster::started(1).await;
     let at = cluster.add("n2");
-    let protocol = quorate::runtime::transport::PROTOCOL;
+    let protocol = quorate::runtime::hello::PROTOCOL;
     let body = json!({"name": "n2", "peer": cluster.nodes[at].peer, "protocol": protocol}).to_string();
     let (status, _) = http_at(&cluster.nodes[0].client, "POST", "/nodes/join", &body).await;
     assert_eq!(status, 201);
@@ -211,9 +211,11 @@ async fn a_node_is_replaced_and_removed_under_load() {
     load.goes_on(SOME).await;
     // Nobody misses it, and it knows.
     let mut gone = cluster.nodes.remove(1);
-    until("it is told that it was removed", async || gone.log().contains("it was removed").then_some(()))
-        .await;
-    gone.kill();
+    assert_eq!(gone.ended().await.code(), Some(1), "it stops by itself");
+    assert!(gone.log().contains("this node was removed"), "{}", gone.log());
+    let (code, said) = run(&gone.arguments());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("was removed from cluster") && said.contains("--join"), "{said}");
     load.goes_on(SOME).await;
     let acknowledged = load.finish().await;
     cluster.ready().await;
@@ -342,7 +344,7 @@ async fn a_lost_node_is_replaced_and_counts_again_when_it_is_back() {
     listed(&cluster, "n2", |node| node["standing"] == "active" && node["replicas"] == 0).await;
     load.goes_on(SOME).await;
     // Its place is taken from the one that joined, which has lost its disk.
-    let protocol = quorate::runtime::transport::PROTOCOL;
+    let protocol = quorate::runtime::hello::PROTOCOL;
     let again = json!({"name": "n4", "peer": cluster.nodes[at].peer, "protocol": protocol}).to_string();
     let (status, said) = http_at(&cluster.nodes[0].client, "POST", "/nodes/join", &again).await;
     assert!(status == 409 && said.contains("quorate node remove n4"), "{said}");

@@ -70,8 +70,8 @@ use quorate_consensus::{Consensus, Recovered, Role};
 use quorate_mvcc::engine::Engine;
 use quorate_partition::{Evaluated, ReadError, Reader};
 use quorate_types::{
-    Fault, GroupId, KeyRange, KeyspaceId, KeyspaceMap, LogWrite, NodeId, PartitionId, Position, Request,
-    Revision, Term, Tick, TxnId,
+    Fault, GroupId, KeyRange, KeyspaceId, KeyspaceMap, LogWrite, NodeId, PartitionId, Position, Rejection,
+    Request, Revision, Term, Tick, TxnId,
 };
 use reading::{Purpose, Reading};
 use removal::Removals;
@@ -371,6 +371,10 @@ impl<E: Engine> Host<E> {
 
     /// A client of this node asks something. Answered once, in [`Effects::replies`].
     pub fn request(&mut self, ticket: Ticket, keyspace: KeyspaceId, request: Request) -> Result<(), Fault> {
+        if self.is_removed {
+            self.reply(Origin::Local(ticket), Err(Rejection::Unavailable));
+            return Ok(());
+        }
         let deadline = self.now.after(self.options.request_ticks_max);
         let work = Work { origin: Origin::Local(ticket), request, received: self.now, deadline };
         self.route(keyspace, work)
@@ -401,6 +405,10 @@ impl<E: Engine> Host<E> {
         keyspace: KeyspaceId,
         ranges: Vec<KeyRange>,
     ) -> Result<(), Fault> {
+        if self.is_removed {
+            self.out.grants.push((ticket, Err(Rejection::Unavailable)));
+            return Ok(());
+        }
         if let Some(leader_reads) = self.only_distant(keyspace, &ranges) {
             self.out.grants.push((ticket, Ok(leader_reads)));
             return Ok(());

@@ -145,9 +145,9 @@ impl<E: Engine> Host<E> {
         self.roster.version
     }
 
-    /// Whether this node was a member and is no more.
-    pub fn is_removed(&self) -> bool {
-        self.is_removed
+    /// Members whose rows this node has seen removed.
+    pub fn removed(&self) -> &BTreeSet<NodeId> {
+        &self.roster.gone
     }
 
     /// Reads all rows; those that this node had and finds no more were removed while it did not hear of it.
@@ -255,7 +255,8 @@ impl<E: Engine> Host<E> {
         let own = self.options.id;
         let others: BTreeSet<NodeId> = known.keys().copied().filter(|id| *id != own).collect();
         self.watch_over(&others);
-        if self.roster.is_gone(own) && !self.is_removed {
+        // Rows that are there and do not name this node, though they once did.
+        if self.roster.is_gone(own) && !self.roster.members.is_empty() && !self.is_removed {
             self.is_removed = true;
             self.out.notices.push(Notice::Removed);
         }

@@ -3,6 +3,7 @@
 use super::client::{Directory, channel_to};
 use super::links::Links;
 use crate::cli::http_call;
+use crate::data_dir::is_removed;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::net::TcpListener;
@@ -123,7 +124,7 @@ impl Machine {
         while let Some(child) = &mut self.child {
             match child.try_wait() {
                 Ok(None) if begun.elapsed() < max => tokio::time::sleep(Duration::from_millis(20)).await,
-                Ok(Some(status)) if status.success() => {
+                Ok(Some(status)) if status.success() || is_removed(&self.data_dir) => {
                     self.child = None;
                     self.state = State::Down;
                     return Ok(());
@@ -310,7 +311,12 @@ impl Cluster {
 
     /// A process that ended without being told.
     pub(super) fn ended(&mut self) -> Option<String> {
-        self.machines.iter_mut().filter(|machine| machine.state == State::Running).find_map(Machine::ended)
+        let absent = self.absent.as_ref();
+        let should_run = |machine: &&mut Machine| {
+            machine.state == State::Running
+                && !(Some(&machine.name) == absent && is_removed(&machine.data_dir))
+        };
+        self.machines.iter_mut().filter(should_run).find_map(Machine::ended)
     }
 
     /// Asks whoever runs, one after the other, until one answers.

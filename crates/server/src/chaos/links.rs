@@ -7,7 +7,7 @@
 //!
 //! Caveats: with TLS between nodes the hello cannot be read. What waits is bounded by the buffers of sockets, as it is with TCP.
 
-use crate::runtime::transport::{HELLO_BYTES, HELLO_SENDER};
+use crate::runtime::hello::{HELLO_BYTES, HELLO_SENDER};
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -169,7 +169,7 @@ impl Passage<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::transport::PROTOCOL;
+    use crate::runtime::hello::PROTOCOL;
 
     fn hello(sender: u64) -> [u8; HELLO_BYTES] {
         let mut hello = [0; HELLO_BYTES];

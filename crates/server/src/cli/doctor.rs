@@ -32,6 +32,9 @@ pub fn doctor(path: &Path, output: Output) -> Result<bool, String> {
     if standing == quorate_node::Standing::New {
         lines.push("the node has not been admitted to the cluster yet: it has no vote".to_owned());
     }
+    if data_dir::is_removed(path) {
+        lines.push("the node was removed from the cluster: it does not start any more".to_owned());
+    }
 
     let disk = FileDisk::open(&path.join("log")).map_err(|error| format!("the log's folder: {error}"))?;
     match wal::inspect(&disk, owner.cluster.0 ^ owner.node.0.rotate_left(32)) {

@@ -4,7 +4,8 @@
 //! made, and again when a call is made after it broke. HTTP/2 gives each call its own flow control: a call whose answers are not taken holds
 //! one window of them and keeps no other from going on.
 
-use super::transport::{Identity, Peers, Stream, Use, connect};
+use super::hello::{DialError, Identity, Stream, Use, connect};
+use super::transport::Peers;
 use crate::tls::{Current, PeerConfig};
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -89,7 +90,7 @@ struct Dialler {
 
 impl Service<Uri> for Dialler {
     type Response = TokioIo<Stream>;
-    type Error = super::transport::DialError;
+    type Error = DialError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {

@@ -3,6 +3,7 @@
 use super::complaint::Complaint;
 use super::keyspaces::Keyspaces;
 use super::log_thread::LogWriter;
+use super::removal::Removal;
 use super::standing::{Standing, Survivors};
 use super::transport::Transport;
 use crate::engine::FjallEngine;
@@ -95,6 +96,8 @@ pub struct Outlets {
     pub recorder: Recorder,
     /// Where the node's standing is recorded.
     pub data_dir: PathBuf,
+    /// Told when the cluster has removed this node.
+    pub removal: Arc<Removal>,
     /// Compared with what the default keyspace is.
     pub wished: Wished,
 }
@@ -282,6 +285,7 @@ impl Worker {
         }
         // Before anything is sent to a new one.
         if let Some(members) = &effects.members {
+            self.outlets.transport.set_gone(self.host.removed());
             self.outlets.transport.set_members(members);
             self.outlets.recorder.tell(Told::Members(members.clone()));
         }
@@ -538,7 +542,7 @@ impl Worker {
                 self.led.remove(&group);
                 info!(%group, "replica thrown away: the group is elsewhere now");
             }
-            Notice::Removed => error!("this node was removed from the cluster: nobody hears it any more"),
+            Notice::Removed => self.outlets.removal.tell(),
             Notice::Suspicious { from, what } => {
                 if let Some(times) = self.suspicions.due() {
                     error!(%from, what, times, "ignored what a peer sent");

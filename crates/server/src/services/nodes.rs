@@ -9,7 +9,7 @@ use super::http::json_of;
 use crate::data_dir::{Owner, draw_node_id};
 use crate::membership::{self, ToldMember};
 use crate::runtime::gateway::OrderProblem;
-use crate::runtime::transport::PROTOCOL;
+use crate::runtime::hello::PROTOCOL;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;

@@ -210,7 +210,11 @@ impl World {
         let is_waiting = self.members.lost.iter().any(|lost| !self.members.removed.contains(lost));
         let id = self.nodes[at].id;
         // Drained and lost ones may have left two where there were three.
-        if is_waiting || self.members.lost.contains(&id) || self.is_on_few(id) {
+        if is_waiting
+            || self.members.lost.contains(&id)
+            || self.is_on_few(id)
+            || !self.can_ask(&self.nodes[at], None)
+        {
             return;
         }
         self.crash(at);

@@ -283,6 +283,24 @@ impl World {
                 .any(|(_, place)| are_few(&place.voters) || place.target.as_ref().is_some_and(are_few))
     }
 
+    /// Whether a node that forgets all that it has can ask somebody: one that it is told of whenever it starts, who is a member and stays one,
+    /// also if `gone` leaves.
+    pub(super) fn can_ask(&self, node: &Node, gone: Option<NodeId>) -> bool {
+        let running = || self.nodes.iter().filter_map(|node| node.running.as_ref());
+        let leaving: Vec<NodeId> = running()
+            .flat_map(|running| running.host.members())
+            .filter(|member| member.standing == Judgement::Leaving)
+            .map(|member| member.id)
+            .collect();
+        let stays = |id: &NodeId| {
+            let is_leaving =
+                leaving.contains(id) || matches!(self.members.ordered.get(id), Some((Judgement::Leaving, _)));
+            let is_away = is_leaving || self.members.removed.contains(id) || self.members.lost.contains(id);
+            *id != node.id && Some(*id) != gone && !is_away
+        };
+        self.members.told(node).members.iter().any(|member| stays(&member.id))
+    }
+
     fn lose_for_good(&mut self, view: &View) {
         let holds = |id: &NodeId| view.places.values().any(|place| place.holds(*id));
         let is_replaced = !self.members.lost.iter().any(holds);
@@ -319,6 +337,8 @@ impl World {
         let actives =
             view.members.iter().filter(|member| member.standing == Judgement::Active).count() as u64;
         let may_drain = self.members.random.chance(self.members.drain) && actives > self.members.replicas();
+        let is_asked = |node: &Node| node.is_forgetful && !self.can_ask(node, Some(member.id));
+        let may_drain = may_drain && !self.nodes.iter().any(is_asked);
         let standing = match member.standing {
             Judgement::Lost if is_lost => Judgement::Leaving,
             Judgement::Active if may_drain && self.members.random.chance(250) => Judgement::Leaving,
