@@ -26,7 +26,8 @@
 //!   heard any more, also after the others have restarted.
 //!
 //! Caveats: a cluster begins when all its members have been up at once, and a node that lost its disk comes back when all others can
-//! be reached. The founder of a cluster of one knows nobody to ask: with an empty directory it begins another cluster. What a lost majority had acknowledged is lost. A second process under a node's name with an empty directory takes
+//! be reached. The founder of a cluster of one knows nobody to ask: with an empty directory it would
+//! begin another cluster, unless those that know it dial it just then, for which the shell waits a moment. Nor does one whose fellow founders are all gone. What a lost majority had acknowledged is lost. A second process under a node's name with an empty directory takes
 //! its place.
 
 use quorate_types::{GroupId, Incarnation, Member, NodeId, Revision, Term, wire_struct};

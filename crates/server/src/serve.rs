@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 use crate::runtime::calls::{self, Calls};
 use crate::runtime::connections::{self, Slots};
 use crate::runtime::gateway::{Gateway, Member};
-use crate::runtime::hello::Identity;
+use crate::runtime::hello::{self, Identity};
 use crate::runtime::keyspaces::Keyspaces;
 use crate::runtime::log_thread::{self, LogWriter};
 use crate::runtime::removal::Removal;
@@ -62,6 +62,22 @@ pub enum ServeError {
         cluster: quorate_types::ClusterId,
         /// Its data directory.
         path: String,
+    },
+    /// It is about to begin a cluster of one, and others take it for a member of theirs.
+    #[error(
+        "node {by} takes this node for a member of cluster {cluster}, but {path} holds nothing: alone, as --initial-cluster says, it would begin the \
+         cluster anew. If its disk was lost, move {path} away and start with an empty directory and --join with the client address of another node: it \
+         takes its own place when the others take it for lost, or are told to let it go (quorate node remove {name})"
+    )]
+    Missed {
+        /// Who.
+        by: quorate_types::NodeId,
+        /// The cluster.
+        cluster: quorate_types::ClusterId,
+        /// The data directory.
+        path: String,
+        /// What this node is called.
+        name: String,
     },
     /// The log cannot be used.
     #[error("cannot open the log: {0}")]
@@ -140,6 +156,14 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
         data_dir = %config.data_dir.display(),
         "starting"
     );
+    let identity = Identity { cluster, node, incarnation: data_dir.incarnation() };
+    if data_dir.standing()? == Standing::New
+        && belonging.known.members.iter().all(|member| member.id == node)
+        && let Some(by) = hello::missed_by(&peer_listener, &identity, peer_tls.as_deref()).await
+    {
+        let (path, name) = (config.data_dir.display().to_string(), config.name.clone());
+        return Err(ServeError::Missed { by, cluster, path, name });
+    }
     let engine = FjallEngine::open(&data_dir.store(), config.cache_bytes)?;
     let disk = FileDisk::open(&data_dir.log())
         .map_err(|cause| ServeError::System { doing: "opening the log's folder", cause })?;
@@ -188,7 +212,6 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
             keyspaces.add(&map.name, Some(Arc::new(map.rules.clone())), reader);
         }
     }
-    let identity = Identity { cluster, node, incarnation: data_dir.incarnation() };
     let removal = Arc::new(Removal::new(config.data_dir.clone()));
     let mut transport = Transport::new(identity, peer_tls.clone(), removal.clone());
     transport.set_members(&belonging.known.members);

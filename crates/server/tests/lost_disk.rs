@@ -76,6 +76,23 @@ async fn a_founder_that_lost_its_disk_asks_those_who_are_members_now() {
     load::check(&cluster, &acknowledged).await;
 }
 
+/// It knows nobody whom it could ask; but the others know it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_founder_of_a_cluster_that_grew_does_not_begin_it_anew() {
+    let mut cluster = Cluster::started(1).await;
+    for name in ["n2", "n3"] {
+        let at = cluster.add(name);
+        cluster.nodes[at].start();
+        cluster.nodes[at].ready().await;
+    }
+    let founder = &mut cluster.nodes[0];
+    founder.kill();
+    std::fs::remove_dir_all(&founder.data_dir).unwrap();
+    let (code, said) = run(&founder.arguments());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("takes this node for a member") && said.contains("--join"), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_took_part_does_not_start_without_its_log() {
     let mut cluster = Cluster::started(1).await;

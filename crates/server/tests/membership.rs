@@ -83,6 +83,7 @@ async fn a_node_joins_and_goes_on_with_or_without_being_told_to() {
         }
         cluster.nodes[at].settings.insert("--log-level", "debug".into());
         cluster.nodes[at].start();
+        cluster.nodes[at].ready().await;
         let again = listed(&cluster, "n4", |node| node["heard"] == true).await;
         assert_eq!(again["id"], told["id"]);
         until("it hears of a leader again", async || {

@@ -12,7 +12,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -27,6 +27,8 @@ pub(crate) const HELLO_BYTES: usize = 44;
 /// Where in a hello the sender's id is.
 pub(crate) const HELLO_SENDER: usize = 20;
 pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a new node that knows nobody listens for one that knows it: several times as long as peers wait before they dial again.
+const MISSED_WITHIN: Duration = Duration::from_millis(400);
 /// The verdict about who was a member once; the words are part of the protocol.
 const REMOVED: &str = "this node was removed from the cluster";
 
@@ -136,18 +138,59 @@ pub(super) async fn connect(
     }
 }
 
+/// Why one who dialled is turned away.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) why: String,
+    /// A node of this cluster that looks for this one, and that this one does not know.
+    pub(super) stranger: Option<NodeId>,
+}
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Self {
+        Self { why, stranger: None }
+    }
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        error.to_string().into()
+    }
+}
+
+/// Listens a little for nodes that take this one for a member, which has just been started with an empty directory and knows nobody. Its
+/// peers dial it every tenth of a second; so one that does is among the first to come.
+pub async fn missed_by(
+    listener: &TcpListener,
+    identity: &Identity,
+    tls: Option<&Current<PeerConfig>>,
+) -> Option<NodeId> {
+    let (_sender, peers) = watch::channel(Arc::default());
+    let gone = Gone::default();
+    let listen = async {
+        loop {
+            let (stream, _) = listener.accept().await.ok()?;
+            if let Err(Refusal { stranger: Some(stranger), .. }) =
+                admit(stream, identity, (&peers, &gone), tls).await
+            {
+                return Some(stranger);
+            }
+        }
+    };
+    tokio::time::timeout(MISSED_WITHIN, listen).await.ok().flatten()
+}
+
 /// Makes sure of who dials.
 pub(super) async fn admit(
     mut stream: TcpStream,
     identity: &Identity,
     (peers, gone): (&watch::Receiver<Arc<Peers>>, &Gone),
     tls: Option<&Current<PeerConfig>>,
-) -> Result<(Peer, Use, Stream), String> {
-    let said = |error: io::Error| error.to_string();
-    stream.set_nodelay(true).map_err(said)?;
-    let (verdict, why) = match (tls, tls::begins_as_tls(&stream).await.map_err(said)?) {
+) -> Result<(Peer, Use, Stream), Refusal> {
+    stream.set_nodelay(true)?;
+    let (verdict, why) = match (tls, tls::begins_as_tls(&stream).await?) {
         (None, false) => {
-            let (peer, purpose) = welcome(&mut stream, identity, (peers, gone), None).await.map_err(said)?;
+            let (peer, purpose) = welcome(&mut stream, identity, (peers, gone), None).await?;
             return Ok((peer, purpose, Box::new(stream)));
         }
         (Some(tls), true) => {
@@ -157,13 +200,12 @@ pub(super) async fn admit(
                     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
                     let certificate = chain.first().map(|first| first.clone().into_owned());
                     let certificate = certificate.as_ref();
-                    let welcomed = welcome(&mut stream, identity, (peers, gone), certificate).await;
-                    let (peer, purpose) = welcomed.map_err(said)?;
+                    let (peer, purpose) = welcome(&mut stream, identity, (peers, gone), certificate).await?;
                     Ok((peer, purpose, Box::new(stream)))
                 }
                 Err((error, stream)) => {
                     tls::close_gently(stream).await;
-                    Err(tls::explain(&error))
+                    Err(tls::explain(&error).into())
                 }
             };
         }
@@ -181,7 +223,7 @@ pub(super) async fn admit(
     // It may be gone already; it is turned away all the same.
     let _ = answer(&mut stream, verdict).await;
     tls::close_gently(stream).await;
-    Err(why.into())
+    Err(why.to_owned().into())
 }
 
 /// Says why not; no reason is a welcome.
@@ -197,7 +239,7 @@ async fn welcome(
     identity: &Identity,
     (peers, gone): (&watch::Receiver<Arc<Peers>>, &Gone),
     certificate: Option<&CertificateDer<'_>>,
-) -> io::Result<(Peer, Use)> {
+) -> Result<(Peer, Use), Refusal> {
     let mut hello = [0; HELLO_BYTES];
     // A stranger, or another version, may say less than we would wait for.
     let (begin, rest) = hello.split_at_mut(MAGIC.len() + 4);
@@ -213,6 +255,7 @@ async fn welcome(
     };
     let version = (number(8) & 0xffff_ffff) as u32;
     let (cluster, from, to) = (ClusterId(number(12)), NodeId(number(HELLO_SENDER)), NodeId(number(28)));
+    let mut stranger = None;
     let objection = if purpose.is_none() {
         Some("this port speaks the peer protocol of quorate; clients use the client port".to_owned())
     } else if version != PROTOCOL {
@@ -229,10 +272,13 @@ async fn welcome(
         match (peers.get(&from), certificate) {
             (None, _) if gone.read().contains(&from) => Some(REMOVED.to_owned()),
             // Who has just joined is one as soon as this node has heard of it.
-            (None, _) => Some(format!(
-                "node {from} is not a member of the cluster, as far as this node knows: it has just joined, or it was removed, and \
-                     its process can be stopped"
-            )),
+            (None, _) => {
+                stranger = Some(from);
+                Some(format!(
+                    "node {from} is not a member of the cluster, as far as this node knows: it has just joined, or it was removed, \
+                     and its process can be stopped"
+                ))
+            }
             (Some(address), Some(certificate)) if !tls::is_for(certificate, address) => Some(format!(
                 "node {from} has the address {address} in the cluster, but its certificate is for other names: it needs that host \
                  as a SAN"
@@ -243,6 +289,6 @@ async fn welcome(
     answer(stream, objection.as_deref().unwrap_or_default()).await?;
     match (objection, purpose) {
         (None, Some(purpose)) => Ok(((from, Incarnation(number(36))), purpose)),
-        (objection, _) => Err(io::Error::other(objection.unwrap_or_default())),
+        (objection, _) => Err(Refusal { why: objection.unwrap_or_default(), stranger }),
     }
 }

@@ -8,7 +8,7 @@
 //! goes through it, and both sides present certificates; a node with TLS talks to no node without it.
 
 use super::frames::{frame, next_frame};
-use super::hello::{DialError, HELLO_TIMEOUT, Identity, Peer, Stream, Use, admit, connect};
+use super::hello::{DialError, HELLO_TIMEOUT, Identity, Peer, Refusal, Stream, Use, admit, connect};
 use super::removal::{Gone, Removal};
 use super::worker::Input;
 use crate::tls::{Current, PeerConfig};
@@ -261,12 +261,12 @@ pub async fn listen(
                 admit(stream, &identity, (&peers, &gone), tls.as_deref()),
             );
             let admitted = tokio::select! {
-                admitted = hello => admitted.unwrap_or_else(|_| Err("it said no hello".into())),
-                Ok(()) = told_to_go => Err(format!("it said no hello, and {STRANGERS_MAX} others came after it")),
+                admitted = hello => admitted.unwrap_or_else(|_| Err("it said no hello".to_owned().into())),
+                Ok(()) = told_to_go => Err(format!("it said no hello, and {STRANGERS_MAX} others came after it").into()),
             };
             let (peer, purpose, mut stream) = match admitted {
                 Ok(admitted) => admitted,
-                Err(why) => {
+                Err(Refusal { why, .. }) => {
                     if turned_away.lock().is_news(address.ip(), &why) {
                         warn!(%address, why, "turned a peer away");
                     }
