@@ -333,9 +333,13 @@ impl Stream {
     fn drop_queue(&mut self) {
         for item in self.queue.drain(..) {
             match item {
-                Item::Changes { matches, done, .. } => {
+                Item::Changes { changes, matches, done, .. } => {
                     for (number, _) in &matches[done..] {
                         if let Some(watch) = self.watches.get_mut(number) {
+                            if watch.state == State::Synced {
+                                // There was nothing for it before the first that is queued; that may be compacted by now.
+                                watch.next = watch.next.max(changes.revision);
+                            }
                             watch.queued = 0;
                             watch.state = State::Lagging;
                             self.lagging.insert(*number);

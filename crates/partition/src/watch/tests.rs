@@ -464,6 +464,26 @@ fn a_lagging_watch_overtaken_by_compaction_is_cancelled_and_a_quiet_one_is_not()
 }
 
 #[test]
+fn a_dropped_queue_needs_no_history_from_before_what_was_in_it() {
+    let mut world = World::new(Limits { stream_queue_bytes_max: 1000, ..Limits::default() });
+    world.create(watch("a"));
+    world.put("a", "1");
+    for n in 0..4 {
+        world.put("b", &n.to_string());
+    }
+    world.put("a", "2");
+    let said: Vec<_> = (0..2).flat_map(|_| world.watches.poll(STREAM, &world.store, 1).unwrap()).collect();
+    assert_eq!(said.iter().map(text).collect::<Vec<_>>(), ["0 @1 created", "0 @2 +a=1"]);
+    world.compact(6);
+    while world.watches.counts().lagging == 0 {
+        world.put("a", "more");
+    }
+    let said = world.watches.poll(STREAM, &world.store, 1 << 20).unwrap();
+    assert!(said.iter().all(|response| response.kind == WatchResponseKind::Events), "{said:?}");
+    assert_eq!(modified(&said[0].events[0].event), Revision(7));
+}
+
+#[test]
 fn what_is_queued_outlives_a_compaction() {
     let mut world = world();
     world.create(watch("a"));
