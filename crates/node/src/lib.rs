@@ -12,6 +12,7 @@
 //! * [`draws`]: drawing revisions from a sequencer on another node.
 //! * [`transaction`]: transactions over partitions.
 //! * [`peer`]: what nodes say to each other.
+//! * [`errands`]: what of that is done beside the host.
 //! * [`snapshots`]: serving snapshots to followers that fell behind, and fetching them.
 //! * [`cluster`]: what a node is told of its cluster to begin with.
 //! * [`administration`]: creating, listing and deleting keyspaces.
@@ -30,6 +31,7 @@ pub mod cluster_orders;
 pub mod detector;
 pub mod draws;
 pub mod effects;
+pub mod errands;
 pub mod group;
 pub mod host;
 pub mod options;
@@ -48,6 +50,7 @@ pub use admission::{Life, Lives, Standing};
 pub use cluster::Cluster;
 pub use cluster_orders::{ClusterOrder, ClusterOrders, Nodes, OrderRefused, OrderStep, Which};
 pub use effects::{Effects, Grant, Notice, Reach, Ticket, WriteId};
+pub use errands::{Done, Errand};
 pub use group::GroupStatus;
 pub use host::{HeldBack, Holding, Host};
 pub use options::Options;

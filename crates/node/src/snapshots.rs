@@ -2,16 +2,19 @@
 //!
 //! The leader keeps a view of its store and sends a chunk for each pull, so many bytes a tick. The
 //! follower asks for the next chunk when it has stored the last, and asks again when none comes: a broken
-//! connection costs the chunk under way, not the snapshot. A chunk may hold no rows and only lead on. The old state is given up when the fetch
+//! connection costs the chunk under way, not the snapshot. While one chunk is written the next is already asked for. A chunk may hold no rows and
+//! only lead on. Rows are read and written beside the host, by [`crate::errands`]. The old state is given up when the fetch
 //! begins (it is of no use to anyone), and until the new one is whole this replica applies and serves
 //! nothing and does not ask for votes; a crash in between is noticed at the next start.
 
+use crate::errands::{Errand, Shared};
 use crate::peer::PeerMessage;
 use quorate_consensus::SnapshotFetch;
 use quorate_mvcc::engine::Engine;
-use quorate_partition::snapshot::{Chunk, Cursor, InstallError, Installer, SnapshotSource};
-use quorate_types::{Fault, GroupId, NodeId, Position, Tick};
+use quorate_partition::snapshot::{Chunk, Cursor, Installer, SnapshotSource};
+use quorate_types::{GroupId, NodeId, Position, Tick};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 /// A pull is repeated when no chunk came for so many ticks.
 const PULL_AGAIN_TICKS: u64 = 10;
@@ -19,23 +22,28 @@ const PULL_AGAIN_TICKS: u64 = 10;
 const PULLS_MAX: usize = 256;
 /// A fetch whose sender is silent for so many pulls in a row is given up.
 const PULLS_UNANSWERED_MAX: u32 = 50;
+/// Chunks being read at a time: one is read while the one before leaves. More would only wait for each other.
+const READS_MAX: usize = 2;
 
 /// Snapshots kept for followers.
 pub(crate) struct Sources<E: Engine> {
     kept: BTreeMap<(GroupId, Position), Kept<E>>,
     pulls: VecDeque<(NodeId, GroupId, Position, Option<Cursor>)>,
-    budget: usize,
+    /// What may be sent this tick. Less than nothing after a chunk that was larger than what was left.
+    budget: i64,
+    /// Chunks being read.
+    reads: usize,
 }
 
 struct Kept<E: Engine> {
-    source: SnapshotSource<E>,
+    source: Arc<SnapshotSource<E>>,
     wanted_by: Vec<NodeId>,
     last_used: Tick,
 }
 
 impl<E: Engine> Sources<E> {
     pub(crate) fn new() -> Self {
-        Self { kept: BTreeMap::new(), pulls: VecDeque::new(), budget: 0 }
+        Self { kept: BTreeMap::new(), pulls: VecDeque::new(), budget: 0, reads: 0 }
     }
 
     /// Keeps a snapshot for `to`, or shares one that is kept already at the same position.
@@ -48,7 +56,7 @@ impl<E: Engine> Sources<E> {
     ) -> Position {
         let position = source.position();
         let kept = self.kept.entry((group, position)).or_insert(Kept {
-            source,
+            source: Arc::new(source),
             wanted_by: Vec::new(),
             last_used: now,
         });
@@ -69,33 +77,43 @@ impl<E: Engine> Sources<E> {
 
     /// A tick's worth of sending may be used.
     pub(crate) fn refill(&mut self, bytes: usize) {
-        self.budget = bytes;
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.budget = self.budget.min(0).saturating_add(bytes);
     }
 
-    /// Answers pulls as far as the rate limit allows.
-    pub(crate) fn serve(&mut self, chunk_bytes: usize, now: Tick) -> Vec<(NodeId, PeerMessage)> {
-        let mut out = Vec::new();
+    /// Begins to answer pulls, as far as the rate limit allows: chunks to read, and answers that need none.
+    pub(crate) fn serve(
+        &mut self,
+        chunk_bytes: usize,
+        now: Tick,
+    ) -> (Vec<Errand<E>>, Vec<(NodeId, PeerMessage)>) {
+        let (mut errands, mut out) = (Vec::new(), Vec::new());
         while self.budget > 0
+            && self.reads < READS_MAX
             && let Some((to, group, position, after)) = self.pulls.pop_front()
         {
-            let chunk = self.kept.get_mut(&(group, position)).and_then(|kept| {
-                kept.last_used = now;
-                kept.source.chunk(after.clone(), chunk_bytes).ok()
-            });
-            out.push((
-                to,
-                match chunk {
-                    Some(chunk) => {
-                        // One that is neither full nor the last was as much work: its rows are few among many others.
-                        let least = if chunk.last { 1 } else { chunk_bytes / 2 };
-                        self.budget = self.budget.saturating_sub(size(&chunk).max(least));
-                        PeerMessage::SnapshotChunk { group, position, after, chunk }
-                    }
-                    None => PeerMessage::SnapshotGone { group, position },
-                },
-            ));
+            match self.kept.get_mut(&(group, position)) {
+                Some(kept) => {
+                    kept.last_used = now;
+                    self.reads += 1;
+                    let source = Arc::clone(&kept.source);
+                    errands.push(Errand::read(to, group, source, after, chunk_bytes));
+                }
+                None => out.push((to, PeerMessage::SnapshotGone { group, position })),
+            }
         }
-        out
+        (errands, out)
+    }
+
+    /// A chunk has been read that [`Self::serve`] wanted.
+    pub(crate) fn has_read(&mut self, chunk: Option<&Chunk>, chunk_bytes: usize) {
+        self.reads -= 1;
+        if let Some(chunk) = chunk {
+            // One that is neither full nor the last was as much work: its rows are few among many others.
+            let least = if chunk.last { 1 } else { chunk_bytes / 2 };
+            let charged = i64::try_from(size(chunk).max(least)).unwrap_or(i64::MAX);
+            self.budget = self.budget.saturating_sub(charged);
+        }
     }
 
     /// The group is not here any more.
@@ -121,40 +139,49 @@ impl<E: Engine> Sources<E> {
 /// A snapshot being fetched.
 pub(crate) struct Fetching<E: Engine> {
     pub(crate) fetch: SnapshotFetch,
-    installer: Installer<E>,
+    installer: Shared<E>,
+    /// Where the newest chunk that came ends: the next is asked for with it.
+    cursor: Option<Cursor>,
+    is_last_here: bool,
+    /// A chunk that came while the one before is being written.
+    ahead: Option<Chunk>,
+    is_writing: bool,
     asked: Tick,
     unanswered: u32,
     pub(crate) bytes: u64,
 }
 
-/// How a fetch goes on.
-pub(crate) enum Step {
-    /// Ask for the next chunk.
-    Pull,
-    /// All rows are there.
-    Complete,
-    /// Not the chunk that was asked for.
-    Ignore,
-    /// It cannot be used.
-    Failed(String),
-}
-
 impl<E: Engine> Fetching<E> {
     pub(crate) fn new(fetch: SnapshotFetch, installer: Installer<E>, now: Tick) -> Self {
-        Self { fetch, installer, asked: now, unanswered: 0, bytes: 0 }
+        let cursor = installer.cursor().cloned();
+        Self {
+            fetch,
+            installer: Shared::new(installer),
+            cursor,
+            is_last_here: false,
+            ahead: None,
+            is_writing: false,
+            asked: now,
+            unanswered: 0,
+            bytes: 0,
+        }
     }
 
-    /// The pull to send now.
-    pub(crate) fn pull(&mut self, group: GroupId, now: Tick) -> (NodeId, PeerMessage) {
+    /// The pull to send now, if there is room for what comes.
+    pub(crate) fn pull(&mut self, group: GroupId, now: Tick) -> Option<(NodeId, PeerMessage)> {
+        if self.is_last_here || self.ahead.is_some() {
+            return None;
+        }
         self.asked = now;
         let position = self.fetch.meta.position;
-        let cursor = self.installer.cursor().cloned();
-        (self.fetch.from, PeerMessage::SnapshotPull { group, position, cursor })
+        let cursor = self.cursor.clone();
+        Some((self.fetch.from, PeerMessage::SnapshotPull { group, position, cursor }))
     }
 
     /// Whether the last pull should be repeated; an error when it was in vain too often.
     pub(crate) fn is_overdue(&mut self, now: Tick) -> Result<bool, String> {
-        if now.since(self.asked) < PULL_AGAIN_TICKS {
+        let is_asking = !self.is_last_here && self.ahead.is_none();
+        if !is_asking || now.since(self.asked) < PULL_AGAIN_TICKS {
             return Ok(false);
         }
         self.unanswered += 1;
@@ -164,23 +191,39 @@ impl<E: Engine> Fetching<E> {
         Ok(true)
     }
 
-    /// Takes a chunk.
-    pub(crate) fn add(&mut self, after: Option<Cursor>, chunk: Chunk) -> Result<Step, Fault> {
-        if after.as_ref() != self.installer.cursor() || self.installer.is_complete() {
-            return Ok(Step::Ignore);
+    /// Takes a chunk; returns whether it is the one that was asked for.
+    pub(crate) fn add(&mut self, after: Option<Cursor>, chunk: Chunk) -> bool {
+        if after != self.cursor || self.is_last_here || self.ahead.is_some() {
+            return false;
         }
         self.unanswered = 0;
         self.bytes += size(&chunk) as u64;
-        match self.installer.add(chunk) {
-            Err(InstallError::Fault(fault)) => Err(fault),
-            Err(error @ InstallError::Mismatch(_)) => Ok(Step::Failed(error.to_string())),
-            Ok(()) if self.installer.is_complete() => Ok(Step::Complete),
-            Ok(()) => Ok(Step::Pull),
-        }
+        self.cursor = Some(chunk.cursor.clone());
+        self.is_last_here = chunk.last;
+        self.ahead = Some(chunk);
+        true
     }
 
+    /// The write to begin, if a chunk waits for one.
+    pub(crate) fn write(&mut self, group: GroupId) -> Option<Errand<E>> {
+        if self.is_writing {
+            return None;
+        }
+        let chunk = self.ahead.take()?;
+        self.is_writing = true;
+        Some(Errand::write(group, self.installer.clone(), chunk))
+    }
+
+    /// A write has ended; returns whether it is one of this fetch, and not of one that was given up.
+    pub(crate) fn has_written(&mut self, installer: &Shared<E>) -> bool {
+        let is_own = self.installer.is(installer);
+        self.is_writing &= !is_own;
+        is_own
+    }
+
+    /// Waits for the write under way, and lets those that have not begun do nothing.
     pub(crate) fn into_installer(self) -> Installer<E> {
-        self.installer
+        self.installer.take()
     }
 }
 

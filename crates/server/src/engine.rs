@@ -19,7 +19,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 const MEMTABLE_BYTES: u64 = 16 << 20;
 /// What a restart has to read again at most.
 const JOURNAL_BYTES_MAX: u64 = 128 << 20;
-const WORKERS: usize = 2;
+/// The first only flushes, and passes merging on to the others; as long as none of those is free it does nothing but that, with all of a processor. With two
+/// that would be whenever anything is merged; a third nearly always is free.
+const WORKERS: usize = 3;
+/// Parts of tables waiting to be written to disk, and written and not merged, from which on the store is behind. From twice as many on writes wait.
+const FLUSHES_BEHIND: usize = 2;
+const TABLES_BEHIND: usize = 10;
 
 /// The store; clones are the same store.
 #[derive(Clone)]
@@ -76,6 +81,12 @@ impl FjallEngine {
     /// Bytes of the tables on disk: what data takes, without the journals, which have a size of their own.
     pub fn table_bytes(&self) -> u64 {
         self.inner.tables.iter().map(Keyspace::disk_space).sum()
+    }
+
+    /// Whether flushing or merging lags so far behind what is written that before long writes will have to wait.
+    pub fn is_behind(&self) -> bool {
+        self.inner.database.outstanding_flushes() >= FLUSHES_BEHIND
+            || self.inner.tables.iter().any(|table| table.l0_table_count() >= TABLES_BEHIND)
     }
 
     /// Rows removed since the process started. Their space comes back when tables are merged.

@@ -18,6 +18,7 @@ use crate::runtime::hello::{self, Identity};
 use crate::runtime::keyspaces::Keyspaces;
 use crate::runtime::log_thread::{self, LogWriter};
 use crate::runtime::removal::Removal;
+use crate::runtime::snapshot_threads;
 use crate::runtime::transport::{self, Answerer, Transport};
 use crate::runtime::watch_thread;
 use crate::runtime::worker::{Input, Outlets, Wished, Worker};
@@ -224,12 +225,16 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     let (log_in, log_out) = crossbeam_channel::unbounded();
     let (flush_in, flush_out) = crossbeam_channel::unbounded();
     let (applied_in, applied_out) = crossbeam_channel::unbounded();
+    let (reads_in, reads_out) = crossbeam_channel::unbounded();
+    let (writes_in, writes_out) = crossbeam_channel::unbounded();
     let log_writer = LogWriter::new(wal, metrics.clone());
     let outlets = Outlets {
         removal: removal.clone(),
         log: log_in,
         log_writer: log_writer.clone(),
         flush: flush_in,
+        snapshot_reads: reads_in,
+        snapshot_writes: writes_in,
         applied: applied_in,
         keyspaces: keyspaces.clone(),
         transport,
@@ -257,6 +262,10 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
                 }
             }
         })?;
+    }
+    for (name, errands) in [("snapshots out", reads_out), ("snapshots in", writes_out)] {
+        let (worker, engine) = (worker_in.clone(), engine.clone());
+        thread(name, move || snapshot_threads::run(&engine, &errands, &worker))?;
     }
     {
         let keyspaces = keyspaces.clone();

@@ -16,7 +16,7 @@ use crate::random::Random;
 use crate::watchers::{self, Known};
 use members::Members;
 use quorate_consensus::{Recovered, Role};
-use quorate_node::{Effects, Host, Notice, Options, PeerMessage, Reach, Standing, Ticket, WriteId};
+use quorate_node::{Effects, Errand, Host, Notice, Options, PeerMessage, Reach, Standing, Ticket, WriteId};
 use quorate_partition::watch::Watches;
 use quorate_storage::disk::MemoryDisk;
 use quorate_storage::memory::MemoryEngine;
@@ -142,6 +142,8 @@ struct Running {
     syncing: Option<(WriteId, u64)>,
     /// When the flush under way will be reported, and whether what was there when it began is all that it took.
     flush_due: Option<(u64, bool)>,
+    /// When they are run.
+    errands: Vec<(u64, Errand<MemoryEngine>)>,
     watches: Watches,
     watchers: watchers::Clients,
     /// Those that watch some of the slots that are held here.
@@ -483,6 +485,7 @@ impl World {
             wal,
             syncing: None,
             flush_due: None,
+            errands: Vec::new(),
             watches: Watches::new(watchers::limits(&mut self.random), revision),
             watchers: watchers::Clients::default(),
             part: None,
@@ -683,8 +686,21 @@ impl World {
                 running.host.flushed();
                 self.settle(at, Ok(()))?;
             }
+            self.run_errands(at)?;
         }
         Ok(())
+    }
+
+    /// What is done beside a host is done late, and in any order.
+    fn run_errands(&mut self, at: usize) -> Result<(), Violation> {
+        let now = self.now;
+        loop {
+            let Some(running) = self.awake(at) else { return Ok(()) };
+            let Some(next) = running.errands.iter().position(|(due, _)| *due <= now) else { return Ok(()) };
+            let (_, errand) = running.errands.swap_remove(next);
+            let done = running.host.errand_done(errand.run());
+            self.settle(at, done)?;
+        }
     }
 
     /// Carries out what a node wants done.
@@ -711,6 +727,10 @@ impl World {
         }
         let sync_due = self.now + self.random.below(self.rates.sync_ticks_max + 1);
         let Some(running) = &mut self.nodes[at].running else { return Ok(()) };
+        for errand in running.host.errands() {
+            let due = self.now + self.random.below(self.rates.sync_ticks_max + 1);
+            running.errands.push((due, errand));
+        }
         let mut written = Vec::new();
         if let Some((write, parts)) = persist {
             if let Err(fault) = running.wal.append(&parts) {

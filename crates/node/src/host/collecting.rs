@@ -94,8 +94,6 @@ impl<E: Engine> Host<E> {
                 group.flushing = Some(group.applied());
             }
         }
-        let chunks = self.sources.serve(self.options.snapshot_chunk_bytes, self.now);
-        self.out.send.extend(chunks);
         Ok(std::mem::take(&mut self.out))
     }
 

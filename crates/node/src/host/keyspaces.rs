@@ -443,8 +443,12 @@ impl<E: Engine> Host<E> {
     }
 
     /// The slots whose rows go when a snapshot replaces the state of `group`: its own, without what other partitions of this
-    /// node own and hold. Those may have got it from this one, by a split that this replica has not applied yet.
-    pub(super) fn slots_to_clear(&self, group: GroupId) -> SlotSet {
+    /// node own and hold. Those may have got it from this one, by a split that this replica has not applied yet. To look for rows is a pass over all
+    /// of the keyspace's, and there are none where this replica has none and its slots were never another partition's.
+    pub(super) fn slots_to_clear(&self, group: GroupId, has_rows: bool) -> SlotSet {
+        if !has_rows && self.maps.contains_key(&group.keyspace) && self.origin_of(group).is_none() {
+            return SlotSet::none();
+        }
         self.unclaimed(group, self.claimed_slots(group))
     }
 

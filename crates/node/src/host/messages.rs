@@ -4,7 +4,7 @@ use super::Host;
 use crate::effects::{Notice, Ticket};
 use crate::group::{Origin, Work};
 use crate::peer::PeerMessage;
-use crate::snapshots::{Fetching, Step};
+use crate::snapshots::Fetching;
 use quorate_consensus::{Consensus, Message};
 use quorate_mvcc::engine::Engine;
 use quorate_types::{Fault, Incarnation, NodeId, Rejection};
@@ -84,16 +84,9 @@ impl<E: Engine> Host<E> {
                 let is_ours = |fetching: &&mut Fetching<E>| {
                     fetching.fetch.from == from && fetching.fetch.meta.position == position
                 };
-                if let Some(fetching) = self.fetching.get_mut(&group).filter(is_ours) {
-                    match fetching.add(after, chunk)? {
-                        Step::Ignore => {}
-                        Step::Pull => {
-                            let (to, pull) = fetching.pull(group, self.now);
-                            self.out.send.push((to, pull));
-                        }
-                        Step::Failed(reason) => self.fail_fetch(group, reason),
-                        Step::Complete => self.finish_fetch(group)?,
-                    }
+                let fetching = self.fetching.get_mut(&group).filter(is_ours);
+                if fetching.is_some_and(|fetching| fetching.add(after, chunk)) {
+                    self.fetch_on(group);
                 }
             }
             PeerMessage::SnapshotGone { group, position } => {

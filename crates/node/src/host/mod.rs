@@ -55,6 +55,7 @@ mod usage;
 
 use crate::admission::{Admission, Standing};
 use crate::effects::{Effects, Notice, Ticket, WriteId};
+use crate::errands::Errand;
 use crate::group::{Group, GroupStatus, Origin, State, Then, Work, revocation};
 use crate::sequencer::Sequencer;
 use crate::snapshots::{Fetching, Sources};
@@ -180,6 +181,8 @@ pub struct Host<E: Engine> {
     space: Space,
     sources: Sources<E>,
     fetching: BTreeMap<GroupId, Fetching<E>>,
+    /// Reads and writes of snapshots that the shell has not been told of yet.
+    errands: Vec<Errand<E>>,
     admission: Admission,
     /// Barriers of the admission that failed and are to be begun again.
     catch_up_again: Vec<GroupId>,
@@ -258,6 +261,7 @@ impl<E: Engine> Host<E> {
             space: Space::default(),
             sources: Sources::new(),
             fetching: BTreeMap::new(),
+            errands: Vec::new(),
             admission: Admission::new(options.incarnation, standing),
             catch_up_again: Vec::new(),
             caught_up: BTreeMap::new(),

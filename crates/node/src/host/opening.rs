@@ -35,6 +35,8 @@ impl<E: Engine> Host<E> {
         keyspace.is_compaction_due = true;
         let publication = keyspace.publication.clone();
         let engine = self.engine.clone();
+        let has_rows = Partition::has_state(&self.engine, id)? || Partition::is_incomplete(&self.engine, id)?;
+        let clear = self.slots_to_clear(id, has_rows);
         let opened = if self.is_without_state(id)? {
             Opened::Incomplete
         } else {
@@ -58,7 +60,6 @@ impl<E: Engine> Host<E> {
                 (State::Ready(*partition), reader, applied)
             }
             Opened::Incomplete => {
-                let clear = self.slots_to_clear(id);
                 let installer = match given_up {
                     Some(installer) => installer,
                     None => Installer::begin_among(&publication, self.engine.clone(), id, &clear, limits)?,

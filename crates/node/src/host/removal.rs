@@ -22,6 +22,7 @@
 use super::Host;
 use crate::effects::Notice;
 use crate::group::{Blocked, Origin, State, Then, Work, may_change};
+use crate::snapshots::Fetching;
 use crate::transaction::Phase;
 use quorate_mvcc::engine::{Batch, Engine, RowRange, Table};
 use quorate_types::request::DeleteRequest;
@@ -189,7 +190,8 @@ impl<E: Engine> Host<E> {
         }
         self.dirty.remove(&id);
         self.agenda.forget(id);
-        self.fetching.remove(&id);
+        // No write of it may come after the rows have gone.
+        drop(self.fetching.remove(&id).map(Fetching::into_installer));
         self.sources.forget(id);
         self.abstaining.remove(&id);
         self.inheriting.remove(&id);

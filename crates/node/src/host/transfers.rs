@@ -2,7 +2,9 @@
 
 use super::Host;
 use crate::effects::Notice;
-use crate::group::State;
+use crate::errands::{Done, Errand, Outcome};
+use crate::group::{Group, State};
+use crate::peer::PeerMessage;
 use crate::snapshots::Fetching;
 use quorate_consensus::{Consensus, SnapshotFetch, SnapshotMeta};
 use quorate_mvcc::engine::Engine;
@@ -23,7 +25,11 @@ impl<E: Engine> Host<E> {
 
     pub(super) fn begin_fetch(&mut self, id: GroupId, fetch: SnapshotFetch) -> Result<(), Fault> {
         let (from, position) = (fetch.from, fetch.meta.position);
-        let clear = self.slots_to_clear(id);
+        // What is left of an earlier life went when the group was opened.
+        let is_untouched =
+            |group: &Group<E>| matches!(&group.state, State::Installing(Some(it)) if it.cursor().is_none());
+        let has_rows = !self.groups.get(&id).is_some_and(is_untouched);
+        let clear = self.slots_to_clear(id, has_rows);
         // Before the first row goes.
         self.forget_told(id)?;
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
@@ -38,12 +44,55 @@ impl<E: Engine> Host<E> {
             (State::Installing(None), None) => panic!("group {id} has lost its installer"),
         };
         self.compact_anew(id.keyspace)?;
-        let mut fetching = Fetching::new(fetch, installer, self.now);
-        let (to, pull) = fetching.pull(id, self.now);
-        self.out.send.push((to, pull));
-        self.fetching.insert(id, fetching);
+        self.fetching.insert(id, Fetching::new(fetch, installer, self.now));
+        self.fetch_on(id);
         self.out.notices.push(Notice::SnapshotFetching { group: id, from, position });
         Ok(())
+    }
+
+    /// Writes what has come and asks for what has not.
+    pub(super) fn fetch_on(&mut self, id: GroupId) {
+        let Some(fetching) = self.fetching.get_mut(&id) else { return };
+        self.errands.extend(fetching.write(id));
+        self.out.send.extend(fetching.pull(id, self.now));
+    }
+
+    /// What is to be done beside the host, since the last call. Asked for after [`Host::take`].
+    pub fn errands(&mut self) -> Vec<Errand<E>> {
+        let (reads, answers) = self.sources.serve(self.options.snapshot_chunk_bytes, self.now);
+        self.out.send.extend(answers);
+        self.errands.extend(reads);
+        std::mem::take(&mut self.errands)
+    }
+
+    /// An errand was run.
+    pub fn errand_done(&mut self, done: Done<E>) -> Result<(), Fault> {
+        match done.0 {
+            Outcome::Read { to, answer } => {
+                let chunk = match &answer {
+                    PeerMessage::SnapshotChunk { chunk, .. } => Some(chunk),
+                    _ => None,
+                };
+                self.sources.has_read(chunk, self.options.snapshot_chunk_bytes);
+                self.out.send.push((to, answer));
+                Ok(())
+            }
+            Outcome::Written { group, installer, outcome } => {
+                if let Some(Err(InstallError::Fault(fault))) = outcome {
+                    return Err(fault);
+                }
+                let fetching = self.fetching.get_mut(&group);
+                if !fetching.is_some_and(|fetching| fetching.has_written(&installer)) {
+                    return Ok(());
+                }
+                match outcome {
+                    Some(Ok(true)) => return self.finish_fetch(group),
+                    Some(Ok(false)) | None => self.fetch_on(group),
+                    Some(Err(error)) => self.fail_fetch(group, error.to_string()),
+                }
+                Ok(())
+            }
+        }
     }
 
     pub(super) fn repeat_pulls(&mut self) {
@@ -52,10 +101,7 @@ impl<E: Engine> Host<E> {
         for (id, fetching) in &mut self.fetching {
             match fetching.is_overdue(now) {
                 Ok(false) => {}
-                Ok(true) => {
-                    let (to, pull) = fetching.pull(*id, now);
-                    self.out.send.push((to, pull));
-                }
+                Ok(true) => self.out.send.extend(fetching.pull(*id, now)),
                 Err(reason) => failed.push((*id, reason)),
             }
         }
@@ -84,7 +130,7 @@ impl<E: Engine> Host<E> {
             Ok(()) => {}
             Err(InstallError::Fault(fault)) => return Err(fault),
             Err(error @ InstallError::Mismatch(_)) => {
-                let installer = installer.restart(&self.slots_to_clear(id))?;
+                let installer = installer.restart(&self.slots_to_clear(id, true))?;
                 if let Some(group) = self.groups.get_mut(&id) {
                     group.state = State::Installing(Some(installer));
                 }

@@ -182,7 +182,12 @@ impl Cluster {
             for (at, node) in self.nodes.iter_mut().enumerate() {
                 let Some(Running { host, wal }) = &mut node.running else { continue };
                 loop {
+                    let mut has_run = false;
                     let effects = host.take().unwrap();
+                    for errand in host.errands() {
+                        host.errand_done(errand.run()).unwrap();
+                        has_run = true;
+                    }
                     if let Some(standing) = effects.standing {
                         node.standing = standing;
                         host.standing_recorded();
@@ -195,7 +200,12 @@ impl Cluster {
                         node.engine.flush().unwrap();
                         host.flushed();
                     }
-                    let Some((write, writes)) = effects.persist else { break };
+                    let Some((write, writes)) = effects.persist else {
+                        if has_run {
+                            continue;
+                        }
+                        break;
+                    };
                     wal.append(&writes).unwrap();
                     wal.sync().unwrap();
                     host.persisted(write);

@@ -11,7 +11,7 @@ use crate::events::Told;
 use crate::events::recorder::Recorder;
 use crossbeam_channel::{Receiver, Sender};
 use quorate_node::recovery::RecoverRefused;
-use quorate_node::{Effects, Grant, Host, Notice, PeerMessage, Ticket, WriteId};
+use quorate_node::{Done, Effects, Errand, Grant, Host, Notice, PeerMessage, Ticket, WriteId};
 use quorate_types::{
     Entry, Fault, GroupId, Incarnation, KeyRange, KeyspaceId, KeyspaceMap, LogWrite, NodeId, Position,
     Rejection, Reply, Request, Revision, Rules, Term,
@@ -47,6 +47,8 @@ pub enum Input {
     Persisted(WriteId),
     /// The ordered store is durable.
     Flushed,
+    /// Rows of a snapshot were read or written.
+    ErrandDone(Done<FjallEngine>),
     /// These groups hold old parts of the log.
     ReleaseLog(Vec<GroupId>),
     /// The connection from a peer broke.
@@ -84,6 +86,10 @@ pub struct Outlets {
     pub log_writer: Arc<LogWriter>,
     /// To the flush thread.
     pub flush: Sender<()>,
+    /// To the threads that read and write snapshots.
+    pub snapshot_reads: Sender<Errand<FjallEngine>>,
+    /// The other one.
+    pub snapshot_writes: Sender<Errand<FjallEngine>>,
     /// To the watch thread.
     pub applied: Sender<(KeyspaceId, quorate_node::effects::Applied)>,
     /// Who watches what; told of every new term, and when a leader is lost or found.
@@ -191,7 +197,15 @@ impl Worker {
             }
             loop {
                 let effects = self.host.take()?;
-                if !self.carry_out(effects)? {
+                let is_more = self.carry_out(effects)?;
+                for errand in self.host.errands() {
+                    let outlets = &self.outlets;
+                    let thread =
+                        if errand.is_write() { &outlets.snapshot_writes } else { &outlets.snapshot_reads };
+                    // They end only with this one, or after a fault that ends the process.
+                    let _ = thread.send(errand);
+                }
+                if !is_more {
                     break;
                 }
             }
@@ -226,6 +240,7 @@ impl Worker {
                 self.host.persisted(write);
             }
             Input::Flushed => self.host.flushed(),
+            Input::ErrandDone(done) => self.host.errand_done(done)?,
             Input::ReleaseLog(groups) => self.host.release_log(groups),
             Input::PeerLost(node) => {
                 self.outlets.recorder.tell(Told::ConnectionLost(node));

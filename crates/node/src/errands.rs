@@ -1,0 +1,117 @@
+//! Reading and writing the rows of snapshots: so much work that everybody would feel it if the host did it itself.
+//!
+//! The host says what is to be done ([`crate::Host::errands`]); the shell does it on whatever thread it likes, in any order, and tells the host
+//! how it went ([`crate::Host::errand_done`]). Reads have a view of one moment; of each installer one write is under way
+//! at most, and the host leaves it alone meanwhile. If it needs the installer back, because the fetch is given up or the group goes, it waits for that
+//! write: so nothing is written after the rows are cleared.
+
+use crate::peer::PeerMessage;
+use quorate_mvcc::engine::Engine;
+use quorate_partition::snapshot::{Chunk, Cursor, InstallError, Installer, SnapshotSource};
+use quorate_types::{GroupId, NodeId};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Something to do beside the host.
+pub struct Errand<E: Engine>(Kind<E>);
+
+enum Kind<E: Engine> {
+    /// A chunk for a follower that asked for it.
+    Read {
+        to: NodeId,
+        group: GroupId,
+        source: Arc<SnapshotSource<E>>,
+        after: Option<Cursor>,
+        chunk_bytes: usize,
+    },
+    /// A chunk that came.
+    Write { group: GroupId, installer: Shared<E>, chunk: Chunk },
+}
+
+/// How an [`Errand`] went.
+pub struct Done<E: Engine>(pub(crate) Outcome<E>);
+
+pub(crate) enum Outcome<E: Engine> {
+    Read {
+        to: NodeId,
+        answer: PeerMessage,
+    },
+    Written {
+        group: GroupId,
+        installer: Shared<E>,
+        /// Whether that was all; nothing if the installer was taken back before.
+        outcome: Option<Result<bool, InstallError>>,
+    },
+}
+
+impl<E: Engine> Errand<E> {
+    pub(crate) fn read(
+        to: NodeId,
+        group: GroupId,
+        source: Arc<SnapshotSource<E>>,
+        after: Option<Cursor>,
+        chunk_bytes: usize,
+    ) -> Self {
+        Self(Kind::Read { to, group, source, after, chunk_bytes })
+    }
+
+    pub(crate) fn write(group: GroupId, installer: Shared<E>, chunk: Chunk) -> Self {
+        Self(Kind::Write { group, installer, chunk })
+    }
+
+    /// Whether it writes to the store; the others read.
+    pub fn is_write(&self) -> bool {
+        matches!(self.0, Kind::Write { .. })
+    }
+
+    /// Does it.
+    pub fn run(self) -> Done<E> {
+        Done(match self.0 {
+            Kind::Read { to, group, source, after, chunk_bytes } => {
+                let position = source.position();
+                let answer = match source.chunk(after.clone(), chunk_bytes) {
+                    Ok(chunk) => PeerMessage::SnapshotChunk { group, position, after, chunk },
+                    // A damaged row: this replica has nothing to send.
+                    Err(_) => PeerMessage::SnapshotGone { group, position },
+                };
+                Outcome::Read { to, answer }
+            }
+            Kind::Write { group, installer, chunk } => {
+                let outcome = installer.add(chunk);
+                Outcome::Written { group, installer, outcome }
+            }
+        })
+    }
+}
+
+/// An installer that is with the host and with an errand. It is somebody's until the host takes it back.
+pub(crate) struct Shared<E>(Arc<Mutex<Option<Installer<E>>>>);
+
+impl<E> Clone for Shared<E> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<E: Engine> Shared<E> {
+    pub(crate) fn new(installer: Installer<E>) -> Self {
+        Self(Arc::new(Mutex::new(Some(installer))))
+    }
+
+    /// Whether both are the same.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Writes a chunk, if the host has not taken the installer back; returns whether it was the last.
+    fn add(&self, chunk: Chunk) -> Option<Result<bool, InstallError>> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let installer = held.as_mut()?;
+        Some(installer.add(chunk).map(|()| installer.is_complete()))
+    }
+
+    /// Takes it back, when the write under way has ended.
+    pub(crate) fn take(&self) -> Installer<E> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.take().expect("only the fetch takes it back, and ends with that")
+    }
+}

@@ -1,0 +1,46 @@
+//! Snapshots are read and written beside the worker, on two threads of low priority: those that serve clients go first.
+//!
+//! What is written is bounded by what the store takes in: a write to a store that is behind waits in it, whoever it is for, and the
+//! worker's must not be the one. So this thread waits before. What it has written is synced in parts, so that no sync has much to write.
+
+use super::worker::Input;
+use crate::engine::FjallEngine;
+use crossbeam_channel::{Receiver, Sender};
+use quorate_mvcc::engine::Engine;
+use quorate_node::Errand;
+use std::time::Duration;
+
+/// How much processor time these threads leave to others (`setpriority(2)`): against one that works for clients they get a tenth.
+const NICE: i32 = 10;
+/// Between two looks at a store that is behind.
+const BEHIND: Duration = Duration::from_millis(5);
+/// After so many writes the store is synced.
+const WRITES_PER_SYNC: u32 = 16;
+
+/// Runs errands until the worker is gone.
+pub fn run(engine: &FjallEngine, errands: &Receiver<Errand<FjallEngine>>, worker: &Sender<Input>) {
+    // On Linux this is the thread alone. Where it is not allowed it works with the priority of the others.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(None, NICE);
+    let mut unsynced = 0;
+    while let Ok(errand) = errands.recv() {
+        if errand.is_write() {
+            while engine.is_behind() {
+                std::thread::sleep(BEHIND);
+            }
+            unsynced += 1;
+        }
+        let done = errand.run();
+        if unsynced == WRITES_PER_SYNC {
+            unsynced = 0;
+            if let Err(fault) = engine.flush() {
+                // The worker may be gone already; then there is nobody left to stop.
+                let _ = worker.send(Input::Fault(fault));
+                return;
+            }
+        }
+        if worker.send(Input::ErrandDone(done)).is_err() {
+            return;
+        }
+    }
+}
