@@ -575,7 +575,10 @@ pub(super) mod tests {
         fill(&engine, 0, 2, Some(8));
         fill(&engine, 1, 12, Some(8));
         let whole = host(&engine);
-        assert_eq!((whole.slots_to_clear(group(0)), whole.slots_to_clear(group(1))), (half(0), half(1)));
+        assert_eq!(
+            (whole.slots_to_clear(group(0), true), whole.slots_to_clear(group(1), true)),
+            (half(0), half(1))
+        );
         // The node stops while partition 0 is being replaced.
         Installer::begin(engine.clone(), group(0), &half(0), Limits::default()).unwrap();
         let mut host = host(&engine);
