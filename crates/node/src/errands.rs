@@ -115,3 +115,35 @@ impl<E: Engine> Shared<E> {
         held.take().expect("only the fetch takes it back, and ends with that")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_mvcc::engine::Table;
+    use quorate_partition::Limits;
+    use quorate_storage::memory::MemoryEngine;
+    use quorate_types::{Bytes, SlotSet};
+
+    /// Leads on, and has nothing.
+    fn chunk(key: &'static str) -> Chunk {
+        let cursor = Cursor { table: Table::Version, key: Bytes::from(key), checksum: 0 };
+        Chunk { rows: Vec::new(), cursor, last: false }
+    }
+
+    #[test]
+    fn a_write_that_comes_when_its_fetch_was_given_up_does_nothing() {
+        let (engine, group) = (MemoryEngine::default(), GroupId::FIRST);
+        let installer = Installer::begin(engine, group, &SlotSet::none(), Limits::default()).unwrap();
+        let shared = Shared::new(installer);
+        let written = |key| {
+            let Done(outcome) = Errand::write(group, shared.clone(), chunk(key)).run();
+            let Outcome::Written { installer, outcome, .. } = outcome else { panic!("a write was run") };
+            assert!(installer.is(&shared));
+            outcome.map(Result::unwrap)
+        };
+        assert_eq!(written("a"), Some(false));
+        let installer = shared.take();
+        assert_eq!(written("b"), None);
+        assert_eq!(installer.cursor(), Some(&chunk("a").cursor));
+    }
+}
