@@ -263,9 +263,16 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
             }
         })?;
     }
-    for (name, errands) in [("snapshots out", reads_out), ("snapshots in", writes_out)] {
+    {
         let (worker, engine) = (worker_in.clone(), engine.clone());
-        thread(name, move || snapshot_threads::run(&engine, &errands, &worker))?;
+        thread("snapshots out", move || {
+            snapshot_threads::yield_to_others();
+            snapshot_threads::run(&engine, &reads_out, &worker);
+        })?;
+    }
+    {
+        let (worker, engine) = (worker_in.clone(), engine.clone());
+        thread("snapshots in", move || snapshot_threads::run(&engine, &writes_out, &worker))?;
     }
     {
         let keyspaces = keyspaces.clone();

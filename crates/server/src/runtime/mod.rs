@@ -10,7 +10,7 @@
 //!
 //! * [`worker`]: owns the host; everything it does is a reaction to an [`worker::Input`].
 //! * [`log_thread`]: group commit: whatever queued up while the disk was busy shares the next fdatasync.
-//! * [`snapshot_threads`]: read and write the rows of snapshots, with low priority.
+//! * [`snapshot_threads`]: read and write the rows of snapshots.
 //! * [`watch_thread`]: feeds the watch hub, so that a slow watcher's catching up never holds up the worker.
 //! * [`transport`]: one connection to each peer, one from each.
 //! * [`frames`]: what goes over those.

@@ -1,4 +1,7 @@
-//! Snapshots are read and written beside the worker, on two threads of low priority: those that serve clients go first.
+//! Snapshots are read and written beside the worker, each on a thread of its own.
+//!
+//! The one that reads has a low priority: those that serve clients go first, and what is not read need not be sent, taken in or stored. The one that writes has not: it
+//! holds the store's lock for a while, and whoever waits for that must not wait for all that goes first, too.
 //!
 //! What is written is bounded by what the store takes in: a write to a store that is behind waits in it, whoever it is for, and the
 //! worker's must not be the one. So this thread waits before. What it has written is synced in parts, so that no sync has much to write.
@@ -10,18 +13,22 @@ use quorate_mvcc::engine::Engine;
 use quorate_node::Errand;
 use std::time::Duration;
 
-/// How much processor time these threads leave to others (`setpriority(2)`): against one that works for clients they get a tenth.
+/// How much processor time reading leaves to others (`setpriority(2)`): against a thread that works for clients it gets a tenth.
 const NICE: i32 = 10;
 /// Between two looks at a store that is behind.
 const BEHIND: Duration = Duration::from_millis(5);
 /// After so many writes the store is synced.
 const WRITES_PER_SYNC: u32 = 16;
 
-/// Runs errands until the worker is gone.
-pub fn run(engine: &FjallEngine, errands: &Receiver<Errand<FjallEngine>>, worker: &Sender<Input>) {
+/// Gives this thread a low priority.
+pub fn yield_to_others() {
     // On Linux this is the thread alone. Where it is not allowed it works with the priority of the others.
     #[cfg(target_os = "linux")]
     let _ = rustix::process::setpriority_process(None, NICE);
+}
+
+/// Runs errands until the worker is gone.
+pub fn run(engine: &FjallEngine, errands: &Receiver<Errand<FjallEngine>>, worker: &Sender<Input>) {
     let mut unsynced = 0;
     while let Ok(errand) = errands.recv() {
         if errand.is_write() {
