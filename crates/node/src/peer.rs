@@ -25,8 +25,8 @@ pub enum PeerMessage {
         /// What.
         message: Message,
     },
-    /// Gateway to leader: do this for my client. Lost, or the connection breaks: the gateway answers
-    /// "unknown" when it may have changed something and asks again when not. Tickets are never used twice, also
+    /// Gateway to leader: do this for my client. Lost, or the connection breaks: the gateway finds out
+    /// ([`PeerMessage::Awaiting`]), answers "unknown" when it may have changed something and asks again when not. Tickets are never used twice, also
     /// not by the gateway's next life: a late reply must not answer another request.
     Request {
         /// The gateway's name for it.
@@ -35,6 +35,17 @@ pub enum PeerMessage {
         group: GroupId,
         /// What.
         request: Request,
+    },
+    /// Gateway to leader, every so often: I wait for these. Lost: the next one says it. Repeated, or before the request itself: at worst the gateway
+    /// takes a request for lost that is not.
+    Awaiting {
+        /// The gateway's names for them.
+        tickets: Vec<Ticket>,
+    },
+    /// The answer: of these I know nothing, so what was asked or answered got lost. Lost: asked again. Late: they are answered.
+    NotInHand {
+        /// The gateway's names for them.
+        tickets: Vec<Ticket>,
     },
     /// Leader to gateway.
     Reply {
@@ -161,6 +172,8 @@ wire_enum!(PeerMessage {
     15 => Draw { ask },
     16 => Drawn { answer },
     17 => Leaders { leaders },
+    18 => Awaiting { tickets },
+    19 => NotInHand { tickets },
     9 => Alive,
 });
 

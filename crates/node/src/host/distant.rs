@@ -9,7 +9,7 @@ use crate::group::{Origin, Then, Work, may_change};
 use crate::peer::PeerMessage;
 use crate::transaction::{Phase, Share, TxnMessage};
 use quorate_mvcc::engine::Engine;
-use quorate_types::{Answer, Fault, GroupId, KeyspaceId, NodeId, Rejection, Revision, TxnId};
+use quorate_types::{Answer, Fault, GroupId, KeyspaceId, NodeId, Rejection, Revision, Tick, TxnId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Between two attempts to find the leader, in ticks.
@@ -21,9 +21,11 @@ pub(super) struct Distant {
     /// Requests that wait for a leader.
     waiting: VecDeque<Work>,
     /// Requests sent to who may lead: to whom, and what.
-    forwarded: BTreeMap<Ticket, (NodeId, Work)>,
+    pub(super) forwarded: BTreeMap<Ticket, (NodeId, Work)>,
     /// Which of the holders is asked next when nobody is known to lead.
     next: usize,
+    /// Who has refused some of them in this tick.
+    refused: (Tick, BTreeSet<NodeId>),
 }
 
 impl<E: Engine> Host<E> {
@@ -31,7 +33,7 @@ impl<E: Engine> Host<E> {
     pub fn leader_of(&self, id: GroupId) -> Option<NodeId> {
         match self.groups.get(&id) {
             Some(group) => group.leader,
-            None => self.leaders.get(&id).copied().filter(|leader| !self.is_down(*leader)),
+            None => self.leaders.get(&id).copied().filter(|leader| self.liveness.is_reachable(*leader)),
         }
     }
 
@@ -67,7 +69,7 @@ impl<E: Engine> Host<E> {
     pub(super) fn next_holder(&mut self, id: GroupId) -> Option<NodeId> {
         let place = self.roster.places.get(&id)?;
         let holders: Vec<NodeId> =
-            place.voters.iter().copied().filter(|voter| !self.is_down(*voter)).collect();
+            place.voters.iter().copied().filter(|voter| self.liveness.is_reachable(*voter)).collect();
         let distant = self.distant.entry(id).or_default();
         distant.next = distant.next.wrapping_add(1);
         holders.get(distant.next.checked_rem(holders.len())?).copied()
@@ -182,7 +184,18 @@ impl<E: Engine> Host<E> {
         if self.leaders.get(&id) == Some(&from) {
             self.leaders.remove(&id);
         }
-        self.distant.entry(id).or_default().waiting.push_back(work);
+        let (now, leader) = (self.now, self.leader_of(id));
+        let distant = self.distant.entry(id).or_default();
+        if distant.refused.0 != now {
+            distant.refused = (now, BTreeSet::new());
+        }
+        distant.refused.1.insert(from);
+        // At once, but not to and fro between two that each take the other for the leader.
+        if leader.is_some_and(|leader| !distant.refused.1.contains(&leader)) {
+            self.send_afar(id, work);
+        } else {
+            distant.waiting.push_back(work);
+        }
     }
 
     /// These are the members now; nothing is to be had from others.
@@ -196,7 +209,7 @@ impl<E: Engine> Host<E> {
         }
     }
 
-    /// The connection to a node broke, or it is no member any more: what was sent there may have been done or not.
+    /// A node is gone, or it is no member any more: what was sent there may have been done or not.
     pub(super) fn distant_lost(&mut self, node: NodeId) {
         let mut lost = Vec::new();
         for (id, distant) in &mut self.distant {
@@ -205,11 +218,7 @@ impl<E: Engine> Host<E> {
             }
         }
         for (id, work) in lost {
-            if may_change(&work.request) {
-                self.reply(work.origin, Err(Rejection::Unknown));
-            } else {
-                self.wait_afar(id, node, work);
-            }
+            self.ask_anew(id, node, work);
         }
     }
 

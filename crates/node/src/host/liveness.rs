@@ -39,6 +39,15 @@ pub(super) struct Liveness {
     /// Since when it has not been down.
     up_since: BTreeMap<NodeId, Tick>,
     pub(super) down: BTreeSet<NodeId>,
+    /// Whose connection broke, and who was not heard since.
+    pub(super) lost: BTreeSet<NodeId>,
+}
+
+impl Liveness {
+    /// Whether there is no reason to think that a member is gone: requests are sent there.
+    pub(super) fn is_reachable(&self, member: NodeId) -> bool {
+        !self.down.contains(&member) && !self.lost.contains(&member)
+    }
 }
 
 impl<E: Engine> Host<E> {
@@ -95,7 +104,8 @@ impl<E: Engine> Host<E> {
 
     /// The members have changed: a new one has been silent since now, not since ever.
     pub(super) fn watch_over(&mut self, members: &BTreeSet<NodeId>) {
-        let Liveness { detectors, up_since, down } = &mut self.liveness;
+        let Liveness { detectors, up_since, down, lost } = &mut self.liveness;
+        lost.retain(|node| members.contains(node));
         up_since.retain(|node, _| members.contains(node));
         detectors.retain(|node, _| members.contains(node));
         down.retain(|node| members.contains(node));
@@ -110,6 +120,7 @@ impl<E: Engine> Host<E> {
     pub(super) fn heard(&mut self, from: NodeId) {
         let Some(detector) = self.liveness.detectors.get_mut(&from) else { return };
         detector.heard(self.now);
+        self.liveness.lost.remove(&from);
         if self.liveness.down.remove(&from) {
             self.out.notices.push(Notice::Heard { node: from });
             self.liveness.up_since.insert(from, self.now);
@@ -138,6 +149,7 @@ impl<E: Engine> Host<E> {
         for node in silent {
             self.liveness.down.insert(node);
             self.out.notices.push(Notice::Silent { node });
+            self.forwards_lost(node);
             for (id, delay) in self.delays_after(node) {
                 let Some(group) = self.groups.get_mut(&id) else { continue };
                 group.raft.node_down(node, delay);

@@ -1,7 +1,7 @@
 //! What comes from other nodes, and what follows when a connection breaks.
 
 use super::Host;
-use crate::effects::{Notice, Ticket};
+use crate::effects::Notice;
 use crate::group::{Origin, Work};
 use crate::peer::PeerMessage;
 use crate::snapshots::Fetching;
@@ -51,6 +51,8 @@ impl<E: Engine> Host<E> {
             PeerMessage::ReadAsk { reading, keyspace, confirmed: false, known, .. } => {
                 self.on_settle_ask(Some(from), reading, keyspace, known)?;
             }
+            PeerMessage::Awaiting { tickets } => self.on_awaiting(from, tickets),
+            PeerMessage::NotInHand { tickets } => self.on_not_in_hand(from, tickets),
             PeerMessage::Leaders { leaders } => self.on_leaders(leaders)?,
             PeerMessage::PartAsk { part } => self.on_part_ask(part)?,
             PeerMessage::PartAnswer { reading, at, partition, position } => {
@@ -68,6 +70,7 @@ impl<E: Engine> Host<E> {
             PeerMessage::Request { ticket, group, request } => {
                 let deadline = self.now.after(self.options.request_ticks_max);
                 let origin = Origin::Remote(from, ticket);
+                self.in_hand.take(from, ticket, deadline);
                 let work = Work { origin, request, received: self.now, deadline };
                 if self.groups.contains_key(&group) {
                     self.dispatch_again(group, work)?;
@@ -103,20 +106,12 @@ impl<E: Engine> Host<E> {
 
     /// The connection to a peer broke.
     pub fn peer_lost(&mut self, node: NodeId) {
-        self.distant_lost(node);
+        self.liveness.lost.insert(node);
+        self.forwards_lost(node);
         for (id, delay) in self.delays_after(node) {
             let Some(group) = self.groups.get_mut(&id) else { continue };
             group.raft.peer_lost(node, delay);
             self.dirty.insert(id);
-            let lost: Vec<Ticket> = group
-                .forwarded
-                .iter()
-                .filter(|(_, (to, _))| *to == node)
-                .map(|(ticket, _)| *ticket)
-                .collect();
-            for ticket in lost {
-                self.forward_failed(id, ticket);
-            }
             if self.fetching.get(&id).is_some_and(|fetching| fetching.fetch.from == node) {
                 self.fail_fetch(id, format!("the connection to {node} broke"));
             }

@@ -1,6 +1,7 @@
 //! The groups of one node and the gateway in front of them.
 //!
 //! * [`agenda`]: which groups a tick concerns.
+//! * [`awaiting`]: what was sent to other nodes' leaders.
 //! * [`collecting`]: what the shell is to do, and what it reports done.
 //! * [`distant`]: groups that have no replica here.
 //! * [`drawing`]: revisions from a sequencer on another node.
@@ -27,6 +28,7 @@
 //! * [`usage`]: how much of a keyspace's quota is used.
 
 mod agenda;
+mod awaiting;
 mod collecting;
 mod distant;
 mod drawing;
@@ -62,6 +64,7 @@ use crate::snapshots::{Fetching, Sources};
 use crate::transaction::{Attempt, TxnMessage};
 use crate::{Cluster, Options, Router};
 use agenda::Agenda;
+use awaiting::InHand;
 use distant::Distant;
 use drawing::Drawing;
 pub use holding::Holding;
@@ -133,6 +136,8 @@ pub struct Host<E: Engine> {
     wants_office: BTreeSet<GroupId>,
     /// A barrier of the meta group for such entries is under way.
     is_office_asked: bool,
+    /// Requests of other nodes that are not answered yet.
+    in_hand: InHand,
     /// Requests for groups that have no replica here.
     distant: BTreeMap<GroupId, Distant>,
     /// Who is said to lead such groups.
@@ -233,6 +238,7 @@ impl<E: Engine> Host<E> {
             drawing: Drawing::default(),
             wants_office: BTreeSet::new(),
             is_office_asked: false,
+            in_hand: InHand::default(),
             distant: BTreeMap::new(),
             leaders: BTreeMap::new(),
             leaders_news: BTreeMap::new(),
@@ -312,6 +318,7 @@ impl<E: Engine> Host<E> {
         self.tick_sequencing()?;
         self.tick_drawing();
         self.tick_distant()?;
+        self.tick_awaiting();
         self.tick_splits()?;
         self.tick_transactions()?;
         self.tick_readings()?;

@@ -35,8 +35,9 @@ impl<E: Engine> Host<E> {
         self.dirty.insert(id);
         let is_local = matches!(work.origin, Origin::Local(_));
         // As consensus knows it now, not when the group was last collected: a leader may have died since, and what was sent to it before has been
-        // given up.
+        // given up. Nor does it follow from silence at once that there is no leader.
         let leader = group.raft.leader().filter(|leader| *leader != self.options.id);
+        let leader = leader.filter(|leader| self.liveness.is_reachable(*leader));
         match (group.role, leader, work.origin) {
             (Role::Follower { .. } | Role::Candidate, Some(leader), Origin::Local(ticket)) => {
                 let message = PeerMessage::Request { ticket, group: id, request: work.request.clone() };
@@ -396,6 +397,7 @@ impl<E: Engine> Host<E> {
         match origin {
             Origin::Local(ticket) => self.out.replies.push((ticket, outcome)),
             Origin::Remote(node, ticket) => {
+                self.in_hand.answered(node, ticket);
                 let bytes_max = self.options.partition.entry_bytes_max as u64;
                 let outcome = outcome.and_then(|reply| match (reply.answer.bytes() as u64, &reply.answer) {
                     (bytes, _) if bytes <= bytes_max => Ok(reply),
@@ -410,11 +412,7 @@ impl<E: Engine> Host<E> {
     }
 
     pub(super) fn on_reply(&mut self, from: NodeId, ticket: Ticket, outcome: Result<Reply, Rejection>) {
-        let here = self.groups.iter_mut().find_map(|(id, group)| {
-            let is_from = group.forwarded.get(&ticket).is_some_and(|(to, _)| *to == from);
-            is_from.then(|| group.forwarded.remove(&ticket)).flatten().map(|(_, work)| (*id, work))
-        });
-        let Some((id, work)) = here.or_else(|| self.take_distant(from, ticket)) else { return };
+        let Some((id, work)) = self.take_forwarded(from, ticket) else { return };
         match outcome {
             // It did nothing there; somebody else may lead, or soon will.
             Err(Rejection::LeaderChanged | Rejection::NoLeader) if self.now < work.deadline => {
@@ -430,15 +428,32 @@ impl<E: Engine> Host<E> {
         }
     }
 
+    /// A request that was sent to that node is under way no more.
+    pub(super) fn take_forwarded(&mut self, from: NodeId, ticket: Ticket) -> Option<(GroupId, Work)> {
+        let here = self.groups.iter_mut().find_map(|(id, group)| {
+            let is_from = group.forwarded.get(&ticket).is_some_and(|(to, _)| *to == from);
+            is_from.then(|| group.forwarded.remove(&ticket)).flatten().map(|(_, work)| (*id, work))
+        });
+        here.or_else(|| self.take_distant(from, ticket))
+    }
+
     /// The answer to a forwarded request will not come.
     pub(super) fn forward_failed(&mut self, id: GroupId, ticket: Ticket) {
         let Some(group) = self.groups.get_mut(&id) else { return };
-        let Some((_, work)) = group.forwarded.remove(&ticket) else { return };
+        let Some((from, work)) = group.forwarded.remove(&ticket) else { return };
+        self.ask_anew(id, from, work);
+    }
+
+    /// A request that was sent to `from` may have been carried out there, or not: it is asked again if that does no harm.
+    pub(super) fn ask_anew(&mut self, id: GroupId, from: NodeId, work: Work) {
         if may_change(&work.request) {
             self.reply(work.origin, Err(Rejection::Unknown));
-        } else {
+        } else if let Some(group) = self.groups.get_mut(&id) {
             group.waiting.push_back(work);
+            // A group that sleeps is not ticked unless it is known that something waits in it.
             self.dirty.insert(id);
+        } else {
+            self.wait_afar(id, from, work);
         }
     }
 

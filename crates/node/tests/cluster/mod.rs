@@ -146,6 +146,16 @@ impl Cluster {
     }
 
     pub(crate) fn crash(&mut self, at: usize) {
+        self.crash_unnoticed(at);
+        for node in &mut self.nodes {
+            if let Some(running) = &mut node.running {
+                running.host.peer_lost(NodeId(at as u64 + 1));
+            }
+        }
+    }
+
+    /// No connection is seen to break.
+    pub(crate) fn crash_unnoticed(&mut self, at: usize) {
         self.nodes[at].running = None;
         let mut random = self.draw(u64::MAX);
         self.nodes[at].disk.crash(|| {
@@ -155,11 +165,6 @@ impl Cluster {
         let unflushed = self.nodes[at].engine.unflushed() as u64;
         let kept = self.draw(unflushed + 1) as usize;
         self.nodes[at].engine.crash(kept);
-        for node in &mut self.nodes {
-            if let Some(running) = &mut node.running {
-                running.host.peer_lost(NodeId(at as u64 + 1));
-            }
-        }
     }
 
     pub(crate) fn host(&mut self, at: usize) -> &mut Host<MemoryEngine> {

@@ -1,0 +1,178 @@
+//! Nodes that die or come back while others have sent them requests. Partitions are dealt, so every node has some to which it only sends.
+
+#![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
+
+mod cluster;
+
+use cluster::{Cluster, get, put};
+use quorate_node::{Options, PeerMessage, Ticket};
+use quorate_types::{GroupId, KeyspaceId, PartitionId, Rejection, Request, Slot};
+use std::collections::BTreeMap;
+
+const KEYSPACE: KeyspaceId = KeyspaceId::DEFAULT;
+const NODES: usize = 5;
+const PARTITIONS: u32 = 12;
+/// Within so many ticks clients are answered: an election timeout, if nothing was noticed at once, elections and registering. A request's deadline is
+/// at 300.
+const SOON: u64 = 80;
+
+fn dealt(options: &mut Options) {
+    options.partitions = PARTITIONS;
+    options.replicas = 3;
+    options.spread_replicas = true;
+}
+
+/// Five nodes, everything where it is to be, and every node knows who leads.
+struct Dealt {
+    cluster: Cluster,
+    keys: Vec<String>,
+}
+
+impl Dealt {
+    fn new(seed: u64) -> Self {
+        let mut cluster = Cluster::with(NODES, seed, dealt);
+        cluster.seconds(30);
+        let map = cluster.host(0).maps().find(|map| map.id == KEYSPACE).unwrap().clone();
+        let key_of = |partition: u32| {
+            let slots = &map.partition(PartitionId(partition)).unwrap().slots;
+            let mut keys = (0..).map(|number| format!("/{partition}/{number}/"));
+            keys.find(|key| slots.contains(Slot::of(key.as_bytes()))).unwrap()
+        };
+        let keys = (0..PARTITIONS).map(key_of).collect();
+        let mut dealt = Self { cluster, keys };
+        let tickets = dealt.put(&[0, 1, 2, 3, 4]);
+        let answered = dealt.answered(tickets, SOON);
+        assert!(answered.values().all(|outcome| *outcome == Some(Ok(()))), "{answered:?}");
+        dealt
+    }
+
+    /// Who leads a partition.
+    fn leader(&mut self, partition: u32) -> usize {
+        let group = GroupId { keyspace: KEYSPACE, partition: PartitionId(partition) };
+        (0..NODES)
+            .find(|at| self.cluster.host(*at).status().iter().any(|it| it.group == group && it.is_serving))
+            .unwrap()
+    }
+
+    /// A put in every partition, at each of these nodes.
+    fn put(&mut self, nodes: &[usize]) -> BTreeMap<Ticket, (usize, u32)> {
+        self.ask(nodes, |key| put(key, 10))
+    }
+
+    fn ask(&mut self, nodes: &[usize], request: impl Fn(&str) -> Request) -> BTreeMap<Ticket, (usize, u32)> {
+        let mut tickets = BTreeMap::new();
+        for at in nodes {
+            for (partition, key) in (0..).zip(self.keys.clone()) {
+                tickets.insert(self.cluster.ask(*at, KEYSPACE, request(&key)), (*at, partition));
+            }
+        }
+        tickets
+    }
+
+    /// What these were answered, by node and partition, within so many ticks.
+    fn answered(
+        &mut self,
+        tickets: BTreeMap<Ticket, (usize, u32)>,
+        ticks: u64,
+    ) -> BTreeMap<(usize, u32), Option<Result<(), Rejection>>> {
+        for _ in 0..ticks {
+            if tickets.keys().all(|ticket| self.cluster.answers.contains_key(ticket)) {
+                break;
+            }
+            self.cluster.tick();
+        }
+        let answer = |(ticket, of)| {
+            let outcome = self.cluster.answers.remove(&ticket);
+            (of, outcome.map(|outcome| outcome.map(|_| ())))
+        };
+        tickets.into_iter().map(answer).collect()
+    }
+
+    fn others(at: usize) -> Vec<usize> {
+        (0..NODES).filter(|other| *other != at).collect()
+    }
+}
+
+/// They came in the moment after the connection broke. Whoever had no replica of their partitions knew no better than that the dead one led, sent them there, and
+/// nobody answered them before their deadline: clients in closed loops stood still one after the other.
+#[test]
+fn writes_right_after_a_connection_broke_are_not_sent_to_who_is_gone() {
+    for victim in 0..NODES {
+        let mut dealt = Dealt::new(20 + victim as u64);
+        dealt.cluster.crash(victim);
+        let tickets = dealt.put(&Dealt::others(victim));
+        let answered = dealt.answered(tickets, SOON);
+        assert!(answered.values().all(|outcome| *outcome == Some(Ok(()))), "node {victim}: {answered:?}");
+    }
+}
+
+/// No connection breaks: a machine without power says nothing. What was sent to it is given up when it counts as down.
+#[test]
+fn what_was_sent_to_who_falls_silent_is_given_up_with_it() {
+    let mut dealt = Dealt::new(31);
+    let victim = dealt.leader(0);
+    dealt.cluster.cut = vec![victim];
+    let tickets = dealt.put(&Dealt::others(victim));
+    let answered = dealt.answered(tickets, SOON);
+    for ((at, partition), outcome) in answered {
+        let is_right = matches!(outcome, Some(Ok(()) | Err(Rejection::Unknown)));
+        assert!(is_right, "node {at}, partition {partition}: {outcome:?}");
+    }
+    // Nobody sends there again.
+    let tickets = dealt.put(&Dealt::others(victim));
+    let answered = dealt.answered(tickets, SOON);
+    assert!(answered.values().all(|outcome| *outcome == Some(Ok(()))), "{answered:?}");
+}
+
+/// A request or its answer gets lost on the way: what waits for a new connection is thrown away when that stands. Both ends live, so no
+/// silence tells of it.
+#[test]
+fn a_request_or_an_answer_that_got_lost_is_asked_for() {
+    type Lost = fn(&PeerMessage) -> bool;
+    let kinds: [Lost; 2] = [
+        |message| matches!(message, PeerMessage::Request { .. }),
+        |message| matches!(message, PeerMessage::Reply { .. }),
+    ];
+    for is_lost in kinds {
+        let mut dealt = Dealt::new(41);
+        dealt.cluster.lose(move |_, _, message| is_lost(message));
+        let writes = dealt.put(&[0]);
+        let reads = dealt.ask(&[0], get);
+        dealt.cluster.tick();
+        dealt.cluster.losing = None;
+        let answered = dealt.answered(writes, SOON);
+        for (of, outcome) in &answered {
+            assert!(matches!(outcome, Some(Ok(()) | Err(Rejection::Unknown))), "{of:?}: {outcome:?}");
+        }
+        assert!(
+            answered.values().any(|outcome| *outcome == Some(Err(Rejection::Unknown))),
+            "something was lost"
+        );
+        let answered = dealt.answered(reads, SOON);
+        assert!(answered.values().all(|outcome| *outcome == Some(Ok(()))), "{answered:?}");
+    }
+}
+
+/// It dies and is back before anybody has noticed: no connection was seen to break, and the new process knows nothing of what was sent to the old one.
+#[test]
+fn what_was_sent_to_who_begins_anew_is_given_up() {
+    let mut dealt = Dealt::new(51);
+    let victim = dealt.leader(0);
+    // It had them in hand when it died.
+    dealt
+        .cluster
+        .lose(move |from, _, message| from == victim && matches!(message, PeerMessage::Reply { .. }));
+    let tickets = dealt.put(&Dealt::others(victim));
+    dealt.cluster.deliver();
+    dealt.cluster.losing = None;
+    dealt.cluster.crash_unnoticed(victim);
+    dealt.cluster.start(victim);
+    let answered = dealt.answered(tickets, SOON);
+    for ((at, partition), outcome) in answered {
+        let is_right = matches!(outcome, Some(Ok(()) | Err(Rejection::Unknown)));
+        assert!(is_right, "node {at}, partition {partition}: {outcome:?}");
+    }
+    let tickets = dealt.put(&[0, 1, 2, 3, 4]);
+    let answered = dealt.answered(tickets, SOON);
+    assert!(answered.values().all(|outcome| *outcome == Some(Ok(()))), "{answered:?}");
+}
