@@ -31,6 +31,7 @@ impl System {
 /// A running cluster. Dropping it kills its processes by id and removes their data.
 pub(crate) struct Cluster {
     children: Vec<Child>,
+    commands: Vec<Command>,
     endpoints: Vec<String>,
     directory: PathBuf,
 }
@@ -66,7 +67,7 @@ impl Cluster {
         let members: Vec<String> =
             peers.iter().enumerate().map(|(node, port)| format!("n{node}={}", url(port))).collect();
         let endpoints = clients.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
-        let mut cluster = Cluster { children: Vec::new(), endpoints, directory };
+        let mut cluster = Cluster { children: Vec::new(), commands: Vec::new(), endpoints, directory };
         for node in 0..nodes {
             let log = std::fs::File::create(cluster.directory.join(format!("n{node}.log")))?;
             let (client, peer) = (url(&clients[node]), url(&peers[node]));
@@ -102,6 +103,7 @@ impl Cluster {
             let child =
                 command.spawn().map_err(|error| format!("cannot run {}: {error}", program.display()))?;
             cluster.children.push(child);
+            cluster.commands.push(command);
         }
         for endpoint in &cluster.endpoints {
             wait_for_write(system, endpoint).await?;
@@ -166,6 +168,26 @@ impl Cluster {
     pub(crate) fn kill(&mut self, node: usize) {
         let _ = self.children[node].kill();
         let _ = self.children[node].wait();
+    }
+
+    /// SIGTERM.
+    pub(crate) fn terminate(&self, node: usize) -> Result<(), Failure> {
+        let told = Command::new("kill").arg(self.children[node].id().to_string()).status()?;
+        if told.success() { Ok(()) } else { Err("the server is not there any more".into()) }
+    }
+
+    /// Waits until a server has ended.
+    pub(crate) async fn ended(&mut self, node: usize) -> Result<(), Failure> {
+        while self.children[node].try_wait()?.is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// Starts a server that has ended, with what it has on its disk.
+    pub(crate) fn restart(&mut self, node: usize) -> Result<(), Failure> {
+        self.children[node] = self.commands[node].spawn()?;
+        Ok(())
     }
 }
 

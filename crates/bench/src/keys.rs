@@ -51,6 +51,11 @@ fn key_in(directory: u64, number: u64) -> Vec<u8> {
 
 /// A key in each partition of a new cluster.
 pub(crate) fn one_each(partitions: u32) -> Result<Vec<Vec<u8>>, Failure> {
+    Ok(one_of_each(partitions)?.into_iter().map(|(_, key)| key).collect())
+}
+
+/// The same, with the partitions' numbers.
+pub(crate) fn one_of_each(partitions: u32) -> Result<Vec<(u32, Vec<u8>)>, Failure> {
     let map = KeyspaceMap::new(KeyspaceId::DEFAULT, "default", partitions, Rules::default(), None)?;
     let mut missing: Vec<_> = map.partitions.iter().collect();
     let mut keys = Vec::new();
@@ -58,8 +63,8 @@ pub(crate) fn one_each(partitions: u32) -> Result<Vec<Vec<u8>>, Failure> {
         let key = key_in(directory, 0);
         let slot = map.rules.slot(&key);
         if let Some(at) = missing.iter().position(|partition| partition.slots.contains(slot)) {
-            missing.swap_remove(at);
-            keys.push(key);
+            let partition = missing.swap_remove(at);
+            keys.push((partition.id.0, key));
         }
         if missing.is_empty() {
             break;

@@ -5,6 +5,8 @@
 mod cluster;
 mod costs;
 mod failover;
+mod gaps;
+mod http;
 mod idle;
 mod keys;
 mod load;
@@ -59,6 +61,9 @@ struct Options {
     /// Instead of all that: load so many megabytes into three of four nodes, kill one for good, and measure how the fourth takes its place
     #[arg(long, value_name = "MEGABYTES")]
     replace: Option<u64>,
+    /// Instead of all that: deal the partitions over five nodes, kill, drain and stop one, and measure for how long no write to each partition goes through
+    #[arg(long, conflicts_with = "replace")]
+    gaps: bool,
     /// Write every measurement here
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -109,11 +114,14 @@ async fn measure(options: &Options) -> Result<(), Failure> {
     if let Some(measured) = &options.model.measured {
         return model::print(&options.model, measured);
     }
-    if let Some(megabytes) = options.replace {
+    if options.gaps || options.replace.is_some() {
         let mut all = Vec::new();
         for _ in 0..options.rounds {
             let (program, directory) = (&options.quorate, &options.directory);
-            all.push(replace::run(program, directory, options.partitions, megabytes).await?);
+            all.push(match options.replace {
+                Some(megabytes) => replace::run(program, directory, options.partitions, megabytes).await?,
+                None => gaps::run(program, directory, options.partitions).await?,
+            });
         }
         if let Some(file) = &options.json {
             std::fs::write(file, serde_json::Value::from(all).to_string())

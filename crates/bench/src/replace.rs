@@ -5,6 +5,7 @@
 
 use crate::Failure;
 use crate::cluster::{Cluster, System};
+use crate::http;
 use crate::load::new_histogram;
 use hdrhistogram::Histogram;
 use quorate_api::pb::PutRequest;
@@ -15,7 +16,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
@@ -49,7 +49,7 @@ pub(crate) async fn run(
     load(&channels, megabytes << 20).await?;
     let (before, _) = clients(&channels, BEFORE, || async { Ok(false) }).await?;
 
-    let list = nodes(&cluster.endpoints()[0]).await?;
+    let list = http::get(&cluster.endpoints()[0], "/nodes").await?;
     let told = list["nodes"].as_array().ok_or("the node's list of nodes makes no sense")?;
     let is_follower =
         |node: &&Value| node["replicas"].as_u64() > Some(0) && node["leads"].as_u64() == Some(0);
@@ -71,7 +71,7 @@ pub(crate) async fn run(
     let (during, _) = clients(&living, LIMIT, || {
         let (asked, id) = (asked.clone(), id.clone());
         async move {
-            let list = nodes(&asked).await?;
+            let list = http::get(&asked, "/nodes").await?;
             let told = list["nodes"].as_array().into_iter().flatten().find(|node| node["id"] == id).cloned();
             let told = told.ok_or("the killed node is not in the list any more")?;
             if told["standing"] == "lost" && since.get().is_none() {
@@ -181,17 +181,4 @@ async fn clients<Looked: Future<Output = Result<bool, Failure>>>(
         errors += failed;
     }
     Ok((all, errors))
-}
-
-/// What a node says of all nodes.
-async fn nodes(endpoint: &str) -> Result<Value, Failure> {
-    let address = endpoint.trim_start_matches("http://");
-    let mut stream = tokio::net::TcpStream::connect(address).await?;
-    let request = format!("GET /nodes HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await?;
-    let answer = String::from_utf8_lossy(&answer);
-    let (_, body) = answer.split_once("\r\n\r\n").ok_or("the node's answer has no end of its head")?;
-    Ok(serde_json::from_str(body)?)
 }
