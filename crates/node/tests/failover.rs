@@ -5,6 +5,7 @@
 mod cluster;
 
 use cluster::{Cluster, get, put};
+use quorate_consensus::Message;
 use quorate_node::{Options, PeerMessage, Ticket};
 use quorate_types::{GroupId, KeyspaceId, PartitionId, Rejection, Request, Slot};
 use std::collections::BTreeMap;
@@ -173,6 +174,32 @@ fn what_was_sent_to_who_begins_anew_is_given_up() {
         assert!(is_right, "node {at}, partition {partition}: {outcome:?}");
     }
     let tickets = dealt.put(&[0, 1, 2, 3, 4]);
+    let answered = dealt.answered(tickets, SOON);
+    assert!(answered.values().all(|outcome| *outcome == Some(Ok(()))), "{answered:?}");
+}
+
+/// Writes that have their revisions and not yet their quorum when the sequencer changes cannot be confirmed any more. They waited for it until their
+/// deadline all the same.
+#[test]
+fn writes_under_way_when_the_sequencer_dies_are_answered() {
+    let mut dealt = Dealt::new(61);
+    let sequencer = dealt.cluster.status(0, GroupId::META).consensus.leader.unwrap().0 as usize - 1;
+    // Each partition's entries are there, and nobody says so.
+    dealt.cluster.lose(|_, _, message| match message {
+        PeerMessage::Group { group, message, .. } => {
+            *group != GroupId::META && matches!(message, Message::Appended { .. })
+        }
+        _ => false,
+    });
+    let tickets = dealt.put(&Dealt::others(sequencer));
+    dealt.cluster.deliver();
+    dealt.cluster.crash(sequencer);
+    dealt.cluster.losing = None;
+    let answered = dealt.answered(tickets, SOON);
+    for (of, outcome) in &answered {
+        assert!(matches!(outcome, Some(Ok(()) | Err(Rejection::Unknown))), "{of:?}: {outcome:?}");
+    }
+    let tickets = dealt.put(&Dealt::others(sequencer));
     let answered = dealt.answered(tickets, SOON);
     assert!(answered.values().all(|outcome| *outcome == Some(Ok(()))), "{answered:?}");
 }

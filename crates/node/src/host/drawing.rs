@@ -45,6 +45,8 @@ pub(super) struct Drawing {
     deciding: BTreeSet<(KeyspaceId, TxnId)>,
     /// What has ended since it was last told, by group.
     ended: BTreeMap<GroupId, Told>,
+    /// What other nodes asked here before the sequencer had begun.
+    early: BTreeMap<NodeId, DrawAsk>,
 }
 
 /// An ask under way.
@@ -228,6 +230,7 @@ impl<E: Engine> Host<E> {
 
     /// The meta group's leader or term is another one: whoever drew from the former sequencer has to register anew.
     pub(super) fn leave_sequencer(&mut self) {
+        self.give_up_unconfirmed();
         let now = self.now;
         let epoch = self.meta_term();
         let is_here = self.sequencer.is_some();
@@ -239,6 +242,7 @@ impl<E: Engine> Host<E> {
             let collecting = self.attempts.iter().filter(|(_, attempt)| attempt.is_complete());
             self.undecided.extend(collecting.map(|(id, _)| *id));
         }
+        self.drawing.early.retain(|_, ask| ask.epoch >= epoch);
         if is_here {
             self.drawing = Drawing { number: self.drawing.number, ..Drawing::default() };
         }
@@ -415,6 +419,10 @@ impl<E: Engine> Host<E> {
     pub(super) fn on_draw(&mut self, from: NodeId, ask: DrawAsk) -> Result<(), Fault> {
         let Some(sequencer) = self.sequencer.as_mut().filter(|sequencer| sequencer.epoch() == ask.epoch)
         else {
+            // It leads the meta group already, but does not know all of it yet.
+            if self.sequencer.is_none() && self.meta_term() == ask.epoch {
+                self.drawing.early.insert(from, ask);
+            }
             return Ok(());
         };
         if let Some(session) = sequencer.sessions.get(&from)
@@ -461,6 +469,14 @@ impl<E: Engine> Host<E> {
         let deadline = self.now.after(self.options.election_ticks_max);
         let then = Then::Registrations(from, number, epoch);
         self.begin_barrier(GroupId::META, Position::default(), deadline, then, None)
+    }
+
+    /// The sequencer has begun: what was asked before. Of another epoch it is ignored.
+    pub(super) fn answer_early(&mut self) -> Result<(), Fault> {
+        for (from, ask) in std::mem::take(&mut self.drawing.early) {
+            self.on_draw(from, ask)?;
+        }
+        Ok(())
     }
 
     /// The sequencer was in office after these leaders had shown that they lead ([`Host::registered`]).

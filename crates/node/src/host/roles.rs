@@ -55,6 +55,8 @@ impl<E: Engine> Host<E> {
         }
         if id == GroupId::META {
             self.leave_sequencer();
+            // Nobody can write until leaders have registered with the new one.
+            self.arrange_sequencing()?;
         }
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         // Changing the role has failed every barrier; those that can be asked for again are.
@@ -124,9 +126,8 @@ impl<E: Engine> Host<E> {
                 if wait.term.is_none() || wait.term == term {
                     if let Some(epoch) = wait.confirm
                         && !self.is_confirmed(id, index, epoch)
-                        && let Some(group) = self.groups.get_mut(&id)
                     {
-                        group.unconfirmed.push_back((index, epoch, wait));
+                        self.wait_for_confirmation(id, index, epoch, wait);
                         continue;
                     }
                     self.finish(id, wait.then, wait.deadline)?;

@@ -116,7 +116,8 @@ impl<E: Engine> Host<E> {
         self.bootstrap()?;
         self.put_meta_right()?;
         self.remove_marks()?;
-        self.arrange_sequencing()
+        self.arrange_sequencing()?;
+        self.answer_early()
     }
 
     /// A counter for each keyspace of several partitions.
@@ -449,6 +450,31 @@ impl<E: Engine> Host<E> {
     pub(super) fn office_failed(&mut self, places: Vec<(GroupId, Index)>) {
         self.is_office_asked = false;
         self.wants_office.extend(places.into_iter().map(|(id, _)| id));
+    }
+
+    /// An entry is applied, and its quorum is not known to be in time; with a newer sequencer it never will be.
+    pub(super) fn wait_for_confirmation(&mut self, id: GroupId, index: Index, epoch: Term, wait: Wait) {
+        if self.meta_term() > epoch {
+            return self.reject(wait.then, Rejection::Unknown);
+        }
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.unconfirmed.push_back((index, epoch, wait));
+        }
+    }
+
+    /// What waited for a quorum in time for a sequencer that is deposed now.
+    pub(super) fn give_up_unconfirmed(&mut self) {
+        let newest = self.meta_term();
+        let mut late = Vec::new();
+        for group in self.groups.values_mut() {
+            let is_late = |(_, epoch, _): &mut (Index, Term, Wait)| *epoch < newest;
+            while let Some((_, _, wait)) = group.unconfirmed.pop_front_if(is_late) {
+                late.push(wait.then);
+            }
+        }
+        for then in late {
+            self.reject(then, Rejection::Unknown);
+        }
     }
 
     /// What waited for its quorum, and has it now.
