@@ -44,8 +44,10 @@ enum Deed {
     KillSequencer,
     /// It is emptied by order.
     Drain,
-    /// SIGTERM.
+    /// SIGTERM, of one that does not number the revisions.
     Stop,
+    /// The same of the one that does.
+    StopSequencer,
 }
 
 impl Deed {
@@ -55,6 +57,7 @@ impl Deed {
             Deed::KillSequencer => "kill -9, sequencer",
             Deed::Drain => "drain",
             Deed::Stop => "SIGTERM",
+            Deed::StopSequencer => "SIGTERM, sequencer",
         }
     }
 }
@@ -145,7 +148,7 @@ pub(crate) async fn run(program: &Path, parent: &Path, partitions: u32) -> Resul
     let heavy = json!({"weight": {"node": name(HEAVY), "weight": HEAVY_WEIGHT}});
     http::post(&cluster.endpoints()[0], "/nodes", &heavy).await?;
     let mut told = Vec::new();
-    for deed in [Deed::KillSequencer, Deed::Kill, Deed::Drain, Deed::Stop] {
+    for deed in [Deed::KillSequencer, Deed::Kill, Deed::StopSequencer, Deed::Stop, Deed::Drain] {
         told.push(measure(&mut cluster, deed, partitions).await?);
     }
     Ok(Value::from(told))
@@ -168,7 +171,7 @@ async fn measure(cluster: &mut Cluster, deed: Deed, partitions: u32) -> Result<V
             writers.gaps(async { Ok(()) }).await?
         }
         Deed::Drain => writers.gaps(drained(&others[0], &name)).await?,
-        Deed::Stop => {
+        Deed::Stop | Deed::StopSequencer => {
             writers
                 .gaps(async {
                     cluster.terminate(victim)?;
@@ -224,7 +227,7 @@ async fn victim(
     loop {
         let leaders = settled(cluster, partitions).await?;
         let sequencer = cluster.leader().await?;
-        if deed == Deed::KillSequencer {
+        if matches!(deed, Deed::KillSequencer | Deed::StopSequencer) {
             return Ok((sequencer, leaders));
         }
         if sequencer != HEAVY {
