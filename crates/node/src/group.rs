@@ -188,6 +188,8 @@ pub(crate) struct Group<E: Engine> {
     pub(crate) proposed: Position,
     /// Requests that wait for a leader.
     pub(crate) waiting: VecDeque<Work>,
+    /// Who handed it over to this node last, and when.
+    pub(crate) handed_by: Option<(NodeId, Tick)>,
     /// Requests forwarded to the leader: to whom, and what.
     pub(crate) forwarded: BTreeMap<Ticket, (NodeId, Work)>,
     pub(crate) reads: BTreeMap<ReadId, ReadWait>,

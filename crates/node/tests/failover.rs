@@ -203,3 +203,29 @@ fn writes_under_way_when_the_sequencer_dies_are_answered() {
     let answered = dealt.answered(tickets, SOON);
     assert!(answered.values().all(|outcome| *outcome == Some(Ok(()))), "{answered:?}");
 }
+
+/// The rows say that it is to lead what it led. Those that took over handed that back to it, which was not there any more, and nobody could write until
+/// they gave that up, an election timeout later.
+#[test]
+fn who_has_just_died_or_handed_over_is_not_made_leader() {
+    for is_stopped in [false, true] {
+        let mut dealt = Dealt::new(71);
+        let victim = dealt.leader(0);
+        if is_stopped {
+            while !dealt.cluster.host(victim).hand_over() {
+                dealt.cluster.tick();
+            }
+            // Its last calls end.
+            dealt.cluster.seconds(2);
+            assert!(dealt.cluster.host(victim).hand_over(), "nobody gives it anything back");
+        }
+        dealt.cluster.crash(victim);
+        // Each group has its turn to be handed to who shall lead it within two seconds.
+        for _ in 0..25 {
+            let tickets = dealt.put(&Dealt::others(victim));
+            let answered = dealt.answered(tickets, SOON / 5);
+            let is_wrong = |outcome: &Option<Result<(), Rejection>>| outcome.is_none();
+            assert!(!answered.values().any(is_wrong), "stopped: {is_stopped}, {answered:?}");
+        }
+    }
+}

@@ -302,6 +302,12 @@ impl Raft {
         if self.leader() == Some(node) || matches!(self.state, State::Leader(_)) {
             self.end_hibernation();
         }
+        // It will hardly take over; what waits for it goes on. If it does all the same, it is a leader like another.
+        if let State::Leader(leader) = &mut self.state
+            && leader.transfer.as_ref().is_some_and(|transfer| transfer.to == node)
+        {
+            leader.transfer = None;
+        }
         // A leader that reads by lease counts on every voter honouring it for the whole time.
         if self.options.lease_read.is_some() {
             return;

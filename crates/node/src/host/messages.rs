@@ -34,6 +34,7 @@ impl<E: Engine> Host<E> {
                 // A group that is not here may be one that the maps of this node do not name yet.
                 if let Some(group) = self.groups.get_mut(&id) {
                     if let Message::TimeoutNow { .. } = message {
+                        group.handed_by = Some((from, self.now));
                         self.out.notices.push(Notice::HandedOver { group: id, by: from });
                     }
                     group.raft.step(from, message);

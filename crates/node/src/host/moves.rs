@@ -159,7 +159,7 @@ impl<E: Engine> Host<E> {
 
     /// One of these that is heard; each in its turn.
     fn next_heir(&self, heirs: Vec<NodeId>) -> Option<NodeId> {
-        let heard: Vec<NodeId> = heirs.into_iter().filter(|heir| !self.is_down(*heir)).collect();
+        let heard: Vec<NodeId> = heirs.into_iter().filter(|heir| self.liveness.is_reachable(*heir)).collect();
         let turn = (self.now.0 / HEIR_TICKS) as usize;
         heard.get(turn.checked_rem(heard.len())?).copied()
     }

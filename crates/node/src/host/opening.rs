@@ -145,6 +145,7 @@ impl<E: Engine> Host<E> {
             ended: BTreeMap::new(),
             proposed: Position::default(),
             waiting: VecDeque::new(),
+            handed_by: None,
             forwarded: BTreeMap::new(),
             reads: BTreeMap::new(),
             waits: BTreeMap::new(),

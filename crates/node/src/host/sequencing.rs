@@ -31,6 +31,8 @@ use quorate_types::{
 const ARRANGE_TICKS: u64 = 5;
 /// How often a leader looks whether another node shall lead instead, in ticks.
 const PREFER_TICKS: u64 = 100;
+/// A node that has handed a group over does not get it back for so many ticks: longer than what a node that is stopped takes to be gone.
+const STOPPING_TICKS: u64 = 500;
 /// A node that lacks more of the log than so many entries is not made leader: nothing can be proposed until it has them.
 const PREFER_ENTRIES_MAX: u64 = 100;
 /// How often a sequencer looks whether it is on the wrong node, in ticks: well over what an attempt to hand over may last, so that the meta group
@@ -284,11 +286,11 @@ impl<E: Engine> Host<E> {
         !self.options.spread_leaders && is_unnamed
     }
 
-    /// Who shall lead a group, if its row says so and that node votes in it and is heard.
+    /// Who shall lead a group, if its row says so and that node votes in it and is not known to be gone.
     fn preferred_leader(&self, id: GroupId) -> Option<NodeId> {
         let preferred = self.roster.places.get(&id)?.leader?;
         let is_voter = self.groups.get(&id)?.raft.configuration().voters.contains(&preferred);
-        (is_voter && !self.is_down(preferred)).then_some(preferred)
+        (is_voter && self.liveness.is_reachable(preferred)).then_some(preferred)
     }
 
     /// Hands a group to who shall lead it, now and then, when that has nearly all of its log.
@@ -299,6 +301,10 @@ impl<E: Engine> Host<E> {
             return;
         }
         let Some(group) = self.groups.get_mut(&id) else { return };
+        // Whoever has just handed it over would not have, if it was to stay: it is being stopped.
+        if group.handed_by.is_some_and(|(by, at)| by == preferred && self.now.since(at) < STOPPING_TICKS) {
+            return;
+        }
         let last = group.raft.last().index.0;
         let matched = group.raft.status().matched.into_iter().find(|(node, _)| *node == preferred);
         let is_near = matched.is_some_and(|(_, matched)| matched.0 + PREFER_ENTRIES_MAX >= last);
