@@ -42,7 +42,7 @@ pub enum PeerMessage {
         /// The gateway's names for them.
         tickets: Vec<Ticket>,
     },
-    /// The answer: of these I know nothing, so what was asked or answered got lost. Lost: asked again. Late: they are answered.
+    /// The answer: of these I know nothing, so what was asked or answered got lost, if it is said twice. Lost: asked again. Late: they are answered.
     NotInHand {
         /// The gateway's names for them.
         tickets: Vec<Ticket>,

@@ -3,8 +3,8 @@
 //! A client waits for each of them, so none may wait for an answer that cannot come. There are three ways in which one is found out:
 //!
 //! * The connection from that node breaks, or it is down ([`Host::forwards_lost`]).
-//! * It tells, asked every so often, that it has not got the request in hand: the request or the answer got lost between two connections, or its
-//!   process began anew before anybody noticed that it was gone.
+//! * It tells twice, asked every so often, that it has not got the request in hand: the request or the answer got lost between two connections, or its
+//!   process began anew before anybody noticed that it was gone. Once is not enough: the answer may be on its way, or the request be still.
 //! * The request's deadline, when all else fails.
 //!
 //! What may have changed something is then answered "unknown", anything else is asked again.
@@ -24,6 +24,8 @@ const ASKED_MAX: usize = 1_024;
 /// What other nodes wait for here.
 #[derive(Default)]
 pub(super) struct InHand {
+    /// Of this node's own: those that another one has told not to have, and when it did first.
+    doubted: BTreeMap<(NodeId, Ticket), Tick>,
     /// Until when it is answered.
     requests: BTreeMap<(NodeId, Ticket), Tick>,
 }
@@ -56,6 +58,8 @@ impl<E: Engine> Host<E> {
                 asked.entry(*to).or_default().insert(*ticket);
             }
         }
+        let is_asked = |(to, ticket): &(NodeId, Ticket)| asked.get(to).is_some_and(|of| of.contains(ticket));
+        self.in_hand.doubted.retain(|of, _| is_asked(of));
         for (to, tickets) in asked {
             let tickets = tickets.into_iter().take(ASKED_MAX).collect();
             self.out.send.push((to, PeerMessage::Awaiting { tickets }));
@@ -73,6 +77,13 @@ impl<E: Engine> Host<E> {
     /// Another node was asked about these, and knows nothing of them.
     pub(super) fn on_not_in_hand(&mut self, from: NodeId, tickets: Vec<Ticket>) {
         for ticket in tickets {
+            let now = self.now;
+            let first = *self.in_hand.doubted.entry((from, ticket)).or_insert(now);
+            // The same answer may come twice.
+            if now.since(first) < ASK_TICKS {
+                continue;
+            }
+            self.in_hand.doubted.remove(&(from, ticket));
             if let Some((id, work)) = self.take_forwarded(from, ticket) {
                 self.ask_anew(id, from, work);
             }
