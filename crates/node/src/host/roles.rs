@@ -55,8 +55,7 @@ impl<E: Engine> Host<E> {
         }
         if id == GroupId::META {
             self.leave_sequencer();
-            // Nobody can write until leaders have registered with the new one.
-            self.arrange_sequencing()?;
+            self.register_anew()?;
         }
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         // Changing the role has failed every barrier; those that can be asked for again are.

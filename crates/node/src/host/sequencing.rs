@@ -242,6 +242,16 @@ impl<E: Engine> Host<E> {
         Ok(())
     }
 
+    /// Another sequencer may be in office: nobody can write until leaders have registered with it. Those that gather look at the next tick for that, because where it
+    /// is may not be for long.
+    pub(super) fn register_anew(&mut self) -> Result<(), Fault> {
+        let serving = self.groups.iter().filter(|(_, group)| group.is_serving).map(|(id, _)| *id);
+        for id in serving.filter(|id| !self.gathers(*id)).collect::<Vec<_>>() {
+            self.arrange(id)?;
+        }
+        Ok(())
+    }
+
     /// Brings a partition's leader and the sequencer together.
     pub(super) fn arrange(&mut self, id: GroupId) -> Result<(), Fault> {
         let is_sequenced = self.is_sequenced(id.keyspace);
