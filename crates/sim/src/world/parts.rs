@@ -14,6 +14,9 @@ pub(super) struct PartWatch {
     watches: Watches,
     clients: watchers::Clients,
     reader: PartReader<MemoryEngine>,
+    slots: Arc<SlotSet>,
+    /// They were not held for a moment: the watches are over, also if they are held again.
+    is_lost: bool,
 }
 
 impl PartWatch {
@@ -21,6 +24,7 @@ impl PartWatch {
     pub(super) fn tell(&mut self, applied: &Applied) {
         if let Some(held) = &applied.held {
             self.watches.hold(held);
+            self.is_lost |= !self.slots.subtract(held).is_empty();
         }
         let known = self.watches.revision();
         if let Some(revision) = applied.replaced.filter(|revision| *revision >= known) {
@@ -35,6 +39,10 @@ impl PartWatch {
         if let Some(compacted) = applied.compacted {
             self.watches.compacted(compacted);
         }
+    }
+
+    fn is_held(&self) -> bool {
+        self.reader.is_held() && !self.is_lost
     }
 
     pub(super) fn tick(&mut self) {
@@ -56,7 +64,7 @@ impl World {
         let id = node.id;
         let Some(running) = &mut node.running else { return Ok(()) };
         let Some(reader) = running.host.reader(KeyspaceId::DEFAULT) else { return Ok(()) };
-        running.part = running.part.take().filter(|part| part.reader.is_held());
+        running.part = running.part.take().filter(PartWatch::is_held);
         let random = &mut self.random;
         if running.part.is_none() {
             let holding = running.host.holding(KeyspaceId::DEFAULT, false);
@@ -73,14 +81,18 @@ impl World {
             let Some(part_reader) = reader.part(slots.clone()).filter(|_| !slots.is_empty()) else {
                 return Ok(());
             };
-            let part = Part { rules: Arc::new(map.rules.clone()), slots };
+            let part = Part { rules: Arc::new(map.rules.clone()), slots: slots.clone() };
             running.part = Some(PartWatch {
                 watches: Watches::new(watchers::limits(random), reader.revision()),
                 clients: watchers::Clients::of(part),
                 reader: part_reader,
+                slots,
+                is_lost: false,
             });
         }
-        let Some(PartWatch { watches, clients, reader: history }) = &mut running.part else { return Ok(()) };
+        let Some(PartWatch { watches, clients, reader: history, .. }) = &mut running.part else {
+            return Ok(());
+        };
         self.history.reach(reader.revision());
         let newest = self.history.newest();
         let mut outcome = Ok(0);
@@ -104,7 +116,7 @@ impl World {
         let node = &self.nodes[at];
         let Some(running) = &node.running else { return Ok(()) };
         let Some(reader) = running.host.reader(KeyspaceId::DEFAULT) else { return Ok(()) };
-        let Some(part) = running.part.as_ref().filter(|part| part.reader.is_held()) else { return Ok(()) };
+        let Some(part) = running.part.as_ref().filter(|part| part.is_held()) else { return Ok(()) };
         let (published, compacted) = (Some(part.watches.revision()), reader.compacted());
         let known = Known { history: &self.history, compacted, published, now: self.now };
         let finished = part.clients.finish(&known);
