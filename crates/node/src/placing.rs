@@ -19,9 +19,22 @@ pub fn wanted(
 ) -> Vec<(GroupId, Vec<NodeId>)> {
     let Some(meta) = places.get(&GroupId::META) else { return Vec::new() };
     let holders = holders(members, unheard, meta, replicas.max(1));
-    let is_elsewhere =
-        |(_, place): &(&GroupId, &Place)| *place.target.as_ref().unwrap_or(&place.voters) != holders;
-    places.iter().filter(is_elsewhere).map(|(id, _)| (*id, holders.clone())).collect()
+    let wanted = places.iter().map(|(id, place)| (id, place, able(&holders, members, place)));
+    let elsewhere = wanted.filter(|(_, place, able)| place.target.as_ref().unwrap_or(&place.voters) != able);
+    elsewhere.map(|(id, _, able)| (*id, able)).collect()
+}
+
+/// Of those that shall hold everything, whom a group can be moved to. The meta group keeps a lost voter while there is no other; a group that never was
+/// on it would wait for it in vain, and keeps instead whom it has, but for those that were told to leave.
+fn able(holders: &[NodeId], members: &[Member], place: &Place) -> Vec<NodeId> {
+    let is =
+        |id: &NodeId, standing| members.iter().any(|member| member.id == *id && member.standing == standing);
+    let mut able: Vec<NodeId> =
+        holders.iter().copied().filter(|id| place.voters.contains(id) || is(id, Standing::Active)).collect();
+    let kept = place.voters.iter().filter(|id| !holders.contains(id) && !is(id, Standing::Leaving));
+    able.extend(kept.take(holders.len() - able.len()));
+    able.sort_unstable();
+    if able.is_empty() { place.voters.clone() } else { able }
 }
 
 /// The members that shall hold everything, rising.
@@ -122,6 +135,22 @@ mod tests {
             check(&[standing, standing, standing], &[], &[1, 2, 3], None, &[1, 2, 3]);
         }
         check(&[a, Draining, Lost, a], &[3], &[1, 2, 3], None, &[1, 2, 4]);
+    }
+
+    #[test]
+    fn a_group_is_not_sent_to_a_lost_voter_of_the_meta_group() {
+        let group = GroupId { keyspace: quorate_types::KeyspaceId::DEFAULT, ..GroupId::META };
+        let check = |standing, target: Option<&[u64]>, expected: Option<&[u64]>| {
+            let place = Place { target: target.map(ids), ..Place::new(ids(&[1, 2, 3])) };
+            let places = BTreeMap::from([(GroupId::META, Place::new(ids(&[1, 2, 4]))), (group, place)]);
+            let members = members(&[Active, Active, standing, Lost]);
+            let found: BTreeMap<_, _> = wanted(&members, &BTreeSet::new(), &places, 3).into_iter().collect();
+            assert_eq!(found.get(&group), expected.map(ids).as_ref(), "{standing:?} {target:?}");
+        };
+        check(Leaving, None, Some(&[1, 2]));
+        check(Leaving, Some(&[1, 2, 4]), Some(&[1, 2]));
+        check(Draining, None, None);
+        check(Draining, Some(&[1, 2, 4]), Some(&[1, 2, 3]));
     }
 
     #[test]

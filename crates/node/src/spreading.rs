@@ -60,15 +60,9 @@ fn together(
 ) -> Vec<Wish> {
     let mut wanted: BTreeMap<GroupId, Vec<NodeId>> =
         placing::wanted(members, unheard, places, replicas).into_iter().collect();
-    let is_active =
-        |id: &NodeId| members.iter().any(|member| member.id == *id && member.standing == Standing::Active);
     let mut wishes = Vec::new();
     for (group, place) in places {
-        let mut voters = wanted.remove(group).unwrap_or_else(|| target(place).to_vec());
-        // A voter of the meta group that is lost is kept there while there is no other; a group that never was on it would wait for it in vain.
-        if !voters.iter().all(|id| place.voters.contains(id) || is_active(id)) {
-            voters = place.voters.clone();
-        }
+        let voters = wanted.remove(group).unwrap_or_else(|| target(place).to_vec());
         if voters != target(place) || place.leader.is_some() {
             wishes.push(Wish { group: *group, voters, leader: None });
         }
@@ -211,8 +205,9 @@ mod tests {
         let mut left = members(5);
         (left[1].standing, left[2].standing) = (Standing::Draining, Standing::Draining);
         left[3].standing = Standing::Lost;
-        let back = Wish { group: group(0), voters: [1, 2, 5].map(NodeId).into(), leader: None };
-        assert_eq!(wishes(&left, &none, &places, 3), [back]);
+        let wish =
+            |partition| Wish { group: group(partition), voters: [1, 2, 5].map(NodeId).into(), leader: None };
+        assert_eq!(wishes(&left, &none, &places, 3), [wish(0), wish(1)]);
     }
 
     #[test]
