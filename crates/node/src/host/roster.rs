@@ -33,6 +33,8 @@ pub(super) struct Roster {
     told: Cluster,
     /// How new that is.
     told_as_of: RowsAsOf,
+    /// No row that is here is newer: those of a node that asks for admission may be from when it asked the last time.
+    is_told_newest: bool,
     members: BTreeMap<NodeId, Member>,
     pub(super) places: BTreeMap<GroupId, Place>,
     /// Counts the changes of those.
@@ -53,6 +55,7 @@ impl Roster {
         Self {
             told,
             told_as_of: RowsAsOf::default(),
+            is_told_newest: false,
             members: BTreeMap::new(),
             places: BTreeMap::new(),
             version: 0,
@@ -71,7 +74,8 @@ impl Roster {
 
     /// All that there are, for all that is known.
     fn known(&self) -> BTreeMap<NodeId, Member> {
-        let mut known = self.members.clone();
+        let are_old = self.is_told_newest && !self.is_current;
+        let mut known = if are_old { BTreeMap::new() } else { self.members.clone() };
         if !self.is_current || known.is_empty() {
             for member in self.told.members.iter().filter(|member| !self.gone.contains(&member.id)) {
                 known.entry(member.id).or_insert_with(|| member.clone());
@@ -80,12 +84,13 @@ impl Roster {
         known
     }
 
-    /// Somebody says which rows there are. Returns whether that is newer than what was told before.
-    pub(super) fn tell(&mut self, members: &[Member], as_of: RowsAsOf) -> bool {
+    /// Somebody says which rows there are; those that are here are as new as `own`. Returns whether that is newer than what was told before.
+    pub(super) fn tell(&mut self, members: &[Member], as_of: RowsAsOf, own: RowsAsOf) -> bool {
         let is_newer = !members.is_empty() && as_of > self.told_as_of;
         if is_newer {
             self.told.members = members.to_vec();
             self.told_as_of = as_of;
+            self.is_told_newest = as_of >= own;
         }
         is_newer
     }
@@ -111,6 +116,7 @@ impl Roster {
     }
 
     fn put_member(&mut self, member: Member) {
+        self.is_told_newest = false;
         self.gone.remove(&member.id);
         self.are_members_changed |= self.members.get(&member.id) != Some(&member);
         self.members.insert(member.id, member);
@@ -396,5 +402,29 @@ impl<E: Engine> Host<E> {
             }
             None => Ok(None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_counts_alone_until_a_newer_row_comes() {
+        let member = |id| Member::new(NodeId(id), id.to_string(), "");
+        let known = |roster: &Roster| roster.known().into_keys().map(|id| id.0).collect::<Vec<_>>();
+        let at = |revision| RowsAsOf { lineage: 0, revision: Revision(revision) };
+        let mut roster = Roster::new(Cluster::of_founders([1, 2].map(member).into()));
+        (1..=5).for_each(|id| roster.put_member(member(id)));
+        assert!(roster.tell(&[1, 2, 3].map(member), at(5), at(9)), "older than the rows");
+        assert_eq!(known(&roster), [1, 2, 3, 4, 5]);
+        assert!(roster.tell(&[1, 3, 4].map(member), at(20), at(9)));
+        assert_eq!(known(&roster), [1, 3, 4]);
+        assert!(!roster.tell(&[1, 2].map(member), at(19), at(9)));
+        roster.put_member(member(6));
+        assert_eq!(known(&roster), [1, 2, 3, 4, 5, 6]);
+        roster.is_current = true;
+        assert!(roster.tell(&[1].map(member), at(30), at(9)));
+        assert_eq!(known(&roster), [1, 2, 3, 4, 5, 6]);
     }
 }
