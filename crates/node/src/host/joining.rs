@@ -12,8 +12,6 @@ use std::collections::BTreeSet;
 
 /// How often members that have not answered are asked again, in ticks.
 const ASK_TICKS: u64 = 5;
-/// How often those are asked who have answered, in ticks.
-const ASK_AGAIN_TICKS: u64 = 50;
 /// How often an operator is told that we still wait, in ticks.
 const TELL_TICKS: u64 = 500;
 
@@ -50,16 +48,14 @@ impl<E: Engine> Host<E> {
         if self.now.0 % ASK_TICKS == 1 {
             let unanswered = self.admission.unanswered(&self.members);
             if unanswered.is_empty() {
-                // The last of them may have been removed; or one has come, and leads: what it says is taken from when this node is told of it.
-                if self.now.0 % ASK_AGAIN_TICKS == 1 {
-                    self.ask_for_admission();
-                }
+                // The last of them may have been removed.
                 let verdict = self.admission.verdict(&self.members);
                 self.carry_out(verdict)?;
                 self.count_caught_up();
             } else {
                 // Those that have answered may have newer rows by now.
-                self.ask_for_admission();
+                let ask = PeerMessage::AdmissionAsk { incarnation: self.admission.own() };
+                self.out.send.extend(self.members.iter().map(|node| (*node, ask.clone())));
                 if self.now.0 % TELL_TICKS == 1 {
                     self.out.notices.push(Notice::Asking { unanswered });
                 }
@@ -69,11 +65,6 @@ impl<E: Engine> Host<E> {
             self.catch_up(group)?;
         }
         Ok(())
-    }
-
-    fn ask_for_admission(&mut self) {
-        let ask = PeerMessage::AdmissionAsk { incarnation: self.admission.own() };
-        self.out.send.extend(self.members.iter().map(|node| (*node, ask.clone())));
     }
 
     /// Whether a message of this life of its sender is to be taken.

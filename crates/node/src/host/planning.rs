@@ -40,6 +40,8 @@ impl<E: Engine> Host<E> {
         if self.is_meta_recovering() {
             return self.put_meta_right();
         }
+        // What every cluster begins with may have been refused when this node began to lead.
+        self.bootstrap()?;
         self.judge_members()?;
         self.plan_moves()?;
         self.remove_the_leaving()
