@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 /// In `ADMITTED`: a member in the directory that the cluster began with, or in a later one.
 const ORIGINAL: &str = "original";
 const LATER: &str = "later";
+/// The file that says who takes the node for a member of a cluster that the directory knows nothing of.
+const MISSED: &str = "MISSED";
 /// The file that says that the node was removed.
 const REMOVED: &str = "REMOVED";
 
@@ -217,6 +219,22 @@ pub fn lock(path: &Path) -> Result<File, DataDirError> {
             Err(DataDirError::Io { doing: "cannot lock", path: file_path.display().to_string(), cause })
         }
     }
+}
+
+/// Makes durable who takes this new directory's node for a member: next time it may not come to say so.
+pub fn record_missed(path: &Path, by: NodeId) -> std::io::Result<()> {
+    write_checked(path, MISSED, &format!("by={by}\n"))
+}
+
+/// Who does, if that was recorded.
+pub fn missed_by(path: &Path) -> Result<Option<NodeId>, DataDirError> {
+    let file = path.join(MISSED);
+    if !file.exists() {
+        return Ok(None);
+    }
+    let body = read_checked(&file)?;
+    let by = body.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("by=")?, 16).ok());
+    by.map(|by| Some(NodeId(by))).ok_or_else(|| DataDirError::Damaged(file.display().to_string()))
 }
 
 /// Makes durable that the node was removed from its cluster: its id never comes again.

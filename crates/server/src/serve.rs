@@ -158,12 +158,19 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
         "starting"
     );
     let identity = Identity { cluster, node, incarnation: data_dir.incarnation() };
-    if data_dir.standing()? == Standing::New
-        && belonging.known.members.iter().all(|member| member.id == node)
-        && let Some(by) = hello::missed_by(&peer_listener, &identity, peer_tls.as_deref()).await
-    {
-        let (path, name) = (config.data_dir.display().to_string(), config.name.clone());
-        return Err(ServeError::Missed { by, cluster, path, name });
+    let is_alone = belonging.known.members.iter().all(|member| member.id == node);
+    if data_dir.standing()? == Standing::New && is_alone {
+        let known = data_dir::missed_by(&config.data_dir)?;
+        let by = match known {
+            None => hello::missed_by(&peer_listener, &identity, peer_tls.as_deref()).await,
+            known => known,
+        };
+        if let Some(by) = by {
+            data_dir::record_missed(&config.data_dir, by)
+                .map_err(|cause| ServeError::System { doing: "recording who knows this node", cause })?;
+            let (path, name) = (config.data_dir.display().to_string(), config.name.clone());
+            return Err(ServeError::Missed { by, cluster, path, name });
+        }
     }
     let engine = FjallEngine::open(&data_dir.store(), config.cache_bytes)?;
     let disk = FileDisk::open(&data_dir.log())
