@@ -1,14 +1,15 @@
-//! Reading and writing the rows of snapshots: so much work that everybody would feel it if the host did it itself.
+//! Reading and writing the rows of snapshots, and removing those of replicas that are given up: so much work that everybody would feel it if
+//! the host did it itself.
 //!
 //! The host says what is to be done ([`crate::Host::errands`]); the shell does it on whatever thread it likes, in any order, and tells the host
 //! how it went ([`crate::Host::errand_done`]). Reads have a view of one moment; of each installer one write is under way
 //! at most, and the host leaves it alone meanwhile. If it needs the installer back, because the fetch is given up or the group goes, it waits for that
-//! write: so nothing is written after the rows are cleared.
+//! write: so nothing is written after others may use the rows.
 
 use crate::peer::PeerMessage;
 use quorate_mvcc::engine::Engine;
 use quorate_partition::snapshot::{Chunk, Cursor, InstallError, Installer, SnapshotSource};
-use quorate_types::{GroupId, NodeId};
+use quorate_types::{Fault, GroupId, NodeId};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Something to do beside the host.
@@ -25,6 +26,8 @@ enum Kind<E: Engine> {
     },
     /// A chunk that came.
     Write { group: GroupId, installer: Shared<E>, chunk: Chunk },
+    /// Old rows to remove; so many are looked at.
+    Clear { group: GroupId, installer: Shared<E>, rows_max: usize },
 }
 
 /// How an [`Errand`] went.
@@ -40,6 +43,12 @@ pub(crate) enum Outcome<E: Engine> {
         installer: Shared<E>,
         /// Whether that was all; nothing if the installer was taken back before.
         outcome: Option<Result<bool, InstallError>>,
+    },
+    Cleared {
+        group: GroupId,
+        installer: Shared<E>,
+        /// Whether none is left; nothing if the installer was taken back before.
+        outcome: Option<Result<bool, Fault>>,
     },
 }
 
@@ -58,9 +67,13 @@ impl<E: Engine> Errand<E> {
         Self(Kind::Write { group, installer, chunk })
     }
 
+    pub(crate) fn clear(group: GroupId, installer: Shared<E>, rows_max: usize) -> Self {
+        Self(Kind::Clear { group, installer, rows_max })
+    }
+
     /// Whether it writes to the store; the others read.
     pub fn is_write(&self) -> bool {
-        matches!(self.0, Kind::Write { .. })
+        matches!(self.0, Kind::Write { .. } | Kind::Clear { .. })
     }
 
     /// Does it.
@@ -78,6 +91,10 @@ impl<E: Engine> Errand<E> {
             Kind::Write { group, installer, chunk } => {
                 let outcome = installer.add(chunk);
                 Outcome::Written { group, installer, outcome }
+            }
+            Kind::Clear { group, installer, rows_max } => {
+                let outcome = installer.clear_some(rows_max);
+                Outcome::Cleared { group, installer, outcome }
             }
         })
     }
@@ -106,13 +123,23 @@ impl<E: Engine> Shared<E> {
     fn add(&self, chunk: Chunk) -> Option<Result<bool, InstallError>> {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let installer = held.as_mut()?;
-        Some(installer.add(chunk).map(|()| installer.is_complete()))
+        let added = installer.add(chunk).and_then(|()| match installer.is_complete() {
+            true => installer.flush().map(|()| true).map_err(InstallError::from),
+            false => Ok(false),
+        });
+        Some(added)
+    }
+
+    /// Removes some old rows, if the host has not taken the installer back; returns whether none is left.
+    fn clear_some(&self, rows_max: usize) -> Option<Result<bool, Fault>> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(held.as_mut()?.clear_some(rows_max))
     }
 
     /// Takes it back, when the write under way has ended.
     pub(crate) fn take(&self) -> Installer<E> {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        held.take().expect("only the fetch takes it back, and ends with that")
+        held.take().expect("whoever has it takes it back once, and ends with that")
     }
 }
 
@@ -135,6 +162,10 @@ mod tests {
         let (engine, group) = (MemoryEngine::default(), GroupId::FIRST);
         let installer = Installer::begin(engine, group, &SlotSet::none(), Limits::default()).unwrap();
         let shared = Shared::new(installer);
+        let Done(Outcome::Cleared { outcome, .. }) = Errand::clear(group, shared.clone(), 10).run() else {
+            panic!("rows were cleared")
+        };
+        assert!(outcome.unwrap().unwrap());
         let written = |key| {
             let Done(outcome) = Errand::write(group, shared.clone(), chunk(key)).run();
             let Outcome::Written { installer, outcome, .. } = outcome else { panic!("a write was run") };

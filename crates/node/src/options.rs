@@ -45,6 +45,8 @@ pub struct Options {
     pub expiries_per_tick: usize,
     /// Rows looked at per step of physical compaction; one step a tick.
     pub compaction_rows_per_tick: usize,
+    /// Rows looked at per step when those of a replica that is given up are removed.
+    pub clear_rows: usize,
     /// How many members shall hold each group; with fewer members it is what there is.
     pub replicas: usize,
     /// Groups that are moved at the same time.
@@ -88,6 +90,7 @@ impl Options {
             snapshot_idle_ticks: 30 * ticks_per_second,
             expiries_per_tick: 64,
             compaction_rows_per_tick: 4_000,
+            clear_rows: 4_000,
             replicas: 3,
             moves_max: 4,
             grace_ticks: 300 * ticks_per_second,

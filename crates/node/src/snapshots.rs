@@ -5,7 +5,8 @@
 //! connection costs the chunk under way, not the snapshot. While one chunk is written the next is already asked for. A chunk may hold no rows and
 //! only lead on. Rows are read and written beside the host, by [`crate::errands`]. The old state is given up when the fetch
 //! begins (it is of no use to anyone), and until the new one is whole this replica applies and serves
-//! nothing and does not ask for votes; a crash in between is noticed at the next start.
+//! nothing and does not ask for votes; a crash in between is noticed at the next start. While the old rows are removed the first chunk is asked for now
+//! and then, so that the snapshot is kept.
 
 use crate::errands::{Errand, Shared};
 use crate::peer::PeerMessage;
@@ -20,6 +21,8 @@ use std::sync::Arc;
 const PULL_AGAIN_TICKS: u64 = 10;
 /// Pulls waiting for the rate limit; more are dropped and asked for again.
 const PULLS_MAX: usize = 256;
+/// The same while old rows are removed: it is too early then.
+const PULL_EARLY_TICKS: u64 = 50;
 /// A fetch whose sender is silent for so many pulls in a row is given up.
 const PULLS_UNANSWERED_MAX: u32 = 50;
 /// Chunks being read at a time: one is read while the one before leaves. More would only wait for each other.
@@ -145,6 +148,7 @@ pub(crate) struct Fetching<E: Engine> {
     is_last_here: bool,
     /// A chunk that came while the one before is being written.
     ahead: Option<Chunk>,
+    is_cleared: bool,
     is_writing: bool,
     asked: Tick,
     unanswered: u32,
@@ -153,13 +157,14 @@ pub(crate) struct Fetching<E: Engine> {
 
 impl<E: Engine> Fetching<E> {
     pub(crate) fn new(fetch: SnapshotFetch, installer: Installer<E>, now: Tick) -> Self {
-        let cursor = installer.cursor().cloned();
+        let (cursor, is_cleared) = (installer.cursor().cloned(), installer.is_cleared());
         Self {
             fetch,
             installer: Shared::new(installer),
             cursor,
             is_last_here: false,
             ahead: None,
+            is_cleared,
             is_writing: false,
             asked: now,
             unanswered: 0,
@@ -180,6 +185,9 @@ impl<E: Engine> Fetching<E> {
 
     /// Whether the last pull should be repeated; an error when it was in vain too often.
     pub(crate) fn is_overdue(&mut self, now: Tick) -> Result<bool, String> {
+        if !self.is_cleared {
+            return Ok(now.since(self.asked) >= PULL_EARLY_TICKS);
+        }
         let is_asking = !self.is_last_here && self.ahead.is_none();
         if !is_asking || now.since(self.asked) < PULL_AGAIN_TICKS {
             return Ok(false);
@@ -193,7 +201,7 @@ impl<E: Engine> Fetching<E> {
 
     /// Takes a chunk; returns whether it is the one that was asked for.
     pub(crate) fn add(&mut self, after: Option<Cursor>, chunk: Chunk) -> bool {
-        if after != self.cursor || self.is_last_here || self.ahead.is_some() {
+        if !self.is_cleared || after != self.cursor || self.is_last_here || self.ahead.is_some() {
             return false;
         }
         self.unanswered = 0;
@@ -204,14 +212,30 @@ impl<E: Engine> Fetching<E> {
         true
     }
 
-    /// The write to begin, if a chunk waits for one.
-    pub(crate) fn write(&mut self, group: GroupId) -> Option<Errand<E>> {
+    /// The write to begin, if old rows are left or a chunk waits for one.
+    pub(crate) fn write(&mut self, group: GroupId, clear_rows: usize) -> Option<Errand<E>> {
         if self.is_writing {
             return None;
         }
-        let chunk = self.ahead.take()?;
+        let errand = if self.is_cleared {
+            Errand::write(group, self.installer.clone(), self.ahead.take()?)
+        } else {
+            Errand::clear(group, self.installer.clone(), clear_rows)
+        };
         self.is_writing = true;
-        Some(Errand::write(group, self.installer.clone(), chunk))
+        Some(errand)
+    }
+
+    /// Whether chunks can come.
+    pub(crate) fn is_cleared(&self) -> bool {
+        self.is_cleared
+    }
+
+    /// Old rows were removed, all if `is_cleared`: then chunks can come. Returns as [`Self::has_written`].
+    pub(crate) fn has_cleared(&mut self, installer: &Shared<E>, is_cleared: bool) -> bool {
+        let is_own = self.has_written(installer);
+        self.is_cleared |= is_own && is_cleared;
+        is_own
     }
 
     /// A write has ended; returns whether it is one of this fetch, and not of one that was given up.

@@ -11,7 +11,8 @@
 //! An [`Installer`] first marks the group, durably, then removes the old rows (in the slots that it is told: others may have come
 //! to belong to other partitions of this node since), writes the new ones, and
 //! takes the mark away when everything is there and flushed. A crash in between leaves the mark, and the group is opened
-//! as [`crate::Opened::Incomplete`].
+//! as [`crate::Opened::Incomplete`]. To remove rows is a pass over those of all partitions, so it is done in steps
+//! ([`Installer::clear_some`]), which need not be taken where the installer was made.
 
 use crate::limits::Limits;
 use crate::partition::Partition;
@@ -22,11 +23,12 @@ use quorate_mvcc::engine::{Batch, Engine, Read, Table};
 use quorate_mvcc::{Compactor, layout};
 use quorate_types::{Bytes, Fault, GroupId, Malformed, Position, Revision, SlotSet, wire_struct};
 use std::fmt;
+use std::ops::Bound;
 use std::sync::Arc;
 use twox_hash::XxHash3_64;
 
-/// Old rows removed in one batch.
-const CLEAR_ROWS_MAX: usize = 1_000;
+/// Rows that are looked at in one step where nobody waits.
+const CLEAR_ROWS: usize = 1_000;
 
 /// Rows that a chunk looks at, whosever they are, so that nobody waits long for one.
 const CHUNK_ROWS_MAX: usize = 20_000;
@@ -208,9 +210,22 @@ pub struct Installer<E> {
     group: GroupId,
     limits: Limits,
     publication: Publication,
+    /// What is left to remove before anything can come.
+    clearing: Option<Clearing>,
     /// How far the snapshot came, with our own checksum; what the next chunk is asked for with.
     cursor: Option<Cursor>,
     is_last_seen: bool,
+}
+
+/// How far old rows are removed.
+#[derive(Debug)]
+struct Clearing {
+    /// Whose versions and changes go.
+    slots: SlotSet,
+    /// Whether the mark is durable.
+    is_marked: bool,
+    /// The last row looked at.
+    after: Option<(Table, Bytes)>,
 }
 
 impl<E: Engine> Partition<E> {
@@ -223,9 +238,9 @@ impl<E: Engine> Partition<E> {
 }
 
 impl<E: Engine> Installer<E> {
-    /// Begins on a group that has no state worth keeping: [`crate::Opened::Incomplete`]. Marks it durably and removes
-    /// what rows it has, in bounded batches: its state, and the versions and changes in `slots_to_clear`. Those
-    /// must not contain any slot whose keys another partition of this node holds.
+    /// Begins on a group that has no state worth keeping: [`crate::Opened::Incomplete`]. Marks it; what rows it has are to be removed
+    /// by [`Installer::clear_some`]: its state, and the versions and changes in `slots_to_clear`. Those
+    /// must not contain any slot whose keys another partition of this node holds, or comes to hold before they are removed.
     pub fn begin(engine: E, group: GroupId, slots_to_clear: &SlotSet, limits: Limits) -> Result<Self, Fault> {
         Self::begin_among(&Publication::by_apply(), engine, group, slots_to_clear, limits)
     }
@@ -255,44 +270,83 @@ impl<E: Engine> Installer<E> {
         publication: Publication,
     ) -> Result<Self, Fault> {
         let mark = layout::state_row(group, state::INSTALLING);
-        let members = state::members_row(group);
         let mut batch = Batch::default();
         batch.put(Table::State, mark.clone(), layout::seal(Table::State, &mark, Vec::new()));
         // What comes may hold history that is already removed here.
         Compactor::forget(group.keyspace, &mut batch);
         engine.write(batch)?;
-        // Durable before the first row goes: half of a state must never be opened as one.
-        engine.flush()?;
+        let clearing = Clearing { slots: slots_to_clear.clone(), is_marked: false, after: None };
+        let (cursor, is_last_seen) = (None, false);
+        Ok(Self { engine, group, limits, publication, clearing: Some(clearing), cursor, is_last_seen })
+    }
+
+    /// Removes the old ones of the next `rows_max` rows, whosever they are; returns whether none is left.
+    pub fn clear_some(&mut self, rows_max: usize) -> Result<bool, Fault> {
+        let Some(clearing) = &mut self.clearing else { return Ok(true) };
+        if !clearing.is_marked {
+            // Durable before the first row goes, or comes: half of a state must never be opened as one.
+            self.engine.flush()?;
+            clearing.is_marked = true;
+        }
+        let (mark, members) =
+            (layout::state_row(self.group, state::INSTALLING), state::members_row(self.group));
+        let mut batch = Batch::default();
+        let mut looked_at = 0;
         for table in Table::ALL {
             // A pass over the rows of all partitions.
-            if table != Table::State && slots_to_clear.is_empty() {
+            if table != Table::State && clearing.slots.is_empty() {
                 continue;
             }
-            let mut batch = Batch::default();
-            for row in engine.scan(table, layout::rows(table, group)) {
+            let (_, end) = layout::rows(table, self.group);
+            let range = match &clearing.after {
+                Some((last, _)) if table < *last => continue,
+                Some((last, row)) if table == *last => (Bound::Excluded(row.clone()), end),
+                _ => layout::rows(table, self.group),
+            };
+            for row in self.engine.scan(table, range) {
                 let (row, value) = row?;
                 let goes = match table {
                     // Who the members are is known until something newer comes.
                     Table::State => row != mark && row != members,
                     // Nobody else has any: what rotted goes, too.
-                    _ if slots_to_clear.is_all() => true,
+                    _ if clearing.slots.is_all() => true,
                     _ => {
                         let opened = layout::open(table, &row, value)?;
-                        is_within(slots_to_clear, table, &row, &opened)?
+                        is_within(&clearing.slots, table, &row, &opened)?
                     }
                 };
                 if goes {
-                    batch.delete(table, row);
+                    batch.delete(table, row.clone());
                 }
-                if batch.changes.len() >= CLEAR_ROWS_MAX {
-                    engine.write(std::mem::take(&mut batch))?;
+                looked_at += 1;
+                if looked_at >= rows_max {
+                    clearing.after = Some((table, row));
+                    self.engine.write(batch)?;
+                    return Ok(false);
                 }
-            }
-            if !batch.is_empty() {
-                engine.write(batch)?;
             }
         }
-        Ok(Self { engine, group, limits, publication, cursor: None, is_last_seen: false })
+        if !batch.is_empty() {
+            self.engine.write(batch)?;
+        }
+        self.clearing = None;
+        Ok(true)
+    }
+
+    /// Removes all of the old rows.
+    pub fn clear(&mut self) -> Result<(), Fault> {
+        while !self.clear_some(CLEAR_ROWS)? {}
+        Ok(())
+    }
+
+    /// Whether none of the old rows is left, so that chunks can be added.
+    pub fn is_cleared(&self) -> bool {
+        self.clearing.is_none()
+    }
+
+    /// Whether there may be versions and changes of it: old ones that are left, or new ones.
+    pub fn has_rows(&self) -> bool {
+        self.cursor.is_some() || self.clearing.as_ref().is_some_and(|clearing| !clearing.slots.is_empty())
     }
 
     /// Reads the keyspace, once the state is installed.
@@ -300,17 +354,21 @@ impl<E: Engine> Installer<E> {
         self.publication.reader(self.engine.clone(), self.group.keyspace)
     }
 
-    /// There will be no snapshot: the group is not this node's any more, and all that is left of it here goes. For `slots_to_clear` see
-    /// [`Installer::begin`].
-    pub fn abandon(self, slots_to_clear: &SlotSet) -> Result<(), Fault> {
-        // Where nothing has come yet, nothing is there.
-        let cleared = if self.cursor.is_some() { self.restart(slots_to_clear)? } else { self };
+    /// There will be no snapshot: the group is not this node's any more, and nothing is left of it here. It must be cleared, and nothing have been
+    /// added.
+    pub fn abandon(self) -> Result<(), Fault> {
+        assert!(
+            self.is_cleared() && self.cursor.is_none(),
+            "group {} still has rows: {:?}",
+            self.group,
+            self.cursor
+        );
         let mut batch = Batch::default();
-        batch.delete(Table::State, state::members_row(cleared.group));
+        batch.delete(Table::State, state::members_row(self.group));
         // Last: whatever a crash leaves behind is marked.
-        batch.delete(Table::State, layout::state_row(cleared.group, state::INSTALLING));
-        cleared.engine.write(batch)?;
-        cleared.publication.published.end_replacing();
+        batch.delete(Table::State, layout::state_row(self.group, state::INSTALLING));
+        self.engine.write(batch)?;
+        self.publication.published.end_replacing();
         Ok(())
     }
 
@@ -326,6 +384,7 @@ impl<E: Engine> Installer<E> {
 
     /// Writes a chunk that was asked for with [`Installer::cursor`].
     pub fn add(&mut self, chunk: Chunk) -> Result<(), InstallError> {
+        assert!(self.is_cleared(), "group {} still has old rows: {:?}", self.group, self.clearing);
         if self.is_last_seen {
             return Err(InstallError::Mismatch("a chunk after the last"));
         }
@@ -360,6 +419,11 @@ impl<E: Engine> Installer<E> {
         self.cursor = Some(chunk.cursor);
         self.is_last_seen = chunk.last;
         Ok(())
+    }
+
+    /// Makes durable what was added. [`Installer::finish`] does so, too, and has less to wait for then.
+    pub fn flush(&self) -> Result<(), Fault> {
+        self.engine.flush()
     }
 
     /// Whether what came is a whole state, at `position`: the last entry that the snapshot was said to contain.

@@ -48,6 +48,8 @@ fn a_snapshot_brings_them_and_until_it_does_the_old_ones_stay() {
     behind.apply(&[entry(1, EntryKind::Config, "old")], Tick(0)).unwrap();
     let mut installer = behind.into_installer(&SlotSet::all()).unwrap();
     assert_eq!(members(&target, GROUP), Some("old".into()));
+    installer.clear().unwrap();
+    assert_eq!(members(&target, GROUP), Some("old".into()));
     let snapshot = leader.snapshot();
     while !installer.is_complete() {
         installer.add(snapshot.chunk(installer.cursor().cloned(), 1).unwrap()).unwrap();
@@ -80,14 +82,17 @@ fn of_a_replica_that_is_thrown_away_nothing_stays() {
     let mut replica = open(&engine);
     replica.apply(&[entry(1, EntryKind::Config, "those")], Tick(0)).unwrap();
     let reader = replica.reader();
-    replica.into_installer(&SlotSet::all()).unwrap().abandon(&SlotSet::all()).unwrap();
+    let mut installer = replica.into_installer(&SlotSet::all()).unwrap();
+    installer.clear().unwrap();
+    installer.abandon().unwrap();
     assert!(reader.is_available(), "what takes the place of it is not this one's affair");
     assert_eq!(
         Table::ALL.map(|table| engine.scan(table, (Bound::Unbounded, Bound::Unbounded)).count()),
         [0, 0, 0]
     );
     // Also one that was interrupted.
-    let installer = Installer::begin(engine.clone(), GROUP, &SlotSet::all(), limits()).unwrap();
-    installer.abandon(&SlotSet::all()).unwrap();
+    let mut installer = Installer::begin(engine.clone(), GROUP, &SlotSet::all(), limits()).unwrap();
+    installer.clear().unwrap();
+    installer.abandon().unwrap();
     assert!(!Partition::is_incomplete(&engine, GROUP).unwrap());
 }

@@ -103,6 +103,7 @@ fn a_snapshot_makes_a_replica_that_is_the_same_to_the_byte() {
         let mut installer = replica.into_installer(&SlotSet::all()).unwrap();
         let refused = reader.range(&range(KeyRange::all()), reader.revision());
         assert!(matches!(refused, Err(ReadError::Rejection(Rejection::Unavailable))));
+        installer.clear().unwrap();
         carry(&source, &mut installer, bytes_max).unwrap();
         installer.check(source.position()).unwrap();
         let mut replica = installer.finish().unwrap();
@@ -119,12 +120,48 @@ fn a_snapshot_makes_a_replica_that_is_the_same_to_the_byte() {
 }
 
 #[test]
+fn a_state_of_which_rows_are_gone_is_never_taken_for_one() {
+    let mut pair = grown(&mut Random::new(7), 40);
+    pair.apply_all();
+    let engine = pair.leader.engine().clone();
+    engine.flush().unwrap();
+    let whole = (pair.leader.digest(), engine.dump());
+    let mut installer = pair.leader.into_installer(&SlotSet::all()).unwrap();
+    assert!(installer.has_rows());
+    let mut opened_whole = 0;
+    let mut steps = 0;
+    loop {
+        for kept in 0..=engine.unflushed() {
+            let crashed = engine.crash(kept);
+            match Partition::open(crashed.clone(), GROUP, SlotSet::all(), limits()).unwrap() {
+                Opened::Incomplete => {}
+                Opened::Ready(partition) => {
+                    assert!((partition.digest(), crashed.dump()) == whole, "{kept} writes were kept");
+                    opened_whole += 1;
+                }
+            }
+        }
+        if installer.is_cleared() {
+            break;
+        }
+        steps += usize::from(!installer.clear_some(10).unwrap());
+    }
+    assert!(steps > 5 && opened_whole > 0);
+    assert!(!installer.has_rows());
+    // Only what says that it is none is left, and none is there once that is taken away.
+    assert_eq!(engine.dump().len(), 1);
+    installer.abandon().unwrap();
+    assert_eq!(engine.dump(), []);
+}
+
+#[test]
 fn a_snapshot_that_was_cut_off_is_never_taken_for_a_state() {
     let mut pair = grown(&mut Random::new(5), 40);
     pair.apply_all();
     let source = pair.leader.snapshot();
     let behind = TestEngine::default();
     let mut installer = open(&behind).into_installer(&SlotSet::all()).unwrap();
+    installer.clear().unwrap();
     let mut crashes = 0;
     while !installer.is_complete() {
         let chunk = source.chunk(installer.cursor().cloned(), 200).unwrap();
@@ -140,11 +177,13 @@ fn a_snapshot_that_was_cut_off_is_never_taken_for_a_state() {
     let engine = behind.crash(3);
     let mut installer = Installer::begin(engine.clone(), GROUP, &SlotSet::all(), limits()).unwrap();
     assert!(!installer.reader().is_available());
+    installer.clear().unwrap();
     carry(&source, &mut installer, 300).unwrap();
     let wrong = Position { term: Term(9), index: Index(9) };
     assert!(matches!(installer.check(wrong), Err(InstallError::Mismatch(_))));
     let reader = installer.reader();
     let mut installer = installer.restart(&SlotSet::all()).unwrap();
+    installer.clear().unwrap();
     carry(&source, &mut installer, 300).unwrap();
     installer.check(source.position()).unwrap();
     assert!(!reader.is_available());
@@ -178,6 +217,7 @@ fn a_damaged_snapshot_neither_leaves_nor_enters() {
     for bad in [missing, swapped, doubled, rotten, misplaced, lying] {
         let engine = TestEngine::default();
         let mut installer = open(&engine).into_installer(&SlotSet::all()).unwrap();
+        installer.clear().unwrap();
         let before = engine.dump();
         assert!(matches!(installer.add(bad), Err(InstallError::Mismatch(_))));
         assert_eq!(engine.dump(), before);

@@ -199,6 +199,10 @@ fn a_snapshot_replaces_one_partition_and_leaves_the_other_alone() {
         let mut installer = replica.into_installer(&slots(0)).unwrap();
         assert_eq!(target.keys(79), Err(Rejection::Unavailable));
         assert_eq!(Compactor::open(&target.engine, KEYSPACE).unwrap().finished(), None);
+        while !installer.clear_some(rows_max).unwrap() {
+            assert_eq!(target.rows_of(1), others);
+        }
+        assert_eq!(target.rows_of(0).len(), 1, "the mark alone");
         assert_eq!(target.rows_of(1), others);
         let mut empty = 0;
         while !installer.is_complete() {
@@ -231,6 +235,9 @@ fn a_keyspace_is_unavailable_until_the_last_of_its_partitions_is_whole() {
     // Begun anew, which counts once.
     let first = installers.remove(0).restart(&slots(0)).unwrap();
     installers.insert(0, first);
+    for installer in &mut installers {
+        installer.clear().unwrap();
+    }
     for (partition, mut installer) in installers.into_iter().enumerate() {
         assert!(!reader.is_available());
         let snapshot = source.partitions[partition].snapshot();
@@ -252,6 +259,7 @@ fn chunks_that_lead_nowhere_or_back_are_refused() {
     let engine = TestEngine::default();
     let clear = slots(0);
     let mut installer = Installer::begin(engine, group(0), &clear, limits()).unwrap();
+    installer.clear().unwrap();
     let first = source.chunk_of(None, 1 << 20, 10).unwrap();
     installer.add(first.clone()).unwrap();
     let nothing = Chunk { rows: Vec::new(), ..first.clone() };

@@ -459,6 +459,7 @@ impl World {
         options.snapshot_bytes_per_tick = 2_048;
         options.snapshot_idle_ticks = 100;
         options.compaction_rows_per_tick = 5;
+        options.clear_rows = 50;
         options.lease_read = self.is_reading_by_lease;
         options.hibernate_after_ticks = self.hibernate_after_ticks;
         if !self.seed.is_multiple_of(4) {

@@ -45,6 +45,7 @@ impl<E: Engine> Host<E> {
             }
         }
         self.remove_logs();
+        self.discards.flushed();
     }
 
     /// What to do now. Everything that was told since the last call is carried out first.
@@ -52,6 +53,7 @@ impl<E: Engine> Host<E> {
         let mut writes: Vec<(GroupId, LogWrite)> = Vec::new();
         let mut parts = Vec::new();
         let target = self.options.log_bytes_target;
+        self.end_discards()?;
         loop {
             self.carry_told()?;
             self.rouse()?;
@@ -85,11 +87,14 @@ impl<E: Engine> Host<E> {
             self.writing.push_back((self.write, parts));
             self.out.persist = Some((self.write, writes));
         }
-        if !self.is_flushing && (self.agenda.is_flush_wanted() || self.removals.wants_flush()) {
+        let is_wanted =
+            self.agenda.is_flush_wanted() || self.removals.wants_flush() || self.discards.wants_flush();
+        if !self.is_flushing && is_wanted {
             self.is_flushing = true;
             self.out.flush = true;
             self.agenda.flush_begins();
             self.removals.flush_begins();
+            self.discards.flush_begins();
             for group in self.groups.values_mut() {
                 group.flushing = Some(group.applied());
             }

@@ -393,8 +393,11 @@ impl<E: Engine> Host<E> {
     }
 
     /// What all partitions have compacted to, which is nothing if one has nothing. `None` while the state of one is being
-    /// replaced: what it will need is not known yet.
+    /// replaced: what it will need is not known yet; and while rows of another are removed, of which some are gone.
     fn compacted_by_all(&self, id: KeyspaceId) -> Option<Option<Revision>> {
+        if self.discards.is_clearing(id) {
+            return None;
+        }
         let compacted = |group| Some(self.groups.get(&group)?.partition()?.compacted());
         let all = self.groups_of(id).map(compacted).collect::<Option<Vec<_>>>()?;
         all.into_iter().min()
@@ -580,7 +583,8 @@ pub(super) mod tests {
             (half(0), half(1))
         );
         // The node stops while partition 0 is being replaced.
-        Installer::begin(engine.clone(), group(0), &half(0), Limits::default()).unwrap();
+        let mut installer = Installer::begin(engine.clone(), group(0), &half(0), Limits::default()).unwrap();
+        installer.clear().unwrap();
         let mut host = host(&engine);
         host.tick_compaction().unwrap();
         assert_eq!((host.physically_compacted(KEYSPACE), changes(&engine)), (None, 10));

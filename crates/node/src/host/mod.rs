@@ -30,6 +30,7 @@
 mod agenda;
 mod awaiting;
 mod collecting;
+mod discarding;
 mod distant;
 mod drawing;
 mod holding;
@@ -65,6 +66,7 @@ use crate::transaction::{Attempt, TxnMessage};
 use crate::{Cluster, Options, Router};
 use agenda::Agenda;
 use awaiting::InHand;
+use discarding::Discards;
 use distant::Distant;
 use drawing::Drawing;
 pub use holding::Holding;
@@ -115,6 +117,7 @@ pub struct Host<E: Engine> {
     /// The id of the next keyspace, as far as is known here.
     next_keyspace: KeyspaceId,
     removals: Removals,
+    discards: Discards<E>,
     /// Of the keyspaces that have a quota.
     usages: BTreeMap<KeyspaceId, Usage>,
     /// Requests that wait for the first map.
@@ -227,6 +230,7 @@ impl<E: Engine> Host<E> {
             splits: BTreeMap::new(),
             next_keyspace: KeyspaceId::FIRST_CREATED,
             removals: Removals::default(),
+            discards: Discards::default(),
             usages: BTreeMap::new(),
             unrouted: Vec::new(),
             sequencer: None,

@@ -132,7 +132,9 @@ impl<E: Engine> Host<E> {
             self.close_group(*group, Rejection::KeyspaceNotFound);
         }
         let unopened = self.unopened.extract_if(.., |group, _| group.keyspace == id);
-        let logs: BTreeSet<GroupId> = unopened.map(|(group, _)| group).chain(groups).collect();
+        let discarded = self.discards.remove(id);
+        let logs: BTreeSet<GroupId> =
+            unopened.map(|(group, _)| group).chain(groups).chain(discarded).collect();
         let removal =
             self.removals.pending.entry(id).or_insert(Removal { step: Step::Rows, logs: BTreeSet::new() });
         removal.logs.extend(logs);

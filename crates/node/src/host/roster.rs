@@ -13,14 +13,12 @@ use super::Host;
 use crate::admission::RowsAsOf;
 use crate::cluster::Cluster;
 use crate::effects::Notice;
-use crate::group::{State, Then};
+use crate::group::Then;
 use quorate_consensus::Configuration;
 use quorate_mvcc::engine::Engine;
 use quorate_partition::Partition;
-use quorate_partition::snapshot::Installer;
 use quorate_types::{
-    Decode, Fault, GroupId, KeyRange, KeyValue, KeyspaceId, LogWrite, Member, NodeId, Place, Position,
-    Rejection, Revision, SlotSet,
+    Decode, Fault, GroupId, KeyRange, KeyValue, KeyspaceId, Member, NodeId, Place, Position, Revision,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -347,61 +345,6 @@ impl<E: Engine> Host<E> {
             (_, None) => self.place_of(id).map_or(self.roster.first_voters(), |parent| &parent.voters),
         };
         Ok(Configuration::of_voters(first.to_vec()))
-    }
-
-    /// Throws away what this node has of a group in which it has no part any more.
-    pub(super) fn discard(&mut self, id: GroupId) -> Result<(), Fault> {
-        let slots = self.claimed_slots(id);
-        self.discard_of(id, slots)
-    }
-
-    /// The same, where it is known which slots it had.
-    pub(super) fn discard_of(&mut self, id: GroupId, slots: SlotSet) -> Result<(), Fault> {
-        let clear = self.unclaimed(id, slots);
-        // Before the first row goes.
-        self.forget_told(id)?;
-        if self.groups.get(&id).is_some_and(|group| group.is_serving) {
-            self.resign(id)?;
-        }
-        let had_log = self.groups.contains_key(&id) || self.unopened.contains_key(&id);
-        let installer = self.give_up_state(id, &clear)?;
-        if let Some(installer) = installer {
-            installer.abandon(&clear)?;
-            self.compact_anew(id.keyspace)?;
-            self.count_anew(id.keyspace);
-        }
-        if had_log {
-            // The log goes when the store cannot fall back any more to where this node has a part: it would open the group again, without
-            // the votes and entries that it had.
-            self.engine.flush()?;
-            self.extra_writes.push((id, LogWrite::removal()));
-            self.out.notices.push(Notice::Discarded { group: id });
-        }
-        Ok(())
-    }
-
-    /// Closes a group, if it is open, and clears what the store holds of it, if there is anything: what is left can be abandoned, or wait for a
-    /// snapshot.
-    pub(super) fn give_up_state(
-        &mut self,
-        id: GroupId,
-        clear: &SlotSet,
-    ) -> Result<Option<Installer<E>>, Fault> {
-        let fetching = self.fetching.remove(&id).map(crate::snapshots::Fetching::into_installer);
-        let closed = self.close_group(id, Rejection::Unavailable);
-        self.unopened.remove(&id);
-        match closed {
-            Some(State::Ready(partition)) => Ok(Some(partition.into_installer(clear)?)),
-            Some(State::Installing(installer)) => Ok(installer.or(fetching)),
-            None if Partition::has_state(&self.engine, id)?
-                || Partition::is_incomplete(&self.engine, id)? =>
-            {
-                let publication = self.keyspace(id.keyspace)?.publication.clone();
-                let (engine, limits) = (self.engine.clone(), self.options.partition.clone());
-                Ok(Some(Installer::begin_among(&publication, engine, id, clear, limits)?))
-            }
-            None => Ok(None),
-        }
     }
 }
 

@@ -173,6 +173,10 @@ impl<E: Engine> Host<E> {
     /// Opens the groups of a keyspace that are not open and can be.
     pub(super) fn open_partitions(&mut self, keyspace: KeyspaceId) -> Result<(), Fault> {
         let Some(map) = self.maps.get(&keyspace).cloned() else { return Ok(()) };
+        // They are opened when the rows that are being removed are gone.
+        if self.discards.is_clearing(keyspace) {
+            return Ok(());
+        }
         let mut ids: Vec<GroupId> = Vec::new();
         for partition in &map.partitions {
             ids.push(GroupId { keyspace, partition: partition.id });

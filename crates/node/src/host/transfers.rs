@@ -3,7 +3,7 @@
 use super::Host;
 use crate::effects::Notice;
 use crate::errands::{Done, Errand, Outcome};
-use crate::group::{Group, State};
+use crate::group::State;
 use crate::peer::PeerMessage;
 use crate::snapshots::Fetching;
 use quorate_consensus::{Consensus, SnapshotFetch, SnapshotMeta};
@@ -25,10 +25,9 @@ impl<E: Engine> Host<E> {
 
     pub(super) fn begin_fetch(&mut self, id: GroupId, fetch: SnapshotFetch) -> Result<(), Fault> {
         let (from, position) = (fetch.from, fetch.meta.position);
-        // What is left of an earlier life went when the group was opened.
-        let is_untouched =
-            |group: &Group<E>| matches!(&group.state, State::Installing(Some(it)) if it.cursor().is_none());
-        let has_rows = !self.groups.get(&id).is_some_and(is_untouched);
+        let known = self.groups.get(&id).map(|group| &group.state);
+        // Nothing has to be looked for where nothing has come since the last time.
+        let has_rows = !matches!(known, Some(State::Installing(Some(installer))) if !installer.has_rows());
         let clear = self.slots_to_clear(id, has_rows);
         // Before the first row goes.
         self.forget_told(id)?;
@@ -53,8 +52,10 @@ impl<E: Engine> Host<E> {
     /// Writes what has come and asks for what has not.
     pub(super) fn fetch_on(&mut self, id: GroupId) {
         let Some(fetching) = self.fetching.get_mut(&id) else { return };
-        self.errands.extend(fetching.write(id));
-        self.out.send.extend(fetching.pull(id, self.now));
+        self.errands.extend(fetching.write(id, self.options.clear_rows));
+        if fetching.is_cleared() {
+            self.out.send.extend(fetching.pull(id, self.now));
+        }
     }
 
     /// What is to be done beside the host, since the last call. Asked for after [`Host::take`].
@@ -90,6 +91,15 @@ impl<E: Engine> Host<E> {
                     Some(Ok(false)) | None => self.fetch_on(group),
                     Some(Err(error)) => self.fail_fetch(group, error.to_string()),
                 }
+                Ok(())
+            }
+            Outcome::Cleared { group, installer, outcome } => {
+                let is_cleared = outcome.transpose()?.unwrap_or(false);
+                let fetching = self.fetching.get_mut(&group);
+                if !fetching.is_some_and(|fetching| fetching.has_cleared(&installer, is_cleared)) {
+                    return self.discard_on(group, &installer, is_cleared);
+                }
+                self.fetch_on(group);
                 Ok(())
             }
         }

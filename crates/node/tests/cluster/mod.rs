@@ -121,6 +121,7 @@ impl Cluster {
             log_bytes_target: 4 << 10,
             log_bytes_max: 16 << 10,
             compaction_rows_per_tick: 7,
+            clear_rows: 7,
             replicas,
             ..Options::new(node.id, seed)
         };
