@@ -76,7 +76,7 @@ pub struct Applied {
     pub compacted: Option<Revision>,
     /// Nothing else has changed up to this revision, which may be beyond that of the last change.
     pub through: Option<Revision>,
-    /// The whole state was replaced by a snapshot at this revision; there are no changes to show for it.
+    /// The whole state, up to this revision, came by a snapshot or is that of an earlier life; there are no changes to show for it.
     pub replaced: Option<Revision>,
     /// Not all of the keyspace is here: this is for those only who watch slots that are held.
     pub is_in_part: bool,

@@ -8,11 +8,12 @@ use quorate_consensus::Recovered;
 use quorate_mvcc::engine::{Batch, Engine, Read, Table};
 use quorate_mvcc::layout;
 use quorate_node::{Host, Notice, Options, Standing};
+use quorate_partition::watch::{StreamId, Watches};
 use quorate_partition::{Limits, Opened, Partition};
 use quorate_storage::memory::MemoryEngine;
 use quorate_types::{
-    Bytes, Entry, EntryKind, GroupId, HardState, Index, KeyspaceId, LogWrite, NodeId, PartitionId, Position,
-    SlotSet, Term, Tick,
+    Bytes, Entry, EntryKind, Event, GroupId, HardState, Index, KeyRange, KeyspaceId, LogWrite, NodeId,
+    PartitionId, Position, SlotSet, Term, Tick, WatchRequest,
 };
 use std::collections::BTreeMap;
 
@@ -111,4 +112,55 @@ fn a_damaged_state_of_one_group_is_fetched_from_the_others() {
     cluster.crash(1);
     cluster.seconds(3);
     cluster.put(KeyspaceId::DEFAULT, "/d4/more", 10).unwrap();
+}
+
+/// A node stops while the meta group's state is being replaced, and has all of a keyspace. When it starts it does not know of the keyspace until
+/// that state has come; who watches before that is told of everything from where he begins, though it was applied in an earlier life.
+#[test]
+fn who_watches_before_the_map_has_come_misses_nothing() {
+    let keyspace = KeyspaceId::DEFAULT;
+    let mut cluster = cluster::Cluster::with(3, 5, |options| options.partitions = 1);
+    let put = |cluster: &mut cluster::Cluster, number: u64| {
+        cluster.put(keyspace, &format!("/d/{number}"), 10).unwrap()
+    };
+    let first = put(&mut cluster, 0);
+    (1..10).for_each(|number| _ = put(&mut cluster, number));
+    cluster.seconds(1);
+    let at = 2;
+    cluster.nodes[at].engine.flush().unwrap();
+    cluster.crash(at);
+    Partition::mark_incomplete(&cluster.nodes[at].engine, GroupId::META).unwrap();
+    cluster.start(at);
+    cluster.told[at].clear();
+    let reader = cluster.host(at).reader(keyspace).unwrap();
+    assert!(reader.revision() < first, "no map names the partition");
+
+    let stream = StreamId(1);
+    let mut watches = Watches::new(Default::default(), reader.revision());
+    watches.open(stream).unwrap();
+    for start in [None, Some(first.0 as i64 + 3)] {
+        let request = WatchRequest { start_revision: start, ..WatchRequest::new(KeyRange::prefix("/d/")) };
+        watches.create(stream, request, &reader).unwrap();
+    }
+    cluster.seconds(4);
+    let last = put(&mut cluster, 10);
+    cluster.seconds(1);
+    for (_, applied) in cluster.told[at].iter().filter(|(of, _)| *of == keyspace) {
+        applied.replaced.into_iter().for_each(|revision| watches.restored(revision));
+        watches.publish(&applied.changes);
+        applied.through.into_iter().for_each(|revision| watches.advance(revision));
+    }
+    assert_eq!(watches.revision(), last);
+    let mut told = BTreeMap::<i64, Vec<u64>>::new();
+    while watches.take_ready() == [stream] {
+        for response in watches.poll(stream, &reader, 1 << 20).unwrap() {
+            let revisions = response.events.iter().map(|told| match &told.event {
+                Event::Put(pair) => pair.modified.0,
+                Event::Delete { modified, .. } => modified.0,
+            });
+            told.entry(response.id).or_default().extend(revisions);
+        }
+    }
+    let from = |start: u64| (start..=last.0).collect::<Vec<_>>();
+    assert_eq!(told, BTreeMap::from([(0, from(first.0)), (1, from(first.0 + 3))]));
 }

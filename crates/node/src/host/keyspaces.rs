@@ -102,14 +102,18 @@ impl<E: Engine> Host<E> {
         Ok(self.keyspaces.get_mut(&id).expect("it is there, or was just put there"))
     }
 
-    /// A partition of several was opened with what it had applied in an earlier life: nobody was told of that.
+    /// A partition was opened with what it had applied in an earlier life: nobody was told of that. Somebody may watch already, where the map came
+    /// late because the meta group's state was being replaced when the node started.
     pub(super) fn note_untold(&mut self, id: GroupId) -> Result<(), Fault> {
-        if let Some(partition) = self.groups.get(&id).and_then(Group::partition)
-            && self.is_sequenced(id.keyspace)
-        {
+        let Some(partition) = self.groups.get(&id).and_then(Group::partition) else { return Ok(()) };
+        if self.is_sequenced(id.keyspace) {
             let applied = partition.revision();
             let keyspace = self.keyspace(id.keyspace)?;
             keyspace.dropped = keyspace.dropped.max(Some(applied));
+        } else {
+            // The only one has published it already.
+            let replaced = self.published_revision(id.keyspace);
+            self.out.applied.push((id.keyspace, Applied { replaced, ..Applied::default() }));
         }
         Ok(())
     }
