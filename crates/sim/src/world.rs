@@ -761,6 +761,7 @@ impl World {
                 self.nodes[at].shadows.entry(*group).or_default().register(*term);
             }
             self.counts.moves += u64::from(matches!(notice, Notice::Discarded { .. }));
+            self.counts.snapshots += u64::from(matches!(notice, Notice::SnapshotInstalled { .. }));
         }
         self.note_applied(at, &written)?;
         let Some(running) = &mut self.nodes[at].running else { return Ok(()) };
@@ -777,7 +778,6 @@ impl World {
             }
             if let Some(revision) = applied.replaced {
                 running.watches.restored(revision);
-                self.counts.snapshots += 1;
             }
             running.watches.publish(&applied.changes);
             if let Some(revision) = applied.through {
