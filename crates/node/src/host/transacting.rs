@@ -507,6 +507,8 @@ impl<E: Engine> Host<E> {
             && let Some(partition) = self.groups.get_mut(&id).and_then(|group| group.partition_mut())
         {
             partition.end_again(*lease, now);
+            // A group that sleeps is ticked only for what it is known to have due.
+            self.dirty.insert(id);
         }
     }
 
