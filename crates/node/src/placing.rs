@@ -10,15 +10,17 @@ use quorate_types::member::Standing;
 use quorate_types::{GroupId, Member, NodeId, Place};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The groups whose rows want another target, and which. `unheard` are members that are silent just now: nothing new is given to them.
+/// The groups whose rows want another target, and which. `unheard` are members that are silent just now: nothing new is given to them. `leader` leads the
+/// meta group, and stays if that shrinks: nothing can be written while another takes over.
 pub fn wanted(
     members: &[Member],
     unheard: &BTreeSet<NodeId>,
     places: &BTreeMap<GroupId, Place>,
     replicas: usize,
+    leader: NodeId,
 ) -> Vec<(GroupId, Vec<NodeId>)> {
     let Some(meta) = places.get(&GroupId::META) else { return Vec::new() };
-    let holders = holders(members, unheard, meta, replicas.max(1));
+    let holders = holders(members, unheard, (meta, leader), replicas.max(1));
     let wanted = places.iter().map(|(id, place)| (id, place, able(&holders, members, place)));
     let elsewhere = wanted.filter(|(_, place, able)| place.target.as_ref().unwrap_or(&place.voters) != able);
     elsewhere.map(|(id, _, able)| (*id, able)).collect()
@@ -38,7 +40,12 @@ fn able(holders: &[NodeId], members: &[Member], place: &Place) -> Vec<NodeId> {
 }
 
 /// The members that shall hold everything, rising.
-fn holders(members: &[Member], unheard: &BTreeSet<NodeId>, meta: &Place, replicas: usize) -> Vec<NodeId> {
+fn holders(
+    members: &[Member],
+    unheard: &BTreeSet<NodeId>,
+    (meta, leader): (&Place, NodeId),
+    replicas: usize,
+) -> Vec<NodeId> {
     let by_id: BTreeMap<NodeId, &Member> = members.iter().map(|member| (member.id, member)).collect();
     let is_active = |id: &NodeId| by_id.get(id).is_some_and(|member| member.standing == Standing::Active);
     let (mut holders, mut leavers): (Vec<NodeId>, Vec<NodeId>) =
@@ -55,8 +62,8 @@ fn holders(members: &[Member], unheard: &BTreeSet<NodeId>, meta: &Place, replica
         .filter(|member| !holders.contains(&member.id))
         .collect();
     let most = odd(replicas, holders.len() + leavers.len(), holders.len() + spares.len());
-    // Too many: whoever joined last goes first, those that are silent before others.
-    holders.sort_by_key(|id| (unheard.contains(id), *id));
+    // Too many: those that are silent go first, then who goes anyway, and never who leads if another can.
+    holders.sort_by_key(|id| (unheard.contains(id), !coming.contains(id), *id != leader, *id));
     holders.truncate(most);
     while holders.len() < most && !spares.is_empty() {
         let zones: BTreeSet<&str> =
@@ -117,7 +124,7 @@ mod tests {
     ) {
         let meta = Place { target: target.map(ids), ..Place::new(ids(voters)) };
         let unheard = ids(unheard).into_iter().collect();
-        assert_eq!(holders(&members(standings), &unheard, &meta, 3), ids(expected));
+        assert_eq!(holders(&members(standings), &unheard, (&meta, NodeId(4)), 3), ids(expected));
     }
 
     #[test]
@@ -144,7 +151,8 @@ mod tests {
             let place = Place { target: target.map(ids), ..Place::new(ids(&[1, 2, 3])) };
             let places = BTreeMap::from([(GroupId::META, Place::new(ids(&[1, 2, 4]))), (group, place)]);
             let members = members(&[Active, Active, standing, Lost]);
-            let found: BTreeMap<_, _> = wanted(&members, &BTreeSet::new(), &places, 3).into_iter().collect();
+            let found: BTreeMap<_, _> =
+                wanted(&members, &BTreeSet::new(), &places, 3, NodeId(1)).into_iter().collect();
             assert_eq!(found.get(&group), expected.map(ids).as_ref(), "{standing:?} {target:?}");
         };
         check(Leaving, None, Some(&[1, 2]));
@@ -168,6 +176,10 @@ mod tests {
         check(&[a, a, a], &[], &[1], None, &[1, 2, 3]);
         check(&[a, a], &[], &[1, 2], None, &[1, 2]);
         check(&[a; 5], &[1], &[1, 2, 3, 4, 5], None, &[2, 3, 4]);
+        // The leader, 4, stays, but not against a move under way.
+        check(&[a; 5], &[], &[1, 2, 3, 4, 5], None, &[1, 2, 4]);
+        check(&[a; 5], &[], &[1, 2, 3, 4, 5], Some(&[1, 2, 3]), &[1, 2, 3]);
+        check(&[a; 5], &[4], &[1, 2, 3, 4, 5], None, &[1, 2, 3]);
     }
 
     #[test]
@@ -178,7 +190,7 @@ mod tests {
         }
         members[5].weight = 2;
         let meta = Place::new(ids(&[1, 2, 3]));
-        assert_eq!(holders(&members, &BTreeSet::new(), &meta, 3), ids(&[1, 2, 6]));
+        assert_eq!(holders(&members, &BTreeSet::new(), (&meta, NodeId(1)), 3), ids(&[1, 2, 6]));
     }
 
     #[test]
@@ -195,7 +207,7 @@ mod tests {
             (group(1), place(&[1, 2, 4], None)),
             (group(2), place(&[1, 2, 3], None)),
         ]);
-        let plan = wanted(&members(&[Active, Active, Lost, Active]), &BTreeSet::new(), &places, 3);
+        let plan = wanted(&members(&[Active, Active, Lost, Active]), &BTreeSet::new(), &places, 3, NodeId(1));
         assert_eq!(plan, [(GroupId::META, ids(&[1, 2, 4])), (group(2), ids(&[1, 2, 4]))]);
     }
 }

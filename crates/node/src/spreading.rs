@@ -26,22 +26,23 @@ pub struct Wish {
     pub leader: Option<NodeId>,
 }
 
-/// The rows that are to say something else than they do. `unheard` are members that are silent just now: nothing new is given to them.
+/// The rows that are to say something else than they do; for the rest see [`placing::wanted`].
 pub fn wishes(
     members: &[Member],
     unheard: &BTreeSet<NodeId>,
     places: &BTreeMap<GroupId, Place>,
     replicas: usize,
+    leader: NodeId,
 ) -> Vec<Wish> {
     let active = members.iter().filter(|member| member.standing == Standing::Active).count();
     if active <= replicas {
-        return together(members, unheard, places, replicas);
+        return together(members, unheard, places, replicas, leader);
     }
     let mut wishes = Vec::new();
     let only_meta: BTreeMap<GroupId, Place> =
         places.get(&GroupId::META).map(|place| (GroupId::META, place.clone())).into_iter().collect();
     let voters = if active >= META_VOTERS { META_VOTERS.max(replicas) } else { replicas };
-    for (group, voters) in placing::wanted(members, unheard, &only_meta, voters) {
+    for (group, voters) in placing::wanted(members, unheard, &only_meta, voters, leader) {
         wishes.push(Wish { group, voters, leader: None });
     }
     let groups: Vec<(&GroupId, &Place)> = places.iter().filter(|(id, _)| **id != GroupId::META).collect();
@@ -57,9 +58,10 @@ fn together(
     unheard: &BTreeSet<NodeId>,
     places: &BTreeMap<GroupId, Place>,
     replicas: usize,
+    leader: NodeId,
 ) -> Vec<Wish> {
     let mut wanted: BTreeMap<GroupId, Vec<NodeId>> =
-        placing::wanted(members, unheard, places, replicas).into_iter().collect();
+        placing::wanted(members, unheard, places, replicas, leader).into_iter().collect();
     let mut wishes = Vec::new();
     for (group, place) in places {
         let voters = wanted.remove(group).unwrap_or_else(|| target(place).to_vec());
@@ -158,26 +160,26 @@ mod tests {
     fn three_members_hold_everything_and_a_fourth_gets_its_share_and_no_more_moves() {
         let none = BTreeSet::new();
         let mut places = begun(32);
-        assert_eq!(wishes(&members(3), &none, &places, 3), []);
-        let change = wishes(&members(4), &none, &places, 3);
+        assert_eq!(wishes(&members(3), &none, &places, 3, NodeId(1)), []);
+        let change = wishes(&members(4), &none, &places, 3, NodeId(1));
         let coming = change.iter().filter(|wish| wish.voters.contains(&NodeId(4))).count();
         assert_eq!(coming, 24, "three quarters of 32, which is the least");
         carry_out(&mut places, &change);
         for node in 1..=4 {
             assert_eq!((held(&places, node), led(&places, node)), (24, 8));
         }
-        assert_eq!(wishes(&members(4), &none, &places, 3), [], "it is done");
+        assert_eq!(wishes(&members(4), &none, &places, 3, NodeId(1)), [], "it is done");
     }
 
     #[test]
     fn what_a_lost_member_had_goes_to_the_others_and_five_vote_in_the_meta_group() {
         let none = BTreeSet::new();
         let mut places = begun(32);
-        carry_out(&mut places, &wishes(&members(5), &none, &begun(32), 3));
+        carry_out(&mut places, &wishes(&members(5), &none, &begun(32), 3, NodeId(1)));
         assert_eq!(places[&GroupId::META].voters.len(), 5);
         let mut left = members(5);
         left[1].standing = Standing::Lost;
-        let change = wishes(&left, &none, &places, 3);
+        let change = wishes(&left, &none, &places, 3, NodeId(1));
         let had = held(&places, 2);
         carry_out(&mut places, &change);
         let count = |places: &BTreeMap<GroupId, Place>| [1, 3, 4, 5].map(|node| held(places, node));
@@ -189,7 +191,7 @@ mod tests {
     #[test]
     fn nothing_new_is_given_to_a_silent_member() {
         let silent = BTreeSet::from([NodeId(4)]);
-        let change = wishes(&members(4), &silent, &begun(8), 3);
+        let change = wishes(&members(4), &silent, &begun(8), 3, NodeId(1));
         assert!(change.iter().all(|wish| !wish.voters.contains(&NodeId(4))), "{change:?}");
     }
 
@@ -207,17 +209,17 @@ mod tests {
         left[3].standing = Standing::Lost;
         let wish =
             |partition| Wish { group: group(partition), voters: [1, 2, 5].map(NodeId).into(), leader: None };
-        assert_eq!(wishes(&left, &none, &places, 3), [wish(0), wish(1)]);
+        assert_eq!(wishes(&left, &none, &places, 3, NodeId(1)), [wish(0), wish(1)]);
     }
 
     #[test]
     fn with_no_more_members_than_replicas_leaders_gather_again() {
         let none = BTreeSet::new();
         let mut places = begun(8);
-        carry_out(&mut places, &wishes(&members(4), &none, &begun(8), 3));
+        carry_out(&mut places, &wishes(&members(4), &none, &begun(8), 3, NodeId(1)));
         let mut left = members(4);
         left[3].standing = Standing::Lost;
-        let change = wishes(&left, &none, &places, 3);
+        let change = wishes(&left, &none, &places, 3, NodeId(1));
         carry_out(&mut places, &change);
         let all: Vec<NodeId> = [1, 2, 3].map(NodeId).into();
         assert!(places.values().all(|place| place.voters == all && place.leader.is_none()));

@@ -80,11 +80,11 @@ impl<E: Engine> Host<E> {
         let unheard: BTreeSet<NodeId> =
             self.members.iter().copied().filter(|member| self.is_down(*member)).collect();
         let members: Vec<Member> = self.roster.members().values().cloned().collect();
-        let (places, replicas) = (&self.roster.places, self.options.replicas);
+        let (places, replicas, own) = (&self.roster.places, self.options.replicas, self.options.id);
         let plan: Vec<Wish> = if self.options.spread_replicas {
-            wishes(&members, &unheard, places, replicas)
+            wishes(&members, &unheard, places, replicas, own)
         } else {
-            let together = wanted(&members, &unheard, places, replicas).into_iter();
+            let together = wanted(&members, &unheard, places, replicas, own).into_iter();
             together.map(|(group, voters)| Wish { group, voters, leader: None }).collect()
         };
         let is_alive = |id: &NodeId| !unheard.contains(id);
