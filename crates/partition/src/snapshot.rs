@@ -14,14 +14,18 @@
 //! as [`crate::Opened::Incomplete`]. To remove rows is a pass over those of all partitions, so it is done in steps
 //! ([`Installer::clear_some`]), which need not be taken where the installer was made.
 
+mod source;
+
+pub use source::{Bounds, Reading, Section, SnapshotSource, View};
+
 use crate::limits::Limits;
 use crate::partition::Partition;
 use crate::publication::Publication;
 use crate::reader::Reader;
 use crate::state::{self, Head};
-use quorate_mvcc::engine::{Batch, Engine, Read, Table};
+use quorate_mvcc::engine::{Batch, Engine, Table};
 use quorate_mvcc::{Compactor, layout};
-use quorate_types::{Bytes, Fault, GroupId, Malformed, Position, Revision, SlotSet, wire_struct};
+use quorate_types::{Bytes, Fault, GroupId, Malformed, Position, SlotSet, wire_struct};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -29,9 +33,6 @@ use twox_hash::XxHash3_64;
 
 /// Rows that are looked at in one step where nobody waits.
 const CLEAR_ROWS: usize = 1_000;
-
-/// Rows that a chunk looks at, whosever they are, so that nobody waits long for one.
-const CHUNK_ROWS_MAX: usize = 20_000;
 
 /// How far a transfer came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +60,13 @@ pub struct ChunkRow {
 
 wire_struct!(ChunkRow { table, key, value });
 
+impl ChunkRow {
+    /// About how many it takes.
+    pub fn bytes(&self) -> usize {
+        self.key.len() + self.value.len() + 16
+    }
+}
+
 /// A part of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
@@ -72,90 +80,10 @@ pub struct Chunk {
 
 wire_struct!(Chunk { rows, cursor, last });
 
-/// The state of one moment, for as long as this lives.
-#[derive(Debug)]
-pub struct SnapshotSource<E: Engine> {
-    snapshot: E::Snapshot,
-    group: GroupId,
-    slots: Arc<SlotSet>,
-    head: Head,
-}
-
-impl<E: Engine> Partition<E> {
-    /// A snapshot of the applied state. It holds the rows of its moment in the store while it lives.
-    pub fn snapshot(&self) -> SnapshotSource<E> {
-        SnapshotSource {
-            snapshot: self.engine.snapshot(),
-            group: self.group,
-            slots: Arc::clone(&self.slots),
-            head: self.head,
-        }
-    }
-}
-
-impl<E: Engine> SnapshotSource<E> {
-    /// The last entry in it.
-    pub fn position(&self) -> Position {
-        self.head.position
-    }
-
-    /// Its newest revision.
-    pub fn revision(&self) -> Revision {
-        self.head.revision
-    }
-
-    /// The digest of everything applied to it.
-    pub fn digest(&self) -> u64 {
-        self.head.digest
-    }
-
-    /// The rows after `after`, no more once they take `bytes_max` or once enough were looked at. `after` comes from a peer
-    /// and may be anything; what does not belong to this snapshot ends in a checksum that does not match.
-    ///
-    /// # Errors
-    /// A row whose seal does not match is a fault: this replica has nothing to send.
-    pub fn chunk(&self, after: Option<Cursor>, bytes_max: usize) -> Result<Chunk, Fault> {
-        self.chunk_of(after, bytes_max, CHUNK_ROWS_MAX)
-    }
-
-    /// The same with another bound on the rows looked at.
-    pub fn chunk_of(&self, after: Option<Cursor>, bytes_max: usize, rows_max: usize) -> Result<Chunk, Fault> {
-        let mut rows = Vec::new();
-        let mut cursor = after;
-        let mut bytes = 0;
-        let mut looked_at = 0;
-        for table in Table::ALL {
-            let range = match &cursor {
-                Some(cursor) if table < cursor.table => continue,
-                Some(cursor) if table == cursor.table => layout::rows_after(table, self.group, &cursor.key),
-                _ => layout::rows(table, self.group),
-            };
-            for row in self.snapshot.scan(table, range) {
-                let (row, value) = row?;
-                let is_full = bytes >= bytes_max && !rows.is_empty();
-                if (is_full || looked_at >= rows_max)
-                    && looked_at > 0
-                    && let Some(cursor) = cursor
-                {
-                    return Ok(Chunk { rows, cursor, last: false });
-                }
-                looked_at += 1;
-                let opened = layout::open(table, &row, value.clone())?;
-                let is_ours = table == Table::State || is_within(&self.slots, table, &row, &opened)?;
-                let key = row.slice(layout::prefix_bytes(table)..);
-                let mut checksum = cursor.as_ref().map_or(0, |cursor| cursor.checksum);
-                if is_ours {
-                    let row = ChunkRow { table, key: key.clone(), value };
-                    bytes += row.key.len() + row.value.len() + 16;
-                    checksum = chained(checksum, &row);
-                    rows.push(row);
-                }
-                cursor = Some(Cursor { table, key, checksum });
-            }
-        }
-        // A group that nothing was applied to has no rows, but then no follower can lack anything of it.
-        let cursor = cursor.unwrap_or(Cursor { table: Table::State, key: Bytes::new(), checksum: 0 });
-        Ok(Chunk { rows, cursor, last: true })
+impl Chunk {
+    /// About how many its rows take.
+    pub fn bytes(&self) -> usize {
+        self.rows.iter().map(ChunkRow::bytes).sum()
     }
 }
 
