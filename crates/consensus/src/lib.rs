@@ -105,6 +105,9 @@ pub trait Consensus {
     /// The members as of an index from the start of the log to its end; what a snapshot of the state at that index must carry.
     fn configuration_at(&self, index: Index) -> &Configuration;
 
+    /// Whether the log goes on from just there: what a snapshot at that position may be offered for.
+    fn holds(&self, position: Position) -> bool;
+
     /// Asks for a read barrier; the answer comes in [`Effects::reads`], always: ready with an index at which
     /// every write acknowledged before this call is contained, or failed. Works on leaders (a round of heartbeats proves the
     /// leadership, started after this call) and followers (forwarded to the leader).

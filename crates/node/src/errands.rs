@@ -6,24 +6,19 @@
 //! at most, and the host leaves it alone meanwhile. If it needs the installer back, because the fetch is given up or the group goes, it waits for that
 //! write: so nothing is written after others may use the rows.
 
-use crate::peer::PeerMessage;
+use crate::pass::{Wanted, Work};
+use crate::sources::PassId;
 use quorate_mvcc::engine::Engine;
-use quorate_partition::snapshot::{Chunk, Cursor, InstallError, Installer, SnapshotSource};
-use quorate_types::{Fault, GroupId, NodeId};
+use quorate_partition::snapshot::{Chunk, InstallError, Installer, Section, SnapshotSource};
+use quorate_types::{Fault, GroupId};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Something to do beside the host.
 pub struct Errand<E: Engine>(Kind<E>);
 
 enum Kind<E: Engine> {
-    /// A chunk for a follower that asked for it.
-    Read {
-        to: NodeId,
-        group: GroupId,
-        source: Arc<SnapshotSource<E>>,
-        after: Option<Cursor>,
-        chunk_bytes: usize,
-    },
+    /// Chunks for followers, one of which asked.
+    Read { pass: PassId, work: Work<E> },
     /// A chunk that came.
     Write { group: GroupId, installer: Shared<E>, chunk: Chunk },
     /// Old rows to remove; so many are looked at.
@@ -35,8 +30,9 @@ pub struct Done<E: Engine>(pub(crate) Outcome<E>);
 
 pub(crate) enum Outcome<E: Engine> {
     Read {
-        to: NodeId,
-        answer: PeerMessage,
+        pass: PassId,
+        work: Work<E>,
+        read: Result<Section, Fault>,
     },
     Written {
         group: GroupId,
@@ -53,14 +49,8 @@ pub(crate) enum Outcome<E: Engine> {
 }
 
 impl<E: Engine> Errand<E> {
-    pub(crate) fn read(
-        to: NodeId,
-        group: GroupId,
-        source: Arc<SnapshotSource<E>>,
-        after: Option<Cursor>,
-        chunk_bytes: usize,
-    ) -> Self {
-        Self(Kind::Read { to, group, source, after, chunk_bytes })
+    pub(crate) fn read(pass: PassId, work: Work<E>) -> Self {
+        Self(Kind::Read { pass, work })
     }
 
     pub(crate) fn write(group: GroupId, installer: Shared<E>, chunk: Chunk) -> Self {
@@ -79,14 +69,13 @@ impl<E: Engine> Errand<E> {
     /// Does it.
     pub fn run(self) -> Done<E> {
         Done(match self.0 {
-            Kind::Read { to, group, source, after, chunk_bytes } => {
-                let position = source.position();
-                let answer = match source.chunk(after.clone(), chunk_bytes) {
-                    Ok(chunk) => PeerMessage::SnapshotChunk { group, position, after, chunk },
-                    // A damaged row: this replica has nothing to send.
-                    Err(_) => PeerMessage::SnapshotGone { group, position },
-                };
-                Outcome::Read { to, answer }
+            Kind::Read { pass, work } => {
+                let read = SnapshotSource::section(
+                    &work.wanted.iter().map(Wanted::reading).collect::<Vec<_>>(),
+                    work.until.as_ref(),
+                    work.bounds,
+                );
+                Outcome::Read { pass, work, read }
             }
             Kind::Write { group, installer, chunk } => {
                 let outcome = installer.add(chunk);
@@ -148,6 +137,7 @@ mod tests {
     use super::*;
     use quorate_mvcc::engine::Table;
     use quorate_partition::Limits;
+    use quorate_partition::snapshot::Cursor;
     use quorate_storage::memory::MemoryEngine;
     use quorate_types::{Bytes, SlotSet};
 

@@ -35,6 +35,7 @@ pub mod errands;
 pub mod group;
 pub mod host;
 pub mod options;
+mod pass;
 pub mod peer;
 pub mod placing;
 pub mod recovery;
@@ -42,6 +43,7 @@ pub mod retention;
 pub mod router;
 pub mod sequencer;
 pub mod snapshots;
+mod sources;
 pub mod spreading;
 pub mod transaction;
 

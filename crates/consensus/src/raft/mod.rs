@@ -412,6 +412,10 @@ impl Consensus for Raft {
         self.log.configuration_at(index)
     }
 
+    fn holds(&self, position: Position) -> bool {
+        self.log.term_at(position.index) == Some(position.term)
+    }
+
     fn read(&mut self, id: ReadId) {
         self.begin_read(id);
     }

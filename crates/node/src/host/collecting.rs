@@ -138,7 +138,7 @@ impl<E: Engine> Host<E> {
             self.on_read(id, read, outcome)?;
         }
         for to in effects.snapshots_wanted {
-            self.offer_snapshot(id, to);
+            self.offer_snapshot(id, to)?;
         }
         if let Some(fetch) = effects.fetch {
             self.begin_fetch(id, fetch)?;

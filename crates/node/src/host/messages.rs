@@ -82,7 +82,9 @@ impl<E: Engine> Host<E> {
             }
             PeerMessage::Reply { ticket, outcome } => self.on_reply(from, ticket, outcome.0),
             PeerMessage::SnapshotPull { group, position, cursor } => {
-                self.sources.pull(from, group, position, cursor);
+                let refused = self.sources.pull(from, (group, position), cursor, self.now);
+                self.out.send.extend(refused);
+                self.serve_snapshots();
             }
             PeerMessage::SnapshotChunk { group, position, after, chunk } => {
                 let is_ours = |fetching: &&mut Fetching<E>| {

@@ -61,7 +61,8 @@ use crate::effects::{Effects, Notice, Ticket, WriteId};
 use crate::errands::Errand;
 use crate::group::{Group, GroupStatus, Origin, State, Then, Work, revocation};
 use crate::sequencer::Sequencer;
-use crate::snapshots::{Fetching, Sources};
+use crate::snapshots::Fetching;
+use crate::sources::Sources;
 use crate::transaction::{Attempt, TxnMessage};
 use crate::{Cluster, Options, Router};
 use agenda::Agenda;
@@ -313,6 +314,7 @@ impl<E: Engine> Host<E> {
     pub fn tick(&mut self) -> Result<(), Fault> {
         self.now = self.now.after(1);
         self.sources.refill(self.options.snapshot_bytes_per_tick);
+        self.serve_snapshots();
         self.tick_compaction()?;
         self.tick_removals()?;
         self.tick_usage()?;

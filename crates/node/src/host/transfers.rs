@@ -4,23 +4,31 @@ use super::Host;
 use crate::effects::Notice;
 use crate::errands::{Done, Errand, Outcome};
 use crate::group::State;
-use crate::peer::PeerMessage;
 use crate::snapshots::Fetching;
 use quorate_consensus::{Consensus, SnapshotFetch, SnapshotMeta};
 use quorate_mvcc::engine::Engine;
-use quorate_partition::Partition;
 use quorate_partition::snapshot::InstallError;
 use quorate_types::{Fault, GroupId, NodeId, Rejection};
 
 impl<E: Engine> Host<E> {
-    pub(super) fn offer_snapshot(&mut self, id: GroupId, to: NodeId) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
-        let Some(source) = group.partition().map(Partition::snapshot) else { return };
-        let position = self.sources.keep(id, to, source, self.now);
+    pub(super) fn offer_snapshot(&mut self, id: GroupId, to: NodeId) -> Result<(), Fault> {
+        let Some(group) = self.groups.get(&id) else { return Ok(()) };
+        let Some(partition) = group.partition() else { return Ok(()) };
+        // One that is read already serves, if the log goes on from there: not if it was cut since, or replaced.
+        let mut shared = None;
+        for view in self.sources.views(id, to) {
+            let older = partition.snapshot_in(&view)?;
+            shared = shared.or(older.filter(|older| group.raft.holds(older.position())));
+        }
+        let source = shared.unwrap_or_else(|| partition.snapshot());
+        let position = source.position();
+        self.sources.keep(to, source, self.now);
+        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         let configuration = group.raft.configuration_at(position.index).clone();
         group.raft.offer_snapshot(to, SnapshotMeta { position, configuration });
         self.dirty.insert(id);
         self.out.notices.push(Notice::SnapshotOffered { group: id, to, position });
+        Ok(())
     }
 
     pub(super) fn begin_fetch(&mut self, id: GroupId, fetch: SnapshotFetch) -> Result<(), Fault> {
@@ -58,24 +66,25 @@ impl<E: Engine> Host<E> {
         }
     }
 
-    /// What is to be done beside the host, since the last call. Asked for after [`Host::take`].
-    pub fn errands(&mut self) -> Vec<Errand<E>> {
+    /// Answers pulls, or has what they ask for read.
+    pub(super) fn serve_snapshots(&mut self) {
         let (reads, answers) = self.sources.serve(self.options.snapshot_chunk_bytes, self.now);
         self.out.send.extend(answers);
         self.errands.extend(reads);
+    }
+
+    /// What is to be done beside the host, since the last call. Asked for after [`Host::take`].
+    pub fn errands(&mut self) -> Vec<Errand<E>> {
         std::mem::take(&mut self.errands)
     }
 
     /// An errand was run.
     pub fn errand_done(&mut self, done: Done<E>) -> Result<(), Fault> {
         match done.0 {
-            Outcome::Read { to, answer } => {
-                let chunk = match &answer {
-                    PeerMessage::SnapshotChunk { chunk, .. } => Some(chunk),
-                    _ => None,
-                };
-                self.sources.has_read(chunk, self.options.snapshot_chunk_bytes);
-                self.out.send.push((to, answer));
+            Outcome::Read { pass, work, read } => {
+                let failed = self.sources.has_read(pass, &work, read, self.options.snapshot_chunk_bytes);
+                self.out.send.extend(failed);
+                self.serve_snapshots();
                 Ok(())
             }
             Outcome::Written { group, installer, outcome } => {
@@ -106,10 +115,10 @@ impl<E: Engine> Host<E> {
     }
 
     pub(super) fn repeat_pulls(&mut self) {
-        let now = self.now;
+        let (now, idle_ticks) = (self.now, self.options.snapshot_idle_ticks);
         let mut failed = Vec::new();
         for (id, fetching) in &mut self.fetching {
-            match fetching.is_overdue(now) {
+            match fetching.is_overdue(now, idle_ticks) {
                 Ok(false) => {}
                 Ok(true) => self.out.send.extend(fetching.pull(*id, now)),
                 Err(reason) => failed.push((*id, reason)),
