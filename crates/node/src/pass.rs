@@ -13,10 +13,10 @@ use quorate_types::{Bytes, GroupId, Position, Tick};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// What a pass puts aside: rows of one group often stand together, and the others are read past them.
-const ASIDE_BYTES_MAX: usize = 8 << 20;
-/// A pass that is further than this is not joined: whoever begins is waited for meanwhile.
-const JOIN_BYTES_MAX: usize = 64 << 20;
+/// What a pass puts aside, in full chunks: rows of one group often stand together, and the others are read past them.
+const ASIDE_CHUNKS_MAX: usize = 16;
+/// A pass that is further than this is not joined, also in full chunks: whoever begins is waited for meanwhile.
+const JOIN_CHUNKS_MAX: usize = 128;
 /// Who asks waits no longer for others: half of the time after which it gives up. A receiver's store that is behind keeps all of them from asking.
 const WAIT_TICKS_MAX: u64 = 250;
 
@@ -201,8 +201,13 @@ impl<E: Engine> Pass<E> {
     }
 
     /// Whether another group may join.
-    pub(crate) fn is_young(&self) -> bool {
-        self.bytes < JOIN_BYTES_MAX
+    pub(crate) fn is_young(&self, chunk_bytes: usize) -> bool {
+        self.bytes < JOIN_CHUNKS_MAX.saturating_mul(chunk_bytes)
+    }
+
+    /// What is put aside.
+    pub(crate) fn aside_bytes(&self) -> usize {
+        self.readers.values().map(Reader::aside_bytes).sum()
     }
 
     /// What is next for this one, which asks.
@@ -214,8 +219,9 @@ impl<E: Engine> Pass<E> {
         if self.is_reading {
             return Step::Wait;
         }
-        let aside: usize = self.readers.values().map(Reader::aside_bytes).sum();
-        let waited_for = self.waited_for(name, aside >= ASIDE_BYTES_MAX);
+        let aside = self.aside_bytes();
+        let aside_max = ASIDE_CHUNKS_MAX.saturating_mul(chunk_bytes);
+        let waited_for = self.waited_for(name, aside >= aside_max);
         let is_asking = |name: &Name| self.readers.get(name).is_some_and(|other| other.asking.is_some());
         let silent: Vec<Name> = waited_for.iter().filter(|name| !is_asking(name)).copied().collect();
         let Some(reader) = self.readers.get_mut(name) else { return Step::Wait };
@@ -230,7 +236,7 @@ impl<E: Engine> Pass<E> {
             return Step::Wait;
         }
         self.is_reading = true;
-        Step::Read(self.work(name, chunk_bytes, ASIDE_BYTES_MAX.saturating_sub(aside)))
+        Step::Read(self.work(name, chunk_bytes, aside_max.saturating_sub(aside)))
     }
 
     /// Whom it has to wait for before anything is read for it: those behind it, or else those that have what is put aside.
@@ -293,7 +299,8 @@ impl<E: Engine> Pass<E> {
         reader.drop_aside();
         let mut own = Self::new(Arc::clone(&self.view));
         own.readers.insert(*name, reader);
-        own.bytes = JOIN_BYTES_MAX;
+        // Nobody joins it, wherever it is.
+        own.bytes = usize::MAX;
         Some(own)
     }
 }

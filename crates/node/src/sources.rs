@@ -7,7 +7,7 @@ use crate::errands::Errand;
 use crate::pass::{Name, Pass, Reader, Step, Work};
 use crate::peer::PeerMessage;
 use quorate_mvcc::engine::Engine;
-use quorate_partition::snapshot::{Cursor, Section, SnapshotSource, View};
+use quorate_partition::snapshot::{Chunk, Cursor, Section, SnapshotSource, View};
 use quorate_types::{Fault, GroupId, NodeId, Tick};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -34,12 +34,13 @@ pub(crate) struct Sources<E: Engine> {
     budget: i64,
     /// Sections being read.
     reads: usize,
+    chunk_bytes: usize,
 }
 
 impl<E: Engine> Sources<E> {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(chunk_bytes: usize) -> Self {
         let (passes, kept, asking) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
-        Self { passes, next: 0, kept, asking, budget: 0, reads: 0 }
+        Self { passes, next: 0, kept, asking, budget: 0, reads: 0, chunk_bytes }
     }
 
     /// The views that a snapshot of this group could be taken from, to be read together with what else goes to that node.
@@ -48,7 +49,7 @@ impl<E: Engine> Sources<E> {
         let has_room = self.passes.values().filter(|(_, pass)| is_shared(pass)).count() < SHARED_MAX;
         let fitting = self.passes.values().filter(|(node, pass)| {
             *node == to
-                && pass.is_young()
+                && pass.is_young(self.chunk_bytes)
                 && (has_room || is_shared(pass))
                 && pass.readers.keys().all(|(other, _)| other.keyspace == group.keyspace && *other != group)
         });
@@ -66,7 +67,7 @@ impl<E: Engine> Sources<E> {
         }
         self.remove(|node, (group, _)| *node == to && *group == source.group());
         let sharing = self.passes.iter().find(|(_, (node, pass))| {
-            *node == to && Arc::ptr_eq(&pass.view, source.view()) && pass.is_young()
+            *node == to && Arc::ptr_eq(&pass.view, source.view()) && pass.is_young(self.chunk_bytes)
         });
         let id = sharing.map(|(id, _)| *id);
         let id = id.unwrap_or_else(|| self.begin(to, Pass::new(Arc::clone(source.view()))));
@@ -84,8 +85,9 @@ impl<E: Engine> Sources<E> {
         cursor: Option<Cursor>,
         now: Tick,
     ) -> Option<(NodeId, PeerMessage)> {
+        let chunk_bytes = self.chunk_bytes;
         let Some(pass) = self.pass_of(from, &name) else { return Some(gone(from, &name)) };
-        let is_young = pass.is_young();
+        let is_young = pass.is_young(chunk_bytes);
         let Some(reader) = pass.readers.get_mut(&name) else { return Some(gone(from, &name)) };
         let begins = !reader.has_asked;
         let is_expected = reader.ask(cursor, now);
@@ -105,14 +107,10 @@ impl<E: Engine> Sources<E> {
     }
 
     /// Answers pulls with what is there, and begins to read what is not, as far as the rate limit allows.
-    pub(crate) fn serve(
-        &mut self,
-        chunk_bytes: usize,
-        now: Tick,
-    ) -> (Vec<Errand<E>>, Vec<(NodeId, PeerMessage)>) {
+    pub(crate) fn serve(&mut self, now: Tick) -> (Vec<Errand<E>>, Vec<(NodeId, PeerMessage)>) {
         let (mut errands, mut out) = (Vec::new(), Vec::new());
         for (to, name) in std::mem::take(&mut self.asking) {
-            match self.step(to, &name, chunk_bytes, now) {
+            match self.step(to, &name, now) {
                 Some((_, Step::Send { after, chunk })) => {
                     let (group, position) = name;
                     out.push((to, PeerMessage::SnapshotChunk { group, position, after, chunk }));
@@ -129,12 +127,12 @@ impl<E: Engine> Sources<E> {
         (errands, out)
     }
 
-    fn step(&mut self, to: NodeId, name: &Name, chunk_bytes: usize, now: Tick) -> Option<(PassId, Step<E>)> {
+    fn step(&mut self, to: NodeId, name: &Name, now: Tick) -> Option<(PassId, Step<E>)> {
         let may_read = self.budget > 0 && self.reads < READS_MAX;
         let id = *self.kept.get(&(to, *name))?;
         loop {
             let (_, pass) = self.passes.get_mut(&id)?;
-            match pass.step(name, chunk_bytes, may_read, now) {
+            match pass.step(name, self.chunk_bytes, may_read, now) {
                 Step::Leave(others) => others.iter().for_each(|other| self.leave(to, other)),
                 step => return Some((id, step)),
             }
@@ -147,7 +145,6 @@ impl<E: Engine> Sources<E> {
         id: PassId,
         work: &Work<E>,
         read: Result<Section, Fault>,
-        chunk_bytes: usize,
     ) -> Option<(NodeId, PeerMessage)> {
         self.reads -= 1;
         // It may have been forgotten meanwhile.
@@ -163,11 +160,11 @@ impl<E: Engine> Sources<E> {
         let is_last = section.chunks.first().and_then(|chunks| chunks.last()).is_some_and(|chunk| chunk.last);
         let mut bytes = 0;
         for (wanted, chunks) in work.wanted.iter().zip(section.chunks) {
-            bytes += chunks.iter().map(quorate_partition::snapshot::Chunk::bytes).sum::<usize>();
-            pass.add(wanted, chunks, chunk_bytes);
+            bytes += chunks.iter().map(Chunk::bytes).sum::<usize>();
+            pass.add(wanted, chunks, self.chunk_bytes);
         }
         // One that gave little was as much work: its rows are few among many others.
-        let least = if is_last { 1 } else { chunk_bytes / 2 };
+        let least = if is_last { 1 } else { self.chunk_bytes / 2 };
         let charged = i64::try_from(bytes.max(least)).unwrap_or(i64::MAX);
         self.budget = self.budget.saturating_sub(charged);
         None
@@ -228,3 +225,6 @@ impl<E: Engine> Sources<E> {
 fn gone(to: NodeId, &(group, position): &Name) -> (NodeId, PeerMessage) {
     (to, PeerMessage::SnapshotGone { group, position })
 }
+
+#[cfg(test)]
+mod tests;

@@ -270,7 +270,7 @@ impl<E: Engine> Host<E> {
             extra_writes: Vec::new(),
             is_flushing: false,
             space: Space::default(),
-            sources: Sources::new(),
+            sources: Sources::new(options.snapshot_chunk_bytes),
             fetching: BTreeMap::new(),
             errands: Vec::new(),
             admission: Admission::new(options.incarnation, standing),

@@ -68,7 +68,7 @@ impl<E: Engine> Host<E> {
 
     /// Answers pulls, or has what they ask for read.
     pub(super) fn serve_snapshots(&mut self) {
-        let (reads, answers) = self.sources.serve(self.options.snapshot_chunk_bytes, self.now);
+        let (reads, answers) = self.sources.serve(self.now);
         self.out.send.extend(answers);
         self.errands.extend(reads);
     }
@@ -82,7 +82,7 @@ impl<E: Engine> Host<E> {
     pub fn errand_done(&mut self, done: Done<E>) -> Result<(), Fault> {
         match done.0 {
             Outcome::Read { pass, work, read } => {
-                let failed = self.sources.has_read(pass, &work, read, self.options.snapshot_chunk_bytes);
+                let failed = self.sources.has_read(pass, &work, read);
                 self.out.send.extend(failed);
                 self.serve_snapshots();
                 Ok(())
