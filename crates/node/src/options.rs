@@ -92,7 +92,7 @@ impl Options {
             compaction_rows_per_tick: 4_000,
             clear_rows: 4_000,
             replicas: 3,
-            moves_max: 4,
+            moves_max: 8,
             grace_ticks: 300 * ticks_per_second,
             partitions: 1,
             spread_replicas: false,

@@ -255,7 +255,7 @@ impl ServeArgs {
             );
             return senseless("grace-period", problem);
         }
-        let moves_max = self.moves_max.unwrap_or(4);
+        let moves_max = self.moves_max.unwrap_or(8);
         if !(1..=PARTITIONS_MAX as usize).contains(&moves_max) {
             return senseless("moves-max", format!("must be between 1 and {PARTITIONS_MAX}"));
         }

@@ -79,7 +79,7 @@ pub struct ServeArgs {
     #[arg(long, env = "QUORATE_GRACE_PERIOD", value_name = "SECONDS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grace_period: Option<u64>,
-    /// How many partitions may move at a time [default: 4]
+    /// How many partitions may move at a time [default: 8]
     #[arg(long, env = "QUORATE_MOVES_MAX", value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub moves_max: Option<usize>,

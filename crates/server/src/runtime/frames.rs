@@ -7,6 +7,8 @@ use std::io;
 
 /// A longer frame is not believed.
 const FRAME_BYTES_MAX: usize = 256 << 20;
+/// Room is made at once for frames up to this size; a chunk of a snapshot fits.
+const RESERVED_BYTES_MAX: usize = 2 << 20;
 
 /// Appends a frame with these messages.
 pub(super) fn frame(batch: &[PeerMessage], out: &mut Vec<u8>) {
@@ -31,7 +33,8 @@ pub(super) fn next_frame(buffer: &mut BytesMut) -> io::Result<Option<Bytes>> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
     }
     if buffer.len() < 8 + length {
-        // Grows as bytes really come, not as the header claims.
+        // At once, so that what came is not copied time and again; beyond that it grows as bytes really come, not as the header claims.
+        buffer.reserve((8 + length).min(RESERVED_BYTES_MAX) - buffer.len().min(RESERVED_BYTES_MAX));
         return Ok(None);
     }
     let payload = buffer.split_to(8 + length).freeze().slice(8..);
