@@ -243,7 +243,8 @@ fn those_that_go_together_cost_one_pass_and_one_that_stays_behind_another() {
             now += 1;
             sources.refill(1 << 20);
             for (at, follower) in followers.iter().enumerate() {
-                if !follower.is_done && !(is_late && at == 0 && looked_at < whole / 2) {
+                let is_away = is_late && at == 0 && looked_at < whole / 2;
+                if !follower.is_done && !is_away {
                     let lost = sources.pull(follower.to, follower.name, follower.cursor.clone(), Tick(now));
                     assert!(lost.is_none());
                 }
