@@ -98,7 +98,8 @@ pub(crate) enum Blocked {
     Work(Work),
     /// The coordinator's own locks for an attempt.
     Home(TxnId, Footprint),
-    /// A participant's locks, until then; whether it may wait for others to give theirs back, and what its coordinator knows.
+    /// A participant's locks, until then, however often it is tried; whether it may wait for others to give theirs back, and what its coordinator
+    /// knows.
     Prepare(TxnId, Footprint, Tick, (bool, Revision)),
 }
 

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TxnMessage {
     /// Coordinator to participant: lock this, durably if it may change, and tell what you hold. Lost: the coordinator gives the attempt up
-    /// after a while and begins another. Repeated or late: the participant asks how it ended.
+    /// after a while and begins another. Repeated or late: its vote is answered with how it ended.
     Prepare {
         /// The attempt.
         id: TxnId,
@@ -25,7 +25,7 @@ pub enum TxnMessage {
         /// The newest revision that the coordinator knows of: up to here the participant can be asked what was.
         at: Revision,
     },
-    /// Participant to coordinator. Lost: as a lost prepare.
+    /// Participant to coordinator. Lost: as a lost prepare. Late: answered with how it ended.
     Vote {
         /// The attempt.
         id: TxnId,

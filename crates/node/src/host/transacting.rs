@@ -19,6 +19,10 @@
 //! aborted without being written down. A leader of an older term than the attempt's keeps silent. A decision is repeated to
 //! those it is owed to until they have it.
 //!
+//! What a coordinator has given up must not go on where the word of that is lost: a prepare waits for its locks no longer than the coordinator
+//! waits for the vote, and a vote for what is over is answered with how it ended. Else such attempts would come to hold the locks one after the
+//! other, each until its holder asks.
+//!
 //! A coordinator that loses its office has either put the decision into its log, which then decides; or not, and nothing has happened.
 
 use super::Host;
@@ -547,7 +551,8 @@ impl<E: Engine> Host<E> {
         }
         match message {
             TxnMessage::Prepare { id: txn, footprint, wait, at } => {
-                self.on_prepare(id, txn, footprint, (wait, at))
+                let until = self.now.after(ATTEMPT_TICKS);
+                self.on_prepare(id, txn, footprint, until, (wait, at))
             }
             TxnMessage::Vote { id: txn, from, outcome, epoch } => self.on_vote(id, txn, from, outcome, epoch),
             TxnMessage::Finish { id: txn, effects } => self.on_finish(id, txn, effects),
@@ -568,11 +573,13 @@ impl<E: Engine> Host<E> {
         }
     }
 
+    /// Locks a share of an attempt elsewhere, at once or, while something is in the way, some time before `until`.
     pub(super) fn on_prepare(
         &mut self,
         id: GroupId,
         txn: TxnId,
         footprint: Footprint,
+        until: Tick,
         (wait, at): (bool, Revision),
     ) -> Result<(), Fault> {
         let newest = match self.count(id) {
@@ -591,7 +598,7 @@ impl<E: Engine> Host<E> {
         }
         // A revision may be on its way for a request on these keys, and it must not be used after a later one of this transaction.
         if group.drawing_asked > 0 {
-            group.blocked.push_back(Blocked::Prepare(txn, footprint, now.after(ATTEMPT_TICKS), (wait, at)));
+            group.blocked.push_back(Blocked::Prepare(txn, footprint, until, (wait, at)));
             return Ok(());
         }
         let footprint = partition.with_keys_of_leases(footprint)?;
@@ -605,7 +612,6 @@ impl<E: Engine> Host<E> {
         }
         if partition.is_locked(&footprint) {
             if wait {
-                let until = now.after(ATTEMPT_TICKS);
                 group.blocked.push_back(Blocked::Prepare(txn, footprint, until, (true, at)));
             } else {
                 no(self);
@@ -666,8 +672,15 @@ impl<E: Engine> Host<E> {
         let now = self.now;
         // One of another sequencer's time: it has seen what that gave out, or may not be who leads any more.
         let is_of_now = self.groups.get(&home).is_some_and(|group| group.registered == Some(epoch));
+        let holds_locks = outcome.is_some();
         let outcome = outcome.filter(|_| is_of_now);
-        let Some(attempt) = self.attempts.get_mut(&(home.keyspace, id)) else { return Ok(()) };
+        let Some(attempt) = self.attempts.get_mut(&(home.keyspace, id)) else {
+            // The attempt was given up before its locks were to be had there, and the word of that was lost: nobody needs them.
+            if holds_locks {
+                self.on_status(home, id, from);
+            }
+            return Ok(());
+        };
         if attempt.phase != Phase::Collecting {
             return Ok(());
         }
@@ -760,8 +773,9 @@ impl<E: Engine> Host<E> {
                         }
                     }
                     Blocked::Prepare(txn, footprint, until, wait) => {
+                        // It waits no longer for having been looked at: its coordinator does not wait longer either.
                         if self.now < until {
-                            self.on_prepare(id, txn, footprint, wait)?;
+                            self.on_prepare(id, txn, footprint, until, wait)?;
                         }
                     }
                 }
