@@ -26,6 +26,9 @@ pub const PARTITIONS_DEFAULT: u32 = 8;
 pub const REPLICAS_DEFAULT: usize = 3;
 /// More replicas make writes slower and nothing safer.
 const REPLICAS_MAX: usize = 7;
+/// Megabytes a second.
+const FILL_RATE_DEFAULT: usize = 200;
+const FILL_RATE_MAX: usize = 100_000;
 /// A year.
 const GRACE_SECONDS_MAX: u64 = 365 * 24 * 3600;
 
@@ -91,6 +94,8 @@ pub struct Config {
     pub grace_period: Duration,
     /// How many partitions may move at a time.
     pub moves_max: usize,
+    /// Megabytes a second that this node sends at most to fill replicas on others.
+    pub fill_rate: usize,
     /// Tells clusters with the same addresses apart.
     pub cluster_token: String,
     /// Between a leader's heartbeats.
@@ -259,6 +264,13 @@ impl ServeArgs {
         if !(1..=PARTITIONS_MAX as usize).contains(&moves_max) {
             return senseless("moves-max", format!("must be between 1 and {PARTITIONS_MAX}"));
         }
+        let fill_rate = self.fill_rate.unwrap_or(FILL_RATE_DEFAULT);
+        if !(1..=FILL_RATE_MAX).contains(&fill_rate) {
+            return senseless(
+                "fill-rate",
+                format!("must be between 1 and {FILL_RATE_MAX} megabytes a second"),
+            );
+        }
         Ok(Config {
             is_founding,
             join,
@@ -268,6 +280,7 @@ impl ServeArgs {
             placement: self.placement.unwrap_or_default(),
             grace_period: Duration::from_secs(grace),
             moves_max,
+            fill_rate,
             partitions: self.partitions,
             rules,
             data_dir: self.data_dir.unwrap_or_else(|| format!("{name}.quorate").into()),
@@ -321,6 +334,7 @@ impl Config {
             placement: Some(self.placement),
             grace_period: Some(self.grace_period.as_secs()),
             moves_max: Some(self.moves_max),
+            fill_rate: Some(self.fill_rate),
             cluster_token: Some(self.cluster_token.clone()),
             heartbeat_interval: Some(self.heartbeat_interval.as_millis() as u64),
             election_timeout: Some(self.election_timeout.as_millis() as u64),
@@ -465,6 +479,7 @@ mod tests {
         check(ServeArgs { replicas: Some(0), ..none() }, "--replicas");
         check(ServeArgs { grace_period: Some(0), ..none() }, "--grace-period");
         check(ServeArgs { moves_max: Some(0), ..none() }, "--moves-max");
+        check(ServeArgs { fill_rate: Some(0), ..none() }, "--fill-rate");
     }
 
     #[test]

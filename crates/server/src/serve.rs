@@ -396,6 +396,7 @@ fn options(config: &Config, node: NodeId) -> Options {
     options.request_ticks_max = 6 * options.ticks_per_second;
     options.lease_read = config.lease_read;
     options.moves_max = config.moves_max;
+    options.snapshot_bytes_per_tick = config.fill_rate * 1_000_000 / options.ticks_per_second as usize;
     options.spread_replicas = config.placement == Placement::Dealt;
     options.grace_ticks = config.grace_period.as_secs() * options.ticks_per_second;
     options.hibernate_after_ticks = Some(options.ticks_per_second);

@@ -83,6 +83,10 @@ pub struct ServeArgs {
     #[arg(long, env = "QUORATE_MOVES_MAX", value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub moves_max: Option<usize>,
+    /// Megabytes a second that this node sends at most to fill replicas on others [default: 200]
+    #[arg(long, env = "QUORATE_FILL_RATE", value_name = "MB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fill_rate: Option<usize>,
     /// Tells clusters with the same addresses apart [default: quorate]
     #[arg(long, env = "QUORATE_CLUSTER_TOKEN", value_name = "WORD", alias = "initial-cluster-token")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -223,6 +227,7 @@ impl ServeArgs {
             placement,
             grace_period,
             moves_max,
+            fill_rate,
             cluster_token,
             heartbeat_interval,
             election_timeout,
