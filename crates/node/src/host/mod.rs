@@ -30,6 +30,7 @@
 mod agenda;
 mod awaiting;
 mod collecting;
+mod deciding;
 mod discarding;
 mod distant;
 mod drawing;
@@ -42,6 +43,7 @@ mod maps;
 mod messages;
 mod moves;
 mod opening;
+mod participating;
 mod planning;
 mod reading;
 mod removal;

@@ -27,22 +27,20 @@
 
 use super::Host;
 use super::requests::propose;
-use super::sequencing::Count;
-use crate::draws::Decision;
-use crate::group::{Blocked, Origin, State, Then, Wait, Work};
+use crate::group::{Blocked, Origin, State, Work};
 use crate::peer::PeerMessage;
 use crate::transaction::{Attempt, Phase, Share, TxnMessage};
 use quorate_consensus::Consensus;
 use quorate_mvcc::engine::Engine;
-use quorate_partition::{Partition, Places, ReadError, Touched, transactions};
+use quorate_partition::{Partition, Places, Touched};
 use quorate_types::{
-    Answer, Effect, Fault, Footprint, GroupId, KeyspaceId, PartitionId, Position, PreState, Rejection,
-    Request, Revision, Term, Tick, TxnId,
+    Answer, Fault, Footprint, GroupId, KeyspaceId, PartitionId, PreState, Rejection, Request, Revision, Term,
+    TxnId,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// An attempt that has got no vote for so long, and still needs some, is given up, and another begun; in ticks.
-const ATTEMPT_TICKS: u64 = 25;
+pub(super) const ATTEMPT_TICKS: u64 = 25;
 /// So long locks are held before their holder asks how it ended, and between two such questions.
 const STATUS_TICKS: u64 = 25;
 /// So long a transaction that has ended is remembered, lest a late message begin it again.
@@ -214,251 +212,8 @@ impl<E: Engine> Host<E> {
         self.advance_attempt(keyspace, id)
     }
 
-    /// All have voted yes: the request is evaluated, and if it changes something, decided.
-    fn decide(&mut self, keyspace: KeyspaceId, id: TxnId) -> Result<(), Fault> {
-        let home = GroupId { keyspace, partition: id.home };
-        let count = self.count(home);
-        let Some(attempt) = self.attempts.get_mut(&(keyspace, id)) else { return Ok(()) };
-        match count {
-            Count::Sequenced(_) => {
-                let terms = attempt.terms();
-                let are_current =
-                    self.sequencer.as_ref().is_some_and(|sequencer| sequencer.are_current(keyspace, &terms));
-                if are_current {
-                    self.decide_at(keyspace, id, count, None)
-                } else {
-                    self.give_up(keyspace, id, true)
-                }
-            }
-            Count::Afar => {
-                attempt.phase = Phase::Drawing;
-                self.want_decision(keyspace, id);
-                Ok(())
-            }
-            // Until there is a sequencer to draw from; the attempt ends when its time is over.
-            _ => {
-                self.undecided.insert((keyspace, id));
-                Ok(())
-            }
-        }
-    }
-
-    /// What a sequencer elsewhere has to be asked to decide an attempt.
-    pub(super) fn decision_of(&self, keyspace: KeyspaceId, id: TxnId) -> Result<Option<Decision>, Fault> {
-        let home = GroupId { keyspace, partition: id.home };
-        let attempt = self.attempts.get(&(keyspace, id));
-        let Some(attempt) = attempt.filter(|attempt| attempt.phase == Phase::Drawing) else {
-            return Ok(None);
-        };
-        let Some(partition) = self.groups.get(&home).and_then(|group| group.partition()) else {
-            return Ok(None);
-        };
-        let states = Self::states_of(attempt, partition, id, self.now)?;
-        let (terms, partitions) = (attempt.terms(), attempt.partitions as u64);
-        if Self::answer_of_leases(&attempt.work.request, &states).is_some() {
-            return Ok(Some(Decision { home, id, terms, changed: Vec::new(), partitions }));
-        }
-        let Some(places) = self.router.places(keyspace) else { return Ok(None) };
-        let outcome = transactions::evaluate_over(
-            &attempt.work.request,
-            &states,
-            &places,
-            partition.newest(),
-            &self.options.partition,
-            self.is_refusing(keyspace),
-        );
-        let changed = match outcome {
-            Ok(outcome) if outcome.drawn.is_some() => outcome.changed(),
-            Ok(_) | Err(ReadError::Rejection(_)) => Vec::new(),
-            Err(ReadError::Fault(fault)) => return Err(fault),
-        };
-        Ok(Some(Decision { home, id, terms, changed, partitions }))
-    }
-
-    /// What all who take part hold.
-    fn states_of(
-        attempt: &Attempt,
-        partition: &Partition<E>,
-        id: TxnId,
-        now: Tick,
-    ) -> Result<BTreeMap<PartitionId, (Footprint, PreState)>, Fault> {
-        let mut states = BTreeMap::new();
-        for (partition_id, share) in &attempt.shares {
-            let state = match &share.vote {
-                Some(_) if *partition_id == id.home => partition.pre_state(&share.footprint, now)?,
-                Some((_, state)) => state.clone(),
-                None => panic!("attempt {id} is decided without the vote of {partition_id}"),
-            };
-            states.insert(*partition_id, (share.footprint.clone(), state));
-        }
-        Ok(states)
-    }
-
-    /// The request is evaluated at this count; if it draws, then what was `given` for it, or else from the sequencer here.
-    pub(super) fn decide_at(
-        &mut self,
-        keyspace: KeyspaceId,
-        id: TxnId,
-        count: Count,
-        given: Option<Revision>,
-    ) -> Result<(), Fault> {
-        let home = GroupId { keyspace, partition: id.home };
-        let (Count::Sequenced(at) | Count::Granted(at)) = count else { return Ok(()) };
-        let no_space = self.is_refusing(keyspace);
-        let Some(attempt) = self.attempts.get_mut(&(keyspace, id)) else { return Ok(()) };
-        let terms = attempt.terms();
-        if attempt.partitions != self.router.partitions(keyspace).len() {
-            return self.give_up(keyspace, id, true);
-        }
-        let Some(group) = self.groups.get_mut(&home) else { return Ok(()) };
-        if group.raft.can_propose().is_err() {
-            return self.give_up(keyspace, id, true);
-        }
-        let index = group.raft.last().index.next();
-        let (now, after) = (self.now, group.proposed);
-        let State::Ready(partition) = &mut group.state else { return Ok(()) };
-        partition.observe(at);
-        let states = Self::states_of(attempt, partition, id, now)?;
-        let is_unknown = |(footprint, state): &(Footprint, PreState)| {
-            footprint.past.iter().any(|past| state.at < past.revision && past.revision <= at)
-        };
-        if states.values().any(is_unknown) {
-            // When that one looked, neither it nor this one knew that the revision had been given out. Now this one does.
-            return self.give_up(keyspace, id, true);
-        }
-        if let Some(answer) = Self::answer_of_leases(&attempt.work.request, &states) {
-            let then = Then::Reply(attempt.work.origin, (at, answer));
-            let (work, deadline) = (attempt.work.clone(), attempt.work.deadline);
-            self.end_attempt(keyspace, id);
-            return self.begin_sequenced(home, after, then, Some(work), deadline);
-        }
-        let Some(places) = self.router.places(keyspace) else { return Ok(()) };
-        let limits = &self.options.partition;
-        let deadline = attempt.work.deadline;
-        let outcome = match transactions::evaluate_over(
-            &attempt.work.request,
-            &states,
-            &places,
-            at,
-            limits,
-            no_space,
-        ) {
-            // What a sequencer elsewhere was not asked for must not be taken; it is asked anew.
-            Ok(outcome)
-                if count == Count::Granted(at) && outcome.drawn.is_some() && outcome.drawn != given =>
-            {
-                return self.give_up(keyspace, id, true);
-            }
-            Ok(outcome) if !outcome.parts.is_empty() => outcome,
-            Ok(outcome) => {
-                let then = Then::Reply(attempt.work.origin, outcome.reply);
-                let work = attempt.work.clone();
-                self.end_attempt(keyspace, id);
-                return self.begin_sequenced(home, after, then, Some(work), deadline);
-            }
-            Err(ReadError::Rejection(rejection)) => {
-                let then = Then::Refuse(attempt.work.origin, rejection);
-                let work = attempt.work.clone();
-                self.end_attempt(keyspace, id);
-                return self.begin_sequenced(home, after, then, Some(work), deadline);
-            }
-            Err(ReadError::Fault(fault)) => return Err(fault),
-        };
-        let (kind, data) = match partition.decide(id, &outcome, index) {
-            Ok(entry) => entry,
-            Err(rejection) => {
-                let origin = attempt.work.origin;
-                self.end_attempt(keyspace, id);
-                self.reply(origin, Err(rejection));
-                return Ok(());
-            }
-        };
-        attempt.phase = Phase::Deciding(outcome.drawn);
-        let physical = match attempt.work.request {
-            Request::Compact { revision, physical: true } => {
-                Some(Revision(u64::try_from(revision).unwrap_or(0)))
-            }
-            _ => None,
-        };
-        let origin = attempt.work.origin;
-        let position = propose(&mut group.raft, kind, data, index);
-        group.proposed = position;
-        let epoch = group.registered;
-        self.dirty.insert(home);
-        self.rouse_blocked.insert(home);
-        if let Some(revision) = outcome.drawn.filter(|_| given.is_none()) {
-            let changed = outcome.changed();
-            let changed: Vec<(PartitionId, Term)> =
-                terms.into_iter().filter(|(partition, _)| changed.contains(partition)).collect();
-            self.take_revision(home, &changed, revision);
-        }
-        let Some(group) = self.groups.get_mut(&home) else { return Ok(()) };
-        let reply = match physical {
-            Some(revision) => Then::ReplyPhysical(origin, outcome.reply, revision),
-            None => Then::Reply(origin, outcome.reply),
-        };
-        let waits = group.waits.entry(index).or_default();
-        let term = Some(position.term);
-        // Others are told when it is decided; the client when the sequencer's office is confirmed, too.
-        let then = Then::Decided(keyspace, id);
-        waits.push(Wait { term, confirm: None, deadline: Tick(u64::MAX), then });
-        waits.push(Wait { term, confirm: epoch, deadline, then: reply });
-        self.wants_office.insert(home);
-        Ok(())
-    }
-
-    /// The decision is applied, or another leader's entry took its place.
-    pub(super) fn on_decided(&mut self, keyspace: KeyspaceId, id: TxnId, is_decided: bool) {
-        let Some(attempt) = self.attempts.remove(&(keyspace, id)) else { return };
-        if is_decided {
-            // Those that have nothing to change hold locks all the same.
-            let home = GroupId { keyspace, partition: id.home };
-            let owed: BTreeSet<PartitionId> = self.owe(home, id);
-            for partition in attempt.shares.keys().filter(|partition| **partition != id.home) {
-                if !owed.contains(partition) {
-                    self.tell(keyspace, *partition, TxnMessage::Finish { id, effects: None });
-                }
-            }
-            self.tell_decision(home, id);
-        }
-    }
-
-    /// Whom a decision of this partition is owed to; noted, to be told until they have it.
-    fn owe(&mut self, home: GroupId, id: TxnId) -> BTreeSet<PartitionId> {
-        let parts = self.groups.get(&home).and_then(|group| group.partition()?.decision(id));
-        let owed: BTreeSet<PartitionId> =
-            parts.unwrap_or_default().iter().map(|part| part.partition).collect();
-        if !owed.is_empty() {
-            self.owed.insert((home.keyspace, id), owed.clone());
-        }
-        owed
-    }
-
-    /// A new leader of a home partition owes what earlier ones decided.
-    pub(super) fn owe_all(&mut self, home: GroupId) {
-        let ids: Vec<TxnId> = match self.groups.get(&home).and_then(|group| group.partition()) {
-            Some(partition) => partition.decided().map(|(id, _)| id).collect(),
-            None => Vec::new(),
-        };
-        for id in ids {
-            self.owe(home, id);
-            self.tell_decision(home, id);
-        }
-    }
-
-    fn tell_decision(&mut self, home: GroupId, id: TxnId) {
-        let Some(owed) = self.owed.get(&(home.keyspace, id)).cloned() else { return };
-        for partition in owed {
-            let parts =
-                self.groups.get(&home).and_then(|group| group.partition()?.decision(id)).unwrap_or_default();
-            let part = parts.iter().find(|part| part.partition == partition);
-            let effects = part.map(|part| part.effects.clone());
-            self.tell(home.keyspace, partition, TxnMessage::Finish { id, effects });
-        }
-    }
-
     /// The attempt comes to nothing: its locks go everywhere. Whoever asked is answered by the caller.
-    fn end_attempt(&mut self, keyspace: KeyspaceId, id: TxnId) -> Option<Attempt> {
+    pub(super) fn end_attempt(&mut self, keyspace: KeyspaceId, id: TxnId) -> Option<Attempt> {
         let attempt = self.attempts.remove(&(keyspace, id))?;
         self.undecided.remove(&(keyspace, id));
         for (partition, share) in &attempt.shares {
@@ -573,94 +328,6 @@ impl<E: Engine> Host<E> {
         }
     }
 
-    /// Locks a share of an attempt elsewhere, at once or, while something is in the way, some time before `until`.
-    pub(super) fn on_prepare(
-        &mut self,
-        id: GroupId,
-        txn: TxnId,
-        footprint: Footprint,
-        until: Tick,
-        (wait, at): (bool, Revision),
-    ) -> Result<(), Fault> {
-        let newest = match self.count(id) {
-            Count::Sequenced(newest) => newest,
-            Count::Afar | Count::Granted(_) => at,
-            // Not registered: its locks would be worth nothing. The coordinator tries again.
-            Count::Own | Count::Wait => return Ok(()),
-        };
-        let (now, is_closed) = (self.now, self.is_closed_to_transactions(id));
-        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
-        let epoch = group.registered.unwrap_or_default();
-        let State::Ready(partition) = &mut group.state else { return Ok(()) };
-        // One that comes late must not begin again what is over.
-        if partition.holds(txn) || partition.is_prepared(txn) || group.ended.contains_key(&txn) {
-            return Ok(());
-        }
-        // A revision may be on its way for a request on these keys, and it must not be used after a later one of this transaction.
-        if group.drawing_asked > 0 {
-            group.blocked.push_back(Blocked::Prepare(txn, footprint, until, (wait, at)));
-            return Ok(());
-        }
-        let footprint = partition.with_keys_of_leases(footprint)?;
-        let no = |host: &mut Self| {
-            let vote = TxnMessage::Vote { id: txn, from: id.partition, outcome: None, epoch };
-            host.tell(id.keyspace, txn.home, vote);
-        };
-        if is_closed {
-            no(self);
-            return Ok(());
-        }
-        if partition.is_locked(&footprint) {
-            if wait {
-                group.blocked.push_back(Blocked::Prepare(txn, footprint, until, (true, at)));
-            } else {
-                no(self);
-            }
-            return Ok(());
-        }
-        partition.observe(newest);
-        let state = partition.pre_state(&footprint, now)?;
-        let then = Then::Vote(txn, epoch, Box::new(state));
-        let deadline = now.after(ATTEMPT_TICKS);
-        let position = if footprint.may_change() {
-            if group.raft.can_propose().is_err() {
-                no(self);
-                return Ok(());
-            }
-            let index = group.raft.last().index.next();
-            let (kind, data) = match partition.prepare(txn, footprint, index) {
-                Ok(entry) => entry,
-                Err(_) => {
-                    no(self);
-                    return Ok(());
-                }
-            };
-            let position = propose(&mut group.raft, kind, data, index);
-            group.proposed = position;
-            self.dirty.insert(id);
-            position
-        } else {
-            // Only read: the lock may end with this leader, because the revision is drawn only if it is still registered then. But what
-            // was read must be there to stay.
-            partition.lock(txn, footprint);
-            group.proposed
-        };
-        group.held_since.insert(txn, now);
-        if partition.applied().index >= position.index {
-            return self.finish(id, then, deadline);
-        }
-        let wait = Wait { term: Some(position.term), confirm: None, deadline, then };
-        group.waits.entry(position.index).or_default().push(wait);
-        Ok(())
-    }
-
-    /// What was read or prepared is there to stay.
-    pub(super) fn vote(&mut self, id: GroupId, txn: TxnId, epoch: Term, state: PreState) {
-        let Some(group) = self.groups.get(&id) else { return };
-        let outcome = Some((group.term, state));
-        self.tell(id.keyspace, txn.home, TxnMessage::Vote { id: txn, from: id.partition, outcome, epoch });
-    }
-
     fn on_vote(
         &mut self,
         home: GroupId,
@@ -695,53 +362,6 @@ impl<E: Engine> Host<E> {
             (None, Some(_)) => self.give_up(home.keyspace, id, true),
             (_, None) => Ok(()),
         }
-    }
-
-    fn on_finish(&mut self, id: GroupId, txn: TxnId, effects: Option<Vec<Effect>>) -> Result<(), Fault> {
-        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
-        group.blocked.retain(|blocked| !matches!(blocked, Blocked::Prepare(held, ..) if *held == txn));
-        let State::Ready(partition) = &mut group.state else { return Ok(()) };
-        let commits = effects.is_some();
-        group.ended.insert(txn, self.now);
-        if partition.unlock(txn) {
-            group.held_since.remove(&txn);
-            self.rouse_blocked.insert(id);
-            return Ok(());
-        }
-        if !partition.holds(txn) {
-            // Its end is in the log; whether it is applied decides whether it is owed any more. Or a later leader prepared it, and this one
-            // does not know yet that it is deposed: what is not prepared behind a barrier is ended.
-            if commits && !partition.is_prepared(txn) {
-                let deadline = self.now.after(self.options.election_ticks_max);
-                return self.begin_barrier(id, Position::default(), deadline, Then::Finished(txn), None);
-            }
-            return Ok(());
-        }
-        if group.raft.can_propose().is_err() {
-            return Ok(());
-        }
-        let index = group.raft.last().index.next();
-        let entry = match effects {
-            Some(effects) => partition.commit(txn, effects, index),
-            None => partition.abort(txn, index),
-        };
-        let Some((kind, data)) = entry else { return Ok(()) };
-        let position = propose(&mut group.raft, kind, data, index);
-        group.proposed = position;
-        group.held_since.remove(&txn);
-        self.dirty.insert(id);
-        self.rouse_blocked.insert(id);
-        if commits {
-            let then = Then::Finished(txn);
-            let deadline = Tick(u64::MAX);
-            group.waits.entry(index).or_default().push(Wait {
-                term: Some(position.term),
-                confirm: None,
-                deadline,
-                then,
-            });
-        }
-        Ok(())
     }
 
     /// A participant asks how an attempt ended.
