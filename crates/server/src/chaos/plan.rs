@@ -138,9 +138,10 @@ impl Plan {
             Some(_) if random.between(0, 3) == 0 => budget = 0,
             _ => {}
         }
+        let founders = seen.iter().filter(|node| node.is_founder).count();
         let mut faults = Vec::new();
         while budget > 0
-            && let Some((fault, nodes)) = self.fault(random, &mut left, budget)
+            && let Some((fault, nodes)) = self.fault(random, &mut left, budget, founders)
         {
             let is_all = fault == Fault::Power;
             faults.push(fault);
@@ -173,7 +174,13 @@ impl Plan {
     }
 
     /// A fault, and how many nodes it concerns, which are then taken out of `left`.
-    fn fault(&self, random: &mut Random, left: &mut Vec<Seen>, budget: usize) -> Option<(Fault, usize)> {
+    fn fault(
+        &self,
+        random: &mut Random,
+        left: &mut Vec<Seen>,
+        budget: usize,
+        founders: usize,
+    ) -> Option<(Fault, usize)> {
         let kinds: Vec<Kind> = self.kinds.iter().copied().filter(|kind| !is_change(*kind)).collect();
         let kind = *kinds.get(random.between(0, kinds.len() as u64) as usize)?;
         let first = take(random, left)?;
@@ -199,8 +206,9 @@ impl Plan {
                 (Fault::Partial(name, other, random.between(0, 2) == 0), 1)
             }
             Kind::Slow => (Fault::Slow(name, millis(random, SLOW_MILLIS)), 1),
-            // Only founders come back without their directory; others join anew.
-            Kind::Wipe if first.is_founder => (Fault::Wipe(name), 1),
+            // Only founders come back without their directory, and ask other founders who is a member now, of whom one may leave just then; others join
+            // anew.
+            Kind::Wipe if first.is_founder && founders > 2 => (Fault::Wipe(name), 1),
             Kind::Power => (Fault::Power, left.len() + 1),
             _ => (Fault::Kill(name), 1),
         })
@@ -227,6 +235,21 @@ mod tests {
         match fault {
             Fault::Cut(names) => names.len(),
             _ => 1,
+        }
+    }
+
+    #[test]
+    fn a_founder_loses_its_directory_only_while_there_are_others_to_ask() {
+        let seen = |founders| -> Vec<Seen> {
+            (1..=5).map(|at| Seen { name: format!("n{at}"), leads: 0, is_founder: at <= founders }).collect()
+        };
+        let plan = Plan { kinds: USUAL.to_vec(), nodes: 5, replicas: 3, faults_max: 1 };
+        for founders in 1..=5 {
+            let mut random = Random::new(founders);
+            let mut rounds = (0..2_000).map(|_| plan.draw(&mut random, &seen(founders)));
+            let is_wiped =
+                rounds.any(|round| round.faults.iter().any(|fault| matches!(fault, Fault::Wipe(_))));
+            assert_eq!(is_wiped, founders > 2);
         }
     }
 
