@@ -105,8 +105,10 @@ pub trait Consensus {
     /// The members as of an index from the start of the log to its end; what a snapshot of the state at that index must carry.
     fn configuration_at(&self, index: Index) -> &Configuration;
 
-    /// Whether the log goes on from just there: what a snapshot at that position may be offered for.
-    fn holds(&self, position: Position) -> bool;
+    /// Whether this leader may offer `to` a snapshot that is older than what is applied: the log goes on from there, and it holds all that was committed
+    /// before this term, the entry by which `to` came, and what `to` has acknowledged. One from before a replica left and came again would be taken back
+    /// by what its former life acknowledged and voted for.
+    fn may_offer(&self, to: NodeId, position: Position) -> bool;
 
     /// Asks for a read barrier; the answer comes in [`Effects::reads`], always: ready with an index at which
     /// every write acknowledged before this call is contained, or failed. Works on leaders (a round of heartbeats proves the

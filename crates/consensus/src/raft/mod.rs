@@ -412,8 +412,14 @@ impl Consensus for Raft {
         self.log.configuration_at(index)
     }
 
-    fn holds(&self, position: Position) -> bool {
-        self.log.term_at(position.index) == Some(position.term)
+    fn may_offer(&self, to: NodeId, position: Position) -> bool {
+        let State::Leader(leader) = &self.state else { return false };
+        let Some(follower) = leader.followers.get(&to) else { return false };
+        let (changed, _) = self.log.configuration();
+        position.term == self.term
+            && self.log.term_at(position.index) == Some(position.term)
+            && position.index >= changed
+            && position.index >= follower.progress.matched()
     }
 
     fn read(&mut self, id: ReadId) {

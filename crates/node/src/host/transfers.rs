@@ -18,7 +18,7 @@ impl<E: Engine> Host<E> {
         let mut shared = None;
         for view in self.sources.views(id, to) {
             let older = partition.snapshot_in(&view)?;
-            shared = shared.or(older.filter(|older| group.raft.holds(older.position())));
+            shared = shared.or(older.filter(|older| group.raft.may_offer(to, older.position())));
         }
         let source = shared.unwrap_or_else(|| partition.snapshot());
         let position = source.position();
