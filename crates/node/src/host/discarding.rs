@@ -45,7 +45,7 @@ impl<E: Engine> Default for Discards<E> {
 }
 
 impl<E: Engine> Discards<E> {
-    /// Whether rows of the keyspace are being removed.
+    /// Whether rows of the keyspace are being removed, or may still come back by a crash.
     pub(super) fn is_clearing(&self, keyspace: KeyspaceId) -> bool {
         self.pending.keys().any(|id| id.keyspace == keyspace)
     }
