@@ -309,6 +309,32 @@ fn a_group_is_not_shrunk_to_those_of_whom_too_many_are_behind() {
 }
 
 #[test]
+fn an_older_snapshot_is_not_offered_from_before_the_replica_came_nor_from_before_what_it_acknowledged() {
+    let mut group = Group::new();
+    group.change(1, &[1, 2, 3], &[4]).unwrap();
+    let former = group.propose(1);
+    group.settle();
+    assert!(group.at(4).status().last.index >= former.index, "its former life has it");
+    group.change(1, &[1, 2, 3], &[]).unwrap();
+    group.settle();
+    group.cut = vec![4];
+    group.change(1, &[1, 2, 3], &[4]).unwrap();
+    let came = group.at(1).status().last;
+    let later = group.propose(1);
+    group.settle();
+    let offered =
+        |group: &mut Group, to| [former, came, later].map(|at| group.at(1).may_offer(NodeId(to), at));
+    assert_eq!(offered(&mut group, 4), [false, true, true]);
+    assert_eq!(offered(&mut group, 5), [false; 3], "no member");
+    assert!(!group.at(2).may_offer(NodeId(4), later), "does not lead");
+    group.cut.clear();
+    group.tick(20, &[1]);
+    assert_eq!(offered(&mut group, 4), [false, false, true], "it has acknowledged what is later");
+    group.elect(2);
+    assert!(!group.at(2).may_offer(NodeId(4), later), "what was committed before its term may be missing");
+}
+
+#[test]
 fn nobody_votes_before_it_has_caught_up() {
     let mut group = Group::new();
     assert_eq!(group.change(1, &[1, 2, 4], &[]), Err(ChangeError::Behind(NodeId(4))), "not even a learner");
