@@ -347,6 +347,34 @@ fn a_replica_without_state_does_not_campaign() {
 }
 
 #[test]
+fn a_replica_that_lost_its_state_says_so_though_nothing_is_written() {
+    let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
+    cluster.elect(0, &[0, 1, 2]);
+    cluster.propose(0, "all");
+    cluster.deliver(&[0, 1, 2]);
+    let last = cluster.replicas[0].status().last;
+    assert_eq!(cluster.replicas[1].status().last, last, "it has every entry");
+    // It came back so quickly that nobody noticed.
+    cluster.replicas[1].state_lost();
+    let mut wanted = Vec::new();
+    for _ in 0..20 {
+        cluster.replicas[0].tick();
+        let effects = cluster.replicas[0].take();
+        wanted.extend(effects.snapshots_wanted);
+        for (to, message) in effects.send_now {
+            cluster.replicas[to.0 as usize - 1].step(NodeId(1), message);
+        }
+        for at in [1, 2] {
+            for (_, to, message) in cluster.replicas[at].take().send_after {
+                assert_eq!(to, NodeId(1));
+                cluster.replicas[0].step(NodeId(at as u64 + 1), message);
+            }
+        }
+    }
+    assert_eq!(wanted, [NodeId(2)], "once: until it is offered one, or is probed again");
+}
+
+#[test]
 fn a_deposed_leader_answers_no_read_it_took_before() {
     let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
     cluster.elect(0, &[0, 1, 2]);

@@ -60,10 +60,7 @@ impl Raft {
             return;
         }
         if self.is_stateless {
-            // Refusing the very beginning says that only a snapshot will do.
-            let (refused, hint) = (Index::START, Position::default());
-            self.send_after.push((from, Message::AppendRejected { term: self.term, refused, hint }));
-            return;
+            return self.refuse_all(from);
         }
         let start = self.log.start();
         let is_matching = previous.index < start.index
@@ -159,10 +156,21 @@ impl Raft {
     pub(super) fn on_heartbeat(&mut self, from: NodeId, commit: Index, round: u64) {
         // Never beyond our log: the leader knows that we hold it, unless the message is made up.
         self.commit = self.commit.max(commit.min(self.log.last().index));
+        // Without a state it needs a snapshot also of what it has the entries of.
+        let last = if self.is_stateless { Index::START } else { self.log.last().index };
         if round > 0 {
-            let last = self.log.last().index;
             self.send_after.push((from, Message::HeartbeatResponse { term: self.term, round, last }));
         }
+        // Where nothing is written there is no append to refuse.
+        if self.is_stateless && self.fetch.is_none() {
+            self.refuse_all(from);
+        }
+    }
+
+    /// Refusing the very beginning says that only a snapshot will do.
+    fn refuse_all(&mut self, from: NodeId) {
+        let (refused, hint) = (Index::START, Position::default());
+        self.send_after.push((from, Message::AppendRejected { term: self.term, refused, hint }));
     }
 
     pub(super) fn on_heartbeat_response(&mut self, from: NodeId, round: u64, last: Index) {
