@@ -64,6 +64,30 @@ impl MemoryEngine {
         self.lock().unflushed.len()
     }
 
+    /// Flips a bit in the value of a row, for good: the `nth` of the table, counted round and round, as is the bit. Returns whether there is any.
+    pub fn rot(&self, table: Table, nth: usize, bit: usize) -> bool {
+        let mut inner = self.lock();
+        let rows = &inner.now.0[table as usize];
+        let Some(key) = rows.keys().nth(nth % rows.len().max(1)).cloned() else { return false };
+        let flip = |value: &mut Bytes| {
+            let mut bytes = value.to_vec();
+            let bit = bit % (8 * bytes.len());
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            *value = bytes.into();
+        };
+        let Inner { now, flushed, unflushed, .. } = &mut *inner;
+        for tables in [now, flushed] {
+            if let Some(value) = Arc::make_mut(&mut tables.0[table as usize]).get_mut(&key) {
+                flip(value);
+            }
+        }
+        let changes = unflushed.iter_mut().flat_map(|batch| &mut batch.changes);
+        for (_, _, value) in changes.filter(|(of, row, _)| *of == table && *row == key) {
+            value.iter_mut().for_each(flip);
+        }
+        true
+    }
+
     /// After so many more writes and flushes, everything fails.
     pub fn fail_after(&self, writes: u64) {
         self.lock().writes_until_fault = Some(writes);
@@ -213,6 +237,29 @@ mod tests {
         assert!(engine.get(Table::Version, &[2]).unwrap().is_some());
         assert!(engine.get(Table::Version, &[3]).unwrap().is_none());
         assert_eq!(engine.unflushed(), 0);
+    }
+
+    #[test]
+    fn what_has_rotted_stays_so_whether_it_was_flushed_or_not() {
+        for is_flushed in [false, true] {
+            let engine = MemoryEngine::default();
+            assert!(!engine.rot(Table::Version, 3, 3));
+            let mut batch = Batch::default();
+            batch.put(Table::Version, vec![1], vec![0, 0]);
+            batch.put(Table::Version, vec![2], vec![0, 0]);
+            engine.write(batch).unwrap();
+            if is_flushed {
+                engine.flush().unwrap();
+            }
+            assert!(engine.rot(Table::Version, 3, 16 + 9));
+            for is_crashed in [false, true] {
+                if is_crashed {
+                    engine.crash(1);
+                }
+                assert_eq!(engine.get(Table::Version, &[1]).unwrap().unwrap()[..], [0, 0]);
+                assert_eq!(engine.get(Table::Version, &[2]).unwrap().unwrap()[..], [0, 2]);
+            }
+        }
     }
 
     #[test]

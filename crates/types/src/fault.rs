@@ -12,17 +12,28 @@ pub struct Fault {
     pub doing: String,
     /// What went wrong.
     pub cause: Arc<dyn std::error::Error + Send + Sync>,
+    is_damage: bool,
 }
 
 impl Fault {
-    /// Whether something stored was read and makes no sense, as opposed to what could not be read or written.
+    /// Whether something stored was read and makes no sense, or is gone, as opposed to what could not be read or written.
     pub fn is_damage(&self) -> bool {
-        self.cause.downcast_ref::<Malformed>().is_some()
+        self.is_damage
     }
 
-    /// A fault met while `doing` something.
+    /// A fault met while `doing` something. It is damage if the cause is [`Malformed`].
     pub fn new(doing: impl Into<String>, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self { doing: doing.into(), cause: Arc::from(cause.into()) }
+        let cause: Arc<dyn std::error::Error + Send + Sync> = Arc::from(cause.into());
+        let is_damage = cause.downcast_ref::<Malformed>().is_some();
+        Self { doing: doing.into(), cause, is_damage }
+    }
+
+    /// The same of what is damage for another cause.
+    pub fn damage(
+        doing: impl Into<String>,
+        cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { is_damage: true, ..Self::new(doing, cause) }
     }
 }
 
