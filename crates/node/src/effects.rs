@@ -4,8 +4,8 @@ use crate::PeerMessage;
 use crate::admission::Standing;
 use quorate_consensus::Role;
 use quorate_types::{
-    Changes, GroupId, Index, KeyspaceId, LogWrite, Member, NodeId, Position, Rejection, Reply, Revision,
-    SlotSet, Term,
+    Changes, Fault, GroupId, Index, KeyspaceId, LogWrite, Member, NodeId, Position, Rejection, Reply,
+    Revision, SlotSet, Term,
 };
 use std::sync::Arc;
 
@@ -65,6 +65,8 @@ pub struct Effects {
     pub members: Option<Vec<Member>>,
     /// What an operator wants to know.
     pub notices: Vec<Notice>,
+    /// Something stored makes no sense: the store should be given up ([`crate::Host::leave_store`]).
+    pub suspect: Option<Fault>,
 }
 
 /// What was applied to a keyspace.

@@ -114,6 +114,50 @@ fn a_damaged_state_of_one_group_is_fetched_from_the_others() {
     cluster.put(KeyspaceId::DEFAULT, "/d4/more", 10).unwrap();
 }
 
+/// Where is it led, and is that by another node?
+#[test]
+fn a_store_is_left_when_others_lead_all_of_it_and_not_before() {
+    let mut cluster = cluster::Cluster::with(3, 23, |options| options.partitions = 2);
+    for number in 0..10 {
+        cluster.put(KeyspaceId::DEFAULT, &format!("/d{number}/k"), 100).unwrap();
+    }
+    cluster.seconds(1);
+    let led = |cluster: &mut cluster::Cluster, at: usize| {
+        let groups = cluster.host(at).status();
+        groups
+            .iter()
+            .filter(|group| matches!(group.consensus.role, quorate_consensus::Role::Leader { .. }))
+            .count()
+    };
+    let at = (0..3).find(|at| led(&mut cluster, *at) == 3).expect("all is led by one");
+    assert!(!cluster.host(at).leave_store(), "it leads");
+    let mut looks = 0;
+    while !cluster.host(at).leave_store() {
+        cluster.seconds(1);
+        looks += 1;
+        assert!(looks < 10, "{:?}", cluster.host(at).status());
+    }
+    assert_eq!(led(&mut cluster, at), 0);
+    // Nobody is there who could lead: it is the last copy.
+    let others: Vec<usize> = (0..3).filter(|other| *other != at).collect();
+    for other in &others {
+        cluster.crash(*other);
+    }
+    for _ in 0..10 {
+        cluster.seconds(1);
+        assert!(!cluster.host(at).leave_store());
+    }
+    // Nor if the one that is there has no state itself, though it has a vote.
+    Partition::mark_incomplete(&cluster.nodes[others[0]].engine, GroupId::META).unwrap();
+    cluster.nodes[others[0]].engine.flush().unwrap();
+    cluster.start(others[0]);
+    for _ in 0..3 {
+        let is_empty = cluster.status(others[0], GroupId::META).digest.is_none();
+        assert!(!(is_empty && cluster.host(at).leave_store()));
+        cluster.seconds(1);
+    }
+}
+
 /// A node stops while the meta group's state is being replaced, and has all of a keyspace. When it starts it does not know of the keyspace until
 /// that state has come; who watches before that is told of everything from where he begins, though it was applied in an earlier life.
 #[test]

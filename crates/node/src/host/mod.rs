@@ -489,6 +489,17 @@ impl<E: Engine> Host<E> {
         is_done
     }
 
+    /// What is stored here is damaged. Called again and again, this hands over whatever is led here, and returns whether the store can be given up: who leads a
+    /// group has the whole of its state, so nothing but redundancy goes with the store while others, who are heard, lead all that is in it. A group that
+    /// has no other voter never lets go, nor does one that nobody else can lead.
+    pub fn leave_store(&mut self) -> bool {
+        let is_led = |leader: Option<NodeId>| {
+            leader.is_some_and(|leader| leader != self.options.id && !self.is_down(leader))
+        };
+        let are_led = self.groups.values().all(|group| is_led(group.leader));
+        self.hand_over() && are_led
+    }
+
     fn suspicious(&mut self, from: NodeId, what: String) {
         self.out.notices.push(Notice::Suspicious { from, what });
     }

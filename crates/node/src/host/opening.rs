@@ -70,12 +70,11 @@ impl<E: Engine> Host<E> {
             }
         };
         if applied.index < recovered.start.index {
-            return Err(Fault::new(
+            return Err(Fault::damage(
                 format!("opening group {id}"),
                 format!(
                     "the store holds its state at {applied}, but the log begins after {}: the store lost writes that it \
-                     had confirmed. The others go on without this node. If there are others, move the data directory away and start \
-                     with an empty one: it is filled from them",
+                     had confirmed",
                     recovered.start
                 ),
             ));

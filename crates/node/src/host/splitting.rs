@@ -212,12 +212,13 @@ impl<E: Engine> Host<E> {
     }
 
     /// Whether a group can be opened by the map, and is to be here. One that comes from a split waits until its parent here has applied the split: until then the
-    /// keys are the parent's.
+    /// keys are the parent's. That is so also where both wait for their states, because the store was given up: the parent's may be from before the split, and
+    /// to apply that is to write the other's.
     fn is_at_hand(&self, map: &KeyspaceMap, id: GroupId) -> Result<bool, Fault> {
         if !self.is_placed_here(id)? {
             return Ok(false);
         }
-        if Partition::has_state(&self.engine, id)? || Partition::is_incomplete(&self.engine, id)? {
+        if Partition::has_state(&self.engine, id)? {
             return Ok(true);
         }
         let Some((origin, slots)) = Self::origin(map, id.partition) else { return Ok(true) };

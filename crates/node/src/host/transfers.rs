@@ -82,6 +82,11 @@ impl<E: Engine> Host<E> {
     pub fn errand_done(&mut self, done: Done<E>) -> Result<(), Fault> {
         match done.0 {
             Outcome::Read { pass, work, read } => {
+                if let Err(fault) = &read
+                    && fault.is_damage()
+                {
+                    self.out.suspect = Some(fault.clone());
+                }
                 let failed = self.sources.has_read(pass, &work, read);
                 self.out.send.extend(failed);
                 self.serve_snapshots();
