@@ -29,6 +29,8 @@ const REPLICAS_MAX: usize = 7;
 /// Megabytes a second.
 const FILL_RATE_DEFAULT: usize = 200;
 const FILL_RATE_MAX: usize = 100_000;
+/// Megabytes a second: 700 GB a day.
+const SCRUB_RATE_DEFAULT: usize = 8;
 /// A year.
 const GRACE_SECONDS_MAX: u64 = 365 * 24 * 3600;
 
@@ -96,6 +98,8 @@ pub struct Config {
     pub moves_max: usize,
     /// Megabytes a second that this node sends at most to fill replicas on others.
     pub fill_rate: usize,
+    /// Megabytes a second of what is stored that are read in search of damage; 0 is none.
+    pub scrub_rate: usize,
     /// Tells clusters with the same addresses apart.
     pub cluster_token: String,
     /// Between a leader's heartbeats.
@@ -271,6 +275,10 @@ impl ServeArgs {
                 format!("must be between 1 and {FILL_RATE_MAX} megabytes a second"),
             );
         }
+        let scrub_rate = self.scrub_rate.unwrap_or(SCRUB_RATE_DEFAULT);
+        if scrub_rate > FILL_RATE_MAX {
+            return senseless("scrub-rate", format!("must be at most {FILL_RATE_MAX} megabytes a second"));
+        }
         Ok(Config {
             is_founding,
             join,
@@ -281,6 +289,7 @@ impl ServeArgs {
             grace_period: Duration::from_secs(grace),
             moves_max,
             fill_rate,
+            scrub_rate,
             partitions: self.partitions,
             rules,
             data_dir: self.data_dir.unwrap_or_else(|| format!("{name}.quorate").into()),
@@ -335,6 +344,7 @@ impl Config {
             grace_period: Some(self.grace_period.as_secs()),
             moves_max: Some(self.moves_max),
             fill_rate: Some(self.fill_rate),
+            scrub_rate: Some(self.scrub_rate),
             cluster_token: Some(self.cluster_token.clone()),
             heartbeat_interval: Some(self.heartbeat_interval.as_millis() as u64),
             election_timeout: Some(self.election_timeout.as_millis() as u64),
@@ -480,6 +490,7 @@ mod tests {
         check(ServeArgs { grace_period: Some(0), ..none() }, "--grace-period");
         check(ServeArgs { moves_max: Some(0), ..none() }, "--moves-max");
         check(ServeArgs { fill_rate: Some(0), ..none() }, "--fill-rate");
+        check(ServeArgs { scrub_rate: Some(FILL_RATE_MAX + 1), ..none() }, "--scrub-rate");
     }
 
     #[test]

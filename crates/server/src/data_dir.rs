@@ -7,7 +7,8 @@
 //!               what it was told of it then
 //!   ADMITTED    that the node takes part, and the directories of the others as it knows them; likewise
 //!   log/        the write-ahead log of all groups
-//!   store/      the ordered store
+//!   store/      the ordered store; store.damaged: one that was given up, until the new one is filled
+//!   REPAIR      what the next start is to do with the store, and when the last orders were given (repair.rs)
 //!   events/     what happened, for people; the node does without it
 //! ```
 
@@ -235,6 +236,17 @@ pub fn missed_by(path: &Path) -> Result<Option<NodeId>, DataDirError> {
     let body = read_checked(&file)?;
     let by = body.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("by=")?, 16).ok());
     by.map(|by| Some(NodeId(by))).ok_or_else(|| DataDirError::Damaged(file.display().to_string()))
+}
+
+/// Makes durable what a file of this name is to say, in place of what it said.
+pub fn write_note(path: &Path, name: &str, body: &str) -> std::io::Result<()> {
+    write_checked(path, name, body)
+}
+
+/// What the file of this name says, if there is one.
+pub fn read_note(path: &Path, name: &str) -> Result<Option<String>, DataDirError> {
+    let file = path.join(name);
+    if file.exists() { read_checked(&file).map(Some) } else { Ok(None) }
 }
 
 /// Makes durable that the node was removed from its cluster: its id never comes again.

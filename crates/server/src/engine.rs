@@ -48,7 +48,28 @@ pub struct FjallSnapshot {
 }
 
 fn fault(doing: &str) -> impl Fn(fjall::Error) -> Fault + '_ {
-    move |error| Fault::new(doing, error)
+    move |error| {
+        if is_damage(&error) { Fault::damage(doing, error) } else { Fault::new(doing, error) }
+    }
+}
+
+/// Whether what was stored makes no sense, or is gone.
+fn is_damage(error: &fjall::Error) -> bool {
+    use fjall::Error::{Decompress, InvalidTag, InvalidTrailer, Io, JournalRecovery, Storage, Unrecoverable};
+    use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    match error {
+        Io(error) | Storage(fjall::LsmError::Io(error)) => {
+            matches!(error.kind(), InvalidData | NotFound | UnexpectedEof)
+        }
+        Storage(error) => !matches!(error, fjall::LsmError::InvalidVersion(_)),
+        JournalRecovery(_) | Decompress(_) | InvalidTrailer | InvalidTag(_) | Unrecoverable => true,
+        _ => false,
+    }
+}
+
+/// Whether the store has given up by itself: a thread of its own met an error, which may have been damage.
+pub fn has_given_up(fault: &Fault) -> bool {
+    matches!(fault.cause.downcast_ref::<fjall::Error>(), Some(fjall::Error::Poisoned))
 }
 
 impl FjallEngine {

@@ -44,6 +44,10 @@ pub enum Told {
     Stopping,
     /// It has stopped in order.
     Stopped,
+    /// Its store is damaged, and is to be given up.
+    Suspect(String),
+    /// Its store was put aside for that, and is filled anew.
+    PutAside(String),
     /// It stops because of this.
     Failed(String),
 }

@@ -7,6 +7,7 @@
 //! * [`services`]: etcd's API over gRPC, health and metrics over HTTP.
 //! * [`engine`], [`disk`]: the real ordered store and the real files.
 //! * [`events`]: what happened on this node, and why, kept for days.
+//! * [`repair`]: what is done about a damaged store.
 //! * [`space`]: what happens when the disk is nearly full.
 //! * [`tls`]: certificates and keys, for clients and between nodes.
 //! * [`cli`], [`demo`], [`chaos`]: the commands for people.
@@ -22,6 +23,7 @@ pub mod engine;
 pub mod events;
 pub mod membership;
 pub mod metrics;
+pub mod repair;
 pub mod runtime;
 pub mod serve;
 pub mod services;

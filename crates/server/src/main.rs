@@ -5,6 +5,8 @@ use quorate::chaos::Chaos;
 use quorate::cli::{self, CliError, Output, Target, doctor};
 use quorate::config::{LogFormat, ServeArgs};
 use quorate::demo::Demo;
+use quorate::repair;
+use quorate::serve::ServeError;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -163,6 +165,12 @@ fn run_serve(args: ServeArgs, target: &Target) -> ExitCode {
     runtime.shutdown_background();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error @ ServeError::Repairs(_)) => {
+            tracing::warn!("{error}");
+            let cause = repair::begin_anew();
+            // What is to be done is written down: whoever starts the node has it done.
+            fail(1, &format!("{error}; start it again ({cause})"))
+        }
         Err(error) => fail(1, &error.to_string()),
     }
 }

@@ -11,6 +11,7 @@ use crate::events::recorder::Recorder;
 use crate::events::telling::Telling;
 use crate::membership;
 use crate::metrics::Metrics;
+use crate::repair::{self, Order};
 use crate::runtime::calls::{self, Calls};
 use crate::runtime::connections::{self, Slots};
 use crate::runtime::gateway::{Gateway, Member};
@@ -18,10 +19,11 @@ use crate::runtime::hello::{self, Identity};
 use crate::runtime::keyspaces::Keyspaces;
 use crate::runtime::log_thread::{self, LogWriter};
 use crate::runtime::removal::Removal;
+use crate::runtime::scrub;
 use crate::runtime::snapshot_threads;
 use crate::runtime::transport::{self, Answerer, Transport};
 use crate::runtime::watch_thread;
-use crate::runtime::worker::{Input, Outlets, Wished, Worker};
+use crate::runtime::worker::{Input, Outlets, Stopped, Wished, Worker};
 use crate::services::{self, Context};
 use crate::space::Space;
 use crate::tls::{self, TlsError};
@@ -98,6 +100,12 @@ pub enum ServeError {
          from the others"
     )]
     Fault(#[from] Fault),
+    /// The same, and something can be done about it.
+    #[error("this node begins anew, to have its store repaired: {0}")]
+    Repairs(Fault),
+    /// The store was to be filled anew.
+    #[error("the damaged store cannot be put aside: {0}")]
+    Repair(String),
     /// The worker ended by a panic.
     #[error(
         "this node stops because of a mistake in quorate, told of in the lines above; please report it. What was acknowledged is \
@@ -172,7 +180,10 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
             return Err(ServeError::Missed { by, cluster, path, name });
         }
     }
-    let engine = FjallEngine::open(&data_dir.store(), config.cache_bytes)?;
+    let repair = repair::carry_out(&config.data_dir).map_err(ServeError::Repair)?;
+    // What cannot be opened serves nobody, so nobody needs to take over from it.
+    let unusable = |fault: Fault| faulted(&config, fault, Order::PutAside);
+    let engine = FjallEngine::open(&data_dir.store(), config.cache_bytes).map_err(unusable)?;
     let disk = FileDisk::open(&data_dir.log())
         .map_err(|cause| ServeError::System { doing: "opening the log's folder", cause })?;
     let salt = belonging.cluster.0 ^ belonging.node.0.rotate_left(32);
@@ -194,7 +205,8 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     let founders = belonging.known.first_voters.len();
     options.replicas = config.replicas.unwrap_or(founders.max(REPLICAS_DEFAULT));
     options.incarnation = data_dir.incarnation();
-    let host = Host::new(options, standing, engine.clone(), belonging.known.clone(), recovered)?;
+    let host = Host::new(options, standing, engine.clone(), belonging.known.clone(), recovered);
+    let host = host.map_err(unusable)?;
 
     let mut maps = vec![KeyspaceMap::system()];
     maps.extend(host.maps().cloned());
@@ -207,6 +219,9 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     let (recorder, work) = Recorder::open(&data_dir.events(), telling);
     let events_thread = thread("events", move || work.run())?;
     recorder.tell(Told::Started);
+    if let Some(why) = &repair.was_put_aside {
+        recorder.tell(Told::PutAside(why.clone()));
+    }
 
     let metrics = Arc::new(Metrics::default());
     let keyspaces = Keyspaces::new(config.watch_progress_interval);
@@ -250,6 +265,11 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
         data_dir: config.data_dir.clone(),
         wished: Wished { partitions: config.partitions, rules: config.rules.clone() },
     };
+    if let Some(why) = &repair.is_to_be_left {
+        let fault = Fault::damage("before the last start", why.clone());
+        // The worker is there to take it.
+        let _ = worker_in.send(Input::Suspect(fault));
+    }
     let worker = Worker::new(host, worker_out, outlets, tick(&config));
     let (stopped_in, mut stopped) = tokio::sync::oneshot::channel();
     let worker_thread = thread("worker", move || {
@@ -285,8 +305,16 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
         let keyspaces = keyspaces.clone();
         thread("watch", move || watch_thread::run(&keyspaces, &applied_out))?;
     }
+    let rate =
+        scrub::Rate { usual: config.scrub_rate as u64 * 1_000_000, is_first_urgent: repair.is_to_be_checked };
+    let (scrub, scrubbing) = scrub::new(engine.clone(), worker_in.clone(), rate);
+    let scrub_thread = thread("scrub", move || {
+        snapshot_threads::yield_to_others();
+        scrub.run();
+    })?;
     let member = Member { cluster, node };
     let gateway = Gateway::new(worker_in.clone(), member, keyspaces, metrics.clone());
+    tokio::spawn(repair::clear_when_whole(config.data_dir.clone(), gateway.clone()));
     let belonging = Arc::new(belonging);
     tokio::spawn(membership::forget_the_gone(gateway.clone(), members));
     tokio::spawn(membership::publish(gateway.clone(), config.clone(), belonging.clone()));
@@ -343,9 +371,11 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     };
     if let Some(result) = outcome {
         let error = match result {
-            Ok(Err(fault)) => {
+            Ok(Err(Stopped { fault, order })) => {
                 error!(%fault, "a disk error stops this node; nothing is acknowledged any more");
-                fault.into()
+                // It did so before, and has to serve nobody if it cannot go on for long enough to be left.
+                let order = if repair.is_to_be_left.is_some() { Order::PutAside } else { order };
+                faulted(&config, fault, order)
             }
             _ => ServeError::Mistake,
         };
@@ -366,10 +396,12 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
         warn!("some calls were still open and are cut off");
     }
     let _ = worker_in.send(Input::Stop);
+    drop(scrubbing);
     // The worker's end closes the log thread's queue; both end by themselves.
     let join = move || {
         let _ = worker_thread.join();
         let _ = log_thread.join();
+        let _ = scrub_thread.join();
     };
     let _ = tokio::task::spawn_blocking(join).await;
     engine.flush()?;
@@ -378,6 +410,15 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     let _ = tokio::time::timeout(LAST_WORDS_MAX, tokio::task::spawn_blocking(|| events_thread.join())).await;
     info!("stopped");
     if data_dir.is_removed() { Err(removed()) } else { Ok(()) }
+}
+
+/// A fault ends the node; if it is one that can be repaired, the next start does so.
+fn faulted(config: &Config, fault: Fault, order: Order) -> ServeError {
+    if repair::order(&config.data_dir, &fault, order) {
+        ServeError::Repairs(fault)
+    } else {
+        ServeError::Fault(fault)
+    }
 }
 
 fn tick(config: &Config) -> Duration {

@@ -6,10 +6,11 @@ use crate::disk::FileDisk;
 use crate::engine::FjallEngine;
 use crate::events::journal::Journal;
 use crate::events::{Kind, Record};
-use quorate_mvcc::engine::{Engine, Read, Table};
+use crate::repair;
+use quorate_mvcc::engine::{Read, Table};
 use quorate_mvcc::layout;
 use quorate_partition::{Limits, Opened, Partition, Publication};
-use quorate_storage::wal::{self, Wal, WalOptions};
+use quorate_storage::wal;
 use quorate_types::{GroupId, SlotSet};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -115,57 +116,17 @@ pub fn doctor(path: &Path, output: Output) -> Result<bool, String> {
     Ok(findings.is_empty())
 }
 
-/// Puts the store of a stopped node aside and begins an empty one, in which every group waits for a snapshot. The log stays, and with it every vote and
-/// acknowledgement from its beginning on: whoever this node votes for has what it acknowledged, so it need not ask the others first, as a node must that has
-/// lost all. What was applied before the log's beginning others have, because it was committed.
+/// Puts the store of a stopped node aside, so that the next start fetches all that it held.
 pub fn rebuild_store(path: &Path) -> Result<String, String> {
-    let says = |error: &dyn std::fmt::Display| error.to_string();
     if !path.join("IDENTITY").exists() {
         return Err(format!("{} is not a data directory: it has no IDENTITY file", path.display()));
     }
-    let _lock = data_dir::lock(path).map_err(|error| says(&error))?;
-    let (owner, _) = data_dir::read_identity(path).map_err(|error| says(&error))?;
-    let joined = data_dir::read_joined(path).map_err(|error| says(&error))?;
-    match data_dir::read_standing(path).map_err(|error| says(&error))? {
-        quorate_node::Standing::New => {
-            return Err(
-                "the node does not take part yet: move the whole directory away and start with an empty one"
-                    .into(),
-            );
-        }
-        quorate_node::Standing::Admitted(lives) if lives.is_empty() && joined.is_none() => {
-            return Err("this node is a cluster of its own: what its store held is nowhere else".into());
-        }
-        quorate_node::Standing::Admitted(_) => {}
+    let _lock = data_dir::lock(path).map_err(|error| error.to_string())?;
+    if let Some(aside) = repair::aside(path).first() {
+        return Err(format!("{} is there already: move it away first", aside.display()));
     }
-    let [store, new, damaged] = ["store", "store.new", "store.damaged"].map(|name| path.join(name));
-    if damaged.exists() {
-        return Err(format!("{} is there already: move it away first", damaged.display()));
-    }
-    let disk = FileDisk::open(&path.join("log")).map_err(|error| format!("the log's folder: {error}"))?;
-    let salt = owner.cluster.0 ^ owner.node.0.rotate_left(32);
-    let opened = Wal::open(disk, salt, WalOptions::default());
-    let (_, groups, report) = opened
-        .map_err(|error| format!("the log is not whole, so the store alone cannot be given up: {error}"))?;
-    if report.segments.is_empty() {
-        return Err(
-            "there is no log, and so nothing that this node has promised; move the whole directory away"
-                .into(),
-        );
-    }
-    // What a run that was cut short has left.
-    if new.exists() {
-        std::fs::remove_dir_all(&new).map_err(|error| format!("{}: {error}", new.display()))?;
-    }
-    let engine = FjallEngine::open(&new, 8 << 20).map_err(|fault| says(&fault))?;
-    for group in groups.keys() {
-        Partition::mark_incomplete(&engine, *group).map_err(|fault| says(&fault))?;
-    }
-    engine.flush().map_err(|fault| says(&fault))?;
-    drop(engine);
-    std::fs::rename(&store, &damaged).map_err(|error| format!("{}: {error}", store.display()))?;
-    std::fs::rename(&new, &store).map_err(|error| format!("{}: {error}", new.display()))?;
-    std::fs::File::open(path).and_then(|folder| folder.sync_all()).map_err(|error| says(&error))?;
+    let (owner, _) = data_dir::read_identity(path).map_err(|error| error.to_string())?;
+    let (aside, groups) = repair::put_aside(path)?;
     let what = format!("node {} is to fetch all that it held from the others", owner.node);
     let told = Record::new(
         now(),
@@ -180,9 +141,9 @@ pub fn rebuild_store(path: &Path) -> Result<String, String> {
         eprintln!("not in the journal: {error}");
     }
     Ok(format!(
-        "The store is put aside as {}. Start the node: {} are fetched from the others. Remove what was put aside when that is done.",
-        damaged.display(),
-        keyspace::counted(groups.len() as u64, "group")
+        "The store is put aside as {}. Start the node: {} are fetched from the others, and what was put aside is removed when that is done.",
+        aside.display(),
+        keyspace::counted(groups as u64, "group")
     ))
 }
 

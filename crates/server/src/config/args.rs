@@ -87,6 +87,10 @@ pub struct ServeArgs {
     #[arg(long, env = "QUORATE_FILL_RATE", value_name = "MB")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fill_rate: Option<usize>,
+    /// Megabytes a second of what is stored that are read in search of damage; 0 to read nothing [default: 8]
+    #[arg(long, env = "QUORATE_SCRUB_RATE", value_name = "MB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scrub_rate: Option<usize>,
     /// Tells clusters with the same addresses apart [default: quorate]
     #[arg(long, env = "QUORATE_CLUSTER_TOKEN", value_name = "WORD", alias = "initial-cluster-token")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -228,6 +232,7 @@ impl ServeArgs {
             grace_period,
             moves_max,
             fill_rate,
+            scrub_rate,
             cluster_token,
             heartbeat_interval,
             election_timeout,

@@ -144,6 +144,16 @@ impl Telling {
                 "a signal to the process".into(),
             ),
             Told::Stopped => process(self.stopped(), String::new()),
+            Told::Suspect(why) => {
+                let what = format!(
+                    "{own}'s store is damaged: it hands over what it leads, to have the store filled anew"
+                );
+                vec![Record::new(at, Kind::Replica, what, why)]
+            }
+            Told::PutAside(why) => {
+                let what = format!("{own} has put its damaged store aside and fetches all that it held");
+                vec![Record::new(at, Kind::Replica, what, why)]
+            }
             Told::Failed(why) => process(format!("{own} stops by itself"), why),
         }
     }

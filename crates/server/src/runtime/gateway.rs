@@ -222,13 +222,23 @@ impl Gateway {
     ) -> Result<(Revision, Term, RangeAnswer), ReadError> {
         let begun = Instant::now();
         let answer = self.read_range(keyspace, request).await;
-        self.note_read(begun, answer.is_ok());
+        self.note_read(begun, &answer);
         answer
     }
 
-    fn note_read(&self, begun: Instant, is_answered: bool) {
-        if is_answered {
-            self.inner.metrics.read_seconds.observe(begun.elapsed().as_secs_f64());
+    fn note_read<T>(&self, begun: Instant, answer: &Result<T, ReadError>) {
+        match answer {
+            Ok(_) => self.inner.metrics.read_seconds.observe(begun.elapsed().as_secs_f64()),
+            Err(ReadError::Fault(fault)) => self.suspect(fault),
+            Err(ReadError::Rejection(_)) => {}
+        }
+    }
+
+    /// A read failed. If what is stored is damaged the store is to be given up.
+    pub fn suspect(&self, fault: &Fault) {
+        if fault.is_damage() {
+            // The worker may have stopped for it already.
+            let _ = self.inner.worker.send(Input::Suspect(fault.clone()));
         }
     }
 
@@ -285,7 +295,7 @@ impl Gateway {
     ) -> Result<(Revision, Term, TxnAnswer), ReadError> {
         let begun = Instant::now();
         let answer = self.read_all(keyspace, request).await;
-        self.note_read(begun, answer.is_ok());
+        self.note_read(begun, &answer);
         answer
     }
 

@@ -10,6 +10,7 @@
 //!
 //! * [`worker`]: owns the host; everything it does is a reaction to an [`worker::Input`].
 //! * [`log_thread`]: group commit: whatever queued up while the disk was busy shares the next fdatasync.
+//! * [`scrub`]: reads all that is stored, in search of damage.
 //! * [`snapshot_threads`]: read and write the rows of snapshots.
 //! * [`watch_thread`]: feeds the watch hub, so that a slow watcher's catching up never holds up the worker.
 //! * [`transport`]: one connection to each peer, one from each.
@@ -30,6 +31,7 @@ pub mod hello;
 pub mod keyspaces;
 pub mod log_thread;
 pub mod removal;
+pub mod scrub;
 pub mod snapshot_threads;
 pub mod standing;
 pub mod transport;

@@ -9,6 +9,7 @@ use super::transport::Transport;
 use crate::engine::FjallEngine;
 use crate::events::Told;
 use crate::events::recorder::Recorder;
+use crate::repair::Order;
 use crossbeam_channel::{Receiver, Sender};
 use quorate_node::recovery::RecoverRefused;
 use quorate_node::{Done, Effects, Errand, Grant, Host, Notice, PeerMessage, Ticket, WriteId};
@@ -65,6 +66,8 @@ pub enum Input {
     HandOver(oneshot::Sender<()>),
     /// A disk failed.
     Fault(Fault),
+    /// Something was read that makes no sense: the store is to be given up, when others lead what is in it.
+    Suspect(Fault),
     /// End the thread.
     Stop,
 }
@@ -108,6 +111,21 @@ pub struct Outlets {
     pub wished: Wished,
 }
 
+/// Why a worker stops by itself.
+#[derive(Debug)]
+pub struct Stopped {
+    /// What it met.
+    pub fault: Fault,
+    /// What is to become of the store if that is damage.
+    pub order: Order,
+}
+
+impl From<Fault> for Stopped {
+    fn from(fault: Fault) -> Self {
+        Self { fault, order: Order::Leave }
+    }
+}
+
 /// The worker thread's state.
 pub struct Worker {
     host: Host<FjallEngine>,
@@ -122,6 +140,8 @@ pub struct Worker {
     grants: HashMap<Ticket, oneshot::Sender<Result<Grant, Rejection>>>,
     handing_over: Vec<oneshot::Sender<()>>,
     suspicions: Complaint,
+    /// For this the store is to be given up.
+    suspect: Option<Fault>,
     /// The partitions of each keyspace.
     partitions: BTreeMap<KeyspaceId, Vec<GroupId>>,
     /// Groups whose leader is known here.
@@ -149,6 +169,7 @@ impl Worker {
             grants: HashMap::new(),
             handing_over: Vec::new(),
             suspicions: Complaint::every(SUSPICION_INTERVAL),
+            suspect: None,
             partitions: BTreeMap::from([(KeyspaceId::SYSTEM, vec![GroupId::META])]),
             led: BTreeSet::new(),
             places_seen: (0, 0),
@@ -159,7 +180,7 @@ impl Worker {
 
     /// Runs until told to stop. A fault means that this node's disk cannot be trusted any more: nothing is
     /// acknowledged after it.
-    pub fn run(mut self) -> Result<(), Fault> {
+    pub fn run(mut self) -> Result<(), Stopped> {
         let mut next_tick = Instant::now() + self.tick;
         loop {
             if let Ok(input) = self.inputs.recv_deadline(next_tick) {
@@ -186,6 +207,11 @@ impl Worker {
             if now >= next_tick {
                 self.host.tick()?;
                 self.tick_holdings();
+                if let Some(fault) = &self.suspect
+                    && self.host.leave_store()
+                {
+                    return Err(Stopped { fault: fault.clone(), order: Order::PutAside });
+                }
                 if !self.handing_over.is_empty() && self.host.hand_over() {
                     for done in self.handing_over.drain(..) {
                         // Whoever asked may have stopped waiting.
@@ -285,9 +311,19 @@ impl Worker {
                 }
             }
             Input::Fault(fault) => return Err(fault),
+            Input::Suspect(fault) => self.suspect(fault),
             Input::Stop => {}
         }
         Ok(())
+    }
+
+    /// The store is to be given up.
+    fn suspect(&mut self, fault: Fault) {
+        if self.suspect.is_none() {
+            error!(%fault, "the store is damaged; leaderships are handed over, so that it can be filled anew");
+            self.outlets.recorder.tell(Told::Suspect(fault.to_string()));
+            self.suspect = Some(fault);
+        }
     }
 
     /// Returns whether there is more to take: a write was made durable at once.
@@ -297,6 +333,9 @@ impl Worker {
             crate::data_dir::record_standing(&self.outlets.data_dir, lives)
                 .map_err(|error| Fault::new("recording that this node takes part", error))?;
             self.host.standing_recorded();
+        }
+        if let Some(fault) = effects.suspect {
+            self.suspect(fault);
         }
         // Before anything is sent to a new one.
         if let Some(members) = &effects.members {

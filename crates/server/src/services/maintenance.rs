@@ -5,6 +5,7 @@ use crate::membership;
 use crate::runtime::gateway::on_thread;
 use quorate_api::{pb, version};
 use quorate_mvcc::engine::Engine;
+use quorate_partition::ReadError;
 use quorate_types::{KeyspaceId, Rejection};
 use tonic::{Request, Response, Status};
 
@@ -22,7 +23,11 @@ impl Maintenance {
         revision: i64,
     ) -> Result<quorate_partition::HashKv, Status> {
         let reader = self.0.gateway.reader(keyspace).map_err(rejected)?;
-        on_thread(move || reader.hash_kv(revision)).await.map_err(unread)
+        let hash = on_thread(move || reader.hash_kv(revision)).await;
+        if let Err(ReadError::Fault(fault)) = &hash {
+            self.0.gateway.suspect(fault);
+        }
+        hash.map_err(unread)
     }
 }
 

@@ -184,6 +184,7 @@ impl Serving {
         }
         let told = self.stream.poll().map_err(|fault| {
             tracing::error!(%fault, "reading history for a watch failed");
+            self.context.gateway.suspect(&fault);
             Status::data_loss("etcdserver: corrupt cluster")
         })?;
         self.told.extend(told.into_iter().map(|told| {

@@ -181,6 +181,7 @@ impl Session {
         }
         let told = stream.poll().map_err(|fault| {
             tracing::error!(%fault, "reading history for a watch failed");
+            self.context.gateway.suspect(&fault);
             Status::data_loss("etcdserver: corrupt cluster")
         })?;
         self.told.extend(told.into_iter().map(convert));

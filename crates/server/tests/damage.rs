@@ -1,0 +1,164 @@
+//! Bits of a node's store flip: nobody is told anything wrong, nobody else gets it, and it is mended without an operator. The real binary, its files damaged from outside.
+
+#![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
+
+mod support;
+
+use std::os::unix::fs::FileExt;
+use support::damage::tables;
+use support::{Cluster, Node, run, until};
+
+const KEYS: usize = 100;
+
+fn key(number: usize) -> String {
+    format!("d{number}/k")
+}
+
+/// Of a mebibyte, so that there are tables on disk: more than the store keeps in memory.
+fn value(number: usize) -> String {
+    format!("{number} {}", "v".repeat(1 << 20))
+}
+
+/// Three nodes with data, that read all of it at once when they start.
+async fn filled() -> Cluster {
+    let mut cluster = Cluster::new(3);
+    for node in &mut cluster.nodes {
+        node.settings.insert("--partitions", "2".to_owned());
+        node.settings.insert("--scrub-rate", "200".to_owned());
+        node.start();
+    }
+    cluster.ready().await;
+    let client = cluster.client();
+    for number in 0..KEYS {
+        client.put(&key(number), &value(number)).await;
+    }
+    cluster
+}
+
+/// Flips a bit in the middle of the largest table, and in so many mebibytes more, four behind each other.
+fn damage(node: &Node, more: u64) {
+    let table = tables(node).pop().expect("a table on disk");
+    let file = std::fs::File::options().read(true).write(true).open(&table).unwrap();
+    let bytes = table.metadata().unwrap().len();
+    assert!(bytes > 8 << 20, "{bytes} bytes");
+    for number in 0..=more {
+        let at = (bytes / 2 + number * (4 << 20)) % bytes;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+    }
+}
+
+/// All that a node holds in one number, as of now.
+async fn hash(node: &Node) -> Option<(i64, u32)> {
+    use quorate_api::pb;
+    let answer =
+        node.only().maintenance().hash_kv(pb::HashKvRequest { revision: 0 }).await.ok()?.into_inner();
+    Some((answer.hash_revision, answer.hash))
+}
+
+async fn until_mended(cluster: &mut Cluster, at: usize) {
+    let aside = cluster.nodes[at].data_dir.join("store.damaged");
+    until("the damage is noticed", async || {
+        cluster.nodes[at].log().contains("the store is damaged").then_some(())
+    })
+    .await;
+    until("the node is filled anew, and what was put aside is gone", async || {
+        let has_filled = cluster.nodes[at].log().contains("every group is whole again");
+        (has_filled && !aside.exists()).then_some(())
+    })
+    .await;
+    assert!(cluster.nodes[at].is_running(), "it is the same process");
+    until("all nodes hold the same", async || {
+        let mut hashes = Vec::new();
+        for node in &cluster.nodes {
+            hashes.push(hash(node).await?);
+        }
+        hashes.iter().all(|hash| hash == &hashes[0]).then_some(())
+    })
+    .await;
+    let (_, events) = run(&["--endpoints", &cluster.nodes[at].client, "events"]);
+    assert!(events.contains("has put its damaged store aside"), "{events}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_rotted_while_its_node_was_down_is_mended() {
+    let mut cluster = filled().await;
+    let at = cluster.follower().await;
+    assert!(cluster.nodes[at].stop().await.success());
+    damage(&cluster.nodes[at], 8);
+    cluster.client().put("meanwhile/k", "v").await;
+    cluster.nodes[at].start();
+    until_mended(&mut cluster, at).await;
+    let data_dir = cluster.nodes[at].data_dir.display().to_string();
+    assert!(cluster.nodes[at].stop().await.success());
+    let (code, said) = run(&["doctor", &data_dir]);
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leaders_store_that_rots_is_mended_while_everybody_is_served() {
+    let mut cluster = filled().await;
+    let at = cluster.leader(None).await;
+    // Its blocks are not in memory any more.
+    assert!(cluster.nodes[at].stop().await.success());
+    cluster.nodes[at].start();
+    cluster.nodes[at].ready().await;
+    damage(&cluster.nodes[at], 8);
+    let client = cluster.client();
+    let reading = async {
+        let mut rounds = 0;
+        loop {
+            for number in 0..KEYS {
+                // Whoever answers answers this.
+                let read = client.get(&key(number)).await;
+                assert!(read == Some(value(number)), "key {number} is wrong");
+            }
+            client.put("round", &rounds.to_string()).await;
+            rounds += 1;
+        }
+    };
+    tokio::select! {
+        () = reading => unreachable!("it goes on for ever"),
+        () = until_mended(&mut cluster, at) => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_cannot_be_opened_is_mended() {
+    let mut cluster = filled().await;
+    let at = cluster.follower().await;
+    assert!(cluster.nodes[at].stop().await.success());
+    std::fs::remove_file(tables(&cluster.nodes[at]).pop().expect("a table on disk")).unwrap();
+    cluster.nodes[at].start();
+    until("the node is filled anew", async || {
+        cluster.nodes[at].log().contains("every group is whole again").then_some(())
+    })
+    .await;
+    assert!(cluster.nodes[at].is_running());
+    cluster.nodes[at].ready().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_copy_is_not_given_up() {
+    let mut cluster = filled().await;
+    let (at, others) = (0, [1, 2]);
+    assert!(cluster.nodes[at].stop().await.success());
+    // In somebody's value; what cannot be opened is of no use to anybody, and put aside at once.
+    damage(&cluster.nodes[at], 0);
+    for other in others {
+        cluster.nodes[other].kill();
+    }
+    cluster.nodes[at].start();
+    until("the damage is noticed", async || {
+        cluster.nodes[at].log().contains("the store is damaged").then_some(())
+    })
+    .await;
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    assert!(cluster.nodes[at].is_running(), "it keeps what it has");
+    assert!(!cluster.nodes[at].data_dir.join("store.damaged").exists());
+    for other in others {
+        cluster.nodes[other].start();
+    }
+    until_mended(&mut cluster, at).await;
+}
