@@ -50,6 +50,10 @@ pub struct Summary {
     pub pauses: u64,
     /// Nodes that came back with an empty disk.
     pub disks_lost: u64,
+    /// Rows of stores in which a bit flipped.
+    pub rotten: u64,
+    /// Stores that were given up for that, and filled anew.
+    pub stores_mended: u64,
     /// Snapshots installed.
     pub snapshots: u64,
     /// Terms that had a leader.

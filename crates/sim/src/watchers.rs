@@ -298,6 +298,9 @@ fn draw(random: &mut Random, newest: Revision) -> WatchRequest {
     request
 }
 
+/// In a problem that the store made.
+pub(crate) const STORE_FAILED: &str = "the store failed";
+
 impl Clients {
     /// Of some slots.
     pub(crate) fn of(part: Part) -> Self {
@@ -427,7 +430,7 @@ impl Clients {
             client.is_ready = false;
             let bytes_max = if is_hurried { 100_000 } else { client.bytes_max };
             let responses =
-                watches.poll(*id, history, bytes_max).map_err(|fault| format!("a healthy store: {fault}"))?;
+                watches.poll(*id, history, bytes_max).map_err(|fault| format!("{STORE_FAILED}: {fault}"))?;
             for response in responses {
                 told += client
                     .on_response(response, known, self.part.as_ref())

@@ -3,6 +3,7 @@
 mod faults;
 mod members;
 mod parts;
+mod rot;
 mod sleep;
 mod splits;
 
@@ -25,6 +26,7 @@ use quorate_types::{
     Answer, Encode, Event, GroupId, Incarnation, Index, KeyspaceId, NodeId, PartitionId, Rejection, Request,
     Revision, Term, TxnId, WatchRequest,
 };
+use rot::{Rot, Rotting};
 use splits::{Orders, Splits};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -97,6 +99,8 @@ struct Node {
     standing: Standing,
     /// It has lost a disk and has not been admitted since.
     is_forgetful: bool,
+    /// A row of its store has rotted, and how far it is with that.
+    rot: Option<Rot>,
     /// The members when it joined; nobody of a founder's.
     welcomed_by: Vec<NodeId>,
     running: Option<Running>,
@@ -123,6 +127,7 @@ impl Node {
             incarnation: Incarnation(id.0),
             standing,
             is_forgetful: false,
+            rot: None,
             welcomed_by: Vec::new(),
             running: None,
             down_until: 0,
@@ -194,6 +199,7 @@ pub struct World {
     pub partitions: u32,
     splits: Splits,
     members: Members,
+    rotting: Rotting,
     /// When faults ended.
     pub healed_tick: u64,
     /// Who led which term of which group.
@@ -273,6 +279,7 @@ impl World {
             hibernate_after_ticks,
             lull_until: 0,
             members,
+            rotting: Rotting::new(seed),
         }
     }
 
@@ -282,6 +289,7 @@ impl World {
         world.rates = world.rates.healthy();
         world.splits = Splits::none();
         world.members = Members::none(world.nodes.len() as u64);
+        world.rotting = Rotting::none();
         world.faulty_ticks = FAULTY_TICKS;
         world.history.may_have_holes = partitions > 1;
         world.nodes.iter_mut().for_each(|node| node.rate = 1_000);
@@ -327,6 +335,7 @@ impl World {
             self.fail_something()?;
             self.split_something()?;
             self.order_members()?;
+            self.rot();
             self.live_a_tick()?;
         }
         Ok(())
@@ -470,6 +479,11 @@ impl World {
         let logs = recovered.clone();
         let host = match Host::new(options, node.standing.clone(), node.engine.clone(), cluster, recovered) {
             Ok(host) => host,
+            Err(fault) if fault.is_damage() && self.sees_rot(at) => {
+                // With that store it serves nobody.
+                self.give_up_store(at)?;
+                return self.start(at);
+            }
             Err(fault) => {
                 return Err(self.violation(format!("a node that only crashed does not start: {fault}")));
             }
@@ -540,7 +554,7 @@ impl World {
             self.watch(at)?;
             self.watch_part(at)?;
         }
-        Ok(())
+        self.tend_stores()
     }
 
     /// A node whose pause is over goes on. The shell notices, gives it one tick, however many were missed, and everything that
@@ -709,10 +723,25 @@ impl World {
         let Some(running) = &mut self.nodes[at].running else { return Ok(()) };
         let effects = match outcome.and_then(|()| running.host.take()) {
             Ok(effects) => effects,
-            Err(fault) => return Err(self.violation(format!("a node with a healthy disk stopped: {fault}"))),
+            Err(fault) => return self.stops_for(at, &fault),
         };
-        let Effects { send, persist, replies, grants, applied, flush, standing, members: _, notices } =
-            effects;
+        let Effects {
+            send,
+            persist,
+            replies,
+            grants,
+            applied,
+            flush,
+            standing,
+            members: _,
+            notices,
+            suspect,
+        } = effects;
+        if let Some(fault) = suspect
+            && !self.sees_rot(at)
+        {
+            return Err(self.violation(format!("a healthy store is suspected: {fault}")));
+        }
         let (from, incarnation) = (self.nodes[at].id, self.nodes[at].incarnation);
         for (to, message) in send {
             if self.random.chance(self.rates.loss) {
@@ -915,7 +944,7 @@ impl World {
         self.partitions > 1 || self.splits.happen()
     }
 
-    fn read(&self, at: usize, ticket: Ticket, newest: Revision) -> Result<Outcome, Violation> {
+    fn read(&mut self, at: usize, ticket: Ticket, newest: Revision) -> Result<Outcome, Violation> {
         let Some(Call { ask: Ask::Read(request), .. }) = self.calls.get(ticket.0 as usize) else {
             return Err(self.violation(format!("{ticket:?} was granted a read that nobody asked for")));
         };
@@ -924,6 +953,11 @@ impl World {
         match reader.map(|reader| reader.range(request, newest)) {
             Some(Ok((revision, answer))) => Ok(Outcome::Read(revision, answer)),
             Some(Err(quorate_partition::ReadError::Rejection(rejection))) => Ok(Outcome::Rejected(rejection)),
+            Some(Err(quorate_partition::ReadError::Fault(fault)))
+                if fault.is_damage() && self.sees_rot(at) =>
+            {
+                Ok(Outcome::Rejected(Rejection::Unavailable))
+            }
             Some(Err(quorate_partition::ReadError::Fault(fault))) => {
                 Err(self.violation(format!("a read of a healthy store failed: {fault}")))
             }
@@ -975,6 +1009,10 @@ impl World {
         let id = node.id;
         match outcome {
             Ok(told) => self.counts.watched += told,
+            Err(problem) if problem.contains(watchers::STORE_FAILED) && self.sees_rot(at) => {
+                // Its streams have ended.
+                self.crash(at);
+            }
             Err(problem) => return Err(self.violation(format!("a watcher at {id}: {problem}"))),
         }
         Ok(())

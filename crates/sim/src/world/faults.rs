@@ -202,7 +202,7 @@ impl World {
 
     /// A node crashes and comes back with an empty disk; one at a time, because what a majority forgets is lost.
     fn lose_disk(&mut self) {
-        if self.nodes.iter().any(|node| node.is_forgetful) || self.nodes.len() == 1 {
+        if self.nodes.iter().any(|node| node.is_forgetful || node.rot.is_some()) || self.nodes.len() == 1 {
             return;
         }
         let at = self.random.below(self.nodes.len() as u64) as usize;

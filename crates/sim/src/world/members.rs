@@ -314,7 +314,7 @@ impl World {
         let enough = view.members.iter().filter(can).count() as u64 > self.members.replicas();
         let has_spare =
             view.members.iter().any(|member| is_spare(&member)) || (self.members.is_dealt && enough);
-        let is_delicate = self.nodes.iter().any(|node| node.is_forgetful);
+        let is_delicate = self.nodes.iter().any(|node| node.is_forgetful || node.rot.is_some());
         // In the middle of a move, too, now and then; but while there is a target those of an earlier one may count, who are in no row.
         let is_too_much = is_moving && (!self.members.lost.is_empty() || self.members.random.chance(500));
         if !is_replaced || !has_spare || is_delicate || is_too_much {

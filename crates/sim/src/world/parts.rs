@@ -106,6 +106,7 @@ impl World {
         }
         match outcome {
             Ok(told) => self.counts.watched += told,
+            Err(problem) if problem.contains(watchers::STORE_FAILED) && self.sees_rot(at) => self.crash(at),
             Err(problem) => return Err(self.violation(format!("a watcher of a part at {id}: {problem}"))),
         }
         Ok(())
