@@ -75,7 +75,8 @@ pub(crate) async fn run(
         }
     };
     // From the kill on every write waits for both voters that are left; what copying adds to that is told apart.
-    let (missing, _) = clients(&living, LIMIT, || async { Ok(told().await?.0["standing"] == "lost") }).await?;
+    let (missing, _) =
+        clients(&living, LIMIT, || async { Ok(told().await?.0["standing"] == "lost") }).await?;
     let lost = Instant::now();
     println!("{:>6.1} s  it is taken for lost", killed.elapsed().as_secs_f64());
     let (during, _) = clients(&living, LIMIT, || async {
