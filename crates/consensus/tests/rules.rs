@@ -375,6 +375,40 @@ fn a_replica_that_lost_its_state_says_so_though_nothing_is_written() {
 }
 
 #[test]
+fn nothing_is_handed_over_to_a_replica_without_a_state() {
+    for (stateless, heir) in [(1, Some(NodeId(3))), (2, Some(NodeId(2)))] {
+        let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
+        cluster.elect(0, &[0, 1, 2]);
+        cluster.replicas[stateless].state_lost();
+        for _ in 0..20 {
+            cluster.replicas[0].tick();
+            cluster.deliver(&[0, 1, 2]);
+        }
+        for heir in [heir, None] {
+            cluster.replicas[0].transfer(None);
+            let told = cluster.replicas[0]
+                .take()
+                .send_now
+                .into_iter()
+                .find_map(|(to, message)| matches!(message, Message::TimeoutNow { .. }).then_some(to));
+            assert_eq!(told, heir);
+            assert_eq!(
+                cluster.replicas[0].can_propose().is_ok(),
+                heir.is_none(),
+                "writes wait for an heir only"
+            );
+            // It goes by unanswered; and then there is nobody who could.
+            let other = if stateless == 1 { 2 } else { 1 };
+            cluster.replicas[other].state_lost();
+            for _ in 0..100 {
+                cluster.replicas[0].tick();
+                cluster.deliver(&[0, 1, 2]);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_deposed_leader_answers_no_read_it_took_before() {
     let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
     cluster.elect(0, &[0, 1, 2]);

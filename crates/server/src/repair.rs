@@ -238,6 +238,9 @@ pub fn put_aside(path: &Path) -> Result<(PathBuf, usize), String> {
     }
     std::fs::rename(&new, &store).map_err(|error| format!("{}: {error}", new.display()))?;
     std::fs::File::open(path).and_then(|folder| folder.sync_all()).map_err(|error| says(&error))?;
+    // An order was about the store that has gone.
+    record.order = None;
+    record.write(path).map_err(|error| format!("writing {REPAIR}: {error}"))?;
     Ok((aside, groups.len()))
 }
 

@@ -337,10 +337,11 @@ impl Raft {
         self.end_hibernation();
         let (_, configuration) = self.log.configuration();
         let State::Leader(leader) = &mut self.state else { return };
-        // Those who are on their way out would not lead for long.
+        // Those who are on their way out would not lead for long; who waits for a state cannot, whatever it has of the log.
         let is_voter = |id: &NodeId| configuration.voters.contains(id);
+        let is_able = |follower: &Follower| follower.is_active && follower.progress.mode() != Mode::Snapshot;
         let best = || {
-            let able = leader.followers.iter().filter(|(id, follower)| follower.is_active && is_voter(id));
+            let able = leader.followers.iter().filter(|(id, follower)| is_able(follower) && is_voter(id));
             able.max_by_key(|(_, follower)| follower.progress.matched()).map(|(id, _)| *id)
         };
         let Some(to) = to.or_else(best) else { return };

@@ -70,6 +70,10 @@ fn an_order_to_leave_stands_until_the_store_is_put_aside() {
     assert!(order(dir.path(), &damage(), Order::PutAside));
     assert!(carry_out(dir.path()).unwrap().was_put_aside.is_some());
     assert!(carry_out(dir.path()).unwrap().is_to_be_left.is_none());
+    // By whomever: quorate doctor does it without an order.
+    assert!(order(dir.path(), &damage(), Order::Leave));
+    put_aside(dir.path()).unwrap();
+    assert!(carry_out(dir.path()).unwrap().is_to_be_left.is_none());
 }
 
 #[test]
