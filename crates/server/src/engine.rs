@@ -2,11 +2,14 @@
 //!
 //! Three fjall keyspaces hold the three tables of all groups. A batch is one atomic write over them; it is handed
 //! to the system at once and made durable by [`Engine::flush`]. Until then the replicated log can
-//! replay it, which is also why fjall may drop the tail of its journal after a crash. fjall verifies the checksum
-//! of every block it reads; rows carry one of their own besides. fjall panics on keys that are longer than its format can say,
+//! replay it, which is also why the tail of the journal may be dropped after a crash ([`journal`]). fjall verifies the checksum
+//! of every block it reads, not that of the lists of tables ([`manifest`]); rows carry one of their own besides. fjall panics on keys that are longer than its format can say,
 //! also when they are only looked for; what is asked for is cut to that length first.
 //!
 //! Caveat: a write waits while fjall's own flushing or compaction lags behind.
+
+mod journal;
+mod manifest;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use quorate_mvcc::engine::{Batch, Engine, ROW_KEY_BYTES_MAX, Read, Row, RowRange, Rows, Table};
@@ -14,6 +17,7 @@ use quorate_types::{Bytes, Fault};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tracing::warn;
 
 /// What is written to memory before a table's part is written to disk. The memory is taken as it fills, and by all tables together no more than the journals
 /// hold. With a quarter of it a node that is filled merges so much more often that the store takes twice the processor time.
@@ -55,14 +59,17 @@ fn fault(doing: &str) -> impl Fn(fjall::Error) -> Fault + '_ {
 
 /// Whether what was stored makes no sense, or is gone.
 fn is_damage(error: &fjall::Error) -> bool {
+    use fjall::Error::InvalidVersion;
     use fjall::Error::{Decompress, InvalidTag, InvalidTrailer, Io, JournalRecovery, Storage, Unrecoverable};
-    use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    use std::io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
     match error {
+        // It looks for what is at a place that there cannot be.
         Io(error) | Storage(fjall::LsmError::Io(error)) => {
-            matches!(error.kind(), InvalidData | NotFound | UnexpectedEof)
+            matches!(error.kind(), InvalidData | InvalidInput | NotFound | UnexpectedEof)
         }
         Storage(error) => !matches!(error, fjall::LsmError::InvalidVersion(_)),
-        JournalRecovery(_) | Decompress(_) | InvalidTrailer | InvalidTag(_) | Unrecoverable => true,
+        InvalidVersion(None) | JournalRecovery(_) | Decompress(_) | InvalidTrailer | InvalidTag(_)
+        | Unrecoverable => true,
         _ => false,
     }
 }
@@ -75,6 +82,11 @@ pub fn has_given_up(fault: &Fault) -> bool {
 impl FjallEngine {
     /// Opens the store in a folder, making it if there is none. `cache_bytes` is memory for blocks read.
     pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, Fault> {
+        manifest::check(path)?;
+        if let Some(cut) = journal::mend(path)? {
+            let (file, offset, later) = (cut.file.display(), cut.offset, cut.later);
+            warn!(%file, offset, later, "the end of the store's journal makes no sense, as after a failure of the power; it is cut off there, and the log has what it held");
+        }
         let doing = format!("opening the store {}", path.display());
         let database = Database::builder(path)
             .cache_size(cache_bytes)

@@ -22,7 +22,7 @@ use quorate_api::part::part_server;
 use quorate_api::{pb, response};
 use quorate_partition::ReadError;
 use quorate_types::map::is_name;
-use quorate_types::{KeyspaceId, Rejection, Reply, Request as Ask, Revision, Term};
+use quorate_types::{Fault, KeyspaceId, Rejection, Reply, Request as Ask, Revision, Term};
 use std::sync::Arc;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
@@ -151,9 +151,19 @@ fn unread(error: ReadError) -> Status {
         ReadError::Rejection(rejection) => rejected(rejection),
         ReadError::Fault(fault) => {
             tracing::error!(%fault, "a read failed");
-            Status::data_loss("etcdserver: corrupt cluster")
+            unreadable(&fault)
         }
     }
+}
+
+/// What cannot be read here for damage others have, and this node has soon.
+fn unreadable(fault: &Fault) -> Status {
+    if fault.is_damage() {
+        return Status::unavailable(
+            "etcdserver: what this node has stored is damaged; others answer, and it is filled anew from them",
+        );
+    }
+    Status::data_loss("etcdserver: corrupt cluster")
 }
 
 /// Everything that is served on the client port.

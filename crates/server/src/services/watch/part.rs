@@ -185,7 +185,7 @@ impl Serving {
         let told = self.stream.poll().map_err(|fault| {
             tracing::error!(%fault, "reading history for a watch failed");
             self.context.gateway.suspect(&fault);
-            Status::data_loss("etcdserver: corrupt cluster")
+            crate::services::unreadable(&fault)
         })?;
         self.told.extend(told.into_iter().map(|told| {
             let subs = told.events.iter().map(|told| told.sub).collect();

@@ -182,7 +182,7 @@ impl Session {
         let told = stream.poll().map_err(|fault| {
             tracing::error!(%fault, "reading history for a watch failed");
             self.context.gateway.suspect(&fault);
-            Status::data_loss("etcdserver: corrupt cluster")
+            crate::services::unreadable(&fault)
         })?;
         self.told.extend(told.into_iter().map(convert));
         Ok(!self.told.is_empty())
