@@ -124,7 +124,9 @@ impl<E: Engine> Host<E> {
         }
         // It may have gone elsewhere since, while this replica of the parent was behind.
         if self.roster.places.get(&child).is_some_and(|place| !place.holds(self.options.id)) {
-            return self.discard_of(child, split.slots.clone());
+            self.discard_of(child, split.slots.clone())?;
+            // What comes from now on is not all of the keyspace any more.
+            return self.note_whole(parent.keyspace);
         }
         self.open_group(child)?;
         self.told_by_split(parent, child)?;
