@@ -84,8 +84,8 @@ impl FjallEngine {
     pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, Fault> {
         manifest::check(path)?;
         if let Some(cut) = journal::mend(path)? {
-            let (file, offset, later) = (cut.file.display(), cut.offset, cut.later);
-            warn!(%file, offset, later, "the end of the store's journal makes no sense, as after a failure of the power; it is cut off there, and the log has what it held");
+            let (file, offset) = (cut.file.display(), cut.offset);
+            warn!(%file, offset, "the end of the store's journal makes no sense, as after a failure of the power; it is cut off there, and the log has what it held");
         }
         let doing = format!("opening the store {}", path.display());
         let database = Database::builder(path)

@@ -1,8 +1,11 @@
-//! fjall's journals are cut at the first batch that makes no sense, before fjall reads them.
+//! fjall's newest journal is cut at the first batch that makes no sense, before fjall reads it; in an older one that is damage.
 //!
 //! After the power has failed sectors of what was not synced are there or not, in any order. fjall itself does not open a store in which a batch is there in part and something follows; and where it drops
-//! the end of one journal it goes on with the next, so that rows are missing in the middle. What is left after a cut is what was written up to some moment, and all of this program rests on no more: the
-//! log has what came later, and whoever opens a group sees whether the log goes back far enough (if not, the store has lost what it had confirmed, which is damage).
+//! the end of one journal it goes on with the next, so that rows are missing in the middle.
+//!
+//! A journal is synced before the next one is begun, and rows go to tables only from those before the newest. So what a failure of the power leaves behind is in the newest, and when that is cut the store
+//! is what it was at some moment, in all its tables: the log has what came later, and whoever opens a group sees whether it goes back far enough (if not, the store has lost what it had confirmed, which is
+//! damage). Cutting an older one would leave tables with rows from after that moment.
 //!
 //! ```text
 //! batch    1, number of items u32, sequence number u64          little endian
@@ -12,7 +15,7 @@
 //! journal  batches, then zeros
 //! ```
 
-use quorate_types::Fault;
+use quorate_types::{Fault, Malformed};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -35,66 +38,83 @@ pub(super) struct Cut {
     pub(super) file: PathBuf,
     /// Where its first bad batch began.
     pub(super) offset: u64,
-    /// How many journals came after it.
-    pub(super) later: usize,
 }
 
-/// Cuts the journals of a store that is not open; what was cut, if anything.
+/// Looks through the journals of a store that is not open, and cuts the newest; what was cut, if anything.
 ///
 /// # Errors
-/// A journal cannot be read or cut.
+/// Damage in an older one. A journal cannot be read or cut.
 pub(super) fn mend(store: &Path) -> Result<Option<Cut>, Fault> {
-    try_mend(store).map_err(|error| Fault::new(format!("reading the journals of {}", store.display()), error))
+    let fault = |error| Fault::new(format!("reading the journals of {}", store.display()), error);
+    let journals = journals(store).map_err(fault)?;
+    let Some((active, sealed)) = journals.split_last() else { return Ok(None) };
+    let damaged = |file: &Path, what| Fault::new(format!("reading {}", file.display()), Malformed(what));
+    let mut newest = None;
+    for file in sealed {
+        if batches(&std::fs::read(file).map_err(fault)?, &mut newest) != Batches::Whole {
+            return Err(damaged(file, "a batch that was synced"));
+        }
+    }
+    match batches(&std::fs::read(active).map_err(fault)?, &mut newest) {
+        Batches::Whole => Ok(None),
+        Batches::Contradictory => {
+            Err(damaged(active, "the number of its first batch, or of the last one before it"))
+        }
+        Batches::Until(end) => {
+            let cut = || {
+                let file = File::options().write(true).open(active)?;
+                file.set_len(end as u64)?;
+                file.sync_all()
+            };
+            cut().map_err(fault)?;
+            Ok(Some(Cut { file: active.clone(), offset: end as u64 }))
+        }
+    }
 }
 
-fn try_mend(store: &Path) -> io::Result<Option<Cut>> {
+/// The oldest first.
+fn journals(store: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(store) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
     let mut journals: Vec<(u64, PathBuf)> = Vec::new();
-    match std::fs::read_dir(store) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        entries => {
-            for entry in entries? {
-                let path = entry?.path();
-                let number = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
-                if let (Some(number), true) = (number, path.extension().is_some_and(|is| is == "jnl")) {
-                    journals.push((number, path));
-                }
-            }
+    for entry in entries {
+        let path = entry?.path();
+        let number = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+        if let (Some(number), true) = (number, path.extension().is_some_and(|is| is == "jnl")) {
+            journals.push((number, path));
         }
     }
     journals.sort();
-    let mut files = journals.into_iter().map(|(_, path)| path);
-    let mut newest = None;
-    while let Some(file) = files.next() {
-        let bytes = std::fs::read(&file)?;
-        let end = end_of_batches(&bytes, &mut newest);
-        if bytes[end..].iter().all(|byte| *byte == 0) {
-            continue;
-        }
-        // The later ones first: should this be cut short, the next time finds the same.
-        let later: Vec<PathBuf> = files.collect();
-        for path in later.iter().rev() {
-            std::fs::remove_file(path)?;
-        }
-        File::open(store)?.sync_all()?;
-        let cut = File::options().write(true).open(&file)?;
-        cut.set_len(end as u64)?;
-        cut.sync_all()?;
-        return Ok(Some(Cut { file, offset: end as u64, later: later.len() }));
-    }
-    Ok(None)
+    Ok(journals.into_iter().map(|(_, path)| path).collect())
 }
 
-/// Behind the last of the batches from the beginning on that are whole. Their numbers have no checksum and only grow: where one does not it may be
-/// that of the batch before that is wrong, so both go. `newest` is the last number so far.
-fn end_of_batches(bytes: &[u8], newest: &mut Option<u64>) -> usize {
+/// What a journal holds.
+#[derive(Debug, PartialEq, Eq)]
+enum Batches {
+    /// Batches, and zeros.
+    Whole,
+    /// Something else from here on.
+    Until(usize),
+    /// The first of them is not newer than those of the journal before.
+    Contradictory,
+}
+
+/// Their numbers have no checksum and only grow: where one does not it may be that of the batch before that is wrong, so both go. `newest` is the last
+/// number so far.
+fn batches(bytes: &[u8], newest: &mut Option<u64>) -> Batches {
+    const ZEROS: [u8; 4096] = [0; 4096];
     let (mut end, mut before) = (0, 0);
     while let Some((length, number)) = whole_batch(&bytes[end..]) {
         if newest.replace(number).is_some_and(|newest| newest >= number) {
-            return before;
+            return if end == 0 { Batches::Contradictory } else { Batches::Until(before) };
         }
         (before, end) = (end, end + length);
     }
-    end
+    // Nearly all of a new one; compared in pieces that is quick, in a debug build, too.
+    let is_unused = bytes[end..].chunks(ZEROS.len()).all(|part| *part == ZEROS[..part.len()]);
+    if is_unused { Batches::Whole } else { Batches::Until(end) }
 }
 
 /// How long the batch is that begins here, and its number.
@@ -182,13 +202,30 @@ mod tests {
             let begins = ends[ends.len() - 4];
             bytes[begins + flip] ^= 1;
             std::fs::write(&journal, &bytes).unwrap();
-            // One after it: what it holds came later.
-            std::fs::copy(&journal, dir.path().join("1.jnl")).unwrap();
             let cut = mend(dir.path()).unwrap();
-            assert_eq!(cut, Some(Cut { file: journal, offset: begins as u64, later: 1 }), "byte {flip}");
+            assert_eq!(cut, Some(Cut { file: journal, offset: begins as u64 }), "byte {flip}");
             assert_eq!(mend(dir.path()).unwrap(), None);
             assert_eq!(rows(dir.path()), usize::from(BATCHES) - 3, "byte {flip}");
         }
+    }
+
+    #[test]
+    fn a_journal_that_is_not_the_newest_was_synced() {
+        let (dir, journal, ends) = written();
+        let mut bytes = std::fs::read(&journal).unwrap();
+        let after = dir.path().join("1.jnl");
+        // Those of a next one would have higher numbers.
+        std::fs::copy(&journal, &after).unwrap();
+        assert!(mend(dir.path()).unwrap_err().is_damage());
+        std::fs::write(&after, vec![0; 10_000]).unwrap();
+        assert_eq!(mend(dir.path()).unwrap(), None);
+        // The power failed right after the next one was begun.
+        std::fs::write(&after, &bytes[..ends[0] - 1]).unwrap();
+        assert_eq!(mend(dir.path()).unwrap(), Some(Cut { file: after, offset: 0 }));
+        bytes[ends[5] + 20] ^= 1;
+        std::fs::write(&journal, &bytes).unwrap();
+        assert!(mend(dir.path()).unwrap_err().is_damage());
+        assert_eq!(std::fs::read(&journal).unwrap(), bytes, "and is left alone");
     }
 
     #[test]
