@@ -96,6 +96,13 @@ pub struct Owner {
     pub node: NodeId,
 }
 
+impl Owner {
+    /// What the node's log bears in every segment, so that no other's is taken for it.
+    pub fn log_identity(self) -> u64 {
+        self.cluster.0 ^ self.node.0.rotate_left(32)
+    }
+}
+
 impl std::fmt::Display for Owner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "node {} of cluster {}", self.node, self.cluster)
@@ -229,24 +236,10 @@ pub fn record_missed(path: &Path, by: NodeId) -> std::io::Result<()> {
 
 /// Who does, if that was recorded.
 pub fn missed_by(path: &Path) -> Result<Option<NodeId>, DataDirError> {
-    let file = path.join(MISSED);
-    if !file.exists() {
-        return Ok(None);
-    }
-    let body = read_checked(&file)?;
+    let Some(body) = read_if_there(path, MISSED)? else { return Ok(None) };
     let by = body.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("by=")?, 16).ok());
-    by.map(|by| Some(NodeId(by))).ok_or_else(|| DataDirError::Damaged(file.display().to_string()))
-}
-
-/// Makes durable what a file of this name is to say, in place of what it said.
-pub fn write_note(path: &Path, name: &str, body: &str) -> std::io::Result<()> {
-    write_checked(path, name, body)
-}
-
-/// What the file of this name says, if there is one.
-pub fn read_note(path: &Path, name: &str) -> Result<Option<String>, DataDirError> {
-    let file = path.join(name);
-    if file.exists() { read_checked(&file).map(Some) } else { Ok(None) }
+    by.map(|by| Some(NodeId(by)))
+        .ok_or_else(|| DataDirError::Damaged(path.join(MISSED).display().to_string()))
 }
 
 /// Makes durable that the node was removed from its cluster: its id never comes again.
@@ -270,12 +263,8 @@ pub fn record_standing(path: &Path, lives: &Lives) -> std::io::Result<()> {
 
 /// Reads whether the node takes part.
 pub fn read_standing(path: &Path) -> Result<Standing, DataDirError> {
-    let file = path.join("ADMITTED");
-    if !file.exists() {
-        return Ok(Standing::New);
-    }
-    let body = read_checked(&file)?;
-    let damaged = || DataDirError::Damaged(file.display().to_string());
+    let Some(body) = read_if_there(path, "ADMITTED")? else { return Ok(Standing::New) };
+    let damaged = || DataDirError::Damaged(path.join("ADMITTED").display().to_string());
     let mut lives = Lives::new();
     for (kind, life) in body.lines().filter_map(|line| line.split_once('=')) {
         if kind != ORIGINAL && kind != LATER {
@@ -366,6 +355,12 @@ fn draw_incarnation() -> Incarnation {
     Incarnation(hasher.finish())
 }
 
+/// The text of a small file, if there is one.
+pub(crate) fn read_if_there(path: &Path, name: &str) -> Result<Option<String>, DataDirError> {
+    let file = path.join(name);
+    if file.exists() { read_checked(&file).map(Some) } else { Ok(None) }
+}
+
 /// The text of a small file, without the checksum that it ends with.
 fn read_checked(file: &Path) -> Result<String, DataDirError> {
     let mut text = std::fs::read_to_string(file).map_err(|cause| DataDirError::Io {
@@ -384,7 +379,7 @@ fn read_checked(file: &Path) -> Result<String, DataDirError> {
 }
 
 /// Written beside and renamed, so that a crash leaves either nothing or the whole of it.
-fn write_checked(path: &Path, name: &str, body: &str) -> std::io::Result<()> {
+pub(crate) fn write_checked(path: &Path, name: &str, body: &str) -> std::io::Result<()> {
     let draft = path.join(format!("{name}.new"));
     let mut file = File::create(&draft)?;
     file.write_all(format!("{body}checksum={:08x}\n", crc32c::crc32c(body.as_bytes())).as_bytes())?;

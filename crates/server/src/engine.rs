@@ -59,8 +59,8 @@ fn fault(doing: &str) -> impl Fn(fjall::Error) -> Fault + '_ {
 
 /// Whether what was stored makes no sense, or is gone.
 fn is_damage(error: &fjall::Error) -> bool {
-    use fjall::Error::InvalidVersion;
-    use fjall::Error::{Decompress, InvalidTag, InvalidTrailer, Io, JournalRecovery, Storage, Unrecoverable};
+    use fjall::Error::{Decompress, InvalidTag, InvalidTrailer, InvalidVersion, Io};
+    use fjall::Error::{JournalRecovery, Storage, Unrecoverable};
     use std::io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
     match error {
         // It looks for what is at a place that there cannot be.

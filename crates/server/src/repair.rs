@@ -53,11 +53,14 @@ pub enum Order {
 }
 
 impl Order {
-    const ALL: [(Self, &str); 3] =
-        [(Self::Check, "check"), (Self::Leave, "leave"), (Self::PutAside, "put-aside")];
+    const ALL: [Self; 3] = [Self::Check, Self::Leave, Self::PutAside];
 
     fn word(self) -> &'static str {
-        Self::ALL.iter().find(|(order, _)| *order == self).map_or("", |(_, word)| word)
+        match self {
+            Self::Check => "check",
+            Self::Leave => "leave",
+            Self::PutAside => "put-aside",
+        }
     }
 }
 
@@ -75,12 +78,11 @@ struct Record {
 impl Record {
     fn read(path: &Path) -> Result<Self, DataDirError> {
         let mut record = Self::default();
-        let Some(body) = data_dir::read_note(path, REPAIR)? else { return Ok(record) };
+        let Some(body) = data_dir::read_if_there(path, REPAIR)? else { return Ok(record) };
         for (field, value) in body.lines().filter_map(|line| line.split_once('=')) {
             match field {
                 "store" => {
-                    record.order =
-                        Order::ALL.iter().find(|(_, word)| *word == value).map(|(order, _)| *order);
+                    record.order = Order::ALL.into_iter().find(|order| order.word() == value);
                 }
                 "why" => record.why = value.to_owned(),
                 "time" => record.times.extend(value.parse::<u64>()),
@@ -102,7 +104,7 @@ impl Record {
         for group in &self.groups {
             body.push_str(&format!("group={group}\n"));
         }
-        data_dir::write_note(path, REPAIR, &body)
+        data_dir::write_checked(path, REPAIR, &body)
     }
 }
 
@@ -208,8 +210,7 @@ pub fn put_aside(path: &Path) -> Result<(PathBuf, usize), String> {
     let (owner, _) = data_dir::read_identity(path).map_err(|error| says(&error))?;
     let (store, new) = (path.join("store"), path.join("store.new"));
     let disk = FileDisk::open(&path.join("log")).map_err(|error| format!("the log's folder: {error}"))?;
-    let salt = owner.cluster.0 ^ owner.node.0.rotate_left(32);
-    let opened = Wal::open(disk, salt, WalOptions::default());
+    let opened = Wal::open(disk, owner.log_identity(), WalOptions::default());
     let (_, groups, report) = opened
         .map_err(|error| format!("the log is not whole, so the store alone cannot be given up: {error}"))?;
     if report.segments.is_empty() {
@@ -245,11 +246,12 @@ pub fn put_aside(path: &Path) -> Result<(PathBuf, usize), String> {
 }
 
 fn free_name(path: &Path) -> PathBuf {
-    let mut names = (1..).map(|number| match number {
-        1 => path.join(ASIDE),
-        number => path.join(format!("{ASIDE}.{number}")),
-    });
-    names.find(|name| !name.exists()).unwrap_or_else(|| path.join(ASIDE))
+    let (mut name, mut number) = (path.join(ASIDE), 1);
+    while name.exists() {
+        number += 1;
+        name = path.join(format!("{ASIDE}.{number}"));
+    }
+    name
 }
 
 const ASIDE: &str = "store.damaged";
@@ -299,7 +301,6 @@ fn seconds() -> u64 {
 }
 
 /// Begins the process anew, with the same arguments, in place of itself: whoever waits for it, or has its id, does not notice. Returns only if that failed.
-#[cfg(unix)]
 pub fn begin_anew() -> std::io::Error {
     use std::os::unix::process::CommandExt;
     match std::env::current_exe() {

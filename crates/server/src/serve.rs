@@ -3,7 +3,7 @@
 use crate::belonging::{Belonging, JoinError};
 use crate::cli::TargetTls;
 use crate::config::{Config, PARTITIONS_DEFAULT, Placement, REPLICAS_DEFAULT};
-use crate::data_dir::{self, DataDirError};
+use crate::data_dir::{self, DataDirError, Owner};
 use crate::disk::FileDisk;
 use crate::engine::FjallEngine;
 use crate::events::Told;
@@ -186,8 +186,8 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     let engine = FjallEngine::open(&data_dir.store(), config.cache_bytes).map_err(unusable)?;
     let disk = FileDisk::open(&data_dir.log())
         .map_err(|cause| ServeError::System { doing: "opening the log's folder", cause })?;
-    let salt = belonging.cluster.0 ^ belonging.node.0.rotate_left(32);
-    let (wal, recovered, report) = Wal::open(disk, salt, WalOptions::default())?;
+    let owner = Owner { cluster, node };
+    let (wal, recovered, report) = Wal::open(disk, owner.log_identity(), WalOptions::default())?;
     info!(segments = report.segments.len(), "log is open");
     let mut standing = data_dir.standing()?;
     if standing != Standing::New && report.segments.is_empty() {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
 
 use quorate::engine::FjallEngine;
+use quorate_consensus::random::Random;
 use quorate_mvcc::engine::{Batch, Engine, Read, Table};
 use quorate_mvcc::layout;
 use quorate_types::{Bytes, Fault};
@@ -12,29 +13,18 @@ use std::path::{Path, PathBuf};
 
 const CACHE_BYTES: u64 = 1 << 20;
 const ROWS: u32 = 600;
-/// Damage in each file.
+/// Damage in each file; `QUORATE_ROT_PLACES` says otherwise.
 const PLACES: u64 = 24;
 
 type Rows = BTreeMap<(u8, Bytes), Bytes>;
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
-
 fn fill(engine: &FjallEngine, from: u32, to: u32) {
-    let mut random = Random(u64::from(from) + 77);
+    let mut random = Random::new(u64::from(from));
     for row in from..to {
         let mut batch = Batch::default();
         for table in Table::ALL {
             let key = Bytes::from(row.to_be_bytes().to_vec());
-            let value = (0..random.below(600)).map(|_| random.below(256) as u8).collect();
+            let value = (0..random.between(0, 600)).map(|_| random.between(0, 256) as u8).collect();
             batch.put(table, key.clone(), layout::seal(table, &key, value));
         }
         engine.write(batch).unwrap();
@@ -156,9 +146,10 @@ fn a_damaged_byte_is_told_or_does_not_matter() {
     }
     let Outcome::Rows(expected) = outcome(&whole) else { panic!("it is whole") };
     assert_eq!(expected.len(), 3 * ROWS as usize);
-    let mut random = Random(99);
+    let mut random = Random::new(99);
     let (mut told, mut harmless, mut lost_tail) = (0, 0, 0);
     let mut problems = Vec::new();
+    let places = std::env::var("QUORATE_ROT_PLACES").map_or(PLACES, |places| places.parse().unwrap());
     for file in files(&whole) {
         let name = file.strip_prefix(&whole).unwrap().to_owned();
         let bytes = std::fs::read(&file).unwrap();
@@ -167,12 +158,12 @@ fn a_damaged_byte_is_told_or_does_not_matter() {
         if used == 0 {
             continue;
         }
-        for _ in 0..PLACES {
-            let at = random.below(used) as usize;
+        for _ in 0..places {
+            let at = random.between(0, used) as usize;
             let _ = std::fs::remove_dir_all(&damaged);
             copy(&whole, &damaged);
             let mut changed = bytes.clone();
-            changed[at] ^= 1 << random.below(8);
+            changed[at] ^= 1 << random.between(0, 8);
             std::fs::write(damaged.join(&name), changed).unwrap();
             let place = format!("{} byte {at} of {used}", name.display());
             match outcome(&damaged) {

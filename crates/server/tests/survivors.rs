@@ -11,25 +11,6 @@ fn said(node: &Node, args: &[&str]) -> (Option<i32>, String) {
     run(&[&["--endpoints", &node.client], args].concat())
 }
 
-/// All that a node holds of a keyspace in one number, as of a revision that all have.
-async fn hash(node: &Node) -> Option<(i64, u32)> {
-    use quorate_api::pb;
-    let answer =
-        node.only().maintenance().hash_kv(pb::HashKvRequest { revision: 0 }).await.ok()?.into_inner();
-    Some((answer.hash_revision, answer.hash))
-}
-
-async fn until_equal(cluster: &Cluster) {
-    until("all nodes hold the same", async || {
-        let mut hashes = Vec::new();
-        for node in &cluster.nodes {
-            hashes.push(hash(node).await?);
-        }
-        hashes.iter().all(|hash| hash == &hashes[0]).then_some(())
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_three_goes_on_when_it_is_told_to_and_the_dead_are_filled_anew() {
     let mut cluster = Cluster::partitioned(3, 2).await;
@@ -70,7 +51,7 @@ async fn one_of_three_goes_on_when_it_is_told_to_and_the_dead_are_filled_anew() 
     cluster.nodes[1].start();
     cluster.nodes[2].start();
     cluster.ready().await;
-    until_equal(&cluster).await;
+    cluster.until_equal().await;
     // They count again.
     until("three vote in everything", async || {
         let (_, words) = said(&cluster.nodes[1], &["-o", "json", "partitions", "recover"]);
@@ -108,7 +89,7 @@ async fn a_damaged_store_is_given_up_when_the_operator_says_so_and_filled_from_t
     client.put("meanwhile/k", "v").await;
     cluster.nodes[at].start();
     cluster.nodes[at].ready().await;
-    until_equal(&cluster).await;
+    cluster.until_equal().await;
     assert!(
         !cluster.nodes[at].log().contains("data directory is empty"),
         "it keeps its votes and asks nobody"

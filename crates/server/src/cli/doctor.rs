@@ -38,7 +38,7 @@ pub fn doctor(path: &Path, output: Output) -> Result<bool, String> {
     }
 
     let disk = FileDisk::open(&path.join("log")).map_err(|error| format!("the log's folder: {error}"))?;
-    match wal::inspect(&disk, owner.cluster.0 ^ owner.node.0.rotate_left(32)) {
+    match wal::inspect(&disk, owner.log_identity()) {
         Ok(report) => {
             for segment in report.segments {
                 lines.push(format!(

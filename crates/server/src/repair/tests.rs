@@ -23,7 +23,7 @@ fn used(groups: &[GroupId]) -> tempfile::TempDir {
     drop(DataDir::open(dir.path(), owner).unwrap());
     data_dir::record_standing(dir.path(), &lives()).unwrap();
     let disk = FileDisk::open(&dir.path().join("log")).unwrap();
-    let (mut wal, _, _) = Wal::open(disk, 7 ^ 1u64.rotate_left(32), WalOptions::default()).unwrap();
+    let (mut wal, _, _) = Wal::open(disk, owner.log_identity(), WalOptions::default()).unwrap();
     let state = LogWrite { hard_state: Some(HardState::default()), ..LogWrite::default() };
     let writes: Vec<(GroupId, LogWrite)> = groups.iter().map(|group| (*group, state.clone())).collect();
     wal.append(&writes).unwrap();

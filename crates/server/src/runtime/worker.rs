@@ -320,7 +320,7 @@ impl Worker {
     /// The store is to be given up.
     fn suspect(&mut self, fault: Fault) {
         if self.suspect.is_none() {
-            error!(%fault, "the store is damaged; leaderships are handed over, so that it can be filled anew");
+            error!(%fault, "the store is damaged; what is led here is handed over, and if others lead all that is in it, it is filled anew");
             self.outlets.recorder.tell(Told::Suspect(fault.to_string()));
             self.suspect = Some(fault);
         }

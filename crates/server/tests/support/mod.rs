@@ -294,6 +294,20 @@ impl Cluster {
         self
     }
 
+    /// Waits until all nodes hold the same: all of their history in one number, at one revision.
+    pub async fn until_equal(&self) {
+        until("all nodes hold the same", async || {
+            let mut hashes = Vec::new();
+            for node in &self.nodes {
+                let ask = quorate_api::pb::HashKvRequest { revision: 0 };
+                let answer = node.only().maintenance().hash_kv(ask).await.ok()?.into_inner();
+                hashes.push((answer.hash_revision, answer.hash));
+            }
+            hashes.iter().all(|hash| hash == &hashes[0]).then_some(())
+        })
+        .await;
+    }
+
     /// Waits until every node answers.
     pub async fn ready(&mut self) {
         for node in &mut self.nodes {
