@@ -173,6 +173,10 @@ pub trait Consensus {
     /// Gives up the office, or the wish for it.
     fn step_down(&mut self);
 
+    /// This replica leads, and for an election timeout its disk has not taken what the others have committed without it. It could apply nothing, and so
+    /// answer nothing; whoever takes over can.
+    fn lags(&self) -> bool;
+
     /// The group's quorum is lost for good, and this replica is what the group goes on with: alone, with all of its log, whether that was
     /// committed or not, from the first term of this lineage on. What other replicas have counts no more, should they come back. Panics if the
     /// lineage is not newer, and when the state machine waits for a snapshot.

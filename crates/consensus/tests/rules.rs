@@ -642,3 +642,67 @@ fn a_leader_that_slept_reads_by_lease_no_more() {
     cluster.deliver(&[0, 1, 2]);
     assert_eq!(cluster.reads.len(), 2, "a quorum has answered");
 }
+
+/// A leader on which writes are under way, whose disk is busy with them from now on.
+fn leading_with_slow(slow: &[usize]) -> Cluster {
+    let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
+    cluster.elect(0, &[0, 1, 2]);
+    cluster.slow = slow.to_vec();
+    cluster
+}
+
+fn propose(cluster: &mut Cluster) {
+    cluster.replicas[0].propose(EntryKind::Write, Bytes::from_static(b"x")).unwrap();
+    cluster.deliver(&[0, 1, 2]);
+}
+
+fn pass(cluster: &mut Cluster, ticks: u64) {
+    for _ in 0..ticks {
+        cluster.replicas[0].tick();
+        cluster.deliver(&[0, 1, 2]);
+    }
+}
+
+#[test]
+fn a_leader_lags_when_its_disk_has_stopped_and_the_others_have_not() {
+    let mut cluster = leading_with_slow(&[0]);
+    propose(&mut cluster);
+    pass(&mut cluster, 25);
+    assert!(!cluster.replicas[0].lags(), "others take as long to be missed");
+    pass(&mut cluster, 1);
+    assert!(cluster.replicas[0].lags());
+    cluster.report(0);
+    pass(&mut cluster, 1);
+    assert!(!cluster.replicas[0].lags());
+}
+
+#[test]
+fn a_leader_does_not_lag_where_no_quorum_is_faster() {
+    // Whoever took over would have to wait for as long with its first entry, and so on for ever.
+    let mut cluster = leading_with_slow(&[0, 1, 2]);
+    propose(&mut cluster);
+    // Followers that answer nothing for longer depose it in another way.
+    pass(&mut cluster, 20);
+    assert!(!cluster.replicas[0].lags());
+    for at in [1, 2, 0] {
+        cluster.report(at);
+    }
+    pass(&mut cluster, 10);
+    assert!(!cluster.replicas[0].lags());
+}
+
+#[test]
+fn a_leader_whose_disk_is_behind_all_the_time_and_gets_on_does_not_lag() {
+    let mut cluster = leading_with_slow(&[0]);
+    propose(&mut cluster);
+    for _ in 0..10 {
+        pass(&mut cluster, 15);
+        // More is under way when what was is done: at no moment has the disk taken everything.
+        let older = std::mem::take(&mut cluster.unreported[0]);
+        propose(&mut cluster);
+        for (write, _) in older {
+            cluster.replicas[0].persisted(write);
+        }
+        assert!(!cluster.replicas[0].lags());
+    }
+}

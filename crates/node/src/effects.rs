@@ -181,6 +181,10 @@ pub enum Notice {
         /// By whom.
         by: NodeId,
     },
+    /// This node's disk has stopped answering while those of others have not: what is led here is handed over.
+    DiskStalled,
+    /// It has answered.
+    DiskBack,
     /// A member has not been heard for an election timeout.
     Silent {
         /// Who.

@@ -16,6 +16,8 @@ const PARTITIONS: u32 = 12;
 /// Within so many ticks clients are answered: an election timeout, if nothing was noticed at once, elections and registering. A request's deadline is
 /// at 300.
 const SOON: u64 = 80;
+/// Within so many where nobody has to be elected.
+const SOON_WITHOUT_ELECTION: u64 = 10;
 
 fn dealt(options: &mut Options) {
     options.partitions = PARTITIONS;
@@ -123,6 +125,34 @@ fn what_was_sent_to_who_falls_silent_is_given_up_with_it() {
     let tickets = dealt.put(&Dealt::others(victim));
     let answered = dealt.answered(tickets, SOON);
     assert!(answered.values().all(|outcome| *outcome == Some(Ok(()))), "{answered:?}");
+}
+
+/// The node lives and says so, and nothing that it leads gets anywhere: it has to hand over by itself, and is not handed anything until its disk answers.
+#[test]
+fn who_leads_on_a_disk_that_has_stopped_hands_over() {
+    for victim in 0..NODES {
+        let mut dealt = Dealt::new(50 + victim as u64);
+        dealt.cluster.hung.insert(victim);
+        let tickets = dealt.put(&Dealt::others(victim));
+        let answered = dealt.answered(tickets, SOON);
+        let is_right = |outcome: &Option<_>| matches!(outcome, Some(Ok(()) | Err(Rejection::Unknown)));
+        assert!(answered.values().all(is_right), "node {victim}: {answered:?}");
+        // Over several of the times at which leaders are handed to whom their rows name.
+        for _ in 0..12 {
+            dealt.cluster.seconds(1);
+            let tickets = dealt.put(&Dealt::others(victim));
+            let answered = dealt.answered(tickets, SOON_WITHOUT_ELECTION);
+            assert!(answered.values().all(|outcome| *outcome == Some(Ok(()))), "node {victim}: {answered:?}");
+        }
+        assert!(dealt.cluster.host(victim).is_stalled());
+        dealt.cluster.resume_disk(victim);
+        assert!(!dealt.cluster.host(victim).is_stalled());
+        dealt.cluster.seconds(30);
+        let led = |at: usize, dealt: &mut Dealt| {
+            (0..PARTITIONS).filter(|partition| dealt.leader(*partition) == at).count()
+        };
+        assert!(led(victim, &mut dealt) > 0, "node {victim} leads again");
+    }
 }
 
 /// A request or its answer gets lost on the way: what waits for a new connection is thrown away when that stands. Both ends live, so no

@@ -74,6 +74,8 @@ pub enum Kind {
     Keyspace,
     /// Space for writes.
     Space,
+    /// Disks that have stopped answering, and answer again.
+    Disk,
     /// Nodes' processes: starts, stops, failures.
     Process,
     /// What a node should not have been sent.
@@ -96,6 +98,7 @@ impl Kind {
             Self::Split => "split",
             Self::Keyspace => "keyspace",
             Self::Space => "space",
+            Self::Disk => "disk",
             Self::Process => "process",
             Self::Refused => "refused",
             Self::Unknown => "other",

@@ -6,6 +6,7 @@
 //!   election (thesis, 4.2.3).
 //! * A leader that has not heard a quorum within an election timeout steps down (thesis, 6.2), so that its
 //!   clients look elsewhere.
+//! * A leader whose disk has stopped, while those of a quorum have not, says so ([`Consensus::lags`]) for its owner to hand over.
 //! * Voting for oneself is a vote: requests leave after it is durable. A candidate that crashed and
 //!   forgot its own vote could help to elect a second leader of the same term.
 
@@ -245,6 +246,7 @@ impl Raft {
             since_quorum_check: 0,
             rounds: Rounds::default(),
             transfer: None,
+            behind: None,
             has_let_campaign: false,
         });
         let position = self.push(EntryKind::Fence, Bytes::new());
@@ -271,6 +273,10 @@ impl Raft {
         }
         if leader.transfer.as_ref().is_some_and(|transfer| transfer.deadline <= now) {
             leader.transfer = None;
+        }
+        // Not the age of a write: where all disks are slow nobody would do better.
+        if leader.behind.is_none_or(|(index, _)| index <= self.persisted) {
+            leader.behind = (self.commit > self.persisted).then_some((self.commit, now));
         }
         self.idle += 1;
         leader.since_heartbeat += 1;
@@ -345,7 +351,7 @@ impl Raft {
             able.max_by_key(|(_, follower)| follower.progress.matched()).map(|(id, _)| *id)
         };
         let Some(to) = to.or_else(best) else { return };
-        if leader.followers.contains_key(&to) && is_voter(&to) {
+        if leader.followers.get(&to).is_some_and(is_able) && is_voter(&to) {
             leader.transfer = Some(Transfer { to, deadline, is_told: false });
             self.maybe_hand_over();
         }

@@ -121,6 +121,8 @@ struct Leader {
     since_quorum_check: u64,
     rounds: reads::Rounds,
     transfer: Option<Transfer>,
+    /// Something that the others have committed and this disk has not taken, and since when.
+    behind: Option<(Index, u64)>,
     /// Somebody was told to campaign in spite of our lease. The word may come late, so there is no lease any
     /// more for the rest of the term, also when the hand-over was given up.
     has_let_campaign: bool,
@@ -510,6 +512,11 @@ impl Consensus for Raft {
         if !matches!(self.state, State::Follower { .. }) {
             self.become_follower(self.term, None);
         }
+    }
+
+    fn lags(&self) -> bool {
+        let State::Leader(leader) = &self.state else { return false };
+        leader.behind.is_some_and(|(_, since)| self.now - since >= self.options.election_ticks_min)
     }
 
     fn begin_lineage(&mut self, lineage: u64) {

@@ -30,6 +30,7 @@ impl<E: Engine> Host<E> {
         while let Some((_, term)) = self.meta_terms_written.pop_front_if(|(id, _)| *id <= write) {
             self.meta_term_durable = self.meta_term_durable.max(term);
         }
+        self.end_stall(write);
         self.count_caught_up();
     }
 

@@ -24,6 +24,7 @@
 //! * [`removal`]: keyspaces that are deleted.
 //! * [`space`]: whose disks run full.
 //! * [`splitting`]: one partition becomes two.
+//! * [`stall`]: a disk that has stopped answering.
 //! * [`transfers`]: snapshots as the groups see them.
 //! * [`usage`]: how much of a keyspace's quota is used.
 
@@ -54,6 +55,7 @@ mod rows;
 mod sequencing;
 mod space;
 mod splitting;
+mod stall;
 mod transacting;
 mod transfers;
 mod usage;
@@ -189,6 +191,8 @@ pub struct Host<E: Engine> {
     /// Parts of the next write that did not come from consensus.
     extra_writes: Vec<(GroupId, LogWrite)>,
     is_flushing: bool,
+    /// The disk has stopped; it will have answered when this write is durable.
+    stalled: Option<WriteId>,
     space: Space,
     sources: Sources<E>,
     fetching: BTreeMap<GroupId, Fetching<E>>,
@@ -271,6 +275,7 @@ impl<E: Engine> Host<E> {
             writing: VecDeque::new(),
             extra_writes: Vec::new(),
             is_flushing: false,
+            stalled: None,
             space: Space::default(),
             sources: Sources::new(options.snapshot_chunk_bytes),
             fetching: BTreeMap::new(),
@@ -320,9 +325,12 @@ impl<E: Engine> Host<E> {
         self.tick_compaction()?;
         self.tick_removals()?;
         self.tick_usage()?;
+        let mut lags = false;
         for id in self.agenda.at(self.now) {
             self.tick_group(id)?;
+            lags |= self.groups.get(&id).is_some_and(|group| group.raft.lags());
         }
+        self.tick_stall(lags);
         self.tick_sequencing()?;
         self.tick_drawing();
         self.tick_distant()?;

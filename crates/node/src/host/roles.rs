@@ -84,7 +84,15 @@ impl<E: Engine> Host<E> {
         group.registering = None;
         group.wait_again(self.now);
         // They are in the log for good, but whether in time will not be known.
-        for (_, _, wait) in std::mem::take(&mut group.unconfirmed) {
+        let mut unknown: Vec<_> = std::mem::take(&mut group.unconfirmed).into_iter().map(|it| it.2).collect();
+        // What comes of them will be seen here when the disk answers, which may be never.
+        if self.stalled.is_some() {
+            for waits in group.waits.values_mut() {
+                unknown.extend(waits.extract_if(.., |wait| wait.term.is_some()));
+            }
+            group.waits.retain(|_, waits| !waits.is_empty());
+        }
+        for wait in unknown {
             self.reject(wait.then, Rejection::Unknown);
         }
         self.end_coordination(id)

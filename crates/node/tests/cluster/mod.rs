@@ -8,7 +8,7 @@ use quorate_node::administration::Step;
 use quorate_node::effects::Applied;
 use quorate_node::{
     Administration, Grant, GroupStatus, Host, NewKeyspace, Options, Order, PeerMessage, Refused, Standing,
-    Ticket,
+    Ticket, WriteId,
 };
 use quorate_storage::disk::MemoryDisk;
 use quorate_storage::memory::MemoryEngine;
@@ -18,7 +18,7 @@ use quorate_types::{
     Answer, Bytes, Encode, EntryKind, GroupId, Incarnation, KeyRange, KeyspaceId, KeyspaceMap, Member,
     NodeId, Rejection, Reply, Request, Revision, Rules, Term,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) type Outcome = Result<Reply, Rejection>;
 
@@ -36,6 +36,8 @@ pub(crate) struct Node {
     pub(crate) engine: MemoryEngine,
     pub(crate) standing: Standing,
     pub(crate) running: Option<Running>,
+    /// The newest write that a stopped disk was given.
+    pub(crate) unreported: Option<WriteId>,
 }
 
 pub(crate) struct Cluster {
@@ -60,12 +62,14 @@ pub(crate) struct Cluster {
     pub(crate) random: u64,
     /// Whether flushes are carried out.
     pub(crate) flushes: bool,
+    /// Nodes whose disks have stopped: writes are taken and not reported.
+    pub(crate) hung: BTreeSet<usize>,
 }
 
 impl Node {
     fn new(id: NodeId, standing: Standing) -> Self {
         let (disk, engine) = (MemoryDisk::default(), MemoryEngine::default());
-        Self { id, disk, engine, standing, running: None }
+        Self { id, disk, engine, standing, running: None, unreported: None }
     }
 }
 
@@ -93,6 +97,7 @@ impl Cluster {
             tune,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             flushes: true,
+            hung: BTreeSet::new(),
         };
         (0..size).for_each(|at| cluster.start(at));
         cluster.seconds(4);
@@ -213,6 +218,10 @@ impl Cluster {
                         break;
                     };
                     wal.append(&writes).unwrap();
+                    if self.hung.contains(&at) {
+                        node.unreported = Some(write);
+                        continue;
+                    }
                     wal.sync().unwrap();
                     host.persisted(write);
                     host.release_log(wal.pinned(32 << 10));
@@ -232,6 +241,17 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// A disk that had stopped answers.
+    pub(crate) fn resume_disk(&mut self, at: usize) {
+        self.hung.remove(&at);
+        let node = &mut self.nodes[at];
+        if let (Some(write), Some(Running { host, wal })) = (node.unreported.take(), &mut node.running) {
+            wal.sync().unwrap();
+            host.persisted(write);
+        }
+        self.deliver();
     }
 
     pub(crate) fn seconds(&mut self, count: u64) {

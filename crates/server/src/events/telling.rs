@@ -167,6 +167,11 @@ impl Telling {
                 self.handed_over.insert(group, (by, at));
                 return Vec::new();
             }
+            Notice::DiskStalled => {
+                let what = format!("{own} hands over what it leads");
+                Record::new(at, Kind::Disk, what, "its disk has stopped answering, those of others have not")
+            }
+            Notice::DiskBack => Record::new(at, Kind::Disk, format!("{own}'s disk answers again"), ""),
             Notice::Silent { node } => {
                 self.silent.insert(node, at);
                 let why = self.broken_lately(node, at).then_some("the connection to it broke");

@@ -559,6 +559,10 @@ impl Worker {
                 info!(%node, "peer has a new data directory; nothing it promised before counts")
             }
             Notice::HandedOver { group, by } => info!(%group, %by, "told to take the group over"),
+            Notice::DiskStalled => error!(
+                "the disk has stopped answering: what is led here is handed over; nothing is acknowledged that it has not taken"
+            ),
+            Notice::DiskBack => warn!("the disk answers again"),
             Notice::Silent { node } => info!(%node, "peer is not heard"),
             Notice::Heard { node } => info!(%node, "peer is heard again"),
             Notice::Current => info!("knows the cluster's rows as they are now"),
