@@ -1,6 +1,5 @@
 //! What happened to the keys, revision by revision, as the entries say that were applied anywhere.
 
-use crate::world::modified;
 use quorate_types::{Changes, Event, Key, KeyValue, Revision};
 use std::collections::BTreeMap;
 
@@ -75,5 +74,13 @@ impl History {
     /// The pair right before `revision`.
     pub fn before(&self, key: &Key, revision: Revision) -> Option<&KeyValue> {
         self.versions.get(key)?.range(..revision).next_back()?.1.as_ref()
+    }
+}
+
+/// The revision of an event.
+fn modified(event: &Event) -> Revision {
+    match event {
+        Event::Put(pair) => pair.modified,
+        Event::Delete { modified, .. } => *modified,
     }
 }

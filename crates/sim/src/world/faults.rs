@@ -1,7 +1,9 @@
 //! What goes wrong: nodes crash and pause, disks are lost, connections break, messages of one group or one node get lost, leaderships move.
-//! How often is drawn from the seed ([`Rates`](super::Rates)).
+//! How often is drawn from the seed ([`Rates`](super::rates::Rates)).
 
-use super::{Flying, Node, World};
+use super::World;
+use super::network::Flying;
+use super::node::Node;
 use crate::checker::Violation;
 use quorate_consensus::Role;
 use quorate_node::{PeerMessage, Standing};

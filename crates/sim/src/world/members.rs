@@ -8,7 +8,8 @@
 //!
 //! Caveat: watches are only for nodes that have all of a keyspace, and without dealing calls, too.
 
-use super::{Node, World};
+use super::World;
+use super::node::Node;
 use crate::checker::Violation;
 use crate::random::Random;
 use quorate_node::{Options, Standing, Ticket};

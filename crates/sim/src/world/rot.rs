@@ -3,18 +3,16 @@
 //!
 //! One node at a time: what rots everywhere is lost.
 
-use super::{Node, World};
+use super::World;
+use super::node::Node;
 use crate::checker::Violation;
 use crate::random::Random;
-use quorate_consensus::Recovered;
 use quorate_mvcc::engine::{Engine, Read, Table};
 use quorate_mvcc::layout;
 use quorate_node::Host;
 use quorate_partition::Partition;
 use quorate_storage::memory::MemoryEngine;
-use quorate_storage::wal::{Wal, WalOptions};
-use quorate_types::{Fault, GroupId};
-use std::collections::BTreeMap;
+use quorate_types::Fault;
 use std::ops::Bound;
 
 /// Looks of the scrub, in thousandths of a tick.
@@ -151,12 +149,7 @@ impl World {
 
     /// An empty one takes its place, in which every group of the log waits for its state.
     pub(super) fn give_up_store(&mut self, at: usize) -> Result<(), Violation> {
-        let node = &mut self.nodes[at];
-        let opened = Wal::open(node.disk.clone(), node.id.0, WalOptions { segment_bytes: 32 << 10 });
-        let groups: BTreeMap<GroupId, Recovered> = match opened {
-            Ok((_, groups, _)) => groups,
-            Err(error) => return Err(self.violation(format!("a log that only crashed is refused: {error}"))),
-        };
+        let (_, groups) = self.open_log(at)?;
         let node = &mut self.nodes[at];
         node.engine = MemoryEngine::default();
         for group in groups.keys() {

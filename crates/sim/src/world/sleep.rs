@@ -3,9 +3,9 @@
 //! Liveness only: that nothing is wrong while groups sleep and wake is for the faulty part of a run, in which they do so between two calls, and in
 //! lulls of the load. Source: `docs/consensus.md`, section Hibernation.
 
-use super::{Outcome, World};
+use super::World;
 use crate::checker::Violation;
-use crate::clients::{self, Ask};
+use crate::clients::{self, Ask, Outcome};
 use quorate_types::request::{PutLease, PutRequest, RangeRequest};
 use quorate_types::{Bytes, GroupId, KeyRange, Request, Term};
 use std::collections::BTreeSet;

@@ -1,6 +1,7 @@
 //! Partitions that are split in the middle of everything, and what must have become of it in the end.
 
-use super::{Running, World};
+use super::World;
+use super::node::Running;
 use crate::checker::Violation;
 use crate::random::Random;
 use quorate_node::administration::Step;

@@ -1,0 +1,58 @@
+//! What was applied anywhere, as far as it can be seen from outside.
+
+use super::World;
+use crate::applied::changes_of;
+use crate::checker::Violation;
+use quorate_types::{GroupId, KeyspaceId, LogWrite};
+
+impl World {
+    /// What the node wrote to its log and what it has applied, as far as that can be seen.
+    pub(super) fn note_applied(
+        &mut self,
+        at: usize,
+        written: &[(GroupId, LogWrite)],
+    ) -> Result<(), Violation> {
+        let node = &mut self.nodes[at];
+        let Some(running) = &node.running else { return Ok(()) };
+        for (group, write) in written {
+            node.shadows.entry(*group).or_default().write(write);
+        }
+        let id = node.id;
+        let mut statuses = running.host.status();
+        for status in statuses.extract_if(.., |status| status.group == GroupId::META) {
+            let shadow = node.shadows.entry(GroupId::META).or_default();
+            let news =
+                self.applied_meta.advance(shadow, status.consensus.applied, status.digest, true, self.now);
+            if let Err(what) = news {
+                return Err(self.violation(format!("at {id}, the meta group: {what}")));
+            }
+        }
+        // The only partition answers whether or not it is registered.
+        let is_only =
+            running.host.maps().all(|map| map.id != KeyspaceId::DEFAULT || map.partitions.len() == 1);
+        let is_alone = statuses.len() == 1 && is_only;
+        for status in statuses {
+            let log = self.applied.entry(status.group).or_default();
+            let shadow = node.shadows.entry(status.group).or_default();
+            // What it was asked then is answered also after a split.
+            if is_alone && status.is_serving {
+                shadow.register(status.consensus.term);
+            }
+            let is_visible = is_alone || status.is_registered;
+            let news = log.advance(shadow, status.consensus.applied, status.digest, is_visible, self.now);
+            let noted = news.and_then(|news| {
+                for entry in news {
+                    self.counts.transactions.note(status.group, &entry, &mut self.prepared);
+                    if let Some((revision, part)) = changes_of(&entry)? {
+                        self.history.add(revision, part, self.now)?;
+                    }
+                }
+                Ok(())
+            });
+            if let Err(what) = noted {
+                return Err(self.violation(format!("at {id}, group {}: {what}", status.group)));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! A node: what its disks hold, and the process, if one is running.
+
+use super::network::Flying;
+use super::parts::PartWatch;
+use super::rot::Rot;
+use super::splits::Orders;
+use crate::applied::Shadow;
+use crate::watchers;
+use quorate_node::{Errand, Host, Standing, Ticket, WriteId};
+use quorate_partition::watch::Watches;
+use quorate_storage::disk::MemoryDisk;
+use quorate_storage::memory::MemoryEngine;
+use quorate_storage::wal::Wal;
+use quorate_types::{GroupId, Incarnation, NodeId, WatchRequest};
+use std::collections::BTreeMap;
+
+pub(super) struct Node {
+    pub(super) id: NodeId,
+    pub(super) disk: MemoryDisk,
+    pub(super) engine: MemoryEngine,
+    /// Of the disk; another one is made when it is lost.
+    pub(super) incarnation: Incarnation,
+    /// What the disk says besides.
+    pub(super) standing: Standing,
+    /// It has lost a disk and has not been admitted since.
+    pub(super) is_forgetful: bool,
+    /// A row of its store has rotted, and how far it is with that.
+    pub(super) rot: Option<Rot>,
+    /// The members when it joined; nobody of a founder's.
+    pub(super) welcomed_by: Vec<NodeId>,
+    pub(super) running: Option<Running>,
+    /// The tick at which it comes back.
+    pub(super) down_until: u64,
+    /// It stands still until then, as under SIGSTOP: what it is sent waits for it, what is on its disk stays.
+    pub(super) paused_until: Option<u64>,
+    /// Ticks of its clock in a thousand of ours.
+    pub(super) rate: u64,
+    /// How much of its next tick has passed, in thousandths.
+    pub(super) time: u64,
+    /// Watches that its clients had when it died.
+    pub(super) resuming: Vec<WatchRequest>,
+    /// What it may still apply.
+    pub(super) shadows: BTreeMap<GroupId, Shadow>,
+}
+
+impl Node {
+    /// Down, with an empty disk.
+    pub(super) fn new(id: NodeId, standing: Standing, rate: u64) -> Self {
+        Self {
+            id,
+            disk: MemoryDisk::default(),
+            engine: MemoryEngine::default(),
+            incarnation: Incarnation(id.0),
+            standing,
+            is_forgetful: false,
+            rot: None,
+            welcomed_by: Vec::new(),
+            running: None,
+            down_until: 0,
+            paused_until: None,
+            rate,
+            time: 0,
+            resuming: Vec::new(),
+            shadows: BTreeMap::new(),
+        }
+    }
+}
+
+/// Its process.
+pub(super) struct Running {
+    pub(super) host: Host<MemoryEngine>,
+    pub(super) wal: Wal<MemoryDisk>,
+    /// Appended and not yet synced: the newest write, and when the sync is done.
+    pub(super) syncing: Option<(WriteId, u64)>,
+    /// When the flush under way will be reported, and whether what was there when it began is all that it took.
+    pub(super) flush_due: Option<(u64, bool)>,
+    /// When they are run.
+    pub(super) errands: Vec<(u64, Errand<MemoryEngine>)>,
+    pub(super) watches: Watches,
+    pub(super) watchers: watchers::Clients,
+    /// Those that watch some of the slots that are held here.
+    pub(super) part: Option<PartWatch>,
+    /// Messages that came while it stood still.
+    pub(super) mail: Vec<Flying>,
+    /// Calls likewise.
+    pub(super) inbox: Vec<usize>,
+    /// Calls that this process owes an answer.
+    pub(super) open: BTreeMap<Ticket, usize>,
+    pub(super) orders: Orders,
+}

@@ -1,0 +1,82 @@
+//! What a node does beside its host, and what takes its time: log writes, flushes, errands.
+
+use super::World;
+use crate::checker::Violation;
+use quorate_mvcc::engine::Engine;
+use quorate_node::WriteId;
+use quorate_types::{GroupId, LogWrite};
+
+impl World {
+    /// Begins what a node wants on its disks, and its errands. Returns what went to the log, of each group.
+    pub(super) fn write(
+        &mut self,
+        at: usize,
+        persist: Option<(WriteId, Vec<(GroupId, LogWrite)>)>,
+        flush: bool,
+    ) -> Result<Vec<(GroupId, LogWrite)>, Violation> {
+        let sync_due = self.now + self.random.below(self.rates.sync_ticks_max + 1);
+        let Some(running) = &mut self.nodes[at].running else { return Ok(Vec::new()) };
+        for errand in running.host.errands() {
+            let due = self.now + self.random.below(self.rates.sync_ticks_max + 1);
+            running.errands.push((due, errand));
+        }
+        let mut written = Vec::new();
+        if let Some((write, parts)) = persist {
+            if let Err(fault) = running.wal.append(&parts) {
+                return Err(self.violation(format!("a healthy disk failed: {fault}")));
+            }
+            let due = running.syncing.map_or(sync_due, |(_, due)| due);
+            running.syncing = Some((write, due));
+            written = parts;
+        }
+        if flush {
+            // What is written while a flush goes on is in it, or not.
+            let is_taken = self.random.chance(500);
+            running.flush_due = Some((sync_due + 1, is_taken));
+            if is_taken && let Err(fault) = self.nodes[at].engine.flush() {
+                return Err(self.violation(format!("a healthy store failed: {fault}")));
+            }
+        }
+        Ok(written)
+    }
+
+    /// Tells nodes of the writes, flushes and errands that are done.
+    pub(super) fn finish_writes(&mut self) -> Result<(), Violation> {
+        let now = self.now;
+        for at in 0..self.nodes.len() {
+            let Some(running) = self.awake(at) else { continue };
+            if let Some((write, _)) = running.syncing.take_if(|(_, due)| *due <= now) {
+                if let Err(fault) = running.wal.sync() {
+                    return Err(self.violation(format!("a healthy disk failed: {fault}")));
+                }
+                running.host.persisted(write);
+                let pinned = running.wal.pinned(128 << 10);
+                running.host.release_log(pinned);
+                self.settle(at, Ok(()))?;
+            }
+            let Some(running) = self.awake(at) else { continue };
+            if let Some((_, is_taken)) = running.flush_due.take_if(|(due, _)| *due <= now) {
+                if !is_taken && let Err(fault) = self.nodes[at].engine.flush() {
+                    return Err(self.violation(format!("a healthy store failed: {fault}")));
+                }
+                let Some(running) = &mut self.nodes[at].running else { continue };
+                running.host.flushed();
+                self.settle(at, Ok(()))?;
+            }
+            self.run_errands(at)?;
+        }
+        Ok(())
+    }
+
+    /// What is done beside a host is done late, and in any order.
+    fn run_errands(&mut self, at: usize) -> Result<(), Violation> {
+        let now = self.now;
+        loop {
+            let Some(running) = self.awake(at) else { return Ok(()) };
+            let Some(next) = running.errands.iter().position(|(due, _)| *due <= now) else { return Ok(()) };
+            let (_, errand) = running.errands.swap_remove(next);
+            let done = running.host.errand_done(errand.run());
+            self.settle(at, done)?;
+        }
+    }
+}
