@@ -16,8 +16,9 @@ use crate::random::Random;
 use quorate_partition::watch::{
     self, NO_WATCH, Part, StreamId, Told, WatchResponse, WatchResponseKind, Watches,
 };
-use quorate_types::{Event, KeyRange, Revision, WatchRequest};
+use quorate_types::{Event, Fault, KeyRange, Revision, WatchRequest};
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 
 const STREAMS_MAX: usize = 3;
 const WATCHES_MAX: usize = 4;
@@ -87,6 +88,30 @@ pub(crate) struct Known<'a> {
     /// What the node can show at least: nothing while a snapshot is being installed.
     pub(crate) published: Option<Revision>,
     pub(crate) now: u64,
+}
+
+/// What is wrong with what a client is told.
+#[derive(Debug)]
+pub(crate) enum Problem {
+    /// The store was read for it in vain, as happens where it rots.
+    Store(Fault),
+    /// A promise was broken.
+    Broken(String),
+}
+
+impl From<String> for Problem {
+    fn from(what: String) -> Self {
+        Self::Broken(what)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(fault) => write!(f, "the store failed: {fault}"),
+            Self::Broken(what) => f.write_str(what),
+        }
+    }
 }
 
 impl Watched {
@@ -298,9 +323,6 @@ fn draw(random: &mut Random, newest: Revision) -> WatchRequest {
     request
 }
 
-/// In a problem that the store made.
-pub(crate) const STORE_FAILED: &str = "the store failed";
-
 impl Clients {
     /// Of some slots.
     pub(crate) fn of(part: Part) -> Self {
@@ -405,7 +427,7 @@ impl Clients {
         history: &dyn watch::History,
         known: &Known<'_>,
         is_hurried: bool,
-    ) -> Result<u64, String> {
+    ) -> Result<u64, Problem> {
         let mut told = 0;
         let mut over = Vec::new();
         // Whoever polls only what is ready must still be told everything.
@@ -420,7 +442,8 @@ impl Clients {
                 if random.chance(20)
                     && let Some(missing) = client.missing(known)
                 {
-                    return Err(format!("{id:?} has something to take and is not told so: {missing}"));
+                    let what = format!("{id:?} has something to take and is not told so: {missing}");
+                    return Err(Problem::Broken(what));
                 }
                 continue;
             }
@@ -429,8 +452,7 @@ impl Clients {
             }
             client.is_ready = false;
             let bytes_max = if is_hurried { 100_000 } else { client.bytes_max };
-            let responses =
-                watches.poll(*id, history, bytes_max).map_err(|fault| format!("{STORE_FAILED}: {fault}"))?;
+            let responses = watches.poll(*id, history, bytes_max).map_err(Problem::Store)?;
             for response in responses {
                 told += client
                     .on_response(response, known, self.part.as_ref())

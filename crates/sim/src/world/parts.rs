@@ -1,7 +1,8 @@
 //! Clients that watch some of the slots that a node holds, as nodes do that put watches together from several.
 
-use super::{Violation, World};
-use crate::watchers::{self, Known};
+use super::World;
+use crate::checker::Violation;
+use crate::watchers::{self, Known, Problem};
 use quorate_node::effects::Applied;
 use quorate_partition::PartReader;
 use quorate_partition::watch::{Part, Watches};
@@ -61,7 +62,6 @@ impl World {
         if node.paused_until.is_some() {
             return Ok(());
         }
-        let id = node.id;
         let Some(running) = &mut node.running else { return Ok(()) };
         let Some(reader) = running.host.reader(KeyspaceId::DEFAULT) else { return Ok(()) };
         running.part = running.part.take().filter(PartWatch::is_held);
@@ -95,21 +95,14 @@ impl World {
         };
         self.history.reach(reader.revision());
         let newest = self.history.newest();
-        let mut outcome = Ok(0);
-        if self.rates.calls > 0 && random.chance(50) {
-            outcome = clients.act(random, watches, history, newest).map(|()| 0);
-        }
-        if outcome.is_ok() {
+        let acts = self.rates.calls > 0 && random.chance(50);
+        let acted = if acts { clients.act(random, watches, history, newest) } else { Ok(()) };
+        let outcome = acted.map_err(Problem::Broken).and_then(|()| {
             let (published, compacted) = (Some(watches.revision()), reader.compacted());
             let known = Known { history: &self.history, compacted, published, now: self.now };
-            outcome = clients.take(random, watches, history, &known, !self.is_faulty);
-        }
-        match outcome {
-            Ok(told) => self.counts.watched += told,
-            Err(problem) if problem.contains(watchers::STORE_FAILED) && self.sees_rot(at) => self.crash(at),
-            Err(problem) => return Err(self.violation(format!("a watcher of a part at {id}: {problem}"))),
-        }
-        Ok(())
+            clients.take(random, watches, history, &known, !self.is_faulty)
+        });
+        self.note_told(at, "a watcher of a part", outcome)
     }
 
     /// In the end they have been told everything, too.

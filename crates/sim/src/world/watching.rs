@@ -2,7 +2,7 @@
 
 use super::World;
 use crate::checker::Violation;
-use crate::watchers::{self, Known};
+use crate::watchers::{self, Known, Problem};
 use quorate_node::effects::Applied;
 use quorate_partition::watch::Watches;
 use quorate_types::KeyspaceId;
@@ -63,24 +63,30 @@ impl World {
         let (random, watches) = (&mut self.random, &mut running.watches);
         self.history.reach(reader.revision());
         let newest = self.history.newest();
-        let mut outcome = Ok(0);
-        if self.rates.calls > 0 && random.chance(50) {
-            outcome = running.watchers.act(random, watches, &reader, newest).map(|()| 0);
-        }
-        if outcome.is_ok() {
+        let acts = self.rates.calls > 0 && random.chance(50);
+        let acted = if acts { running.watchers.act(random, watches, &reader, newest) } else { Ok(()) };
+        let outcome = acted.map_err(Problem::Broken).and_then(|()| {
             let published = reader.is_available().then(|| watches.revision());
             let compacted = reader.compacted();
             let known = Known { history: &self.history, compacted, published, now: self.now };
-            outcome = running.watchers.take(random, watches, &reader, &known, !self.is_faulty);
-        }
-        let id = node.id;
+            running.watchers.take(random, watches, &reader, &known, !self.is_faulty)
+        });
+        self.note_told(at, "a watcher", outcome)
+    }
+
+    /// What clients were told counts. Where the store rots their streams end with the process; elsewhere any problem is the program's.
+    pub(super) fn note_told(
+        &mut self,
+        at: usize,
+        who: &str,
+        outcome: Result<u64, Problem>,
+    ) -> Result<(), Violation> {
         match outcome {
             Ok(told) => self.counts.watched += told,
-            Err(problem) if problem.contains(watchers::STORE_FAILED) && self.sees_rot(at) => {
-                // Its streams have ended.
-                self.crash(at);
+            Err(Problem::Store(_)) if self.sees_rot(at) => self.crash(at),
+            Err(problem) => {
+                return Err(self.violation(format!("{who} at {}: {problem}", self.nodes[at].id)));
             }
-            Err(problem) => return Err(self.violation(format!("a watcher at {id}: {problem}"))),
         }
         Ok(())
     }
