@@ -14,12 +14,14 @@
 
 #![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
 
+mod counts;
 mod disk;
 mod invariants;
 mod world;
 
+use counts::Counts;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use world::{Counts, World};
+use world::World;
 
 /// Seeds of each test, unless the environment says otherwise.
 const SEEDS: u64 = 400;
