@@ -7,7 +7,7 @@
 //!               what it was told of it then
 //!   ADMITTED    that the node takes part, and the directories of the others as it knows them; likewise
 //!   log/        the write-ahead log of all groups
-//!   store/      the ordered store; store.damaged: one that was given up, until the new one is filled
+//!   store/      the ordered store; store.damaged and log.damaged: what was given up, until the new one is filled
 //!   REPAIR      what the next start is to do with the store, and when the last orders were given (repair.rs)
 //!   events/     what happened, for people; the node does without it
 //! ```
@@ -22,6 +22,8 @@ use std::path::{Path, PathBuf};
 /// In `ADMITTED`: a member in the directory that the cluster began with, or in a later one.
 const ORIGINAL: &str = "original";
 const LATER: &str = "later";
+/// The file that says that the node takes part.
+const ADMITTED: &str = "ADMITTED";
 /// The file that says who takes the node for a member of a cluster that the directory knows nothing of.
 const MISSED: &str = "MISSED";
 /// The file that says that the node was removed.
@@ -168,20 +170,30 @@ impl Claimed {
                 incarnation
             }
         };
-        for part in ["log", "store"] {
-            let part = path.join(part);
-            let io =
-                |cause| DataDirError::Io { doing: "cannot make", path: part.display().to_string(), cause };
-            std::fs::create_dir_all(&part).map_err(io)?;
-        }
+        make_parts(path)?;
         Ok(DataDir { path: path.to_owned(), incarnation, _lock: self.lock })
     }
+}
+
+fn make_parts(path: &Path) -> Result<(), DataDirError> {
+    for part in ["log", "store"] {
+        let part = path.join(part);
+        let io = |cause| DataDirError::Io { doing: "cannot make", path: part.display().to_string(), cause };
+        std::fs::create_dir_all(&part).map_err(io)?;
+    }
+    Ok(())
 }
 
 impl DataDir {
     /// Takes the directory for this process, making it if it is not there.
     pub fn open(path: &Path, owner: Owner) -> Result<Self, DataDirError> {
         Claimed::take(path)?.open(owner, None)
+    }
+
+    /// What [`begin_new_life`] has changed since it was opened is known from now on.
+    pub(crate) fn reread(&mut self) -> Result<(), DataDirError> {
+        (_, self.incarnation) = read_identity(&self.path)?;
+        make_parts(&self.path)
     }
 
     /// Tells this directory from any other that the node had or will have.
@@ -229,6 +241,22 @@ pub fn lock(path: &Path) -> Result<File, DataDirError> {
     }
 }
 
+/// The directory's node takes part no more under what it had recorded: it is a new directory, of the same node, which has to ask the others before it does
+/// anything. The caller holds the directory.
+pub(crate) fn begin_new_life(path: &Path) -> Result<(), DataDirError> {
+    let io = |doing| move |cause| DataDirError::Io { doing, path: path.display().to_string(), cause };
+    let (owner, _) = read_identity(path)?;
+    let joined = read_joined(path)?;
+    // First: who takes part in a life that the others do not know would not be heard, and would not know why.
+    match std::fs::remove_file(path.join(ADMITTED)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(io("cannot remove ADMITTED in")(error));
+        }
+        _ => {}
+    }
+    write_identity(path, owner, draw_incarnation(), joined.as_ref()).map_err(io("cannot write IDENTITY in"))
+}
+
 /// Makes durable who takes this new directory's node for a member: next time it may not come to say so.
 pub fn record_missed(path: &Path, by: NodeId) -> std::io::Result<()> {
     write_checked(path, MISSED, &format!("by={by}\n"))
@@ -258,13 +286,13 @@ pub fn record_standing(path: &Path, lives: &Lives) -> std::io::Result<()> {
         format!("{}={node} {}\n", if life.is_original { ORIGINAL } else { LATER }, life.incarnation)
     };
     let lines = lives.iter().map(line);
-    write_checked(path, "ADMITTED", &format!("admitted=yes\n{}", lines.collect::<String>()))
+    write_checked(path, ADMITTED, &format!("admitted=yes\n{}", lines.collect::<String>()))
 }
 
 /// Reads whether the node takes part.
 pub fn read_standing(path: &Path) -> Result<Standing, DataDirError> {
-    let Some(body) = read_if_there(path, "ADMITTED")? else { return Ok(Standing::New) };
-    let damaged = || DataDirError::Damaged(path.join("ADMITTED").display().to_string());
+    let Some(body) = read_if_there(path, ADMITTED)? else { return Ok(Standing::New) };
+    let damaged = || DataDirError::Damaged(path.join(ADMITTED).display().to_string());
     let mut lives = Lives::new();
     for (kind, life) in body.lines().filter_map(|line| line.split_once('=')) {
         if kind != ORIGINAL && kind != LATER {
@@ -432,7 +460,7 @@ mod tests {
         let data_dir = DataDir::open(dir.path(), owner(1)).unwrap();
         assert_eq!(data_dir.incarnation(), incarnation, "it is drawn once");
         assert_eq!(data_dir.standing().unwrap(), Standing::Admitted(lives));
-        std::fs::write(dir.path().join("ADMITTED"), "admitted=yes\nchecksum=0\n").unwrap();
+        std::fs::write(dir.path().join(ADMITTED), "admitted=yes\nchecksum=0\n").unwrap();
         assert!(matches!(data_dir.standing(), Err(DataDirError::Damaged(_))));
         let other = tempfile::tempdir().unwrap();
         assert_ne!(DataDir::open(other.path(), owner(1)).unwrap().incarnation(), incarnation);

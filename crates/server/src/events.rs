@@ -47,7 +47,7 @@ pub enum Told {
     /// Its store is damaged, and is to be given up.
     Suspect(String),
     /// Its store was put aside for that, and is filled anew.
-    PutAside(String),
+    PutAside(crate::repair::Aside),
     /// It stops because of this.
     Failed(String),
 }

@@ -1,7 +1,7 @@
-//! A damaged store is given up, and filled from the other nodes, without an operator.
+//! A damaged store is given up, and filled from the other nodes, without an operator. So is a damaged log, and then the store with it.
 //!
 //! The store's files hold all groups mixed, so what is damaged costs all that is in it, and nothing else: the log is another file, and with it every vote and
-//! acknowledgement (`docs/membership.md`, Damage).
+//! acknowledgement (`docs/membership.md`, Damage). Whose log is damaged has forgotten those: [`forgetting`].
 //!
 //! ```text
 //! a read, the scrub or the store itself meets damage ──▶ the worker hands over what it leads, until others lead every
@@ -14,8 +14,11 @@
 //! * A store that can be opened is given up only while others lead all that it holds: who leads has the whole state. So what hits all nodes at once leaves
 //!   the last copy alone.
 //! * One that cannot be opened, or that the worker cannot go on with twice, is put aside at once: it serves nobody.
+//! * A log is given up when it cannot be opened: it is read at no other time.
 //! * What is given up is put aside, and removed when every group is whole again.
 //! * No more than [`TIMES_MAX`] times a day: a disk or memory that goes on spoiling what it is given is not repaired by giving it more.
+
+mod forgetting;
 
 use crate::data_dir::{self, DataDirError};
 use crate::disk::FileDisk;
@@ -50,16 +53,19 @@ pub enum Order {
     Leave,
     /// It is put aside at once: others lead what it holds, or it cannot be opened.
     PutAside,
+    /// Store and log are put aside, and the node asks the others what it has promised, as one does that has lost its disk.
+    Forget,
 }
 
 impl Order {
-    const ALL: [Self; 3] = [Self::Check, Self::Leave, Self::PutAside];
+    const ALL: [Self; 4] = [Self::Check, Self::Leave, Self::PutAside, Self::Forget];
 
     fn word(self) -> &'static str {
         match self {
             Self::Check => "check",
             Self::Leave => "leave",
             Self::PutAside => "put-aside",
+            Self::Forget => "forget",
         }
     }
 }
@@ -73,6 +79,8 @@ struct Record {
     times: Vec<u64>,
     /// What the stores that were put aside may have held, as [`GroupId`]s are written.
     groups: BTreeSet<String>,
+    /// The directory is not the node's first: one that it had has been given up with its log.
+    has_forgotten: bool,
 }
 
 impl Record {
@@ -87,6 +95,7 @@ impl Record {
                 "why" => record.why = value.to_owned(),
                 "time" => record.times.extend(value.parse::<u64>()),
                 "group" => record.groups.extend([value.to_owned()]),
+                "forgotten" => record.has_forgotten = true,
                 _ => {}
             }
         }
@@ -104,6 +113,9 @@ impl Record {
         for group in &self.groups {
             body.push_str(&format!("group={group}\n"));
         }
+        if self.has_forgotten {
+            body.push_str("forgotten=yes\n");
+        }
         data_dir::write_checked(path, REPAIR, &body)
     }
 }
@@ -119,7 +131,7 @@ pub fn order(path: &Path, fault: &Fault, order: Order) -> bool {
     match try_order(path, fault, order) {
         Ok(()) => true,
         Err(why_not) => {
-            warn!(why_not, "the store is not repaired by itself");
+            warn!(why_not, "the damage is not repaired by itself");
             false
         }
     }
@@ -141,7 +153,10 @@ fn try_order(path: &Path, fault: &Fault, order: Order) -> Result<(), String> {
 }
 
 /// Whether others have what the store of this node holds, as far as its directory tells.
-fn can_be_filled(path: &Path) -> Result<(), String> {
+///
+/// # Errors
+/// Why not, for an operator.
+pub fn can_be_filled(path: &Path) -> Result<(), String> {
     let says = |error: DataDirError| error.to_string();
     let joined = data_dir::read_joined(path).map_err(says)?;
     match data_dir::read_standing(path).map_err(says)? {
@@ -156,22 +171,39 @@ fn can_be_filled(path: &Path) -> Result<(), String> {
     }
 }
 
+/// What was put aside, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aside {
+    /// The log went with the store.
+    pub has_forgotten: bool,
+    /// The damage.
+    pub why: String,
+}
+
 /// What a start has to know of the store.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// It was put aside, for this.
-    pub was_put_aside: Option<String>,
+    /// It was put aside just now.
+    pub was_put_aside: Option<Aside>,
     /// It is to be left, for this.
     pub is_to_be_left: Option<String>,
     /// All of it is to be read soon.
     pub is_to_be_checked: bool,
+    /// The node had another log before this one, and does not know what it has promised until it is admitted.
+    pub has_forgotten: bool,
 }
 
-/// Does what was ordered. The caller holds the directory, and has not opened the store.
-pub fn carry_out(path: &Path) -> Result<Outcome, String> {
+/// Does what was ordered. The caller holds the directory, and has opened neither log nor store. `can_ask` tells whether the node's settings name others: without them
+/// it would not know whom to ask what it has promised, and begin a cluster of its own.
+pub fn carry_out(path: &Path, can_ask: bool) -> Result<Outcome, String> {
     let mut record = Record::read(path).map_err(|error| error.to_string())?;
-    let mut outcome = Outcome::default();
-    let Some(order) = record.order.take() else { return Ok(outcome) };
+    let mut outcome = Outcome { has_forgotten: record.has_forgotten, ..Outcome::default() };
+    let order = match record.order.take() {
+        None => return Ok(outcome),
+        // Both are damaged.
+        Some(Order::PutAside) if can_ask && forgetting::is_log_damaged(path)? => Order::Forget,
+        Some(order) => order,
+    };
     match order {
         Order::Check => outcome.is_to_be_checked = true,
         // It stands until the store is put aside: a start that is cut short must not forget it.
@@ -189,7 +221,19 @@ pub fn carry_out(path: &Path) -> Result<Outcome, String> {
                 why = record.why,
                 "the store is damaged and was put aside; what it held is fetched from the other nodes"
             );
-            outcome.was_put_aside = Some(std::mem::take(&mut record.why));
+            outcome.was_put_aside =
+                Some(Aside { has_forgotten: false, why: std::mem::take(&mut record.why) });
+        }
+        Order::Forget => {
+            forgetting::forget(path)?;
+            warn!(
+                why = record.why,
+                "the log is damaged and was put aside, and the store with it; what this node has promised it asks the others, and fetches what it held"
+            );
+            outcome.was_put_aside = Some(Aside { has_forgotten: true, why: std::mem::take(&mut record.why) });
+            (record.has_forgotten, outcome.has_forgotten) = (true, true);
+            // Nobody can tell which they were.
+            record.groups.clear();
         }
     }
     record.write(path).map_err(|error| format!("writing {REPAIR}: {error}"))?;
@@ -232,7 +276,7 @@ pub fn put_aside(path: &Path) -> Result<(PathBuf, usize), String> {
     let mut record = Record::read(path).map_err(|error| says(&error))?;
     record.groups.extend(groups.keys().map(GroupId::to_string));
     record.write(path).map_err(|error| format!("writing {REPAIR}: {error}"))?;
-    let aside = free_name(path);
+    let aside = free_name(path, STORE_ASIDE);
     // One that was cut short between the two has put it aside already.
     if store.exists() {
         std::fs::rename(&store, &aside).map_err(|error| format!("{}: {error}", store.display()))?;
@@ -245,22 +289,23 @@ pub fn put_aside(path: &Path) -> Result<(PathBuf, usize), String> {
     Ok((aside, groups.len()))
 }
 
-fn free_name(path: &Path) -> PathBuf {
-    let (mut name, mut number) = (path.join(ASIDE), 1);
+fn free_name(path: &Path, stem: &str) -> PathBuf {
+    let (mut name, mut number) = (path.join(stem), 1);
     while name.exists() {
         number += 1;
-        name = path.join(format!("{ASIDE}.{number}"));
+        name = path.join(format!("{stem}.{number}"));
     }
     name
 }
 
-const ASIDE: &str = "store.damaged";
+const STORE_ASIDE: &str = "store.damaged";
+const LOG_ASIDE: &str = "log.damaged";
 
-/// The stores that were put aside and are still there.
+/// The stores and logs that were put aside and are still there.
 pub fn aside(path: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    let named =
-        entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(ASIDE)));
+    let is_named = |name: &str| name.starts_with(STORE_ASIDE) || name.starts_with(LOG_ASIDE);
+    let named = entries.filter(|entry| entry.file_name().to_str().is_some_and(is_named));
     named.map(|entry| entry.path()).collect()
 }
 
@@ -276,16 +321,20 @@ pub async fn clear_when_whole(path: PathBuf, gateway: Gateway) {
         let whole = standing.groups.iter().filter(|group| group.digest.is_some());
         let whole: BTreeSet<String> = whole.map(|group| group.group.to_string()).collect();
         // Of one that an earlier version put aside nobody knows what it held.
-        if !record.groups.is_empty() && record.groups.is_subset(&whole) {
+        let holds_those = !record.groups.is_empty() && record.groups.is_subset(&whole);
+        // Who is admitted has passed a barrier in every group of the cluster's that it may have been in.
+        let is_admitted = || matches!(data_dir::read_standing(&path), Ok(Standing::Admitted(_)));
+        let holds_all = record.has_forgotten && whole.len() == standing.groups.len() && is_admitted();
+        if holds_those || holds_all {
             break;
         }
     }
     for store in aside {
         let name = store.display().to_string();
         match tokio::task::spawn_blocking(move || std::fs::remove_dir_all(store)).await {
-            Ok(Ok(())) => info!(store = name, "every group is whole again; the damaged store is removed"),
+            Ok(Ok(())) => info!(aside = name, "every group is whole again; what was damaged is removed"),
             Ok(Err(error)) => {
-                warn!(store = name, %error, "the damaged store is not needed any more, and stays")
+                warn!(aside = name, %error, "what was damaged is not needed any more, and stays")
             }
             Err(_) => {}
         }

@@ -101,10 +101,10 @@ pub enum ServeError {
     )]
     Fault(#[from] Fault),
     /// The same, and something can be done about it.
-    #[error("this node begins anew, to have its store repaired: {0}")]
+    #[error("this node begins anew, to have what is damaged repaired: {0}")]
     Repairs(Fault),
-    /// The store was to be filled anew.
-    #[error("the damaged store cannot be put aside: {0}")]
+    /// Store, or log and store, were to be filled anew.
+    #[error("what is damaged cannot be put aside: {0}")]
     Repair(String),
     /// The worker ended by a panic.
     #[error(
@@ -150,7 +150,7 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     }
     let peer_listener = listen(&config.listen_peer, "peers").await?;
     // After it is sure that others can reach it.
-    let (belonging, data_dir) = Belonging::settle(&config, tls).await?;
+    let (belonging, mut data_dir) = Belonging::settle(&config, tls).await?;
     let (cluster, node) = (belonging.cluster, belonging.node);
     let removed = || ServeError::Removed { node, cluster, path: config.data_dir.display().to_string() };
     if data_dir.is_removed() {
@@ -165,8 +165,10 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
         data_dir = %config.data_dir.display(),
         "starting"
     );
-    let identity = Identity { cluster, node, incarnation: data_dir.incarnation() };
     let is_alone = belonging.known.members.iter().all(|member| member.id == node);
+    let repair = repair::carry_out(&config.data_dir, !is_alone).map_err(ServeError::Repair)?;
+    data_dir.reread().map_err(JoinError::from)?;
+    let identity = Identity { cluster, node, incarnation: data_dir.incarnation() };
     if data_dir.standing()? == Standing::New && is_alone {
         let known = data_dir::missed_by(&config.data_dir)?;
         let by = match known {
@@ -180,21 +182,21 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
             return Err(ServeError::Missed { by, cluster, path, name });
         }
     }
-    let repair = repair::carry_out(&config.data_dir).map_err(ServeError::Repair)?;
     // What cannot be opened serves nobody, so nobody needs to take over from it.
     let unusable = |fault: Fault| faulted(&config, fault, Order::PutAside);
     let engine = FjallEngine::open(&data_dir.store(), config.cache_bytes).map_err(unusable)?;
     let disk = FileDisk::open(&data_dir.log())
         .map_err(|cause| ServeError::System { doing: "opening the log's folder", cause })?;
     let owner = Owner { cluster, node };
-    let (wal, recovered, report) = Wal::open(disk, owner.log_identity(), WalOptions::default())?;
+    let opened = Wal::open(disk, owner.log_identity(), WalOptions::default());
+    let (wal, recovered, report) = opened.map_err(|error| unreadable(&config, error, !is_alone))?;
     info!(segments = report.segments.len(), "log is open");
     let mut standing = data_dir.standing()?;
     if standing != Standing::New && report.segments.is_empty() {
         return Err(ServeError::LogLost { path: data_dir.log().display().to_string() });
     }
 
-    if standing == Standing::New && belonging.has_joined {
+    if standing == Standing::New && belonging.has_joined && !repair.has_forgotten {
         // Nobody had its id before, so it has promised nothing to anybody. Recorded now that there is a log, which must not get lost any more.
         standing = Standing::Admitted(Lives::new());
         data_dir::record_standing(&config.data_dir, &Lives::new())
@@ -419,6 +421,17 @@ fn faulted(config: &Config, fault: Fault, order: Order) -> ServeError {
     } else {
         ServeError::Fault(fault)
     }
+}
+
+/// What a damaged log held the others have, too; other errors are not mended by forgetting it.
+fn unreadable(config: &Config, error: OpenError, can_ask: bool) -> ServeError {
+    if can_ask && matches!(error, OpenError::Corrupt { .. }) {
+        let fault = Fault::damage("opening the log", error.to_string());
+        if repair::order(&config.data_dir, &fault, Order::Forget) {
+            return ServeError::Repairs(fault);
+        }
+    }
+    ServeError::Log(error)
 }
 
 fn tick(config: &Config) -> Duration {

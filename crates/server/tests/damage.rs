@@ -1,11 +1,11 @@
-//! Bits of a node's store flip: nobody is told anything wrong, nobody else gets it, and it is mended without an operator. The real binary, its files damaged from outside.
+//! Bits of a node's store or log flip: nobody is told anything wrong, nobody else gets it, and it is mended without an operator. The real binary, its files damaged from outside.
 
 #![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
 
 mod support;
 
 use std::os::unix::fs::FileExt;
-use support::damage::tables;
+use support::damage::{Segment, tables};
 use support::{Cluster, Node, run, until};
 
 const KEYS: usize = 100;
@@ -147,4 +147,91 @@ async fn the_last_copy_is_not_given_up() {
         cluster.nodes[other].start();
     }
     until_mended(&mut cluster, at).await;
+}
+
+/// Flips a bit of what a stopped node's log has held for long.
+fn damage_log(node: &Node) {
+    let segment = Segment::newest(node);
+    let (_, inside) = segment.middle();
+    segment.flip(inside);
+}
+
+/// For the so many-th time.
+async fn until_remembered(cluster: &mut Cluster, at: usize, times: usize) {
+    until("the node is filled anew, and what was put aside is gone", async || {
+        let said = cluster.nodes[at].log();
+        let times_of = |what: &str| said.matches(what).count();
+        // Two folders each time.
+        let is_filled = times_of("every group is whole again") == 2 * times;
+        (is_filled && times_of("the log is damaged and was put aside") == times).then_some(())
+    })
+    .await;
+    assert!(cluster.nodes[at].is_running(), "it is the same process");
+    let aside = ["log.damaged", "store.damaged"].map(|name| cluster.nodes[at].data_dir.join(name));
+    assert!(aside.iter().all(|aside| !aside.exists()));
+    cluster.until_equal().await;
+    let (_, events) = run(&["--endpoints", &cluster.nodes[at].client, "events"]);
+    assert!(events.contains("has put its damaged log aside"), "{events}");
+}
+
+/// Forty writes, so that the log's newest segment has a middle.
+async fn written(cluster: &Cluster, round: &str) {
+    for number in 0..40 {
+        cluster.client().put(&format!("{round}/{number}"), round).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whose_log_rotted_asks_the_others_what_it_promised_and_votes_again() {
+    let mut cluster = Cluster::partitioned(3, 2).await;
+    written(&cluster, "first").await;
+    let at = cluster.leader(None).await;
+    cluster.nodes[at].kill();
+    damage_log(&cluster.nodes[at]);
+    let (code, said) = run(&["doctor", &cluster.nodes[at].data_dir.display().to_string()]);
+    assert!(code == Some(1) && said.contains("DAMAGE log") && said.contains("Start the node"), "{said}");
+    written(&cluster, "meanwhile").await;
+    cluster.nodes[at].start();
+    until_remembered(&mut cluster, at, 1).await;
+    // The store as well: what repairs it needs a log that is whole.
+    cluster.nodes[at].kill();
+    damage_log(&cluster.nodes[at]);
+    let mut tables = tables(&cluster.nodes[at]);
+    std::fs::write(tables.pop().expect("a table on disk"), "nothing").unwrap();
+    cluster.nodes[at].start();
+    until_remembered(&mut cluster, at, 2).await;
+    // It votes: with one of the others it is a majority.
+    let other = (at + 1) % 3;
+    cluster.nodes[other].kill();
+    written(&cluster, "last").await;
+    for round in ["first", "meanwhile", "last"] {
+        assert_eq!(cluster.client().get(&format!("{round}/39")).await.as_deref(), Some(round));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whose_log_rotted_and_who_had_joined_asks_those_who_are_members_now() {
+    let mut cluster = Cluster::partitioned(3, 2).await;
+    written(&cluster, "first").await;
+    let at = cluster.add("n4");
+    cluster.nodes[at].start();
+    cluster.nodes[at].ready().await;
+    // It was told of a founder that is gone by now, and takes its place.
+    let endpoint = cluster.nodes[1].client.clone();
+    let removed = async || {
+        let asked = ["node", "remove", "n1", "--wait", "--endpoints", &endpoint];
+        (run(&asked).0 == Some(0)).then_some(())
+    };
+    until("n1 is removed", removed).await;
+    drop(cluster.nodes.remove(0));
+    let at = at - 1;
+    written(&cluster, "second").await;
+    cluster.nodes[at].kill();
+    damage_log(&cluster.nodes[at]);
+    written(&cluster, "meanwhile").await;
+    cluster.nodes[at].start();
+    until_remembered(&mut cluster, at, 1).await;
+    cluster.nodes[0].kill();
+    written(&cluster, "last").await;
+    assert_eq!(cluster.nodes[at].log().matches("has joined").count(), 1, "it is the node that it was");
 }

@@ -108,6 +108,12 @@ pub fn doctor(path: &Path, output: Output) -> Result<bool, String> {
                 );
                 return Ok(false);
             }
+            if !is_only_store && repair::can_be_filled(path).is_ok() {
+                println!(
+                    "Start the node while the others run: it puts log and store aside, asks the others what it has promised, and fetches what it held."
+                );
+                return Ok(false);
+            }
             println!(
                 "Keep this node stopped: the others go on without it. If the cluster has other nodes, move this directory away and\nstart the node with an empty one: it is filled from them. Keep the old one until that is done."
             );

@@ -150,9 +150,13 @@ impl Telling {
                 );
                 vec![Record::new(at, Kind::Replica, what, why)]
             }
-            Told::PutAside(why) => {
-                let what = format!("{own} has put its damaged store aside and fetches all that it held");
-                vec![Record::new(at, Kind::Replica, what, why)]
+            Told::PutAside(aside) => {
+                let what = if aside.has_forgotten {
+                    "log aside, and its store, asks the others what it has promised, and fetches all that it held"
+                } else {
+                    "store aside and fetches all that it held"
+                };
+                vec![Record::new(at, Kind::Replica, format!("{own} has put its damaged {what}"), aside.why)]
             }
             Told::Failed(why) => process(format!("{own} stops by itself"), why),
         }
