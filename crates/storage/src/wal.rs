@@ -11,12 +11,14 @@
 //!   4   4  CRC32C of what follows, begun with identity, sequence number and the frame's own offset
 //!   8   8  sequence number, 16  8  offset: everything before this place was durable when the frame was written
 //!  24      payload: a list of (group, LogWrite)
+//! mark: behind the last frame, a frame's header with length 0; the next frame overwrites it
 //! ```
 //!
 //! Rules:
-//! * A frame that does not check out is a torn tail if no later frame claims that its place was durable
+//! * A frame that does not check out is a torn tail if no later frame, or mark, claims that its place was durable
 //!   already: then the log ends there, and what lies behind is zeroed. If one does, committed data is
 //!   damaged: the log is not opened.
+//! * A mark is written after each sync and not synced itself: a process that dies leaves it, and so does a machine after a while.
 //! * Bytes of another segment, another place or another node never pass, because the checksum covers all three.
 //! * A segment begins with a frame that says where every group stands, so older segments can go once
 //!   nothing in them is needed.
@@ -24,8 +26,8 @@
 //!   removal outlives what it removes.
 //! * After the first error nothing more is written: what reached the disk is unknown.
 //!
-//! Caveat: damage to the very last frames, which nothing after them vouches for, looks like a torn tail. Only
-//! the peers can tell.
+//! Caveat: damage to the last frame in the moments after it was synced, together with a failure of the power that takes the mark, looks like a torn
+//! tail. Only the peers could tell.
 
 use crate::disk::Disk;
 use quorate_consensus::Recovered;
@@ -221,6 +223,7 @@ impl<D: Disk> Wal<D> {
                 wal.disk.sync(&name).map_err(io("syncing the newest segment"))?;
                 wal.offset = end;
                 wal.durable = (sequence, end);
+                wal.mark().map_err(io("marking the end of the log"))?;
             }
         }
         Ok((wal, reading.groups, reading.report))
@@ -337,8 +340,23 @@ impl<D: Disk> Wal<D> {
         if let Some((sequence, segment)) = self.segments.last_key_value() {
             self.disk.sync(&segment.name)?;
             self.durable = (*sequence, self.offset);
+            self.mark()?;
         }
         Ok(())
+    }
+
+    /// Says behind the last frame that it was durable, which nothing else vouches for yet.
+    fn mark(&mut self) -> io::Result<()> {
+        let Some((sequence, segment)) = self.segments.last_key_value() else { return Ok(()) };
+        if self.offset + FRAME_HEADER as u64 > segment.bytes {
+            return Ok(());
+        }
+        let mut mark = [0; FRAME_HEADER];
+        mark[8..16].copy_from_slice(&self.durable.0.to_le_bytes());
+        mark[16..24].copy_from_slice(&self.durable.1.to_le_bytes());
+        let checksum = crc32c::crc32c_append(seed(self.identity, *sequence, self.offset), &mark[8..]);
+        mark[4..8].copy_from_slice(&checksum.to_le_bytes());
+        self.disk.write_at(&segment.name, self.offset, &mark)
     }
 
     /// Begins a segment. Everything before must be durable.
@@ -454,6 +472,14 @@ fn frame_at(bytes: &Bytes, at: usize, identity: u64, sequence: u64) -> Option<Fr
     })
 }
 
+/// Up to where everything was durable, if a valid mark is at `at`.
+fn mark_at(bytes: &Bytes, at: usize, identity: u64, sequence: u64) -> Option<Place> {
+    let mark = bytes.get(at..at.checked_add(FRAME_HEADER)?)?;
+    let checksum = crc32c::crc32c_append(seed(identity, sequence, at as u64), &mark[8..]);
+    let is_mark = u32_at(mark, 0) == 0 && u32_at(mark, 4) == checksum;
+    is_mark.then(|| (u64_at(mark, 8), u64_at(mark, 16)))
+}
+
 fn read_all<D: Disk>(disk: &D, identity: u64) -> Result<Reading, OpenError> {
     let io = |doing: String| move |cause| OpenError::Io { doing, cause };
     let mut names: Vec<(u64, String)> = disk
@@ -552,7 +578,8 @@ fn read_all<D: Disk>(disk: &D, identity: u64) -> Result<Reading, OpenError> {
         }
         report.bytes = at as u64;
         if is_newest {
-            let rest = &bytes[at.min(bytes.len())..];
+            let is_marked = mark_at(&bytes, at, identity, sequence).is_some();
+            let rest = &bytes[(at + if is_marked { FRAME_HEADER } else { 0 }).min(bytes.len())..];
             let dirty = rest.iter().filter(|byte| **byte != 0).count() as u64;
             if dirty > 0 {
                 if vouched_from(&bytes, at, identity, sequence) {
@@ -576,10 +603,12 @@ fn read_all<D: Disk>(disk: &D, identity: u64) -> Result<Reading, OpenError> {
     Ok(reading)
 }
 
-/// Whether a frame behind `at` says that the place was durable when it was written.
+/// Whether a frame or a mark behind `at` says that the place was durable when it was written.
 fn vouched_from(bytes: &Bytes, at: usize, identity: u64, sequence: u64) -> bool {
     (at + 8..bytes.len()).step_by(8).any(|later| {
-        frame_at(bytes, later, identity, sequence).is_some_and(|frame| frame.durable > (sequence, at as u64))
+        let frame = frame_at(bytes, later, identity, sequence).map(|frame| frame.durable);
+        let durable = frame.or_else(|| mark_at(bytes, later, identity, sequence));
+        durable.is_some_and(|durable| durable > (sequence, at as u64))
     })
 }
 

@@ -166,11 +166,11 @@ fn filled() -> (MemoryDisk, Vec<u8>) {
 fn damage_to_durable_frames_is_never_taken_for_a_torn_tail() {
     let (disk, bytes) = filled();
     let name = disk.list().unwrap().pop().unwrap();
+    // The last frame is vouched for by the mark behind it.
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
     let (_, whole, report) = Wal::open(disk.clone(), 7, OPTIONS).unwrap();
-    // The last frame is vouched for by nothing; all before it are.
-    let last_frame = end - 80;
-    for byte in 0..last_frame {
+    assert!(report.segments[0].torn.is_none());
+    for byte in 0..=end {
         for bit in [0, 7] {
             disk.flip(&name, byte, bit);
             match Wal::open(disk.clone(), 7, OPTIONS) {
@@ -184,6 +184,29 @@ fn damage_to_durable_frames_is_never_taken_for_a_torn_tail() {
     }
     assert_eq!(report.segments.len(), 1);
     assert_eq!(report.segments[0].groups[&group(1)], (Index(1), Index(10)));
+}
+
+#[test]
+fn a_mark_that_the_power_took_or_that_is_of_an_earlier_end_claims_nothing() {
+    let (disk, bytes) = filled();
+    let name = disk.list().unwrap().pop().unwrap();
+    // It was written after the last sync: all of that is there without it.
+    let (_, whole, _) = Wal::open(disk.clone(), 7, OPTIONS).unwrap();
+    disk.crash(|| false);
+    let (mut wal, found, report) = Wal::open(disk.clone(), 7, OPTIONS).unwrap();
+    assert!(same(&whole, &found) && report.segments[0].torn.is_none());
+    // A frame over the mark that is torn: behind what was durable, nothing else.
+    let entry =
+        Entry { term: Term(1), index: Index(11), kind: EntryKind::Write, data: vec![7; 2_000].into() };
+    wal.append(&[(group(1), LogWrite { entries: vec![entry], ..LogWrite::default() })]).unwrap();
+    let mut sectors = 0;
+    disk.crash(|| {
+        sectors += 1;
+        sectors > 1
+    });
+    let (_, found, report) = Wal::open(disk.clone(), 7, OPTIONS).unwrap();
+    assert!(same(&whole, &found) && report.segments[0].torn.is_some());
+    assert!(disk.read(&name).unwrap() == bytes, "what was torn is zeroed, and the end marked again");
 }
 
 #[test]
