@@ -50,6 +50,14 @@ pub struct Summary {
     pub pauses: u64,
     /// Nodes that came back with an empty disk.
     pub disks_lost: u64,
+    /// Disks that hung.
+    pub hangs: u64,
+    /// Processes that ended because their disks failed.
+    pub disks_failed: u64,
+    /// Logs in which a bit flipped.
+    pub logs_spoilt: u64,
+    /// Of these, logs that were given up.
+    pub logs_forgotten: u64,
     /// Rows of stores in which a bit flipped.
     pub rotten: u64,
     /// Stores that were given up for that, and filled anew.

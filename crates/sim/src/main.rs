@@ -70,6 +70,10 @@ fn many(arguments: &[String], partitions: u32) -> Result<(), String> {
         sum.revisions += summary.revisions;
         sum.crashes += summary.crashes;
         sum.disks_lost += summary.disks_lost;
+        sum.hangs += summary.hangs;
+        sum.disks_failed += summary.disks_failed;
+        sum.logs_spoilt += summary.logs_spoilt;
+        sum.logs_forgotten += summary.logs_forgotten;
         sum.rotten += summary.rotten;
         sum.stores_mended += summary.stores_mended;
         sum.snapshots += summary.snapshots;
@@ -90,7 +94,7 @@ fn many(arguments: &[String], partitions: u32) -> Result<(), String> {
     }
     println!(
         "{count} seeds, {:.1} simulated minutes: {} calls answered, {} rejected, {} unknown; {} revisions, {} events \
-         watched; {} crashes, {} pauses, {} disks lost, {} rows rotten, {} stores given up, {} terms led, {} snapshots installed, {} leases ended; {} partitions split off; {} members \
+         watched; {} crashes, {} pauses, {} disks lost, {} hung, {} failed, {} logs spoilt, {} of them given up, {} rows rotten, {} stores given up, {} terms led, {} snapshots installed, {} leases ended; {} partitions split off; {} members \
          joined, {} lost for good, {} removed, {} replicas thrown away, {} times other voters in a group; over \
          partitions {} transactions decided, {} shares prepared, {} committed, {} given back, {} of these by another leader. \
          Nothing wrong.",
@@ -103,6 +107,10 @@ fn many(arguments: &[String], partitions: u32) -> Result<(), String> {
         sum.crashes,
         sum.pauses,
         sum.disks_lost,
+        sum.hangs,
+        sum.disks_failed,
+        sum.logs_spoilt,
+        sum.logs_forgotten,
         sum.rotten,
         sum.stores_mended,
         sum.elections,

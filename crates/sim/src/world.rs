@@ -2,6 +2,7 @@
 
 mod applying;
 mod calls;
+mod disks;
 mod faults;
 mod healing;
 mod members;
@@ -24,6 +25,7 @@ use crate::clients::{Call, Outcome};
 use crate::history::History;
 use crate::leases::{RATE_MAX, RATE_MIN};
 use crate::random::Random;
+use disks::Disks;
 use members::Members;
 use network::Flying;
 use node::{Node, Running};
@@ -67,6 +69,7 @@ pub struct World {
     splits: Splits,
     members: Members,
     rotting: Rotting,
+    disks: Disks,
     /// When faults ended.
     pub healed_tick: u64,
     /// Who led which term of which group.
@@ -127,6 +130,7 @@ impl World {
             lull_until: 0,
             members,
             rotting: Rotting::new(seed),
+            disks: Disks::new(seed),
         }
     }
 
@@ -137,6 +141,7 @@ impl World {
         world.splits = Splits::none();
         world.members = Members::none(world.nodes.len() as u64);
         world.rotting = Rotting::none();
+        world.disks = Disks::none();
         world.faulty_ticks = FAULTY_TICKS;
         world.history.may_have_holes = partitions > 1;
         world.nodes.iter_mut().for_each(|node| node.rate = 1_000);
@@ -183,6 +188,7 @@ impl World {
             self.split_something()?;
             self.order_members()?;
             self.rot();
+            self.fail_disks()?;
             self.live_a_tick()?;
         }
         Ok(())

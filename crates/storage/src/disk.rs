@@ -97,6 +97,11 @@ impl MemoryDisk {
         self.lock().operations_until_fault = Some(operations);
     }
 
+    /// Nothing fails any more.
+    pub fn mend(&self) {
+        self.lock().operations_until_fault = None;
+    }
+
     /// How often something was synced.
     pub fn syncs(&self) -> u64 {
         self.lock().syncs

@@ -6,10 +6,8 @@ use super::network::Flying;
 use super::node::Node;
 use crate::checker::Violation;
 use quorate_consensus::Role;
-use quorate_node::{PeerMessage, Standing};
-use quorate_storage::disk::MemoryDisk;
-use quorate_storage::memory::MemoryEngine;
-use quorate_types::{GroupId, Incarnation, NodeId};
+use quorate_node::PeerMessage;
+use quorate_types::{GroupId, NodeId};
 
 /// Before the end of a lull; about an election.
 const LULL_END_TICKS: u64 = 32;
@@ -204,39 +202,59 @@ impl World {
 
     /// A node crashes and comes back with an empty disk; one at a time, because what a majority forgets is lost.
     fn lose_disk(&mut self) {
-        if self.nodes.iter().any(|node| node.is_forgetful || node.rot.is_some()) || self.nodes.len() == 1 {
+        if self.is_anybody_poor() {
             return;
         }
         let at = self.random.below(self.nodes.len() as u64) as usize;
+        if !self.may_forget(at) {
+            return;
+        }
+        self.crash(at);
+        self.nodes[at].forget();
+        self.counts.disks_lost += 1;
+    }
+
+    /// Whether a node lacks, or is about to lack, what it had; or there is only one.
+    fn is_anybody_poor(&self) -> bool {
+        let is_poor = |node: &Node| node.is_forgetful || node.is_spoilt || node.rot.is_some();
+        self.nodes.iter().any(is_poor) || self.nodes.len() == 1
+    }
+
+    /// Whether a node may lose what it has stored: one at a time, and where nothing is lost with it.
+    pub(super) fn may_forget(&self, at: usize) -> bool {
         // It would wait for ever for one that is dead for good and counts as a member still.
         let is_waiting = self.members.lost.iter().any(|lost| !self.members.removed.contains(lost));
         let id = self.nodes[at].id;
         // Drained and lost ones may have left two where there were three.
-        if is_waiting
-            || self.members.lost.contains(&id)
-            || self.is_on_few(id)
-            || !self.can_ask(&self.nodes[at], None)
-        {
-            return;
-        }
-        self.crash(at);
-        let node = &mut self.nodes[at];
-        node.disk = MemoryDisk::default();
-        node.engine = MemoryEngine::default();
-        node.incarnation = Incarnation(node.incarnation.0 + 10);
-        node.standing = Standing::New;
-        node.is_forgetful = true;
-        self.counts.disks_lost += 1;
+        !self.is_anybody_poor()
+            && !is_waiting
+            && !self.members.lost.contains(&id)
+            && !self.is_on_few(id)
+            && self.can_ask(&self.nodes[at], None)
     }
 
+    /// A process ends, and everything that it has written is there, synced or not.
+    pub(super) fn kill(&mut self, at: usize) {
+        self.end(at, 1000);
+    }
+
+    /// The machine of a process fails.
     pub(super) fn crash(&mut self, at: usize) {
+        if self.nodes[at].running.is_some() {
+            let survives = self.random.below(1001);
+            self.end(at, survives);
+        }
+    }
+
+    /// A process ends, and of what was not synced each sector survives so many times in a thousand.
+    fn end(&mut self, at: usize, survives: u64) {
         let Some(running) = self.nodes[at].running.take() else { return };
         self.counts.crashes += 1;
         self.nodes[at].paused_until = None;
         self.nodes[at].resuming = running.watchers.resume();
         drop(running);
         let random = &mut self.random;
-        let survives = random.below(1001);
+        self.nodes[at].is_failing = false;
         self.nodes[at].disk.crash(|| random.chance(survives));
         let kept = random.below(self.nodes[at].engine.unflushed() as u64 + 1) as usize;
         self.nodes[at].engine.crash(kept);

@@ -46,6 +46,11 @@ impl World {
         let lost = &self.members.lost;
         for node in self.nodes.iter_mut().filter(|node| !lost.contains(&node.id)) {
             node.down_until = 0;
+            node.hung_until = 0;
+            if node.is_failing {
+                node.is_failing = false;
+                node.disk.mend();
+            }
             node.paused_until = node.paused_until.map(|_| self.now);
         }
         self.members.moved_tick = self.now;

@@ -26,6 +26,12 @@ pub(super) struct Node {
     pub(super) is_forgetful: bool,
     /// A row of its store has rotted, and how far it is with that.
     pub(super) rot: Option<Rot>,
+    /// Its log's disk takes what is written and reports nothing until then.
+    pub(super) hung_until: u64,
+    /// Its log's disk is about to fail, or does.
+    pub(super) is_failing: bool,
+    /// A bit of its log has flipped since it was killed.
+    pub(super) is_spoilt: bool,
     /// The members when it joined; nobody of a founder's.
     pub(super) welcomed_by: Vec<NodeId>,
     pub(super) running: Option<Running>,
@@ -54,6 +60,9 @@ impl Node {
             standing,
             is_forgetful: false,
             rot: None,
+            hung_until: 0,
+            is_failing: false,
+            is_spoilt: false,
             welcomed_by: Vec::new(),
             running: None,
             down_until: 0,

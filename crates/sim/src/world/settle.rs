@@ -33,6 +33,9 @@ impl World {
         }
         self.send(at, send);
         let written = self.write(at, persist, flush)?;
+        if self.nodes[at].running.is_none() {
+            return Ok(());
+        }
         if let Some(standing) = standing
             && let Some(running) = &mut self.nodes[at].running
         {

@@ -22,7 +22,13 @@ impl World {
         let cluster = self.members.told(&self.nodes[at]);
         let salt = self.random.below(u64::MAX);
         let options = self.options(&self.nodes[at], salt);
-        let (wal, recovered) = self.open_log(at)?;
+        let (wal, recovered) = match self.open_log(at) {
+            Ok(opened) => opened,
+            // With another incarnation, and perhaps told of others.
+            Err(_) if self.forgets(at) => return self.start(at),
+            Err(violation) => return Err(violation),
+        };
+        self.nodes[at].is_spoilt = false;
         let node = &mut self.nodes[at];
         let logs = recovered.clone();
         let host = match Host::new(options, node.standing.clone(), node.engine.clone(), cluster, recovered) {

@@ -23,7 +23,8 @@ impl World {
         let mut written = Vec::new();
         if let Some((write, parts)) = persist {
             if let Err(fault) = running.wal.append(&parts) {
-                return Err(self.violation(format!("a healthy disk failed: {fault}")));
+                self.log_failed(at, fault)?;
+                return Ok(Vec::new());
             }
             let due = running.syncing.map_or(sync_due, |(_, due)| due);
             running.syncing = Some((write, due));
@@ -44,10 +45,12 @@ impl World {
     pub(super) fn finish_writes(&mut self) -> Result<(), Violation> {
         let now = self.now;
         for at in 0..self.nodes.len() {
-            let Some(running) = self.awake(at) else { continue };
+            let is_hung = self.nodes[at].hung_until > now;
+            let Some(running) = self.awake(at).filter(|_| !is_hung) else { continue };
             if let Some((write, _)) = running.syncing.take_if(|(_, due)| *due <= now) {
                 if let Err(fault) = running.wal.sync() {
-                    return Err(self.violation(format!("a healthy disk failed: {fault}")));
+                    self.log_failed(at, fault)?;
+                    continue;
                 }
                 running.host.persisted(write);
                 let pinned = running.wal.pinned(128 << 10);

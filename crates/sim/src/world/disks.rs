@@ -1,0 +1,128 @@
+//! Disks that hang, fail, or spoil a log.
+//!
+//! * One that *hangs* takes what is written and reports nothing for a while, and the process lives. A leader has to hand over, and nothing that it
+//!   was going to say may be taken for said.
+//! * One that *fails* does so at its next call or some calls later, append, sync, removal or making of a segment, and from then on at each. The process ends, as the server does
+//!   after the first error, and what was not synced is there or not, as after a crash.
+//! * A bit of a *log* flips while its node is down after it was killed, so that everything it wrote has reached the disk. Whatever was durable is not taken for an unfinished write: the
+//!   node has forgotten what it has promised, and goes the way of one that lost its disk, as the server does (`server/src/repair/forgetting.rs`).
+
+use super::World;
+use super::node::Node;
+use crate::checker::Violation;
+use crate::random::Random;
+use quorate_node::Standing;
+use quorate_storage::disk::{Disk, MemoryDisk};
+use quorate_storage::memory::MemoryEngine;
+use quorate_types::Incarnation;
+
+/// What may happen to disks, each in thousandths of a tick.
+#[derive(Debug)]
+pub(super) struct Disks {
+    /// Of its own: other runs are what they are without it.
+    random: Random,
+    hang: u64,
+    hang_ticks_max: u64,
+    failure: u64,
+    spoilt_log: u64,
+}
+
+impl Disks {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed ^ 0x6469_736b);
+        let mut rate = |max: u64| if random.chance(300) { 1 + random.below(max) } else { 0 };
+        let (hang, failure, spoilt_log) = (rate(8), rate(4), rate(3));
+        // A few election timeouts at the most, or for longer than requests wait.
+        let hang_ticks_max = [100, 100, 1_000][random.below(3) as usize];
+        Self { random, hang, hang_ticks_max, failure, spoilt_log }
+    }
+
+    pub(super) fn none() -> Self {
+        Self { random: Random::new(0), hang: 0, hang_ticks_max: 0, failure: 0, spoilt_log: 0 }
+    }
+}
+
+impl World {
+    /// Now and then.
+    pub(super) fn fail_disks(&mut self) -> Result<(), Violation> {
+        if self.disks.random.chance(self.disks.hang) {
+            let at = self.any_disk();
+            let until = self.now + 20 + self.disks.random.below(self.disks.hang_ticks_max);
+            self.nodes[at].hung_until = until;
+            self.counts.hangs += 1;
+        }
+        if self.disks.random.chance(self.disks.failure) {
+            let at = self.any_disk();
+            if self.nodes[at].running.is_some() {
+                self.nodes[at].is_failing = true;
+                self.nodes[at].disk.fail_after(self.disks.random.below(5));
+            }
+        }
+        if self.disks.random.chance(self.disks.spoilt_log) {
+            let at = self.any_disk();
+            self.spoil_log(at);
+        }
+        Ok(())
+    }
+
+    /// Half of the time one of a node that leads.
+    fn any_disk(&mut self) -> usize {
+        let at = self.disks.random.below(self.nodes.len() as u64) as usize;
+        if !self.disks.random.chance(500) {
+            return at;
+        }
+        let groups = self.all_groups();
+        let group = groups[self.disks.random.below(groups.len() as u64) as usize];
+        self.leader_of(group).unwrap_or(at)
+    }
+
+    /// A log's disk refused: that is the end of the process, if it was to happen.
+    pub(super) fn log_failed(&mut self, at: usize, what: impl std::fmt::Display) -> Result<(), Violation> {
+        if !self.nodes[at].is_failing {
+            return Err(self.violation(format!("a healthy disk failed: {what}")));
+        }
+        self.counts.disks_failed += 1;
+        self.crash(at);
+        Ok(())
+    }
+
+    /// A process is killed, and a bit of what it has written flips.
+    fn spoil_log(&mut self, at: usize) {
+        // Then there is time for everything that it wrote to reach the disk.
+        let is_writing = self.nodes[at].is_failing || self.nodes[at].is_spoilt;
+        if is_writing || self.nodes[at].running.is_none() || !self.may_forget(at) {
+            return;
+        }
+        self.kill(at);
+        let random = &mut self.disks.random;
+        let node = &mut self.nodes[at];
+        let names: Vec<String> = node.disk.list().unwrap_or_default();
+        let Some(name) = names.get(random.below(names.len() as u64) as usize) else { return };
+        let bytes = node.disk.read(name).unwrap_or_default();
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        node.disk.flip(name, random.below(used as u64) as usize, random.below(8) as u8);
+        node.is_spoilt = true;
+        self.counts.logs_spoilt += 1;
+    }
+
+    /// What was durable in the log is damaged: the node begins a new life without it. Whether that is what happened here.
+    pub(super) fn forgets(&mut self, at: usize) -> bool {
+        let is_spoilt = std::mem::take(&mut self.nodes[at].is_spoilt);
+        if is_spoilt {
+            self.nodes[at].forget();
+            self.counts.logs_forgotten += 1;
+        }
+        is_spoilt
+    }
+}
+
+impl Node {
+    /// It has an empty disk, and is known to the others as one that had another.
+    pub(super) fn forget(&mut self) {
+        self.disk = MemoryDisk::default();
+        self.engine = MemoryEngine::default();
+        self.incarnation = Incarnation(self.incarnation.0 + 10);
+        self.standing = Standing::New;
+        self.is_forgetful = true;
+    }
+}
