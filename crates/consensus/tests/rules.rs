@@ -706,3 +706,21 @@ fn a_leader_whose_disk_is_behind_all_the_time_and_gets_on_does_not_lag() {
         assert!(!cluster.replicas[0].lags());
     }
 }
+
+#[test]
+fn who_was_heard_before_the_last_quorum_check_can_take_over() {
+    // Whoever asks for hand-overs at a fixed pace may always ask just after a check.
+    let mut cluster = leading_with_slow(&[]);
+    propose(&mut cluster);
+    for _ in 0..60 {
+        cluster.replicas[0].tick();
+        cluster.replicas[0].transfer(Some(NodeId(2)));
+        cluster.take(0);
+        let is_word = |(_, to, message): &(NodeId, NodeId, Message)| {
+            *to == NodeId(2) && matches!(message, Message::TimeoutNow { .. })
+        };
+        assert!(cluster.flying.iter().any(is_word));
+        cluster.flying.retain(|flying| !is_word(flying));
+        cluster.deliver(&[0, 1, 2]);
+    }
+}

@@ -264,7 +264,7 @@ impl Raft {
         if leader.since_quorum_check >= self.options.election_ticks_min {
             leader.since_quorum_check = 0;
             for follower in leader.followers.values_mut() {
-                follower.is_active = false;
+                follower.was_active = std::mem::take(&mut follower.is_active);
             }
             if !has_quorum {
                 self.since_leader = self.options.election_ticks_min;
@@ -345,7 +345,9 @@ impl Raft {
         let State::Leader(leader) = &mut self.state else { return };
         // Those who are on their way out would not lead for long; who waits for a state cannot, whatever it has of the log.
         let is_voter = |id: &NodeId| configuration.voters.contains(id);
-        let is_able = |follower: &Follower| follower.is_active && follower.progress.mode() != Mode::Snapshot;
+        let is_able = |follower: &Follower| {
+            (follower.is_active || follower.was_active) && follower.progress.mode() != Mode::Snapshot
+        };
         let best = || {
             let able = leader.followers.iter().filter(|(id, follower)| is_able(follower) && is_voter(id));
             able.max_by_key(|(_, follower)| follower.progress.matched()).map(|(id, _)| *id)

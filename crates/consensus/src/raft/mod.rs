@@ -133,6 +133,8 @@ struct Follower {
     progress: Progress,
     /// Heard since the last quorum check.
     is_active: bool,
+    /// The same of the time before that check.
+    was_active: bool,
     /// What it had acknowledged at the last heartbeat; no progress since then with appends under way
     /// means that they were lost.
     matched_before: Index,
@@ -150,6 +152,7 @@ impl Follower {
         Self {
             progress: Progress::new(last, inflight_max),
             is_active: true,
+            was_active: false,
             matched_before: Index::START,
             commit_sent: Index::START,
             round: 0,
