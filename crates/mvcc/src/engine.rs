@@ -47,11 +47,14 @@ pub trait Read {
     fn scan_back(&self, table: Table, range: RowRange) -> Rows<'_>;
 }
 
+/// A row, and what it is set to; `None` removes it.
+pub type Change = (Table, Bytes, Option<Bytes>);
+
 /// Changes that become visible, and survive a crash, all or none.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    /// In order; a later change of a row wins. `None` removes the row.
-    pub changes: Vec<(Table, Bytes, Option<Bytes>)>,
+    /// In order; a later change of a row wins.
+    pub changes: Vec<Change>,
 }
 
 impl Batch {

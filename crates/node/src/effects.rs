@@ -181,6 +181,20 @@ pub enum Notice {
         /// By whom.
         by: NodeId,
     },
+    /// A quorum of the group's replicas has become the same, and the one here something else: its state is given up, for theirs.
+    Diverged {
+        /// Which group.
+        group: GroupId,
+        /// Seen at this entry.
+        index: Index,
+    },
+    /// Replicas have become different things, and no quorum says what is right.
+    DigestsDiffer {
+        /// Of which group.
+        group: GroupId,
+        /// Seen at this entry.
+        index: Index,
+    },
     /// This node's disk has stopped answering while those of others have not: what is led here is handed over.
     DiskStalled,
     /// It has answered.

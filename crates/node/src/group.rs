@@ -8,6 +8,7 @@
 //! * An answer that rests on entries not yet committed (a failed compare, or a refusal: no such key, lease or revision) waits for those entries and
 //!   for a read barrier begun after the evaluation.
 
+use crate::digests::Digests;
 use crate::effects::Ticket;
 use crate::peer::{PartAsk, PeerMessage};
 use quorate_consensus::{Raft, ReadId, Role};
@@ -214,6 +215,7 @@ pub(crate) struct Group<E: Engine> {
     pub(crate) awaits_rows: bool,
     /// This leader has appended a split entry that is not applied yet.
     pub(crate) is_split_proposed: bool,
+    pub(crate) digests: Digests,
 }
 
 impl<E: Engine> Group<E> {

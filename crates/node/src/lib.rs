@@ -21,6 +21,7 @@
 //! * [`placing`]: who shall hold which group.
 //! * [`recovery`]: whether a group may go on with what is left of it.
 //! * [`detector`]: how likely it is that a silent node is gone.
+//! * `digests`: whether a replica has become what others have.
 //! * [`spreading`]: who holds and leads what where there are more members than replicas.
 //! * [`retention`]: when the store is flushed and the log cut.
 
@@ -29,6 +30,7 @@ pub mod admission;
 pub mod cluster;
 pub mod cluster_orders;
 pub mod detector;
+mod digests;
 pub mod draws;
 pub mod effects;
 pub mod errands;

@@ -61,6 +61,10 @@ pub struct Options {
     pub spread_replicas: bool,
     /// Partitions' leaders stay where they are and draw revisions over the network, instead of going to the sequencer's node.
     pub spread_leaders: bool,
+    /// How often replicas tell each other what they have become.
+    pub digest_ticks: u64,
+    /// After so many entries a replica remembers what it had become. The same on all nodes, or they do not meet.
+    pub checkpoint_entries: u64,
     /// What partitions keep to.
     pub partition: quorate_partition::Limits,
 }
@@ -98,6 +102,8 @@ impl Options {
             spread_replicas: false,
             spread_leaders: false,
             rules: Rules::default(),
+            digest_ticks: 5 * ticks_per_second,
+            checkpoint_entries: 256,
             partition: quorate_partition::Limits::default(),
         }
     }

@@ -7,7 +7,7 @@ use crate::transaction::TxnMessage;
 use quorate_consensus::Message;
 use quorate_partition::snapshot::{Chunk, Cursor};
 use quorate_types::{
-    Decode, Encode, GroupId, Incarnation, Input, KeyRange, KeyspaceId, Malformed, NodeId, PartitionId,
+    Decode, Encode, GroupId, Incarnation, Index, Input, KeyRange, KeyspaceId, Malformed, NodeId, PartitionId,
     Position, Rejection, Reply, Request, Revision, Term, wire_enum,
 };
 
@@ -81,6 +81,11 @@ pub enum PeerMessage {
     },
     /// The answer. Lost: asked for again. Late: it names the directory it was about.
     AdmissionAnswer(AdmissionAnswer),
+    /// To the other members of groups: what the sender's replicas had become at these entries. Lost: the next one says it. Late: whoever remembers that entry compares.
+    Digests {
+        /// Group, entry, digest after it.
+        digests: Vec<(GroupId, (Index, u64))>,
+    },
     /// To every member, each second while it lasts: my disk runs full. Lost: the next one says it.
     SpaceShort,
     /// To the sequencer's node: I want to read these ranges of a keyspace, all of it if none. Lost: asked again.
@@ -174,6 +179,7 @@ wire_enum!(PeerMessage {
     17 => Leaders { leaders },
     18 => Awaiting { tickets },
     19 => NotInHand { tickets },
+    20 => Digests { digests },
     9 => Alive,
 });
 

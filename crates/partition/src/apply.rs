@@ -7,7 +7,7 @@
 use crate::lease::LeaseRow;
 use crate::partition::Partition;
 use crate::state::{self, Head};
-use quorate_mvcc::engine::{Batch, Engine, Table};
+use quorate_mvcc::engine::{Batch, Change, Engine, Table};
 use quorate_mvcc::layout::{self, ChangeKind};
 use quorate_types::record::Stored;
 use quorate_types::{
@@ -55,6 +55,7 @@ impl<E: Engine> Partition<E> {
             if entry.index != head.position.index.next() {
                 return Err(bad(entry, Malformed("an entry that does not follow what is applied")));
             }
+            let rows_before = batch.changes.len();
             match entry.kind {
                 EntryKind::Write | EntryKind::Lease => {
                     let command: Command = decode(entry)?;
@@ -118,7 +119,7 @@ impl<E: Engine> Partition<E> {
                 EntryKind::Fence => {}
             }
             head.position = entry.position();
-            head.digest = digest(head.digest, entry);
+            head.digest = digest(head.digest, entry, &batch.changes[rows_before..]);
         }
         if head == self.head {
             return Ok(applied);
@@ -306,13 +307,18 @@ fn decode<T: Decode>(entry: &Entry) -> Result<T, Fault> {
     T::from_bytes(entry.data.clone()).map_err(|cause| bad(entry, cause))
 }
 
-/// The digest after `entry`, given that before it.
-pub(crate) fn digest(before: u64, entry: &Entry) -> u64 {
+/// The digest after `entry` and what it has changed, in any order, given that before it.
+pub(crate) fn digest(before: u64, entry: &Entry, changes: &[Change]) -> u64 {
     let mut place = [0; 17];
     place[..8].copy_from_slice(&entry.term.0.to_be_bytes());
     place[8..16].copy_from_slice(&entry.index.0.to_be_bytes());
     place[16] = entry.kind as u8;
-    XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot_with_seed(before, &place), &entry.data)
+    let rows = changes.iter().map(|(table, row, value)| {
+        let row = XxHash3_64::oneshot_with_seed(*table as u64, row);
+        value.as_ref().map_or(!row, |value| XxHash3_64::oneshot_with_seed(row, value))
+    });
+    let rows = rows.fold(0u64, u64::wrapping_add);
+    XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot_with_seed(before, &place) ^ rows, &entry.data)
 }
 
 pub(crate) fn bad(entry: &Entry, cause: Malformed) -> Fault {

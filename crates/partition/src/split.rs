@@ -58,7 +58,7 @@ impl<E: Engine> Partition<E> {
         let child = GroupId { partition: split.child, ..self.group };
         self.split_leases(child, &split.slots, batch);
         let row = Head::row(child);
-        let child_head = Head { position: FIRST, digest: digest(head.digest, entry), ..*head };
+        let child_head = Head { position: FIRST, digest: digest(head.digest, entry, &[]), ..*head };
         batch.put(Table::State, row.clone(), layout::encode(Table::State, &row, &child_head));
         // It begins with the parent's members, by whatever entry of the parent's log they became that.
         if let Some(members) = self.members_before(batch)? {

@@ -20,6 +20,8 @@ pub struct Metrics {
     registry: Registry,
     /// Changes of leader seen, of any group.
     pub leader_changes: Counter,
+    /// Replicas found to have become something else than others.
+    pub replicas_diverged: Counter,
     /// Time that making the log durable took.
     pub log_sync_seconds: Histogram,
     /// Time from a client's request that may change something to its answer.
@@ -57,8 +59,14 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let leader_changes = Counter::default();
+        let replicas_diverged = Counter::default();
         let log_sync_seconds = Histogram::new(exponential_buckets(0.000_125, 2.0, 17));
         let mut registry = Registry::default();
+        registry.register(
+            "quorate_replicas_diverged",
+            "Replicas found to have become something else than others",
+            replicas_diverged.clone(),
+        );
         registry.register("etcd_server_leader_changes_seen", "Leader changes seen", leader_changes.clone());
         registry.register(
             "etcd_disk_wal_fsync_duration_seconds",
@@ -95,6 +103,7 @@ impl Default for Metrics {
         Self {
             registry,
             leader_changes,
+            replicas_diverged,
             log_sync_seconds,
             write_seconds,
             read_seconds,

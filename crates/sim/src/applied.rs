@@ -7,7 +7,7 @@
 
 use quorate_types::{
     Command, Committed, Decide, Decode, Effect, Entry, EntryKind, Event, GroupId, Index, KeyValue, LeaseId,
-    LogWrite, Revision, Term,
+    LogWrite, PartitionId, Revision, Split, Term,
 };
 use std::collections::BTreeMap;
 
@@ -144,15 +144,34 @@ impl AppliedLog {
                 return Err(format!("two entries were applied at {index}: {:?} and {entry:?}", first.entry));
             }
         }
+        self.reveal(visible, tick);
+        shadow.applied = applied;
+        shadow.entries = shadow.entries.split_off(&applied.next());
+        Ok(news)
+    }
+
+    /// Clients can have heard of what there is up to here.
+    pub(crate) fn reveal(&mut self, visible: Index, tick: u64) {
         if visible > self.visible {
             for (_, first) in self.entries.range_mut(self.visible.next()..=visible) {
                 first.tick = tick;
             }
             self.visible = visible;
         }
-        shadow.applied = applied;
-        shadow.entries = shadow.entries.split_off(&applied.next());
-        Ok(news)
+    }
+
+    /// Whether clients can have heard of anything of it.
+    pub(crate) fn is_revealed(&self) -> bool {
+        self.visible > Index::START
+    }
+
+    /// Where the entry stands that split this partition off, if it was applied anywhere.
+    pub(crate) fn split_off(&self, child: PartitionId) -> Option<Index> {
+        let splits = self.entries.iter().filter(|(_, first)| first.entry.kind == EntryKind::Split);
+        let is_of = |first: &First| {
+            Split::from_bytes(first.entry.data.clone()).is_ok_and(|split| split.child == child)
+        };
+        splits.filter(|(_, first)| is_of(first)).map(|(index, _)| *index).next()
     }
 
     /// What was seen to be applied, in the order of the log.

@@ -23,6 +23,7 @@ impl<E: Engine> Host<E> {
         self.heard(from);
         match message {
             PeerMessage::Alive => {}
+            PeerMessage::Digests { digests } => self.on_digests(from, digests),
             PeerMessage::SpaceShort => self.on_space_short(from),
             PeerMessage::AdmissionAsk { incarnation } => self.on_admission_ask(from, incarnation),
             PeerMessage::AdmissionAnswer(answer) => self.on_admission_answer(from, incarnation, answer)?,

@@ -2,6 +2,7 @@
 //!
 //! * [`agenda`]: which groups a tick concerns.
 //! * [`awaiting`]: what was sent to other nodes' leaders.
+//! * [`comparing`]: whether replicas have become the same.
 //! * [`collecting`]: what the shell is to do, and what it reports done.
 //! * [`distant`]: groups that have no replica here.
 //! * [`drawing`]: revisions from a sequencer on another node.
@@ -31,6 +32,7 @@
 mod agenda;
 mod awaiting;
 mod collecting;
+mod comparing;
 mod deciding;
 mod discarding;
 mod distant;
@@ -175,6 +177,8 @@ pub struct Host<E: Engine> {
     rouse_waiting: BTreeSet<GroupId>,
     /// In which terms a node that lost its disk abstains.
     abstaining: BTreeMap<GroupId, Term>,
+    /// Groups whose state here is wrong, and to be given up.
+    diverged: BTreeSet<GroupId>,
     /// Groups that may have effects to collect.
     dirty: BTreeSet<GroupId>,
     agenda: Agenda,
@@ -265,6 +269,7 @@ impl<E: Engine> Host<E> {
             rouse_blocked: BTreeSet::new(),
             rouse_waiting: BTreeSet::new(),
             abstaining: BTreeMap::new(),
+            diverged: BTreeSet::new(),
             dirty: BTreeSet::new(),
             agenda: Agenda::default(),
             liveness: Liveness::default(),
@@ -348,6 +353,7 @@ impl<E: Engine> Host<E> {
             }
         }
         self.repeat_pulls();
+        self.tick_digests()?;
         self.tick_space();
         self.tick_liveness();
         self.tick_roster()?;

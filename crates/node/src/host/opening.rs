@@ -1,6 +1,7 @@
 //! A group is opened: its state from the store, its consensus from the log.
 
 use super::Host;
+use crate::digests::Digests;
 use crate::effects::Notice;
 use crate::group::{Group, State};
 use quorate_consensus::{Consensus, Raft, Role};
@@ -158,6 +159,7 @@ impl<E: Engine> Host<E> {
             is_returning,
             awaits_rows,
             is_split_proposed: false,
+            digests: Digests::default(),
         };
         self.groups.insert(id, group);
         self.note_slots_of(id);

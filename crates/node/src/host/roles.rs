@@ -100,13 +100,16 @@ impl<E: Engine> Host<E> {
 
     pub(super) fn apply(&mut self, id: GroupId, entries: &[Entry], now: Tick) -> Result<(), Fault> {
         // What comes after a split is told in another way than what came before it.
-        for entries in entries.split_inclusive(|entry| entry.kind == EntryKind::Split) {
+        let every = self.options.checkpoint_entries;
+        let ends = |entry: &Entry| entry.kind == EntryKind::Split || entry.index.0.is_multiple_of(every);
+        for entries in entries.split_inclusive(ends) {
             let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
             let State::Ready(partition) = &mut group.state else {
                 panic!("group {id} was given entries to apply while its state is being installed");
             };
             let mut applied = partition.apply(entries, now)?;
             let split = applied.split.take();
+            self.note_digest(id);
             self.on_applied(id, applied)?;
             if let Some(split) = split {
                 self.on_split(id, &split)?;

@@ -174,6 +174,7 @@ impl<E: Engine> Host<E> {
         group.flushing = None;
         group.raft.restored(meta);
         self.dirty.insert(id);
+        self.digests_replaced(id);
         self.on_replaced(id)?;
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         self.out.notices.push(Notice::SnapshotInstalled { group: id, position, bytes });

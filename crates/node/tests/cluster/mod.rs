@@ -7,8 +7,8 @@ use quorate_mvcc::engine::Engine;
 use quorate_node::administration::Step;
 use quorate_node::effects::Applied;
 use quorate_node::{
-    Administration, Grant, GroupStatus, Host, NewKeyspace, Options, Order, PeerMessage, Refused, Standing,
-    Ticket, WriteId,
+    Administration, Grant, GroupStatus, Host, NewKeyspace, Notice, Options, Order, PeerMessage, Refused,
+    Standing, Ticket, WriteId,
 };
 use quorate_storage::disk::MemoryDisk;
 use quorate_storage::memory::MemoryEngine;
@@ -21,6 +21,9 @@ use quorate_types::{
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) type Outcome = Result<Reply, Rejection>;
+
+/// What becomes of a message on its way: from which node, to which.
+pub(crate) type Tampering = Box<dyn FnMut(usize, usize, &mut PeerMessage)>;
 
 /// Whether a message gets lost: from which node, to which, and what it is.
 pub(crate) type Loss = Box<dyn Fn(usize, usize, &PeerMessage) -> bool>;
@@ -50,6 +53,10 @@ pub(crate) struct Cluster {
     pub(crate) cut: Vec<usize>,
     /// Which messages get lost between the others.
     pub(crate) losing: Option<Loss>,
+    /// Messages are changed, as by memory in which bits flip.
+    pub(crate) tampering: Option<Tampering>,
+    /// What hosts thought worth a line.
+    pub(crate) notices: Vec<(usize, Notice)>,
     /// What each node's watchers were told.
     pub(crate) told: Vec<Vec<(KeyspaceId, Applied)>>,
     /// So many of the nodes founded the cluster.
@@ -90,6 +97,8 @@ impl Cluster {
             grants: BTreeMap::new(),
             cut: Vec::new(),
             losing: None,
+            tampering: None,
+            notices: Vec::new(),
             told: (0..size).map(|_| Vec::new()).collect(),
             next_ticket: 0,
             founders: size,
@@ -204,6 +213,7 @@ impl Cluster {
                         host.standing_recorded();
                     }
                     sent.extend(effects.send.into_iter().map(|(to, message)| (node.id, to, message)));
+                    self.notices.extend(effects.notices.into_iter().map(|notice| (at, notice)));
                     self.answers.extend(effects.replies);
                     self.grants.extend(effects.grants);
                     self.told[at].extend(effects.applied);
@@ -230,11 +240,14 @@ impl Cluster {
             if sent.is_empty() {
                 return;
             }
-            for (from, to, message) in sent {
+            for (from, to, mut message) in sent {
                 let (sender, receiver) = (from.0 as usize - 1, to.0 as usize - 1);
                 let is_cut = [sender, receiver].iter().any(|at| self.cut.contains(at));
                 if is_cut || self.losing.as_ref().is_some_and(|is_lost| is_lost(sender, receiver, &message)) {
                     continue;
+                }
+                if let Some(tamper) = &mut self.tampering {
+                    tamper(sender, receiver, &mut message);
                 }
                 if let Some(running) = &mut self.nodes[receiver].running {
                     running.host.receive(from, Incarnation(from.0), message).unwrap();

@@ -171,6 +171,16 @@ impl Telling {
                 self.handed_over.insert(group, (by, at));
                 return Vec::new();
             }
+            Notice::Diverged { group, index } => {
+                let what = format!("{own} throws away its state of {GROUPS}");
+                let why = format!("at entry {index} it had become something else than those of a quorum");
+                replica(what, why).of(self.group(group, None))
+            }
+            Notice::DigestsDiffer { group, index } => {
+                let what =
+                    format!("{GROUPS} is not the same on its nodes, and no quorum says which is right");
+                replica(what, format!("seen by {own} at entry {index}")).of(self.group(group, None))
+            }
             Notice::DiskStalled => {
                 let what = format!("{own} hands over what it leads");
                 Record::new(at, Kind::Disk, what, "its disk has stopped answering, those of others have not")

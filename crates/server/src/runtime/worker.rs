@@ -559,6 +559,20 @@ impl Worker {
                 info!(%node, "peer has a new data directory; nothing it promised before counts")
             }
             Notice::HandedOver { group, by } => info!(%group, %by, "told to take the group over"),
+            Notice::Diverged { group, index } => {
+                self.outlets.metrics.replicas_diverged.inc();
+                error!(
+                    %group, %index,
+                    "the replica here has become something else than those of a quorum, by bits that flipped in memory or a mistake in quorate: its state is given up and fetched from them"
+                );
+            }
+            Notice::DigestsDiffer { group, index } => {
+                self.outlets.metrics.replicas_diverged.inc();
+                error!(
+                    %group, %index,
+                    "replicas of the group have become different things, and no quorum says which is right: look at what they hold before you trust any"
+                );
+            }
             Notice::DiskStalled => error!(
                 "the disk has stopped answering: what is led here is handed over; nothing is acknowledged that it has not taken"
             ),

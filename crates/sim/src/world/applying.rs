@@ -31,6 +31,7 @@ impl World {
         let is_only =
             running.host.maps().all(|map| map.id != KeyspaceId::DEFAULT || map.partitions.len() == 1);
         let is_alone = statuses.len() == 1 && is_only;
+        let mut answering = Vec::new();
         for status in statuses {
             let log = self.applied.entry(status.group).or_default();
             let shadow = node.shadows.entry(status.group).or_default();
@@ -39,6 +40,9 @@ impl World {
                 shadow.register(status.consensus.term);
             }
             let is_visible = is_alone || status.is_registered;
+            if is_visible && !log.is_revealed() {
+                answering.push(status.group);
+            }
             let news = log.advance(shadow, status.consensus.applied, status.digest, is_visible, self.now);
             let noted = news.and_then(|news| {
                 for entry in news {
@@ -53,6 +57,24 @@ impl World {
                 return Err(self.violation(format!("at {id}, group {}: {what}", status.group)));
             }
         }
+        for group in answering {
+            self.reveal_origin(group);
+        }
         Ok(())
+    }
+
+    /// A partition answers that was split off another: it has what that had until then, though no leader of that may have applied it, as when its disk hangs.
+    fn reveal_origin(&mut self, child: GroupId) {
+        let split =
+            self.applied.iter().find_map(|(group, log)| Some((*group, log.split_off(child.partition)?)));
+        let Some((parent, index)) = split else { return };
+        let now = self.now;
+        if let Some(log) = self.applied.get_mut(&parent) {
+            let was_revealed = log.is_revealed();
+            log.reveal(index, now);
+            if !was_revealed {
+                self.reveal_origin(parent);
+            }
+        }
     }
 }

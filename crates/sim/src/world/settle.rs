@@ -32,10 +32,12 @@ impl World {
             return Err(self.violation(format!("a healthy store is suspected: {fault}")));
         }
         self.send(at, send);
-        let written = self.write(at, persist, flush)?;
-        if self.nodes[at].running.is_none() {
+        let Some(written) = self.write(at, persist, flush)? else {
+            // What it has applied may be in its store when it starts again.
+            self.note_applied(at, &[])?;
+            self.crash(at);
             return Ok(());
-        }
+        };
         if let Some(standing) = standing
             && let Some(running) = &mut self.nodes[at].running
         {
@@ -43,7 +45,7 @@ impl World {
             self.nodes[at].standing = standing;
             self.nodes[at].is_forgetful = false;
         }
-        self.note_notices(at, &notices);
+        self.note_notices(at, &notices)?;
         self.note_applied(at, &written)?;
         self.tell_watchers(at, applied)?;
         self.check_leaders(at, &notices)?;
@@ -56,8 +58,11 @@ impl World {
         Ok(())
     }
 
-    fn note_notices(&mut self, at: usize, notices: &[Notice]) {
+    fn note_notices(&mut self, at: usize, notices: &[Notice]) -> Result<(), Violation> {
         for notice in notices {
+            if let Notice::Diverged { .. } | Notice::DigestsDiffer { .. } = notice {
+                return Err(self.violation(format!("node {} says {notice:?}", self.nodes[at].id)));
+            }
             // It may have lost its registration again by now, and have answered meanwhile.
             if let Notice::Registered { group, term, .. } = notice {
                 self.nodes[at].shadows.entry(*group).or_default().register(*term);
@@ -65,6 +70,7 @@ impl World {
             self.counts.moves += u64::from(matches!(notice, Notice::Discarded { .. }));
             self.counts.snapshots += u64::from(matches!(notice, Notice::SnapshotInstalled { .. }));
         }
+        Ok(())
     }
 
     /// Whoever leads, served or not: at most one in a term (Election Safety; Raft paper, figure 3).

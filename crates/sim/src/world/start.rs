@@ -102,6 +102,8 @@ impl World {
         options.snapshot_bytes_per_tick = 2_048;
         options.snapshot_idle_ticks = 100;
         options.compaction_rows_per_tick = 5;
+        options.digest_ticks = 20;
+        options.checkpoint_entries = 8;
         options.clear_rows = 50;
         options.lease_read = self.is_reading_by_lease;
         options.hibernate_after_ticks = self.hibernate_after_ticks;

@@ -7,15 +7,15 @@ use quorate_node::WriteId;
 use quorate_types::{GroupId, LogWrite};
 
 impl World {
-    /// Begins what a node wants on its disks, and its errands. Returns what went to the log, of each group.
+    /// Begins what a node wants on its disks, and its errands. Returns what went to the log, of each group; none if the disk refused.
     pub(super) fn write(
         &mut self,
         at: usize,
         persist: Option<(WriteId, Vec<(GroupId, LogWrite)>)>,
         flush: bool,
-    ) -> Result<Vec<(GroupId, LogWrite)>, Violation> {
+    ) -> Result<Option<Vec<(GroupId, LogWrite)>>, Violation> {
         let sync_due = self.now + self.random.below(self.rates.sync_ticks_max + 1);
-        let Some(running) = &mut self.nodes[at].running else { return Ok(Vec::new()) };
+        let Some(running) = &mut self.nodes[at].running else { return Ok(Some(Vec::new())) };
         for errand in running.host.errands() {
             let due = self.now + self.random.below(self.rates.sync_ticks_max + 1);
             running.errands.push((due, errand));
@@ -24,7 +24,7 @@ impl World {
         if let Some((write, parts)) = persist {
             if let Err(fault) = running.wal.append(&parts) {
                 self.log_failed(at, fault)?;
-                return Ok(Vec::new());
+                return Ok(None);
             }
             let due = running.syncing.map_or(sync_due, |(_, due)| due);
             running.syncing = Some((write, due));
@@ -38,7 +38,7 @@ impl World {
                 return Err(self.violation(format!("a healthy store failed: {fault}")));
             }
         }
-        Ok(written)
+        Ok(Some(written))
     }
 
     /// Tells nodes of the writes, flushes and errands that are done.
@@ -50,6 +50,7 @@ impl World {
             if let Some((write, _)) = running.syncing.take_if(|(_, due)| *due <= now) {
                 if let Err(fault) = running.wal.sync() {
                     self.log_failed(at, fault)?;
+                    self.crash(at);
                     continue;
                 }
                 running.host.persisted(write);
