@@ -523,6 +523,46 @@ fn a_broken_connection_is_no_reason_to_vote_where_reads_go_by_lease() {
 }
 
 #[test]
+fn a_leader_steps_down_one_election_timeout_after_it_heard_a_quorum() {
+    // At whatever time its links fail. One that looked once in an election timeout who was heard since would take up to two, in which those
+    // who still hear it help nobody else into office.
+    for ticks_before in 0..60 {
+        let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
+        cluster.elect(0, &[0, 1, 2]);
+        for _ in 0..ticks_before {
+            cluster.replicas[0].tick();
+            cluster.deliver(&[0, 1, 2]);
+        }
+        let mut ticks = 0;
+        while matches!(cluster.replicas[0].status().role, Role::Leader { .. }) {
+            cluster.replicas[0].tick();
+            cluster.deliver(&[0]);
+            ticks += 1;
+        }
+        // It heard them up to a heartbeat before.
+        assert!((21..=25).contains(&ticks), "{ticks} ticks, cut off after {ticks_before}");
+    }
+}
+
+#[test]
+fn a_leader_finds_somebody_to_hand_over_to_at_any_time() {
+    // Also right after it saw whether a quorum was heard, and before the next answer.
+    for ticks_before in 0..60 {
+        let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
+        cluster.elect(0, &[0, 1, 2]);
+        for _ in 0..ticks_before {
+            cluster.replicas[0].tick();
+            cluster.deliver(&[0, 1, 2]);
+        }
+        cluster.replicas[0].tick();
+        cluster.replicas[0].transfer(None);
+        cluster.take(0);
+        let is_word = |message: &Message| matches!(message, Message::TimeoutNow { .. });
+        assert!(cluster.flying.iter().any(|(_, _, message)| is_word(message)), "after {ticks_before} ticks");
+    }
+}
+
+#[test]
 fn a_leader_hands_over_when_asked() {
     let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
     cluster.elect(0, &[0, 1, 2]);

@@ -41,7 +41,8 @@ impl Raft {
             }
             State::Leader(leader) => {
                 if let Some(follower) = leader.followers.get_mut(&node) {
-                    *follower = Follower::new(self.log.last().index, self.options.inflight_messages_max);
+                    let last = self.log.last().index;
+                    *follower = Follower::new(last, self.options.inflight_messages_max, self.now);
                 }
                 if leader.transfer.as_ref().is_some_and(|transfer| transfer.to == node) {
                     leader.transfer = None;

@@ -229,8 +229,11 @@ impl Raft {
     fn become_leader(&mut self) {
         let last = self.log.last().index;
         let inflight_max = self.options.inflight_messages_max;
-        let followers =
-            self.others().into_iter().map(|other| (other, Follower::new(last, inflight_max))).collect();
+        let followers = self
+            .others()
+            .into_iter()
+            .map(|other| (other, Follower::new(last, inflight_max, self.now)))
+            .collect();
         let uncommitted_bytes = (self.commit.0 + 1..=last.0)
             .filter_map(|index| self.log.get(Index(index)))
             .map(quorate_types::Entry::size)
@@ -243,7 +246,6 @@ impl Raft {
             followers,
             uncommitted_bytes,
             since_heartbeat: 0,
-            since_quorum_check: 0,
             rounds: Rounds::default(),
             transfer: None,
             behind: None,
@@ -258,19 +260,13 @@ impl Raft {
     }
 
     pub(super) fn tick_leader(&mut self) {
-        let (has_quorum, now) = (self.agreed(true, |follower| follower.is_active), self.now);
-        let State::Leader(leader) = &mut self.state else { return };
-        leader.since_quorum_check += 1;
-        if leader.since_quorum_check >= self.options.election_ticks_min {
-            leader.since_quorum_check = 0;
-            for follower in leader.followers.values_mut() {
-                follower.was_active = std::mem::take(&mut follower.is_active);
-            }
-            if !has_quorum {
-                self.since_leader = self.options.election_ticks_min;
-                return self.become_follower(self.term, None);
-            }
+        // Looked at in every tick. Once in a timeout would take up to two, and those who hear it help nobody else into office meanwhile.
+        let (heard, now) = (self.agreed(self.now, |follower| follower.heard), self.now);
+        if now - heard >= self.options.election_ticks_min {
+            self.since_leader = self.options.election_ticks_min;
+            return self.become_follower(self.term, None);
         }
+        let State::Leader(leader) = &mut self.state else { return };
         if leader.transfer.as_ref().is_some_and(|transfer| transfer.deadline <= now) {
             leader.transfer = None;
         }
@@ -345,15 +341,18 @@ impl Raft {
         let State::Leader(leader) = &mut self.state else { return };
         // Those who are on their way out would not lead for long; who waits for a state cannot, whatever it has of the log.
         let is_voter = |id: &NodeId| configuration.voters.contains(id);
-        let is_able = |follower: &Follower| {
-            (follower.is_active || follower.was_active) && follower.progress.mode() != Mode::Snapshot
+        let is_heard = |id: &NodeId, follower: &Follower| {
+            !self.down.contains(id) && self.now - follower.heard < self.options.election_ticks_min
+        };
+        let is_able = |id: &NodeId, follower: &Follower| {
+            is_heard(id, follower) && follower.progress.mode() != Mode::Snapshot
         };
         let best = || {
-            let able = leader.followers.iter().filter(|(id, follower)| is_able(follower) && is_voter(id));
+            let able = leader.followers.iter().filter(|(id, follower)| is_able(id, follower) && is_voter(id));
             able.max_by_key(|(_, follower)| follower.progress.matched()).map(|(id, _)| *id)
         };
         let Some(to) = to.or_else(best) else { return };
-        if leader.followers.get(&to).is_some_and(is_able) && is_voter(&to) {
+        if leader.followers.get(&to).is_some_and(|follower| is_able(&to, follower)) && is_voter(&to) {
             leader.transfer = Some(Transfer { to, deadline, is_told: false });
             self.maybe_hand_over();
         }

@@ -89,9 +89,9 @@ impl Raft {
         match &mut self.state {
             State::Leader(leader) => {
                 leader.since_heartbeat = 0;
-                leader.since_quorum_check = 0;
-                for (id, follower) in &mut leader.followers {
-                    follower.is_active = !self.down.contains(id);
+                // Nobody could be heard while time stood still.
+                for follower in leader.followers.values_mut() {
+                    follower.heard = self.now;
                 }
                 self.send_heartbeats();
             }

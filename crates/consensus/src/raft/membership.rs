@@ -70,7 +70,7 @@ impl Raft {
             members.remove(&self.options.id);
             leader.followers.retain(|id, _| members.contains(id));
             for id in members {
-                let follower = || Follower::new(last, self.options.inflight_messages_max);
+                let follower = || Follower::new(last, self.options.inflight_messages_max, self.now);
                 leader.followers.entry(id).or_insert_with(follower);
             }
         }

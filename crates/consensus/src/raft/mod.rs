@@ -118,7 +118,6 @@ struct Leader {
     followers: BTreeMap<NodeId, Follower>,
     uncommitted_bytes: usize,
     since_heartbeat: u64,
-    since_quorum_check: u64,
     rounds: reads::Rounds,
     transfer: Option<Transfer>,
     /// Something that the others have committed and this disk has not taken, and since when.
@@ -131,10 +130,8 @@ struct Leader {
 /// A follower, as its leader sees it.
 struct Follower {
     progress: Progress,
-    /// Heard since the last quorum check.
-    is_active: bool,
-    /// The same of the time before that check.
-    was_active: bool,
+    /// When it was heard last; at first, when leadership began.
+    heard: u64,
     /// What it had acknowledged at the last heartbeat; no progress since then with appends under way
     /// means that they were lost.
     matched_before: Index,
@@ -148,11 +145,10 @@ struct Follower {
 
 impl Follower {
     /// Nothing is known of it.
-    fn new(last: Index, inflight_max: usize) -> Self {
+    fn new(last: Index, inflight_max: usize, now: u64) -> Self {
         Self {
             progress: Progress::new(last, inflight_max),
-            is_active: true,
-            was_active: false,
+            heard: now,
             matched_before: Index::START,
             commit_sent: Index::START,
             round: 0,

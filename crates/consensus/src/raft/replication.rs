@@ -97,7 +97,7 @@ impl Raft {
         if matched > last {
             return;
         }
-        follower.is_active = true;
+        follower.heard = self.now;
         if follower.progress.mode() == Mode::Snapshot && matched >= start {
             follower.offer = None;
             follower.progress.probe();
@@ -112,7 +112,7 @@ impl Raft {
         let agreed = self.log.hint(hint.index, hint.term);
         let State::Leader(leader) = &mut self.state else { return };
         let Some(follower) = leader.followers.get_mut(&from) else { return };
-        follower.is_active = true;
+        follower.heard = self.now;
         if refused == Index::START {
             // It has lost its state and cannot begin even at the first entry.
             if follower.progress.mode() != Mode::Snapshot {
@@ -176,7 +176,7 @@ impl Raft {
     pub(super) fn on_heartbeat_response(&mut self, from: NodeId, round: u64, last: Index) {
         let State::Leader(leader) = &mut self.state else { return };
         let Some(follower) = leader.followers.get_mut(&from) else { return };
-        follower.is_active = true;
+        follower.heard = self.now;
         follower.round = follower.round.max(round.min(leader.rounds.newest()));
         // Its end may be a suffix that does not match, so it proves nothing; but it is worth a probe.
         if follower.offer.as_ref().is_some_and(|offer| last >= offer.position.index) {
