@@ -1,7 +1,7 @@
 //! Words in columns, for tables on a terminal.
 
 /// A text in so many columns at most. What could move a cursor is not passed on.
-pub(super) fn fit(text: &str, columns: usize) -> String {
+pub(crate) fn fit(text: &str, columns: usize) -> String {
     let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
     match text.chars().count() <= columns {
         true => text.chars().map(plain).collect(),
@@ -10,12 +10,12 @@ pub(super) fn fit(text: &str, columns: usize) -> String {
 }
 
 /// So many of something.
-pub(super) fn counted(count: usize, what: &str) -> String {
+pub(crate) fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A name's runs of digits as numbers, so that n10 comes after n9.
-pub(super) fn natural(name: &str) -> Vec<(String, u64)> {
+pub(crate) fn natural(name: &str) -> Vec<(String, u64)> {
     let mut parts = vec![(String::new(), 0_u64)];
     let mut was_digit = false;
     for c in name.chars() {

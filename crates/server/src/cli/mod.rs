@@ -1,11 +1,12 @@
 //! The commands for people, over the public API: what they can do, any etcd client can.
 
-mod columns;
+pub(crate) mod columns;
 pub mod doctor;
 pub mod events;
 pub mod keyspace;
 pub mod kv;
 pub mod lease;
+pub(crate) mod markup;
 pub mod node;
 pub mod partitions;
 pub mod recover;

@@ -16,7 +16,7 @@ const LIGHTNESS: (f64, f64) = (0.37, 0.73);
 pub(super) fn of(nodes: &[Node]) -> BTreeMap<NodeId, String> {
     let mut colours = BTreeMap::new();
     for (zone, nodes) in nodes.chunk_by(|a, b| a.zone_key() == b.zone_key()).enumerate() {
-        let hue = HUES.get(zone).copied().unwrap_or(HUES[0] + GOLDEN_ANGLE * zone as f64);
+        let hue = hue(zone);
         for (at, node) in nodes.iter().enumerate() {
             // From -1 to 1; one node alone is in the middle.
             let part = if nodes.len() == 1 { 0.0 } else { 2.0 * at as f64 / (nodes.len() - 1) as f64 - 1.0 };
@@ -26,6 +26,15 @@ pub(super) fn of(nodes: &[Node]) -> BTreeMap<NodeId, String> {
         }
     }
     colours
+}
+
+/// The colour of one of several nodes that are in no zones.
+pub(crate) fn one(at: usize) -> String {
+    hex(hue(at), 0.6, (LIGHTNESS.0 + LIGHTNESS.1) / 2.0)
+}
+
+fn hue(at: usize) -> f64 {
+    HUES.get(at).copied().unwrap_or(HUES[0] + GOLDEN_ANGLE * at as f64)
 }
 
 /// Hue in degrees, saturation and lightness from 0 to 1.

@@ -6,7 +6,7 @@
 //! Caveat: what would be is what [`quorate_placement::plan()`] gives this keyspace alone, by whole partitions. The cluster may carry out
 //! less of it at a time, or place several keyspaces together.
 
-mod colours;
+pub(crate) mod colours;
 mod json;
 mod picture;
 mod svg;
@@ -139,7 +139,7 @@ async fn ask(target: &Target, endpoint: &str) -> Result<RingTold, String> {
 }
 
 /// What a node says of members and places.
-pub(super) async fn ask_by(channel: Channel) -> Result<RingTold, String> {
+pub(crate) async fn ask_by(channel: Channel) -> Result<RingTold, String> {
     let (status, answer) = http_call(channel, Method::GET, "/ring", Vec::new()).await?;
     if status != StatusCode::OK {
         return Err(format!("it answers {status} for /ring: {}", answer["reason"].as_str().unwrap_or("?")));

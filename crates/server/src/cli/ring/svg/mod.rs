@@ -11,6 +11,7 @@ use super::colours;
 use super::picture::{Figures, Partition, Picture};
 use super::what_if::WhatIf;
 use crate::cli::columns::{counted, fit};
+use crate::cli::markup::{ALARM, FAINT, GREY, INK, MOVING, escaped, number};
 use quorate_placement::NodeId;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -20,12 +21,6 @@ const CENTRE: (f64, f64) = (332.0, 412.0);
 /// Where what stands on the left begins, and what stands on the right ends.
 const LEFT: f64 = 36.0;
 const RIGHT: f64 = 968.0;
-
-const INK: &str = "#1f2933";
-const GREY: &str = "#697586";
-const FAINT: &str = "#e4e7eb";
-const ALARM: &str = "#d64545";
-const MOVING: &str = "#e0a100";
 
 /// The cluster as it is or, if something is asked for, as it would be.
 pub(super) fn picture(now: &Picture, what_if: Option<&WhatIf>) -> String {
@@ -183,30 +178,6 @@ fn legend(svg: &mut String, height: f64, figures: &Figures, picture: &Picture, i
     if picture.nodes.iter().any(|node| !node.is_there()) {
         key("url(#lost)", "lost");
     }
-}
-
-/// Two digits behind the point, none that say nothing.
-fn number(value: f64) -> String {
-    let text = format!("{value:.2}");
-    let text = text.trim_end_matches('0').trim_end_matches('.');
-    if text == "-0" { "0".into() } else { text.to_owned() }
-}
-
-fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            // XML knows none of these, not even escaped.
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => escaped.push('\u{fffd}'),
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]
