@@ -5,6 +5,7 @@
 mod support;
 
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::Duration;
 use support::{PATIENCE, quorate, run, run_for, until};
@@ -26,7 +27,7 @@ fn children(parent: u32) -> Vec<u32> {
 fn a_cluster_that_suffers_keeps_its_promises() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
-    let (data, report) = (path("data"), path("report.json"));
+    let (data, report) = (path("data"), path("report"));
     let size = "--nodes 4 --partitions 3 --clients 6 --rate 100 --duration 15s --seed 3";
     let args: Vec<&str> =
         ["chaos", "--data-dir", &data, "--report", &report].into_iter().chain(size.split(' ')).collect();
@@ -34,11 +35,66 @@ fn a_cluster_that_suffers_keeps_its_promises() {
     let (code, said) = run_for(&args, Duration::from_secs(15) + 4 * PATIENCE);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.ends_with("nothing wrong\n"), "{said}");
-    let report: Value = serde_json::from_str(&std::fs::read_to_string(report).unwrap()).unwrap();
+    let file = |name: &str| std::fs::read_to_string(folder.path().join("report").join(name)).unwrap();
+    assert!(said.ends_with(&file("report.txt")), "{said}");
+    let report: Value = serde_json::from_str(&file("report.json")).unwrap();
     assert_eq!(report["is_right"], true, "{report}");
     for what in ["/rounds/0/write_gap_ms", "/writes_acknowledged", "/audits", "/watches/events"] {
         assert!(report.pointer(what).unwrap().as_u64().unwrap() > 0, "{what}: {report}");
     }
+    everything_is_shown(&report, &file("report.html"));
+    history_fits(&report, &file("history.jsonl"));
+}
+
+/// What happened to the cluster is in the figures and on the page.
+fn everything_is_shown(report: &Value, page: &str) {
+    let list = |of: &Value| of.as_array().unwrap().clone();
+    for round in list(&report["rounds"]) {
+        assert!(page.contains(round["what"].as_str().unwrap()), "{round}");
+        for fault in list(&round["faults"]) {
+            let rounds = &report["kinds"][fault["kind"].as_str().unwrap()]["rounds"];
+            assert!(rounds.as_u64().unwrap() > 0, "{fault}: {report}");
+        }
+    }
+    assert!(list(&report["nodes"]).len() >= 4, "{report}");
+    // The partitions and the cluster's own rows; each was led by one of the nodes, which said so.
+    let leaders = list(&report["leaders"]);
+    assert_eq!(leaders.iter().filter(|group| group["keyspace"] == "default").count(), 3, "{report}");
+    for group in leaders {
+        assert!(list(&group["led"]).iter().any(|led| led["own_word"] == true), "{group}");
+        assert!(page.contains(&format!("term {}, ", group["led"][0]["term"])), "{group}");
+    }
+    let writes: u64 =
+        list(&report["series"]["steps"]).iter().map(|step| step["writes"].as_u64().unwrap()).sum();
+    // Some are acknowledged after the end, when all is checked.
+    assert!(writes > 0 && writes <= report["writes_acknowledged"].as_u64().unwrap(), "{report}");
+    assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"), "{page}");
+    assert!(!page.contains("http://") && !page.contains("https://"), "it fetches nothing");
+}
+
+/// Every call is a line; every value that was read was written by one of them.
+fn history_fits(report: &Value, history: &str) {
+    let lines: Vec<Value> = history.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let count = |outcome: &str| lines.iter().filter(|line| line["outcome"] == outcome).count() as u64;
+    for (outcome, of_report) in [("ok", "answered"), ("fail", "refused"), ("unknown", "unknown")] {
+        assert_eq!(count(outcome), report["calls"][of_report].as_u64().unwrap(), "{outcome}");
+    }
+    let leases = lines.iter().filter(|line| line["kind"] == "lease").count() as u64;
+    assert_eq!(leases, report["leases"]["granted"].as_u64().unwrap());
+    let mut written = BTreeSet::new();
+    for line in &lines {
+        let branches = [&line["then"], &line["else"]];
+        let within = branches.into_iter().filter_map(|branch| branch.as_array()).flatten();
+        let puts = within.chain([line]).filter(|operation| operation["kind"] == "put");
+        written.extend(puts.map(|put| (put["key"].to_string(), put["value"].to_string())));
+    }
+    let gets = lines.iter().filter(|line| line["kind"] == "get" && line["outcome"] == "ok");
+    let mut read = 0;
+    for get in gets.filter(|get| !get["value"].is_null()) {
+        read += 1;
+        assert!(written.contains(&(get["key"].to_string(), get["value"].to_string())), "{get}");
+    }
+    assert!(read > 0, "nothing was read");
 }
 
 /// Ctrl-C at a terminal: no process is left behind.

@@ -3,13 +3,14 @@
 use super::book::Book;
 use super::client::{Client, channel_to};
 use super::cluster::{Cluster, State, listed};
+use super::lives::{Condition, Lives};
 use super::load;
-use super::plan::{Change, Fault, Plan, Round, Seen};
-use super::timeline::Entry;
+use super::plan::{Fault, Plan, Round, Seen};
+use super::timeline::{Deed, Entry};
 use quorate_checker::Violation;
 use quorate_checker::calls::Outcome;
 use quorate_consensus::random::Random;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::codegen::http::Method;
@@ -42,31 +43,23 @@ pub(super) struct Tormentor {
     pub(super) client: Client,
     pub(super) random: Random,
     pub(super) timeline: Vec<Entry>,
+    pub(super) lives: Lives,
     /// How long anything may take when all is well.
     pub(super) patience: Duration,
     /// Says what happens.
     pub(super) say: fn(&str),
 }
 
-/// What waits to be finished when all nodes serve again.
-enum Open {
-    Joined(String),
-    Removed(String),
-    Drained(String),
-    Lost(String),
-    Returned(String),
-}
-
 impl Tormentor {
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         self.book.now()
     }
 
-    fn say(&self, what: &str) {
+    pub(super) fn say(&self, what: &str) {
         (self.say)(&format!("{:>7.1} s  {what}", self.now() as f64 / 1e6));
     }
 
-    fn wrong(&self, what: String) -> Ended {
+    pub(super) fn wrong(&self, what: String) -> Ended {
         let tails = self.cluster.machines.iter().flat_map(|machine| machine.log_tail());
         Ended::Wrong(Violation::new(what, tails.collect()))
     }
@@ -89,7 +82,7 @@ impl Tormentor {
     }
 
     /// Waits until the list of nodes is as it should be.
-    async fn until(&mut self, what: &str, is_right: impl Fn(&Value) -> bool) -> Result<(), Ended> {
+    pub(super) async fn until(&mut self, what: &str, is_right: impl Fn(&Value) -> bool) -> Result<(), Ended> {
         let begun = Instant::now();
         loop {
             self.all_live()?;
@@ -120,6 +113,7 @@ impl Tormentor {
                 }
                 let takes_part = self.cluster.named(&name).is_none_or(|machine| machine.takes_part());
                 if matches!(outcome, Outcome::Reply(..)) && takes_part {
+                    self.lives.served(&name, self.book.now());
                     break;
                 }
                 if begun.elapsed() > self.patience {
@@ -158,37 +152,49 @@ impl Tormentor {
         self.sleep(round.calm).await?;
         let Round { change, faults, hold, by_reset, .. } = round;
         let begun = self.now();
-        let mut words = Vec::new();
+        let (mut words, mut deeds) = (Vec::new(), Vec::new());
         let open = match change {
-            Some(change) => self.begin(change, &mut words).await?,
+            Some(change) => self.begin(change, &mut words, &mut deeds).await?,
             None => None,
         };
         for fault in &faults {
             let leads = |name: &str| seen.iter().find(|seen| seen.name == name).map_or(0, |seen| seen.leads);
             words.push(words_of(fault, leads));
+            deeds.push(Deed::from(fault));
             self.inject(fault).await?;
+            self.lives.suffered(fault, self.book.now());
         }
         let what = words.join("; ");
         if what.is_empty() {
             return Ok(());
         }
         self.say(&what);
+        self.timeline.push(Entry { what, deeds, begun, healed: None, served: None });
         if !faults.is_empty() {
             self.sleep(hold).await?;
         }
         self.heal(by_reset)?;
         let healed = self.now();
+        self.note(|entry| entry.healed = Some(healed));
         self.serve().await?;
         if let Some(open) = open {
             self.finish(open).await?;
             self.serve().await?;
         }
-        let entry = Entry { what, begun, healed, served: self.now() };
-        let gap = entry.gap(&self.book.acknowledged()) / 1000;
-        let later = (entry.served - healed) as f64 / 1e6;
+        let served = self.now();
+        self.note(|entry| entry.served = Some(served));
+        let acknowledged = self.book.acknowledged();
+        let gap = self.timeline.last().map_or(0, |entry| entry.gap(&acknowledged, served).0) / 1000;
+        let later = (served - healed) as f64 / 1e6;
         self.say(&format!("all serve, {later:.1} s after all was made well; longest write gap {gap} ms"));
-        self.timeline.push(entry);
         Ok(())
+    }
+
+    /// Notes something about the round that is under way.
+    fn note(&mut self, note: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.timeline.last_mut() {
+            note(entry);
+        }
     }
 
     async fn inject(&mut self, fault: &Fault) -> Result<(), Ended> {
@@ -241,21 +247,29 @@ impl Tormentor {
     /// Makes all well again.
     pub(super) fn heal(&mut self, by_reset: bool) -> Result<(), Ended> {
         self.cluster.links.mend(by_reset);
+        let now = self.now();
+        self.lives.mended(now);
         let absent = self.cluster.absent.clone();
         for machine in &mut self.cluster.machines {
             match machine.state {
                 // One that is away for longer.
                 State::Down if Some(&machine.name) == absent.as_ref() => {}
                 State::Running => {}
-                State::Paused => machine.resume(),
-                State::Down => machine.start()?,
+                State::Paused => {
+                    machine.resume();
+                    self.lives.end(&machine.name, Condition::Paused, now);
+                }
+                State::Down => {
+                    machine.start()?;
+                    self.lives.started(&machine.name, now);
+                }
             }
         }
         Ok(())
     }
 
     /// Gives an order about nodes; whether it was taken. One that may have been carried out is given again.
-    async fn order(&mut self, order: Value) -> Result<bool, Ended> {
+    pub(super) async fn order(&mut self, order: Value) -> Result<bool, Ended> {
         let begun = Instant::now();
         loop {
             match self.cluster.ask(Method::POST, "/nodes", &order).await {
@@ -273,96 +287,6 @@ impl Tormentor {
             }
         }
     }
-
-    async fn begin(&mut self, change: Change, words: &mut Vec<String>) -> Result<Option<Open>, Ended> {
-        Ok(match change {
-            Change::Join => {
-                let name = self.cluster.join().await?;
-                words.push(format!("{name} joins"));
-                Some(Open::Joined(name))
-            }
-            Change::Drain(name) => {
-                let is_taken = self.order(json!({"drain": {"node": name}})).await?;
-                words.extend(is_taken.then(|| format!("{name} is drained")));
-                is_taken.then_some(Open::Drained(name))
-            }
-            Change::Remove(name) => {
-                let is_taken = self.order(json!({"remove": {"node": name}})).await?;
-                words.extend(is_taken.then(|| format!("{name} is removed")));
-                self.cluster.absent = is_taken.then(|| name.clone());
-                is_taken.then_some(Open::Removed(name))
-            }
-            Change::Lose(name) => {
-                words.push(format!("{name} is lost for good, with its data"));
-                self.cluster.forget(&name)?;
-                Some(Open::Lost(name))
-            }
-            Change::Return(name) => {
-                words.push(format!("{name} is lost, with its data, and joins again"));
-                if let Some(machine) = self.cluster.named(&name) {
-                    machine.wipe()?;
-                }
-                self.cluster.absent = Some(name.clone());
-                Some(Open::Returned(name))
-            }
-        })
-    }
-
-    async fn finish(&mut self, open: Open) -> Result<(), Ended> {
-        match open {
-            Open::Joined(name) => self.joined(&name).await,
-            Open::Drained(name) => {
-                let is_empty = |node: &Value| node["replicas"] == 0;
-                let drained = |list: &Value| listed(list, &name).is_some_and(is_empty) && list["moves"] == 0;
-                self.until(&format!("{name} is drained and holds nothing"), drained).await?;
-                self.order(json!({"undrain": {"node": name}})).await?;
-                Ok(())
-            }
-            Open::Removed(name) => {
-                self.until(&format!("{name} is removed"), |list| is_gone(list, &name)).await?;
-                self.cluster.forget(&name)?;
-                self.cluster.absent = None;
-                Ok(())
-            }
-            Open::Lost(old) => {
-                let new = self.cluster.join().await?;
-                self.say(&format!("{new} joins in the place of {old}"));
-                self.joined(&new).await?;
-                self.lost(&old).await?;
-                let emptied = |list: &Value| listed(list, &old).is_some_and(|node| node["replicas"] == 0);
-                self.until(&format!("others have what {old} had"), emptied).await?;
-                self.order(json!({"replace": {"node": old, "by": new}})).await?;
-                self.until(&format!("{old} is forgotten"), |list| is_gone(list, &old)).await
-            }
-            Open::Returned(name) => {
-                self.lost(&name).await?;
-                let list = self.cluster.list().await.unwrap_or(Value::Null);
-                let old = listed(&list, &name).map(|node| node["id"].clone()).unwrap_or(Value::Null);
-                self.cluster.join_again(&name)?;
-                self.cluster.absent = None;
-                let is_new = |list: &Value| {
-                    let mut nodes = list["nodes"].as_array().into_iter().flatten();
-                    let is_gone = nodes.clone().all(|node| node["id"] != old);
-                    is_gone && nodes.any(|node| node["name"] == name.as_str() && node["client"] != "")
-                };
-                self.until(&format!("{name} has joined again"), is_new).await
-            }
-        }
-    }
-
-    async fn lost(&mut self, name: &str) -> Result<(), Ended> {
-        let lost = |list: &Value| listed(list, name).is_some_and(|node| node["standing"] == "lost");
-        self.until(&format!("{name} counts as lost"), lost).await
-    }
-
-    async fn joined(&mut self, name: &str) -> Result<(), Ended> {
-        let joined = |list: &Value| listed(list, name).is_some_and(|node| node["client"] != "");
-        self.until(&format!("{name} has joined"), joined).await
-    }
-}
-
-fn is_gone(list: &Value, name: &str) -> bool {
-    list["nodes"].is_array() && listed(list, name).is_none()
 }
 
 fn words_of(fault: &Fault, leads: impl Fn(&str) -> u64) -> String {

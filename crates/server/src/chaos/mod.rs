@@ -2,17 +2,24 @@
 //!
 //! * [`plan`]: which faults, drawn from a seed; [`faults`]: carrying them out; [`links`]: the network between the nodes; [`cluster`]: their processes.
 //! * [`load`], [`watching`]: clients; [`client`], [`wire`]: how they ask; [`book`]: what they write down.
-//! * [`judge`]: whether it fits, with `quorate_checker`; [`report`], [`timeline`]: what people and programs are told.
+//! * [`changes`]: nodes that come and go; [`lives`]: what was done to each node; [`leaders`]: who led.
+//! * [`judge`]: whether it fits, with `quorate_checker`; [`report`], [`timeline`]: what people and programs are told; [`history`]: what clients were, for
+//!   others to check; [`again`]: the command that does it once more.
 //!
 //! What it finds, how to read it and what it does not see: `docs/chaos.md`. The seed says which faults come in which order; when they meet what the
 //! nodes are doing, it cannot say: a run is not repeated to the bit, as in the simulator.
 
+mod again;
 mod book;
+mod changes;
 mod client;
 mod cluster;
 mod faults;
+mod history;
 mod judge;
+mod leaders;
 mod links;
+mod lives;
 mod load;
 mod plan;
 mod report;
@@ -26,6 +33,9 @@ use client::Client;
 use cluster::Cluster;
 use faults::{Ended, Tormentor};
 use judge::Verdict;
+use leaders::Leaders;
+use lives::{Condition, Lives};
+use parking_lot::Mutex;
 use plan::{Kind, Plan, USUAL};
 use quorate_checker::calls::Outcome;
 use quorate_checker::{History, Violation};
@@ -33,7 +43,9 @@ use quorate_consensus::random::Random;
 use quorate_types::request::RangeRequest;
 use quorate_types::{Answer, KeyRange, Request, Revision};
 use report::Report;
+use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -54,7 +66,7 @@ kept. Settings of quorate serve, for all nodes, come after --.
 
 Examples:
   quorate chaos                                   a minute
-  quorate chaos --duration 30m --report chaos.json
+  quorate chaos --duration 30m --report chaos     then open chaos/report.html
   quorate chaos --seed 7 --faults kill,pause --nodes 3
   quorate chaos --replicas 5 --duration 10m -- --election-timeout 1000"
 )]
@@ -95,10 +107,13 @@ pub struct Chaos {
     /// Where the nodes keep their data and logs, which are left there [default: a temporary directory, removed if nothing is wrong]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Write what happened to this file, as JSON
-    #[arg(long, value_name = "FILE")]
+    /// Write what happened into this folder: report.html to look at, report.json, report.txt, and history.jsonl as --history does
+    #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
-    /// Print the same at the end, instead of words
+    /// Write every call and what came of it to this file, as JSON, a line each, for other checkers [default with --report: DIR/history.jsonl]
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
+    /// Print report.json at the end, instead of words
     #[arg(long)]
     json: bool,
     /// Settings of quorate serve, for all nodes
@@ -112,6 +127,15 @@ struct Load {
     watches: Vec<JoinHandle<()>>,
     /// Names the last revision that watches have to be told of.
     until: tokio::sync::watch::Sender<Option<Revision>>,
+}
+
+/// Asks who leads for as long as it is there.
+struct Asking(JoinHandle<()>);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Drop for Load {
@@ -133,24 +157,20 @@ impl Chaos {
         if std::fs::read_dir(&folder).map_err(fail)?.next().is_some() {
             return Err(format!("--data-dir: {} is not empty", folder.display()));
         }
+        let history = self.open_files()?;
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| format!("signals: {error}"))?;
         let outcome = tokio::select! {
-            outcome = self.drive(seed, &folder) => outcome,
+            outcome = self.drive(seed, &folder, history) => outcome,
             // What was started is ended when it is dropped, by its process id.
             _ = tokio::signal::ctrl_c() => Err("stopped by Ctrl-C".into()),
             _ = terminate.recv() => Err("stopped".into()),
         };
         let report = outcome.map_err(|what| format!("{what}; data and logs are in {}", folder.display()))?;
-        let json = report.json();
-        if let Some(path) = &self.report {
-            std::fs::write(path, format!("{json:#}\n"))
-                .map_err(|error| format!("{}: {error}", path.display()))?;
+        let told = report.told();
+        if let Some(folder) = &self.report {
+            told.write(folder)?;
         }
-        if self.json {
-            println!("{json:#}");
-        } else {
-            print!("{}", report.text());
-        }
+        print!("{}", if self.json { &told.json } else { &told.text });
         let violations = report.verdict.violations.len();
         if violations > 0 {
             return Err(format!("{violations} violations; data and logs are in {}", folder.display()));
@@ -159,6 +179,18 @@ impl Chaos {
             std::fs::remove_dir_all(&folder).map_err(fail)?;
         }
         Ok(())
+    }
+
+    /// Makes the folder of the report, and the file of the history: before the run, not after it, they are found not to be possible.
+    fn open_files(&self) -> Result<Option<BufWriter<File>>, String> {
+        if let Some(folder) = &self.report {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| format!("--report: {}: {error}", folder.display()))?;
+        }
+        let beside = self.report.as_ref().map(|folder| folder.join(report::HISTORY));
+        let Some(path) = self.history.clone().or(beside) else { return Ok(None) };
+        let file = File::create(&path).map_err(|error| format!("--history: {}: {error}", path.display()))?;
+        Ok(Some(BufWriter::new(file)))
     }
 
     /// The least that must survive: a minority of those that hold a group.
@@ -180,7 +212,12 @@ impl Chaos {
         own.flat_map(|(flag, value)| [flag.to_owned(), value]).chain(self.settings.iter().cloned()).collect()
     }
 
-    async fn drive(&self, seed: u64, folder: &Path) -> Result<Report, String> {
+    async fn drive(
+        &self,
+        seed: u64,
+        folder: &Path,
+        history: Option<BufWriter<File>>,
+    ) -> Result<Report, String> {
         let say: fn(&str) = if self.json { |what| eprintln!("{what}") } else { |what| println!("{what}") };
         let nodes = usize::from(self.nodes);
         let plan = Plan {
@@ -203,17 +240,29 @@ impl Chaos {
         let client =
             Client::new(OWN_CLIENT, book.clone(), cluster.directory.clone(), Random::new(random.draw()));
         let patience = Duration::from_secs(self.patience);
-        let timeline = Vec::new();
+        let (timeline, mut lives) = (Vec::new(), Lives::default());
+        for machine in &cluster.machines {
+            lives.born(&machine.name, book.now());
+            lives.begin(&machine.name, Condition::Starting, book.now());
+        }
+        let led = Arc::new(Mutex::new(Leaders::default()));
+        let asking =
+            Asking(tokio::spawn(leaders::watch(led.clone(), book.clone(), cluster.directory.clone())));
         let mut tormentor =
-            Tormentor { cluster, book: book.clone(), client, random: faults, timeline, patience, say };
+            Tormentor { cluster, book: book.clone(), client, random: faults, timeline, lives, patience, say };
         let mut load = None;
         let mut violations = Vec::new();
+        let mut stopped = None;
         match self.suffer(&mut tormentor, &plan, &mut random, &mut load).await {
             Ok(()) => {}
             // What was answered until then is worth a check all the same.
-            Err(Ended::Wrong(violation)) => violations.push(violation),
+            Err(Ended::Wrong(violation)) => {
+                stopped = Some(book.now());
+                violations.push(violation);
+            }
             Err(Ended::Ours(what)) => return Err(what),
         }
+        drop(asking);
         say(&format!("{:>7.1} s  calls end; checking", book.now() as f64 / 1e6));
         let elapsed = book.now();
         let mut found = None;
@@ -225,12 +274,18 @@ impl Chaos {
             }
         }
         let written = book.take();
+        if let Some(mut file) = history {
+            history::write(&written, &mut file).map_err(|error| format!("writing the history: {error}"))?;
+        }
         let mut verdict = match &found {
             Some((history, until)) => judge::check(history, &written, *until),
             None => Verdict { violations: written.wrong.clone(), ..Verdict::default() },
         };
         verdict.violations.splice(0..0, violations);
-        Ok(Report { seed, elapsed, timeline: tormentor.timeline.clone(), written, verdict })
+        let Tormentor { timeline, lives, .. } = tormentor;
+        let leaders = std::mem::take(&mut *led.lock());
+        let command = self.again(seed);
+        Ok(Report { seed, command, elapsed, stopped, timeline, lives, leaders, written, verdict })
     }
 
     /// From the start of the nodes to the end of the last round.

@@ -47,6 +47,14 @@ pub(super) enum Kind {
     Power,
 }
 
+impl Kind {
+    /// As it is called on the command line.
+    pub(super) fn name(self) -> String {
+        // None is hidden, so all have one.
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
 /// What happens when nothing is said.
 pub(super) const USUAL: [Kind; 11] = [
     Kind::Kill,
