@@ -3,8 +3,9 @@
 //! * [`plan`]: which faults, drawn from a seed; [`faults`]: carrying them out; [`links`]: the network between the nodes; [`cluster`]: their processes.
 //! * [`load`], [`watching`]: clients; [`client`], [`wire`]: how they ask; [`book`]: what they write down.
 //! * [`changes`]: nodes that come and go; [`lives`]: what was done to each node; [`leaders`]: who led.
-//! * [`judge`]: whether it fits, with `quorate_checker`; [`report`], [`timeline`]: what people and programs are told; [`history`]: what clients were, for
-//!   others to check; [`again`]: the command that does it once more.
+//! * [`settling`]: the end of a run; [`judge`]: whether what clients wrote down fits, with `quorate_checker`.
+//! * [`report`], [`timeline`]: what people and programs are told; [`history`]: what clients were, for others to check; [`again`]: the command that does it
+//!   once more.
 //!
 //! What it finds, how to read it and what it does not see: `docs/chaos.md`. The seed says which faults come in which order; when they meet what the
 //! nodes are doing, it cannot say: a run is not repeated to the bit, as in the simulator.
@@ -23,6 +24,7 @@ mod lives;
 mod load;
 mod plan;
 mod report;
+mod settling;
 mod timeline;
 mod watching;
 mod wire;
@@ -38,10 +40,8 @@ use lives::{Condition, Lives};
 use parking_lot::Mutex;
 use plan::{Kind, Plan, USUAL};
 use quorate_checker::calls::Outcome;
-use quorate_checker::{History, Violation};
 use quorate_consensus::random::Random;
-use quorate_types::request::RangeRequest;
-use quorate_types::{Answer, KeyRange, Request, Revision};
+use quorate_types::Revision;
 use report::Report;
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -52,9 +52,6 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
-const PAUSE: Duration = Duration::from_millis(100);
-/// How long the cluster is waited for that has done wrong already.
-const PATIENCE_WHEN_WRONG: Duration = Duration::from_secs(15);
 /// Those of clients begin at 1.
 const OWN_CLIENT: u32 = 0;
 
@@ -267,7 +264,7 @@ impl Chaos {
         let elapsed = book.now();
         let mut found = None;
         if let Some(load) = load {
-            match settle(&mut tormentor, load, &mut violations).await {
+            match settling::settle(&mut tormentor, load, &mut violations).await {
                 Ok(history) => found = Some(history),
                 Err(Ended::Wrong(violation)) => violations.push(violation),
                 Err(Ended::Ours(what)) => return Err(what),
@@ -334,86 +331,5 @@ impl Chaos {
             tokio::spawn(watching::watch(what, book.clone(), directory.clone(), random, told.clone()))
         });
         Load { clients, watches: watches.collect(), until }
-    }
-}
-
-/// When all is well: waits until nothing is under way any more, and asks all nodes for the history, which must be the same.
-async fn settle(
-    tormentor: &mut Tormentor,
-    mut load: Load,
-    violations: &mut Vec<Violation>,
-) -> Result<(History, Revision), Ended> {
-    if !violations.is_empty() {
-        // What can be found out is found out soon, or not at all.
-        tormentor.patience = tormentor.patience.min(PATIENCE_WHEN_WRONG);
-    }
-    tormentor.heal(false)?;
-    tormentor.book.close();
-    for client in load.clients.drain(..) {
-        client.await.map_err(|error| Ended::Ours(format!("a client failed: {error}")))?;
-    }
-    let begun = Instant::now();
-    let leased = || Request::Range(RangeRequest::new(KeyRange::prefix(load::LEASED)));
-    loop {
-        let outcome = tormentor.client.call(leased()).await;
-        let left = match &outcome {
-            Outcome::Reply(_, Answer::Range(range)) if range.pairs.is_empty() => break,
-            Outcome::Reply(_, Answer::Range(range)) => format!("{:?}", range.pairs),
-            other => format!("{other:?}"),
-        };
-        if begun.elapsed() > tormentor.patience {
-            let what =
-                format!("all is well, and keys do not go with their leases after {:?}", tormentor.patience);
-            violations.push(Violation::new(what, vec![left]));
-            break;
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-    // Everything, at each node; and everybody serves.
-    let nodes = tormentor.cluster.members();
-    for (name, address) in &nodes {
-        let channel = client::channel_to(address, Some(tormentor.patience))?;
-        let all = Request::Range(RangeRequest::new(KeyRange::all()));
-        tormentor.client.call_at(name.clone(), channel, all).await;
-    }
-    if violations.is_empty() {
-        tormentor.serve().await?;
-    }
-    let begun = Instant::now();
-    let until = loop {
-        let end = load::put_of("end".into(), format!("end {}", tormentor.book.unique()));
-        match tormentor.client.call(Request::Put(end)).await {
-            Outcome::Reply(revision, _) => break revision,
-            other if begun.elapsed() > tormentor.patience => {
-                let what = format!("the last write is not acknowledged: {other:?}");
-                return Err(Ended::Wrong(Violation::new(what, Vec::new())));
-            }
-            _ => {}
-        }
-    };
-    load.until.send_replace(Some(until));
-    for watch in &mut load.watches {
-        // One that is not told of everything is found when what it was told is checked.
-        let _ = tokio::time::timeout(tormentor.patience, watch).await;
-    }
-    let mut histories = Vec::new();
-    let mut hashes = Vec::new();
-    for (name, address) in &nodes {
-        match judge::history_of(address, until, tormentor.patience).await {
-            Ok(history) => histories.push((name.clone(), history)),
-            Err(what) => violations.push(Violation::new(format!("{name}: {what}"), Vec::new())),
-        }
-        hashes.extend(judge::hash_of(address, until).await.map(|hash| (name.clone(), hash)));
-    }
-    judge::same(&histories, violations);
-    if hashes.iter().any(|(_, hash)| *hash != hashes[0].1) {
-        violations.push(Violation::new(
-            format!("hashes of histories up to revision {until} differ"),
-            vec![format!("{hashes:?}")],
-        ));
-    }
-    match histories.into_iter().next() {
-        Some((_, history)) => Ok((history, until)),
-        None => Err(Ended::Ours("no node tells its history".into())),
     }
 }

@@ -117,10 +117,11 @@ fn told(step: &Step, from: u64, series: &Series) -> String {
 fn gaps(canvas: &mut Canvas, figures: &Figures) {
     let y = canvas.lane("no write for", GAPS_HEIGHT);
     for (from, until) in &figures.gaps {
-        let long = span((until - from) as f64);
-        let title = format!("no write was acknowledged for {long}, from {:.2} s on", *from as f64 / 1e6);
+        let long = (until - from) as f64;
+        let title =
+            format!("no write was acknowledged for {}, from {:.2} s on", span(long), *from as f64 / 1e6);
         canvas.bar(r#"class="gap""#, (*from, Some(*until)), (y, GAPS_HEIGHT - 2.0), &title);
-        canvas.word("gap-word", (*from, Some(*until)), y + 12.0, &long);
+        canvas.word("gap-word", (*from, Some(*until)), y + 12.0, &format!("{:.1} s", long / 1e6));
     }
 }
 

@@ -140,7 +140,8 @@ pub(super) fn leaders(canvas: &mut Canvas, report: &Report) {
             let pale = if led.is_own_word { "led" } else { "led pale" };
             let more = format!(r#"class="{pale}" fill="{}""#, canvas.colour(&led.node));
             canvas.bar(&more, (led.from, led.until), (y, GROUP_HEIGHT - 2.0), &title);
-            canvas.word("led-word", (led.from, led.until), y + 9.5, &led.node);
+            let word = if led.is_own_word { "led-word" } else { "led-word dim" };
+            canvas.word(word, (led.from, led.until), y + 9.5, &led.node);
         }
     }
 }

@@ -43,7 +43,6 @@ pub(super) fn page(report: &Report, figures: &Figures) -> String {
         let _ =
             writeln!(page, "<p>Of this picture are left out: {what}. <code>report.json</code> has them.</p>");
     }
-    kinds(&mut page, report, figures);
     rounds(&mut page, report, figures);
     page.push_str(
         "<h2>Files beside this one</h2>\n<p><a href=\"report.json\">report.json</a>: all of this for programs. <a href=\"report.txt\">report.txt</a>: in words. \
@@ -62,7 +61,7 @@ fn head(page: &mut String, report: &Report, figures: &Figures) {
     let _ = writeln!(
         page,
         "<h1>quorate chaos <span class=\"grey\">seed {}</span></h1>\n<p><span class=\"{class}\">{verdict}</span> \
-         <span class=\"grey\">in {seconds:.0} s with {} at work</span></p>\n<div class=\"cards\">",
+         <span class=\"grey\">in {seconds:.0} s with {} at work</span></p>\n<div class=\"top\">\n<div>\n<div class=\"cards\">",
         report.seed,
         counted(report.lives.nodes.len(), "node"),
     );
@@ -86,9 +85,11 @@ fn head(page: &mut String, report: &Report, figures: &Figures) {
     card(grouped(figures.watched.1), &streams);
     let _ = writeln!(
         page,
-        "</div>\n<p class=\"grey\">The same faults once more; when they meet what the nodes do differs from run to run:</p>\n<pre>{}</pre>",
+        "</div>\n<p class=\"grey\">The same faults once more; when they meet what the nodes do differs from run to run:</p>\n<pre>{}</pre>\n</div>",
         escaped(&report.command)
     );
+    kinds(page, report, figures);
+    page.push_str("</div>\n");
 }
 
 fn violations(page: &mut String, report: &Report, figures: &Figures) {
@@ -178,8 +179,8 @@ fn kinds(page: &mut String, report: &Report, figures: &Figures) {
         return;
     }
     page.push_str(
-        "<h2>By kind of fault</h2>\n<table>\n<tr><th>fault</th><th class=\"n\">rounds</th><th class=\"n\">median gap</th><th class=\"n\">worst gap</th><th>when</th>\
-         <th class=\"n\">longest until all served</th></tr>\n",
+        "<div>\n<table>\n<tr><th>fault</th><th class=\"n\">rounds</th><th class=\"n\">median gap</th><th class=\"n\">worst gap</th><th>when</th>\
+         <th class=\"n\">all served after</th></tr>\n",
     );
     for (kind, of_kind) in &figures.kinds {
         let _ = writeln!(
@@ -193,7 +194,8 @@ fn kinds(page: &mut String, report: &Report, figures: &Figures) {
             of_kind.recovery_max as f64 / 1e6,
         );
     }
-    page.push_str("</table>\n<p class=\"grey\">A gap is the longest time without any acknowledged write from the first fault of a round until all served again. Several faults of a round share it.</p>\n");
+    page.push_str("</table>\n<p class=\"grey narrow\">A gap is the longest time without any acknowledged write from the first fault of a round until all served again; faults of one round share it. \
+         All served so long after all was made well, at most.</p>\n</div>\n");
 }
 
 /// To a round, on the picture.
