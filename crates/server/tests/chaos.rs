@@ -126,3 +126,16 @@ fn a_folder_that_is_used_is_left_alone() {
     let (code, said) = run(&["chaos", "--data-dir", folder.path().to_str().unwrap()]);
     assert!(code == Some(1) && said.contains("is not empty"), "{said}");
 }
+
+/// Half an hour is not spent for a report that cannot be written.
+#[test]
+fn what_cannot_be_written_is_said_before_anything_is_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("file"), "").unwrap();
+    for (flag, value) in [("--report", path("file")), ("--history", path("none/file"))] {
+        let (code, said) = run(&["chaos", "--duration", "1h", "--data-dir", &path("data"), flag, &value]);
+        assert!(code == Some(1) && said.contains(&format!("{flag}: {value}: ")), "{said}");
+        assert!(std::fs::read_dir(path("data")).unwrap().next().is_none(), "a node was started");
+    }
+}

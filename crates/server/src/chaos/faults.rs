@@ -161,15 +161,18 @@ impl Tormentor {
             let leads = |name: &str| seen.iter().find(|seen| seen.name == name).map_or(0, |seen| seen.leads);
             words.push(words_of(fault, leads));
             deeds.push(Deed::from(fault));
-            self.inject(fault).await?;
-            self.lives.suffered(fault, self.book.now());
         }
         let what = words.join("; ");
         if what.is_empty() {
             return Ok(());
         }
+        // Also a round that ends the run is told of.
+        self.timeline.push(Entry { what: what.clone(), deeds, begun, healed: None, served: None });
+        for fault in &faults {
+            self.inject(fault).await?;
+            self.lives.suffered(fault, self.book.now());
+        }
         self.say(&what);
-        self.timeline.push(Entry { what, deeds, begun, healed: None, served: None });
         if !faults.is_empty() {
             self.sleep(hold).await?;
         }

@@ -154,7 +154,12 @@ impl Chaos {
         if std::fs::read_dir(&folder).map_err(fail)?.next().is_some() {
             return Err(format!("--data-dir: {} is not empty", folder.display()));
         }
-        let history = self.open_files()?;
+        let history = self.open_files().inspect_err(|_| {
+            if is_own {
+                // It is empty, and what went wrong is something else.
+                let _ = std::fs::remove_dir(&folder);
+            }
+        })?;
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| format!("signals: {error}"))?;
         let outcome = tokio::select! {
             outcome = self.drive(seed, &folder, history) => outcome,

@@ -28,9 +28,11 @@ pub(super) fn of(nodes: &[Node]) -> BTreeMap<NodeId, String> {
     colours
 }
 
-/// The colour of one of several nodes that are in no zones.
+/// The colour of one of several nodes that are in no zones: when hues are used up they come again, darker, then lighter.
 pub(crate) fn one(at: usize) -> String {
-    hex(hue(at), 0.6, (LIGHTNESS.0 + LIGHTNESS.1) / 2.0)
+    let (darkest, lightest) = LIGHTNESS;
+    let lightness = [(darkest + lightest) / 2.0, darkest, lightest][at / HUES.len() % 3];
+    hex(HUES[at % HUES.len()], 0.6, lightness)
 }
 
 fn hue(at: usize) -> f64 {
@@ -66,6 +68,12 @@ mod tests {
         check(300.0, "#ff00ff");
         check(720.0, "#ff0000");
         assert_eq!(hex(212.0, 0.0, 0.5), "#808080");
+    }
+
+    #[test]
+    fn nodes_without_zones_differ_as_long_as_there_are_colours() {
+        let colours: BTreeSet<String> = (0..24).map(one).collect();
+        assert_eq!((colours.len(), one(24)), (24, one(0)));
     }
 
     #[test]
