@@ -2,11 +2,13 @@
 
 use super::book::Book;
 use super::client::{Client, channel_to};
-use super::cluster::{Cluster, State, listed};
+use super::cluster::{Cluster, State};
+use super::leaders::Leaders;
 use super::lives::{Condition, Lives};
 use super::load;
 use super::plan::{Fault, Plan, Round, Seen};
 use super::timeline::{Deed, Entry};
+use parking_lot::Mutex;
 use quorate_checker::Violation;
 use quorate_checker::calls::Outcome;
 use quorate_consensus::random::Random;
@@ -44,6 +46,7 @@ pub(super) struct Tormentor {
     pub(super) random: Random,
     pub(super) timeline: Vec<Entry>,
     pub(super) lives: Lives,
+    pub(super) leaders: Arc<Mutex<Leaders>>,
     /// How long anything may take when all is well.
     pub(super) patience: Duration,
     /// Says what happens.
@@ -136,10 +139,12 @@ impl Tormentor {
 
     /// The nodes, as faults are drawn for them.
     async fn seen(&mut self) -> Vec<Seen> {
-        let list = self.cluster.list().await.unwrap_or(Value::Null);
+        // Links learn from it who is called what. What it says of leaders is what the node knows that answers, of groups that it has.
+        let _ = self.cluster.list().await;
+        let leaders = self.leaders.lock();
         let seen = self.cluster.machines.iter().map(|machine| Seen {
             name: machine.name.clone(),
-            leads: listed(&list, &machine.name).and_then(|node| node["leads"].as_u64()).unwrap_or(0),
+            leads: leaders.led_by(&machine.name),
             is_founder: machine.is_founder,
         });
         seen.collect()

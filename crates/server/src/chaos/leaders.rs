@@ -50,6 +50,12 @@ pub(super) struct Leaders {
 }
 
 impl Leaders {
+    /// How many groups a node leads now.
+    pub(super) fn led_by(&self, node: &str) -> u64 {
+        let leads = |led: &Led| led.until.is_none() && led.node == node;
+        self.groups.values().filter(|group| group.led.last().is_some_and(leads)).count() as u64
+    }
+
     /// What nodes said, all asked at once.
     fn note(&mut self, told: &[RingTold], at: u64) {
         let mut found = leading(told);
@@ -218,7 +224,9 @@ mod tests {
         leaders.note(&[told("a", Some("a"), 3)], 20);
         leaders.note(&[told("b", None, 4)], 30);
         leaders.note(&[told("b", Some("b"), 4)], 40);
+        assert_eq!((leaders.led_by("n1"), leaders.led_by("n2")), (0, 1));
         leaders.note(&[], 50);
+        assert_eq!(leaders.led_by("n2"), 0);
         leaders.note(&[told("b", Some("b"), 4)], 60);
         let group = &leaders.groups[&(1, 4)];
         let spans: Vec<_> = group.led.iter().map(|led| (led.node.as_str(), led.from, led.until)).collect();

@@ -247,11 +247,20 @@ impl Chaos {
             lives.born(&machine.name, book.now());
             lives.begin(&machine.name, Condition::Starting, book.now());
         }
-        let led = Arc::new(Mutex::new(Leaders::default()));
+        let leaders = Arc::new(Mutex::new(Leaders::default()));
         let asking =
-            Asking(tokio::spawn(leaders::watch(led.clone(), book.clone(), cluster.directory.clone())));
-        let mut tormentor =
-            Tormentor { cluster, book: book.clone(), client, random: faults, timeline, lives, patience, say };
+            Asking(tokio::spawn(leaders::watch(leaders.clone(), book.clone(), cluster.directory.clone())));
+        let mut tormentor = Tormentor {
+            cluster,
+            book: book.clone(),
+            client,
+            random: faults,
+            timeline,
+            lives,
+            leaders,
+            patience,
+            say,
+        };
         let mut load = None;
         let mut violations = Vec::new();
         let mut stopped = None;
@@ -284,8 +293,8 @@ impl Chaos {
             None => Verdict { violations: written.wrong.clone(), ..Verdict::default() },
         };
         verdict.violations.splice(0..0, violations);
-        let Tormentor { timeline, lives, .. } = tormentor;
-        let leaders = std::mem::take(&mut *led.lock());
+        let Tormentor { timeline, lives, leaders, .. } = tormentor;
+        let leaders = std::mem::take(&mut *leaders.lock());
         let command = self.again(seed);
         Ok(Report { seed, command, elapsed, stopped, timeline, lives, leaders, written, verdict })
     }
