@@ -32,12 +32,13 @@ impl World {
             return Err(self.violation(format!("a healthy store is suspected: {fault}")));
         }
         self.send(at, send);
-        let Some(written) = self.write(at, persist, flush)? else {
+        let (written, is_taken) = self.write(at, persist, flush)?;
+        if !is_taken {
             // What it has applied may be in its store when it starts again.
-            self.note_applied(at, &[])?;
+            self.note_applied(at, &written)?;
             self.crash(at);
             return Ok(());
-        };
+        }
         if let Some(standing) = standing
             && let Some(running) = &mut self.nodes[at].running
         {

@@ -7,15 +7,15 @@ use quorate_node::WriteId;
 use quorate_types::{GroupId, LogWrite};
 
 impl World {
-    /// Begins what a node wants on its disks, and its errands. Returns what went to the log, of each group; none if the disk refused.
+    /// Begins what a node wants on its disks, and its errands. Returns what went to the log, of each group, and whether the disk took it.
     pub(super) fn write(
         &mut self,
         at: usize,
         persist: Option<(WriteId, Vec<(GroupId, LogWrite)>)>,
         flush: bool,
-    ) -> Result<Option<Vec<(GroupId, LogWrite)>>, Violation> {
+    ) -> Result<(Vec<(GroupId, LogWrite)>, bool), Violation> {
         let sync_due = self.now + self.random.below(self.rates.sync_ticks_max + 1);
-        let Some(running) = &mut self.nodes[at].running else { return Ok(Some(Vec::new())) };
+        let Some(running) = &mut self.nodes[at].running else { return Ok((Vec::new(), true)) };
         for errand in running.host.errands() {
             let due = self.now + self.random.below(self.rates.sync_ticks_max + 1);
             running.errands.push((due, errand));
@@ -24,7 +24,7 @@ impl World {
         if let Some((write, parts)) = persist {
             if let Err(fault) = running.wal.append(&parts) {
                 self.log_failed(at, fault)?;
-                return Ok(None);
+                return Ok((parts, false));
             }
             let due = running.syncing.map_or(sync_due, |(_, due)| due);
             running.syncing = Some((write, due));
@@ -38,7 +38,7 @@ impl World {
                 return Err(self.violation(format!("a healthy store failed: {fault}")));
             }
         }
-        Ok(Some(written))
+        Ok((written, true))
     }
 
     /// Tells nodes of the writes, flushes and errands that are done.
