@@ -3,7 +3,8 @@
 //!
 //! Who dials is known by the hello that a connection begins with ([`crate::runtime::transport`]), so one proxy for each node is enough. A link that
 //! is cut is silent, as one whose packets are lost: connections stay, what is sent waits, and so does the news that a connection has ended. When
-//! it is whole again what waited arrives, or, as after a long time without an answer, the connections that waited are gone.
+//! it is whole again what waited arrives, or, as after a long time without an answer, the connections that waited are gone. What goes over a slow link is late
+//! by so much, and not less of it gets through.
 //!
 //! Caveats: with TLS between nodes the hello cannot be read. What waits is bounded by the buffers of sockets, as it is with TCP.
 
@@ -16,9 +17,12 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 const BUFFER_BYTES: usize = 64 << 10;
+/// Of them, what may be on its way in one direction of a connection: some seconds' worth.
+const ON_ITS_WAY_MAX: usize = 256;
 const HELLO_MAX: Duration = Duration::from_secs(5);
 
 /// From one node to another, by their names.
@@ -127,16 +131,22 @@ struct Passage<'a> {
 }
 
 impl Passage<'_> {
+    /// By how much what is sent now is late.
+    fn lateness(&self) -> Duration {
+        let link = self.links.link(self.from, self.to);
+        let slow = link.and_then(|link| self.links.weather.borrow().slow.get(&link).copied());
+        slow.unwrap_or_default()
+    }
+
     /// Waits until the link is whole; an error when that is too late for this connection.
-    async fn open(&self, weather: &mut watch::Receiver<Weather>) -> io::Result<Option<Duration>> {
+    async fn open(&self, weather: &mut watch::Receiver<Weather>) -> io::Result<()> {
         let is_cut = |weather: &Weather| {
             self.links.link(self.from, self.to).is_some_and(|link| weather.cut.contains(&link))
         };
         let resets = {
             let now = weather.borrow_and_update();
             if !is_cut(&now) {
-                let link = self.links.link(self.from, self.to);
-                return Ok(link.and_then(|link| now.slow.get(&link).copied()));
+                return Ok(());
             }
             now.mended_by_reset
         };
@@ -145,24 +155,44 @@ impl Passage<'_> {
         if opened.mended_by_reset != resets {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
-        Ok(None)
+        Ok(())
     }
 
-    async fn pump(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> io::Result<()> {
-        let mut weather = self.links.weather.subscribe();
+    async fn pump(&self, from: OwnedReadHalf, to: OwnedWriteHalf) -> io::Result<()> {
+        let (way_in, way_out) = mpsc::channel(ON_ITS_WAY_MAX);
+        tokio::try_join!(self.take(from, way_in), self.give(way_out, to))?;
+        Ok(())
+    }
+
+    /// Whatever is sent sets out at once.
+    async fn take(&self, mut from: OwnedReadHalf, way: mpsc::Sender<(Instant, Vec<u8>)>) -> io::Result<()> {
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             // That a connection has ended is told over the same link.
-            let read = from.read(&mut buffer).await;
-            if let Some(slow) = self.open(&mut weather).await? {
-                tokio::time::sleep(slow).await;
-                self.open(&mut weather).await?;
-            }
-            match read? {
-                0 => return to.shutdown().await,
-                bytes => to.write_all(&buffer[..bytes]).await?,
+            let read = from.read(&mut buffer).await.unwrap_or_default();
+            let part = (Instant::now() + self.lateness(), buffer[..read].to_vec());
+            if way.send(part).await.is_err() || read == 0 {
+                return Ok(());
             }
         }
+    }
+
+    /// And arrives when it is time and the link is whole.
+    async fn give(
+        &self,
+        mut way: mpsc::Receiver<(Instant, Vec<u8>)>,
+        mut to: OwnedWriteHalf,
+    ) -> io::Result<()> {
+        let mut weather = self.links.weather.subscribe();
+        while let Some((due, part)) = way.recv().await {
+            tokio::time::sleep_until(due).await;
+            self.open(&mut weather).await?;
+            if part.is_empty() {
+                break;
+            }
+            to.write_all(&part).await?;
+        }
+        to.shutdown().await
     }
 }
 
@@ -180,6 +210,35 @@ mod tests {
 
     fn between(a: &str, b: &str) -> Link {
         (a.to_owned(), b.to_owned())
+    }
+
+    /// Not one after the other, each as late as the link is slow: that would be a narrow link.
+    #[tokio::test]
+    async fn a_slow_link_is_late_and_not_narrow() {
+        let far = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (proxy, address) = (near.local_addr().unwrap(), far.local_addr().unwrap().to_string());
+        let links = Links::new();
+        links.name(7, "a");
+        tokio::spawn(links.clone().proxy(near, "b".into(), address));
+        let mut a = TcpStream::connect(proxy).await.unwrap();
+        a.write_all(&hello(7)).await.unwrap();
+        let (mut b, _) = far.accept().await.unwrap();
+        let mut heard = [0; HELLO_BYTES];
+        b.read_exact(&mut heard).await.unwrap();
+        // Nothing arrives in this test's time.
+        links.change(|weather| {
+            weather.slow.insert(between("a", "b"), Duration::from_secs(3_600));
+        });
+        // More than sockets hold: it has set out, though nothing of it has arrived.
+        let sent = vec![7; 200 * BUFFER_BYTES];
+        tokio::time::timeout(Duration::from_secs(60), a.write_all(&sent)).await.unwrap().unwrap();
+        assert_eq!(b.try_read(&mut [0; 1]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        // The other direction is as it was.
+        b.write_all(b"y").await.unwrap();
+        let mut one = [0; 1];
+        a.read_exact(&mut one).await.unwrap();
+        assert_eq!(&one, b"y");
     }
 
     /// One direction is cut, and mended: what was sent meanwhile arrives, while the other direction was never disturbed.
