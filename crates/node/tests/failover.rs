@@ -16,6 +16,8 @@ const PARTITIONS: u32 = 12;
 /// Within so many ticks clients are answered: an election timeout, if nothing was noticed at once, elections and registering. A request's deadline is
 /// at 300.
 const SOON: u64 = 80;
+/// So long a leader that does not hear the sequencer may go on trying, and then it has handed over.
+const PATIENCE: u64 = 80;
 /// Within so many where nobody has to be elected.
 const SOON_WITHOUT_ELECTION: u64 = 10;
 
@@ -152,6 +154,29 @@ fn who_leads_on_a_disk_that_has_stopped_hands_over() {
             (0..PARTITIONS).filter(|partition| dealt.leader(*partition) == at).count()
         };
         assert!(led(victim, &mut dealt) > 0, "node {victim} leads again");
+    }
+}
+
+/// A leader is not heard by the sequencer's node, or does not hear it, and everybody else hears both: what it leads could not be written to for as long as that lasts.
+#[test]
+fn who_leads_and_does_not_hear_the_sequencer_hands_over() {
+    let mut dealt = Dealt::new(61);
+    let office = (0..NODES).find(|at| dealt.cluster.status(*at, GroupId::META).is_serving).unwrap();
+    // With one that has a voice where revisions come from, and one that has none.
+    let has_meta = |at: &usize, dealt: &mut Dealt| {
+        dealt.cluster.host(*at).status().iter().any(|status| status.group == GroupId::META)
+    };
+    for victim in Dealt::others(office) {
+        let led = |dealt: &mut Dealt| (0..PARTITIONS).any(|partition| dealt.leader(partition) == victim);
+        assert!(led(&mut dealt), "node {victim} leads something, meta: {}", has_meta(&victim, &mut dealt));
+        dealt.cluster.lose(move |from, to, _| from == office && to == victim);
+        (0..PATIENCE).for_each(|_| dealt.cluster.tick());
+        let nodes: Vec<usize> = Dealt::others(victim).into_iter().filter(|at| *at != office).collect();
+        let tickets = dealt.put(&nodes);
+        let answered = dealt.answered(tickets, SOON);
+        assert!(answered.values().all(|outcome| *outcome == Some(Ok(()))), "node {victim}: {answered:?}");
+        dealt.cluster.losing = None;
+        dealt.cluster.seconds(30);
     }
 }
 

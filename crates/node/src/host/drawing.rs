@@ -47,12 +47,16 @@ pub(super) struct Drawing {
     ended: BTreeMap<GroupId, Told>,
     /// What other nodes asked here before the sequencer had begun.
     early: BTreeMap<NodeId, DrawAsk>,
+    /// When the sequencer was last known to answer, or to be here.
+    in_touch: Tick,
 }
 
 /// An ask under way.
 struct Asked {
     to: NodeId,
     at: Tick,
+    /// For the first time.
+    since: Tick,
     ask: DrawAsk,
 }
 
@@ -195,7 +199,7 @@ impl<E: Engine> Host<E> {
         self.drawing.number += 1;
         ask.number = self.drawing.number;
         self.out.send.push((to, PeerMessage::Draw { ask: ask.clone() }));
-        self.drawing.asked = Some(Asked { to, at: self.now, ask });
+        self.drawing.asked = Some(Asked { to, at: now, since: now, ask });
         Ok(())
     }
 
@@ -226,6 +230,29 @@ impl<E: Engine> Host<E> {
             asked.at = now;
             self.out.send.push((asked.to, PeerMessage::Draw { ask: asked.ask.clone() }));
         }
+        self.leave_office_unheard(sequencer.is_some());
+    }
+
+    /// Whoever cannot hear the sequencer cannot write, though it leads and others hear both: it hands over what it leads, when that has lasted longer than it takes to elect another
+    /// sequencer; and again, if it is given something again.
+    fn leave_office_unheard(&mut self, is_known: bool) {
+        let now = self.now;
+        let patience = 2 * self.options.election_ticks_min;
+        let unanswered = self.drawing.asked.as_ref().map(|asked| asked.since);
+        if self.sequencer.is_some() || (is_known && unanswered.is_none()) {
+            self.drawing.in_touch = now;
+        }
+        let since = unanswered.filter(|_| is_known).unwrap_or(self.drawing.in_touch);
+        if now.since(since.max(self.drawing.in_touch)) < patience {
+            return;
+        }
+        self.drawing.in_touch = now;
+        let led = self.groups.iter().filter(|(id, group)| group.is_serving && **id != GroupId::META);
+        for id in led.map(|(id, _)| *id).collect::<Vec<_>>() {
+            if self.is_sequenced(id.keyspace) {
+                self.hand_over_group(id);
+            }
+        }
     }
 
     /// The meta group's leader or term is another one: whoever drew from the former sequencer has to register anew.
@@ -244,7 +271,7 @@ impl<E: Engine> Host<E> {
         }
         self.drawing.early.retain(|_, ask| ask.epoch >= epoch);
         if is_here {
-            self.drawing = Drawing { number: self.drawing.number, ..Drawing::default() };
+            self.drawing = Drawing { number: self.drawing.number, in_touch: now, ..Drawing::default() };
         }
         for (id, group) in &mut self.groups {
             let is_over = group.registered.is_some_and(|registered| registered != epoch);
