@@ -23,6 +23,7 @@ fn arrows() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("checker", vec!["types"]),
         ("sim", vec!["types", "consensus", "checker", "mvcc", "storage", "partition", "node"]),
         ("bench", vec!["types", "api"]),
+        ("faultfs", vec![]),
         (
             "server",
             vec!["types", "consensus", "checker", "placement", "mvcc", "storage", "partition", "node", "api"],

@@ -1,0 +1,175 @@
+//! A mounted file system, and what can be done to it meanwhile.
+
+use crate::faults::{Effect, Faults, On, Rule, RuleId, matches};
+use crate::fuse::Answerer;
+use crate::power::Unsynced;
+use crate::volume::{Options, Volume};
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What the kernel's questions and our orders meet in.
+pub(crate) struct Shared {
+    volume: Mutex<Volume>,
+    pub(crate) faults: Faults,
+}
+
+impl Shared {
+    pub(crate) fn volume(&self) -> MutexGuard<'_, Volume> {
+        self.volume.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Orders to a file system; clones are of the same one.
+#[derive(Clone)]
+pub struct Controls {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Controls {
+    fn new(backing: &Path, options: Options) -> io::Result<Self> {
+        let volume = Mutex::new(Volume::open(backing, options)?);
+        Ok(Self { shared: Arc::new(Shared { volume, faults: Faults::default() }) })
+    }
+
+    /// What goes wrong.
+    pub fn faults(&self) -> &Faults {
+        &self.shared.faults
+    }
+
+    /// Adds a rule for always.
+    pub fn always(&self, on: On, path: &str, effect: Effect) -> RuleId {
+        self.faults().add(Rule { on, path: path.to_owned(), times: None, effect })
+    }
+
+    /// Adds a rule for so many calls, or pages.
+    pub fn times(&self, times: u32, on: On, path: &str, effect: Effect) -> RuleId {
+        self.faults().add(Rule { on, path: path.to_owned(), times: Some(times), effect })
+    }
+
+    /// The power fails and comes back. Whoever uses the file system should have been killed: what is open is stale.
+    pub fn power_failure(&self, unsynced: Unsynced) -> io::Result<()> {
+        Ok(self.shared.volume().power_failure(unsynced)?)
+    }
+
+    /// Makes everything durable.
+    pub fn sync_all(&self) -> io::Result<()> {
+        Ok(self.shared.volume().sync_all()?)
+    }
+
+    /// How many bytes fit from now on; what is there stays.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.shared.volume().options.capacity = bytes;
+    }
+
+    /// Whether writing a page again needs new space.
+    pub fn set_rewrites_take_space(&self, rewrites_take_space: bool) {
+        self.shared.volume().options.rewrites_take_space = rewrites_take_space;
+    }
+
+    /// Bytes that files take.
+    pub fn used(&self) -> u64 {
+        self.shared.volume().used()
+    }
+
+    /// Flips bits on disk in every file that the pattern means and that is so long; how many were. Pages in memory hide it until a power failure.
+    pub fn flip(&self, path: &str, offset: u64, mask: u8) -> io::Result<usize> {
+        self.damage(path, offset + 1, |file| {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, offset)?;
+            file.write_all_at(&[byte[0] ^ mask], offset)
+        })
+    }
+
+    /// Writes zeros on disk, likewise.
+    pub fn zero(&self, path: &str, offset: u64, length: u64) -> io::Result<usize> {
+        self.damage(path, offset + length, |file| file.write_all_at(&vec![0; length as usize], offset))
+    }
+
+    fn damage(
+        &self,
+        path: &str,
+        length_min: u64,
+        damage: impl Fn(&std::fs::File) -> io::Result<()>,
+    ) -> io::Result<usize> {
+        let mut volume = self.shared.volume();
+        let mut damaged = 0;
+        for (ino, _) in volume.files().into_iter().filter(|(_, name)| matches(path, name)) {
+            let file = volume.file_mut(ino)?.store();
+            if file.metadata()?.len() >= length_min {
+                damage(file)?;
+                damaged += 1;
+            }
+        }
+        Ok(damaged)
+    }
+}
+
+/// A mounted file system. It is unmounted when this is dropped, whoever still uses it; what was not synced is lost.
+pub struct Disk {
+    controls: Controls,
+    mountpoint: PathBuf,
+    /// Ends by itself when the file system is unmounted and closed by all.
+    _session: fuser::BackgroundSession,
+}
+
+fn settings() -> fuser::Config {
+    let mut settings = fuser::Config::default();
+    settings.mount_options =
+        vec![fuser::MountOption::FSName("faultfs".into()), fuser::MountOption::Subtype("faultfs".into())];
+    settings
+}
+
+impl Disk {
+    /// Shows a directory at another one, both of which exist. Needs `/dev/fuse` and the right to mount; without, the error is `PermissionDenied` or `NotFound`.
+    pub fn mount(backing: &Path, mountpoint: &Path, options: Options) -> io::Result<Self> {
+        let controls = Controls::new(backing, options)?;
+        let answerer = Answerer::new(controls.shared.clone());
+        let session = fuser::spawn_mount(answerer, mountpoint, &settings())?;
+        Ok(Self { controls, mountpoint: mountpoint.to_owned(), _session: session })
+    }
+
+    /// Where it is.
+    pub fn mountpoint(&self) -> &Path {
+        &self.mountpoint
+    }
+}
+
+impl std::ops::Deref for Disk {
+    type Target = Controls;
+
+    fn deref(&self) -> &Controls {
+        &self.controls
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Whoever hangs could not even be killed.
+        self.controls.faults().clear_all();
+        // One that is gone already was unmounted by somebody else.
+        let _ = rustix::mount::unmount(&self.mountpoint, UnmountFlags::DETACH);
+    }
+}
+
+/// Shows a directory at another one until it is unmounted; then everything is made durable. `controlled` is given the controls before.
+pub fn serve(
+    backing: &Path,
+    mountpoint: &Path,
+    options: Options,
+    controlled: impl FnOnce(Controls) -> io::Result<()>,
+) -> io::Result<()> {
+    // A server that was killed leaves a mount that answers nobody.
+    let is_dead = |error: io::Error| error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error());
+    if std::fs::metadata(mountpoint).is_err_and(is_dead) {
+        rustix::mount::unmount(mountpoint, UnmountFlags::DETACH)?;
+    }
+    let controls = Controls::new(backing, options)?;
+    let session = fuser::Session::new(Answerer::new(controls.shared.clone()), mountpoint, &settings())?;
+    controlled(controls.clone())?;
+    session.run()?;
+    controls.sync_all()
+}
