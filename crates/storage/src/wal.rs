@@ -24,7 +24,8 @@
 //!   nothing in them is needed.
 //! * A group that is removed ([`LogWrite::removal`]) is not named again, and pins no segment. Segments go oldest first, so the
 //!   removal outlives what it removes.
-//! * After the first error nothing more is written: what reached the disk is unknown.
+//! * After the first error nothing more is written: what reached the disk is unknown. The next start writes what it reads of the newest
+//!   segment again before it counts: a system that could not write it may have it in memory, and say that it is written.
 //!
 //! Caveat: damage to the last frame in the moments after it was synced, together with a failure of the power that takes the mark, looks like a torn
 //! tail. Only the peers could tell.
@@ -219,7 +220,11 @@ impl<D: Disk> Wal<D> {
                     let zeros = vec![0; length as usize];
                     wal.disk.write_at(&name, end, &zeros).map_err(io("clearing a torn tail"))?;
                 }
-                // What was read is relied on from now on, so it must be durable, too.
+                // What was read is relied on from now on, so it must be durable, too. After a sync that failed in an earlier life the
+                // system may have it in memory only and count it as written, so a sync alone would not write it.
+                let bytes = wal.disk.read(&name).map_err(io("reading the newest segment"))?;
+                let frames = &bytes[..bytes.len().min(end as usize)];
+                wal.disk.write_at(&name, 0, frames).map_err(io("writing the newest segment again"))?;
                 wal.disk.sync(&name).map_err(io("syncing the newest segment"))?;
                 wal.offset = end;
                 wal.durable = (sequence, end);
