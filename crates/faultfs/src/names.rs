@@ -89,10 +89,11 @@ impl Volume {
             Change::Add { at, ino } => self.put(*ino, at),
             Change::Remove { at, .. } => self.displace(at),
             Change::Move { from, to, ino, replaced, .. } => {
-                if !self.options.is_strict && replaced.is_some() {
-                    if let Ok(content) = self.file_mut(*ino) {
-                        content.sync(|_| Landing::Home).map_err(|error| errno(&error))?;
-                    }
+                if !self.options.is_strict
+                    && replaced.is_some()
+                    && let Ok(content) = self.file_mut(*ino)
+                {
+                    content.sync(|_| Landing::Home).map_err(|error| errno(&error))?;
                 }
                 self.displace(to).and_then(|()| {
                     if let Some(names) = self.durable_names(from.0) {
