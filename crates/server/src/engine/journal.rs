@@ -18,6 +18,7 @@
 use quorate_types::{Fault, Malformed};
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use twox_hash::XxHash3_64;
 
@@ -40,7 +41,8 @@ pub(super) struct Cut {
     pub(super) offset: u64,
 }
 
-/// Looks through the journals of a store that is not open, and cuts the newest; what was cut, if anything.
+/// Looks through the journals of a store that is not open, and cuts the newest; what was cut, if anything. The rest of the newest is written again: after a sync that failed in an earlier life
+/// the system may have it in memory only and count it as written, and what is read is relied on from now on.
 ///
 /// # Errors
 /// Damage in an older one. A journal cannot be read or cut.
@@ -51,25 +53,28 @@ pub(super) fn mend(store: &Path) -> Result<Option<Cut>, Fault> {
     let damaged = |file: &Path, what| Fault::new(format!("reading {}", file.display()), Malformed(what));
     let mut newest = None;
     for file in sealed {
-        if batches(&std::fs::read(file).map_err(fault)?, &mut newest) != Batches::Whole {
+        if !matches!(batches(&std::fs::read(file).map_err(fault)?, &mut newest), Batches::Whole(_)) {
             return Err(damaged(file, "a batch that was synced"));
         }
     }
-    match batches(&std::fs::read(active).map_err(fault)?, &mut newest) {
-        Batches::Whole => Ok(None),
+    let bytes = std::fs::read(active).map_err(fault)?;
+    let (end, is_cut) = match batches(&bytes, &mut newest) {
+        Batches::Whole(end) => (end, false),
+        Batches::Until(end) => (end, true),
         Batches::Contradictory => {
-            Err(damaged(active, "the number of its first batch, or of the last one before it"))
+            return Err(damaged(active, "the number of its first batch, or of the last one before it"));
         }
-        Batches::Until(end) => {
-            let cut = || {
-                let file = File::options().write(true).open(active)?;
-                file.set_len(end as u64)?;
-                file.sync_all()
-            };
-            cut().map_err(fault)?;
-            Ok(Some(Cut { file: active.clone(), offset: end as u64 }))
+    };
+    let settle = || {
+        let file = File::options().write(true).open(active)?;
+        if is_cut {
+            file.set_len(end as u64)?;
         }
-    }
+        file.write_all_at(&bytes[..end], 0)?;
+        file.sync_all()
+    };
+    settle().map_err(fault)?;
+    Ok(is_cut.then(|| Cut { file: active.clone(), offset: end as u64 }))
 }
 
 /// The oldest first.
@@ -93,8 +98,8 @@ fn journals(store: &Path) -> io::Result<Vec<PathBuf>> {
 /// What a journal holds.
 #[derive(Debug, PartialEq, Eq)]
 enum Batches {
-    /// Batches, and zeros.
-    Whole,
+    /// Batches up to here, and zeros.
+    Whole(usize),
     /// Something else from here on.
     Until(usize),
     /// The first of them is not newer than those of the journal before.
@@ -114,7 +119,7 @@ fn batches(bytes: &[u8], newest: &mut Option<u64>) -> Batches {
     }
     // Nearly all of a new one; compared in pieces that is quick, in a debug build, too.
     let is_unused = bytes[end..].chunks(ZEROS.len()).all(|part| *part == ZEROS[..part.len()]);
-    if is_unused { Batches::Whole } else { Batches::Until(end) }
+    if is_unused { Batches::Whole(end) } else { Batches::Until(end) }
 }
 
 /// How long the batch is that begins here, and its number.
