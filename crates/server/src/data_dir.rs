@@ -181,7 +181,9 @@ fn make_parts(path: &Path) -> Result<(), DataDirError> {
         let io = |cause| DataDirError::Io { doing: "cannot make", path: part.display().to_string(), cause };
         std::fs::create_dir_all(&part).map_err(io)?;
     }
-    Ok(())
+    // What is synced in them is of no use without their names.
+    let io = |cause| DataDirError::Io { doing: "cannot sync", path: path.display().to_string(), cause };
+    File::open(path).and_then(|names| names.sync_all()).map_err(io)
 }
 
 impl DataDir {

@@ -100,6 +100,11 @@ impl FjallEngine {
                 .map_err(fault(&doing))
         };
         let tables = [table("version")?, table("change")?, table("state")?];
+        // fjall makes the folders of its keyspaces without making their names durable, which not every file system does by itself.
+        for names in [path.join("keyspaces"), path.to_owned()] {
+            let synced = std::fs::File::open(names).and_then(|folder| folder.sync_all());
+            synced.map_err(|error| Fault::new(doing.as_str(), error))?;
+        }
         Ok(Self {
             inner: Arc::new(Inner {
                 database,
