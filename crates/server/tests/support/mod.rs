@@ -10,6 +10,7 @@
 pub mod bank;
 pub mod client;
 pub mod damage;
+pub mod disks;
 pub mod load;
 pub mod watches;
 
