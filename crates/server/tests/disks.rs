@@ -227,11 +227,16 @@ async fn a_log_that_finds_no_space_stops_its_node_and_acknowledges_nothing() {
     for at in others {
         full(&on, at);
     }
-    for at in others {
-        on.cluster.nodes[at].ended().await;
-    }
+    // Then the last has nothing to write.
+    until("another one stops", async || {
+        others.iter().any(|at| !on.cluster.nodes[*at].is_running()).then_some(())
+    })
+    .await;
     for disk in &on.disks {
         disk.set_capacity(None);
+    }
+    for at in others {
+        on.cluster.nodes[at].kill();
     }
     on.start().await;
     load.goes_on(SOME).await;
