@@ -21,8 +21,6 @@ use std::time::SystemTime;
 pub const NAMELESS: &str = ".faultfs";
 /// Pages in memory of one file; then they are written back, as a kernel does before its memory is full.
 const CACHED_PAGES_MAX: usize = 65_536;
-/// Changes of names that are not on disk; then they are written, as a kernel does every few seconds.
-const PENDING_MAX: usize = 10_000;
 
 /// The number of a node. Those from before a power failure never come again.
 pub type Ino = u64;
@@ -95,7 +93,7 @@ pub struct Volume {
     pub(crate) pending: Vec<Change>,
     /// How the disk behaves.
     pub options: Options,
-    next: Ino,
+    pub(crate) next: Ino,
 }
 
 /// What the system said of the backing directory.
@@ -157,7 +155,7 @@ impl Volume {
         self.nodes.get(&ino).ok_or(Errno::STALE)
     }
 
-    fn node_mut(&mut self, ino: Ino) -> Result<&mut Node, Errno> {
+    pub(crate) fn node_mut(&mut self, ino: Ino) -> Result<&mut Node, Errno> {
         self.nodes.get_mut(&ino).ok_or(Errno::STALE)
     }
 
@@ -175,14 +173,14 @@ impl Volume {
         }
     }
 
-    fn directory(&self, ino: Ino) -> Result<&BTreeMap<OsString, Ino>, Errno> {
+    pub(crate) fn directory(&self, ino: Ino) -> Result<&BTreeMap<OsString, Ino>, Errno> {
         match &self.node(ino)?.kind {
             Kind::Directory { entries, .. } => Ok(entries),
             Kind::File(_) => Err(Errno::NOTDIR),
         }
     }
 
-    fn directory_mut(&mut self, ino: Ino) -> Result<&mut BTreeMap<OsString, Ino>, Errno> {
+    pub(crate) fn directory_mut(&mut self, ino: Ino) -> Result<&mut BTreeMap<OsString, Ino>, Errno> {
         match &mut self.node_mut(ino)?.kind {
             Kind::Directory { entries, .. } => Ok(entries),
             Kind::File(_) => Err(Errno::NOTDIR),
@@ -229,101 +227,6 @@ impl Volume {
     pub fn entries(&self, ino: Ino) -> Result<Vec<(OsString, Attributes)>, Errno> {
         let entries = self.directory(ino)?.iter();
         entries.map(|(name, ino)| Ok((name.clone(), self.attributes(*ino)?))).collect()
-    }
-
-    /// Makes an empty file or directory.
-    pub fn create(&mut self, parent: Ino, name: &OsStr, mode: u32, is_directory: bool) -> Result<Ino, Errno> {
-        if self.node(parent)?.place.is_none() && parent != ROOT {
-            return Err(Errno::NOENT);
-        }
-        if self.directory(parent)?.contains_key(name) {
-            return Err(Errno::EXIST);
-        }
-        if parent == ROOT && name == NAMELESS {
-            return Err(Errno::PERM);
-        }
-        let (ino, path) = (self.next, self.backing.join(NAMELESS).join(self.next.to_string()));
-        let make = || -> io::Result<Node> {
-            let kind = if is_directory {
-                std::fs::create_dir(&path)?;
-                Kind::Directory { entries: BTreeMap::new(), durable: BTreeMap::new() }
-            } else {
-                let file = File::options().read(true).write(true).create_new(true).open(&path)?;
-                Kind::File(Content::open(file)?)
-            };
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
-            let mut node = Node::new(kind, None, &path.metadata()?);
-            node.place = Some((parent, name.to_owned()));
-            Ok(node)
-        };
-        let node = make().map_err(|error| errno(&error))?;
-        self.next += 1;
-        self.nodes.insert(ino, node);
-        self.directory_mut(parent)?.insert(name.to_owned(), ino);
-        self.change(Change::Add { at: (parent, name.to_owned()), ino })?;
-        Ok(ino)
-    }
-
-    /// Removes a file, or a directory that is empty.
-    pub fn remove(&mut self, parent: Ino, name: &OsStr, is_directory: bool) -> Result<(), Errno> {
-        let ino = self.lookup(parent, name)?;
-        match &self.node(ino)?.kind {
-            Kind::File(_) if is_directory => return Err(Errno::NOTDIR),
-            Kind::Directory { .. } if !is_directory => return Err(Errno::ISDIR),
-            Kind::Directory { entries, .. } if !entries.is_empty() => return Err(Errno::NOTEMPTY),
-            _ => {}
-        }
-        self.directory_mut(parent)?.remove(name);
-        self.node_mut(ino)?.place = None;
-        self.change(Change::Remove { at: (parent, name.to_owned()), ino, is_directory })
-    }
-
-    /// Moves a file or directory, in the place of what is there unless `is_new`.
-    pub fn rename(&mut self, from: Slot, to: Slot, is_new: bool) -> Result<(), Errno> {
-        let ino = self.lookup(from.0, &from.1)?;
-        let is_directory = matches!(self.node(ino)?.kind, Kind::Directory { .. });
-        if self.node(to.0)?.place.is_none() && to.0 != ROOT {
-            return Err(Errno::NOENT);
-        }
-        if to.0 == ROOT && to.1 == NAMELESS {
-            return Err(Errno::PERM);
-        }
-        let mut above = Some(to.0);
-        while let Some(at) = above.take() {
-            if at == ino {
-                return Err(Errno::INVAL);
-            }
-            above = self.node(at)?.place.as_ref().map(|(parent, _)| *parent);
-        }
-        let replaced = self.directory(to.0)?.get(&to.1).copied();
-        if let Some(replaced) = replaced {
-            if is_new {
-                return Err(Errno::EXIST);
-            }
-            if replaced == ino {
-                return Ok(());
-            }
-            match &self.node(replaced)?.kind {
-                Kind::File(_) if is_directory => return Err(Errno::NOTDIR),
-                Kind::Directory { .. } if !is_directory => return Err(Errno::ISDIR),
-                Kind::Directory { entries, .. } if !entries.is_empty() => return Err(Errno::NOTEMPTY),
-                _ => {}
-            }
-            self.node_mut(replaced)?.place = None;
-        }
-        self.directory_mut(from.0)?.remove(&from.1);
-        self.directory_mut(to.0)?.insert(to.1.clone(), ino);
-        self.node_mut(ino)?.place = Some(to.clone());
-        self.change(Change::Move { from, to, ino, replaced, is_directory })
-    }
-
-    fn change(&mut self, change: Change) -> Result<(), Errno> {
-        self.pending.push(change);
-        if self.pending.len() > PENDING_MAX {
-            self.commit(None)?;
-        }
-        self.sweep();
-        Ok(())
     }
 
     /// Somebody uses it, also when it has no name any more.
@@ -477,7 +380,7 @@ impl Volume {
 }
 
 impl Node {
-    fn new(kind: Kind, place: Option<Slot>, metadata: &std::fs::Metadata) -> Self {
+    pub(crate) fn new(kind: Kind, place: Option<Slot>, metadata: &std::fs::Metadata) -> Self {
         Self {
             kind,
             durable: place.clone(),
