@@ -227,5 +227,13 @@ pub struct Recovered {
     pub entries: Vec<Entry>,
 }
 
+impl Recovered {
+    /// Whether every entry about the group's members can be read. The log does not look into entries, so whoever opens the group asks.
+    pub fn is_legible(&self) -> bool {
+        let mut changes = self.entries.iter().filter(|entry| entry.kind == EntryKind::Config);
+        changes.all(|entry| Configuration::from_entry(entry).is_some())
+    }
+}
+
 /// Shorthand used by [`Effects`].
 pub type Persist = (WriteId, LogWrite);

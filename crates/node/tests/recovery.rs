@@ -208,3 +208,15 @@ fn who_watches_before_the_map_has_come_misses_nothing() {
     let from = |start: u64| (start..=last.0).collect::<Vec<_>>();
     assert_eq!(told, BTreeMap::from([(0, from(first.0)), (1, from(first.0 + 3))]));
 }
+
+#[test]
+fn a_log_with_an_illegible_entry_about_members_is_refused() {
+    // Its checksum was right, or the log would not have been opened: so it is not what consensus let in.
+    let mut logged = entries(&[1, 1]);
+    logged[1].kind = EntryKind::Config;
+    let recovered = Recovered { entries: logged, ..Recovered::default() };
+    let logs = BTreeMap::from([(GroupId::META, recovered)]);
+    let options = Options::new(NodeId(1), 7);
+    let host = Host::new(options, Standing::New, MemoryEngine::default(), cluster::founded_by(3), logs);
+    assert!(host.err().unwrap().to_string().contains("an entry about its members is illegible"));
+}

@@ -165,7 +165,7 @@ struct Transfer {
 
 impl Raft {
     /// A replica as it was recovered; `applied` is what the state machine contains. Panics on options that
-    /// [`Options::validate`] refuses and on a state machine beyond the log: the caller has checked both.
+    /// [`Options::validate`] refuses, on a log that is not [`Recovered::is_legible`] and on a state machine beyond it: the caller has checked all.
     pub fn new(options: Options, recovered: Recovered, applied: Index) -> Self {
         if let Err(wrong) = options.validate() {
             panic!("consensus options: {wrong}: {options:?}");

@@ -70,6 +70,9 @@ impl<E: Engine> Host<E> {
                 (State::Installing(Some(installer)), reader, recovered.start)
             }
         };
+        if !recovered.is_legible() {
+            return Err(Fault::new(format!("opening group {id}"), "an entry about its members is illegible"));
+        }
         if applied.index < recovered.start.index {
             return Err(Fault::damage(
                 format!("opening group {id}"),
