@@ -1,4 +1,4 @@
-//! The daily commands: `cargo xtask ci`, `cargo xtask sim --seeds N`, `cargo xtask scripts`, `cargo xtask licences`.
+//! The daily commands: `cargo xtask ci`, `cargo xtask sim --seeds N`, `cargo xtask fuzz`, `cargo xtask scripts`, `cargo xtask licences`.
 
 mod etcd;
 mod licences;
@@ -13,6 +13,7 @@ cargo xtask COMMAND
 
   ci              the whole gate, as .ci/run calls it
   sim [ARGS]      the simulation; --seeds N, or --seed N for one with its trace
+  fuzz [ARGS]     damaged and hostile bytes for all readers, in a build that sees which ways they take; --list names them, --help lists the rest
   scripts         the stories beside the tests; --update writes down what happens now
   bench [ARGS]    builds for release and measures; --vs-etcd measures etcd beside us, --help lists the rest
   tour            the same etcdctl session against etcd 3.5 and against quorate must print the same
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
             command.extend(rest);
             run(&command).map(|_| ())
         }
+        Some("fuzz") => fuzz(&rest),
         Some("scripts") => scripts(&rest),
         Some("bench") => bench(&rest),
         Some("rolling") => rolling(&rest),
@@ -55,6 +57,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Fuzzes, with our own crates counting the ways through them. Optimized a little, as inputs are small and many; the dependencies are those of any build.
+fn fuzz(arguments: &[&str]) -> Result<(), String> {
+    let wrapper = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/fuzz/covered");
+    let mut process = Command::new("cargo");
+    process.args(["run", "-q", "--locked", "-p", "quorate-fuzz", "--"]).args(arguments);
+    process.env("RUSTC_WORKSPACE_WRAPPER", wrapper).env("CARGO_PROFILE_DEV_OPT_LEVEL", "2");
+    let status = process.status().map_err(|error| format!("cannot run cargo: {error}"))?;
+    if status.success() { Ok(()) } else { Err(status.to_string()) }
 }
 
 /// Runs the stories, or records them anew for review.

@@ -24,6 +24,7 @@ fn arrows() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("sim", vec!["types", "consensus", "checker", "mvcc", "storage", "partition", "node"]),
         ("bench", vec!["types", "api"]),
         ("faultfs", vec![]),
+        ("fuzz", vec!["types", "consensus", "mvcc", "storage", "partition", "node", "api"]),
         (
             "server",
             vec!["types", "consensus", "checker", "placement", "mvcc", "storage", "partition", "node", "api"],

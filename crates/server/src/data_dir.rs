@@ -348,7 +348,7 @@ pub fn read_joined(path: &Path) -> Result<Option<Cluster>, DataDirError> {
     Ok(first_voters.map(|first_voters| Cluster { members, first_voters }))
 }
 
-fn write_identity(
+pub(crate) fn write_identity(
     path: &Path,
     owner: Owner,
     incarnation: Incarnation,

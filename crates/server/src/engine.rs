@@ -8,7 +8,7 @@
 //!
 //! Caveat: a write waits while fjall's own flushing or compaction lags behind.
 
-mod journal;
+pub(crate) mod journal;
 mod manifest;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};

@@ -11,6 +11,7 @@
 //! * [`space`]: what happens when the disk is nearly full.
 //! * [`tls`]: certificates and keys, for clients and between nodes.
 //! * [`cli`], [`demo`], [`chaos`]: the commands for people.
+//! * [`untrusted`]: the readers of foreign bytes, for fuzzing.
 
 pub mod belonging;
 pub mod chaos;
@@ -29,3 +30,5 @@ pub mod serve;
 pub mod services;
 pub mod space;
 pub mod tls;
+#[doc(hidden)]
+pub mod untrusted;

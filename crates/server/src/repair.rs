@@ -71,10 +71,10 @@ impl Order {
 }
 
 /// What stands in the file.
-#[derive(Debug, Default)]
-struct Record {
-    order: Option<Order>,
-    why: String,
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) order: Option<Order>,
+    pub(crate) why: String,
     /// When there were orders, in seconds since 1970.
     times: Vec<u64>,
     /// What the stores that were put aside may have held, as [`GroupId`]s are written.
@@ -84,7 +84,7 @@ struct Record {
 }
 
 impl Record {
-    fn read(path: &Path) -> Result<Self, DataDirError> {
+    pub(crate) fn read(path: &Path) -> Result<Self, DataDirError> {
         let mut record = Self::default();
         let Some(body) = data_dir::read_if_there(path, REPAIR)? else { return Ok(record) };
         for (field, value) in body.lines().filter_map(|line| line.split_once('=')) {
@@ -102,7 +102,7 @@ impl Record {
         Ok(record)
     }
 
-    fn write(&self, path: &Path) -> std::io::Result<()> {
+    pub(crate) fn write(&self, path: &Path) -> std::io::Result<()> {
         let mut body = String::new();
         if let Some(order) = self.order {
             body.push_str(&format!("store={}\nwhy={}\n", order.word(), self.why.replace('\n', " ")));

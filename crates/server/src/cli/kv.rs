@@ -189,7 +189,7 @@ impl Del {
     }
 }
 
-fn parse_compare(text: &str) -> Result<pb::Compare, CliError> {
+pub(crate) fn parse_compare(text: &str) -> Result<pb::Compare, CliError> {
     use pb::compare::{CompareResult, CompareTarget, TargetUnion};
     let wrong = |problem: &str| CliError::Usage(format!("--if «{text}»: {problem}; see quorate txn --help"));
     let words: Vec<&str> = text.splitn(4, ' ').collect();
@@ -221,7 +221,7 @@ fn parse_compare(text: &str) -> Result<pb::Compare, CliError> {
     })
 }
 
-fn parse_operation(text: &str) -> Result<pb::RequestOp, CliError> {
+pub(crate) fn parse_operation(text: &str) -> Result<pb::RequestOp, CliError> {
     use pb::request_op::Request;
     let words: Vec<&str> = text.splitn(3, ' ').collect();
     let request = match words[..] {

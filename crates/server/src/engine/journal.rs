@@ -97,7 +97,7 @@ fn journals(store: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// What a journal holds.
 #[derive(Debug, PartialEq, Eq)]
-enum Batches {
+pub(crate) enum Batches {
     /// Batches up to here, and zeros.
     Whole(usize),
     /// Something else from here on.
@@ -108,7 +108,7 @@ enum Batches {
 
 /// Their numbers have no checksum and only grow: where one does not it may be that of the batch before that is wrong, so both go. `newest` is the last
 /// number so far.
-fn batches(bytes: &[u8], newest: &mut Option<u64>) -> Batches {
+pub(crate) fn batches(bytes: &[u8], newest: &mut Option<u64>) -> Batches {
     const ZEROS: [u8; 4096] = [0; 4096];
     let (mut end, mut before) = (0, 0);
     while let Some((length, number)) = whole_batch(&bytes[end..]) {

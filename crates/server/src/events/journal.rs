@@ -124,7 +124,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// Whole lines.
-fn records(bytes: &[u8]) -> Vec<Record> {
+pub(crate) fn records(bytes: &[u8]) -> Vec<Record> {
     let lines = bytes.split(|byte| *byte == b'\n');
     lines.filter_map(record).collect()
 }

@@ -11,7 +11,7 @@ const FRAME_BYTES_MAX: usize = 256 << 20;
 const RESERVED_BYTES_MAX: usize = 2 << 20;
 
 /// Appends a frame with these messages.
-pub(super) fn frame(batch: &[PeerMessage], out: &mut Vec<u8>) {
+pub(crate) fn frame(batch: &[PeerMessage], out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(&[0; 8]);
     batch.encode(out);
@@ -22,7 +22,7 @@ pub(super) fn frame(batch: &[PeerMessage], out: &mut Vec<u8>) {
 }
 
 /// Takes one whole frame off the buffer, if there is one.
-pub(super) fn next_frame(buffer: &mut BytesMut) -> io::Result<Option<Bytes>> {
+pub(crate) fn next_frame(buffer: &mut BytesMut) -> io::Result<Option<Bytes>> {
     if buffer.len() < 8 {
         return Ok(None);
     }

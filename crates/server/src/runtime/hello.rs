@@ -44,7 +44,7 @@ pub struct Identity {
 }
 
 /// Who has said hello, and from which data directory.
-pub(super) type Peer = (NodeId, Incarnation);
+pub(crate) type Peer = (NodeId, Incarnation);
 
 /// A connection to or from a peer, with TLS or without.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -54,7 +54,7 @@ pub type Stream = Box<dyn Duplex>;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Use {
+pub(crate) enum Use {
     /// Messages, one way.
     Messages,
     /// Calls that the dialler makes.
@@ -140,7 +140,7 @@ pub(super) async fn connect(
 
 /// Why one who dialled is turned away.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     pub(super) why: String,
     /// A node of this cluster that looks for this one, and that this one does not know.
     pub(super) stranger: Option<NodeId>,
@@ -234,7 +234,7 @@ async fn answer(stream: &mut (impl AsyncWrite + Unpin), verdict: &str) -> io::Re
 }
 
 /// Hears the dialler's hello and answers it. With TLS its certificate must name the node it says it is.
-async fn welcome(
+pub(crate) async fn welcome(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     identity: &Identity,
     (peers, gone): (&watch::Receiver<Arc<Peers>>, &Gone),

@@ -25,7 +25,7 @@
 pub mod calls;
 pub mod complaint;
 pub mod connections;
-mod frames;
+pub(crate) mod frames;
 pub mod gateway;
 pub mod hello;
 pub mod keyspaces;

@@ -6,7 +6,7 @@ use quorate_placement::{Balance, NodeId};
 use serde_json::{Value, json};
 
 /// The cluster as it is, and what would be.
-pub(super) fn picture(picture: &Picture, what_if: Option<&WhatIf>) -> Value {
+pub(crate) fn picture(picture: &Picture, what_if: Option<&WhatIf>) -> Value {
     let figures = picture.figures();
     let mut shown = table(picture, &figures);
     shown["if"] = json!(what_if.map(|what_if| {

@@ -7,11 +7,11 @@
 //! less of it at a time, or place several keyspaces together.
 
 pub(crate) mod colours;
-mod json;
-mod picture;
-mod svg;
-mod text;
-mod what_if;
+pub(crate) mod json;
+pub(crate) mod picture;
+pub(crate) mod svg;
+pub(crate) mod text;
+pub(crate) mod what_if;
 
 use super::columns::counted;
 use super::{CliError, Output, Target, http_call, partitions, status};

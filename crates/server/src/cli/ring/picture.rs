@@ -44,7 +44,7 @@ impl Partition {
 
 /// A keyspace on the nodes of its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Picture {
+pub(crate) struct Picture {
     pub(super) keyspace: u32,
     pub(super) name: String,
     /// By zone, then by name.
@@ -73,7 +73,7 @@ impl Picture {
     /// One for each keyspace, from what the nodes say: the newest members and places, and of each partition the newest leader.
     ///
     /// Each shall have as many replicas as its partitions have at most, if nothing else is asked for.
-    pub(super) fn of(told: &[RingTold], replicas: Option<usize>) -> Vec<Self> {
+    pub(crate) fn of(told: &[RingTold], replicas: Option<usize>) -> Vec<Self> {
         let Some(newest) = told.iter().max_by_key(|told| told.revision) else { return Vec::new() };
         let members = newest.members.iter().filter_map(|member| {
             Some(Node {

@@ -16,7 +16,7 @@ const FLOWS_SHOWN_MAX: usize = 16;
 const NAMED_MAX: usize = 12;
 
 /// The cluster as it is.
-pub(super) fn picture(picture: &Picture) -> String {
+pub(crate) fn picture(picture: &Picture) -> String {
     let figures = picture.figures();
     let mut text = String::new();
     head(&mut text, picture);

@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 /// One change of the nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(crate) enum Change {
     Add { name: String, zone: String, weight: u32 },
     Remove { name: String },
     Weight { name: String, weight: u32 },
@@ -75,7 +75,7 @@ impl fmt::Display for Change {
 
 /// A picture of what would be, and the way there.
 #[derive(Clone, Debug)]
-pub(super) struct WhatIf {
+pub(crate) struct WhatIf {
     pub(super) changes: Vec<Change>,
     pub(super) after: Picture,
     /// The rows that change; `partition` is a position in the picture's.

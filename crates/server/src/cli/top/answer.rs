@@ -48,7 +48,7 @@ pub(super) struct Splitting {
 
 /// What a node uses, as its metrics say.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Used {
+pub(crate) struct Used {
     pub(super) cpu_seconds: f64,
     pub(super) resident_bytes: f64,
     pub(super) store_bytes: f64,
@@ -75,7 +75,7 @@ impl Answer {
 
 impl Used {
     /// From a page for Prometheus. What is not there is 0.
-    fn parse(page: &str) -> Self {
+    pub(crate) fn parse(page: &str) -> Self {
         let mut used = Self::default();
         for line in page.lines() {
             let Some((name, value)) = line.split_once(' ') else { continue };

@@ -5,7 +5,7 @@
 //!
 //! Caveat: what began and ended between two looks was not seen.
 
-mod answer;
+pub(crate) mod answer;
 mod durations;
 mod frame;
 mod snapshot;

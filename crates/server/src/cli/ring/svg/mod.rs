@@ -23,7 +23,7 @@ const LEFT: f64 = 36.0;
 const RIGHT: f64 = 968.0;
 
 /// The cluster as it is or, if something is asked for, as it would be.
-pub(super) fn picture(now: &Picture, what_if: Option<&WhatIf>) -> String {
+pub(crate) fn picture(now: &Picture, what_if: Option<&WhatIf>) -> String {
     let shown = what_if.map_or(now, |what_if| &what_if.after);
     let figures = shown.figures();
     let colours = colours::of(&shown.nodes);
