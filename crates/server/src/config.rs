@@ -202,7 +202,7 @@ impl ServeArgs {
         }
         let heartbeat = self.heartbeat_interval.unwrap_or(100);
         let election = self.election_timeout.unwrap_or(500);
-        if heartbeat < 20 || election < 5 * heartbeat || election > 50_000 {
+        if heartbeat < 20 || heartbeat > election / 5 || election > 50_000 {
             let problem = format!(
                 "is {election} ms with heartbeats every {heartbeat} ms; it must be at least five heartbeats, \
                  a heartbeat at least 20 ms, and it at most 50000 ms"
