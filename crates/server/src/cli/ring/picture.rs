@@ -8,6 +8,7 @@ use crate::services::ring::{RingTold, StandingTold};
 use quorate_placement::{
     Assignment, Balance, Load, Member, Node as Placed, NodeId, PlacementError, Plan, Standing, plan,
 };
+use quorate_types::SLOTS;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A node.
@@ -90,7 +91,7 @@ impl Picture {
         let pictures = newest.keyspaces.iter().map(|keyspace| {
             let partitions = keyspace.partitions.iter().map(|place| Partition {
                 id: place.partition,
-                ranges: place.ranges.clone(),
+                ranges: place.ranges.iter().copied().filter(is_run).collect(),
                 row: Assignment {
                     replicas: parse_ids(&place.voters),
                     leader: leaders.get(&(keyspace.keyspace, place.partition)).map(|(_, leader)| *leader),
@@ -244,6 +245,11 @@ fn newest_leaders(told: &[RingTold]) -> BTreeMap<(u32, u32), (u64, NodeId)> {
         }
     }
     newest
+}
+
+/// Whether it is a run of slots, whatever the node may be that says so.
+fn is_run([first, last]: &[u16; 2]) -> bool {
+    first <= last && *last < SLOTS
 }
 
 fn parse_id(hex: &str) -> Option<NodeId> {
