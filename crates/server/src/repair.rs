@@ -87,7 +87,8 @@ impl Record {
     pub(crate) fn read(path: &Path) -> Result<Self, DataDirError> {
         let mut record = Self::default();
         let Some(body) = data_dir::read_if_there(path, REPAIR)? else { return Ok(record) };
-        for (field, value) in body.lines().filter_map(|line| line.split_once('=')) {
+        // Not `lines`, which takes a carriage return of a reason for a part of the line's end.
+        for (field, value) in body.split('\n').filter_map(|line| line.split_once('=')) {
             match field {
                 "store" => {
                     record.order = Order::ALL.into_iter().find(|order| order.word() == value);
