@@ -205,7 +205,8 @@ impl Raft {
     }
 
     pub(super) fn on_snapshot_offer(&mut self, from: NodeId, meta: SnapshotMeta) {
-        if !meta.configuration.is_valid() {
+        // No leader has committed anything in a term after its own; taken all the same, it would leave no room for entries behind it.
+        if !meta.configuration.is_valid() || meta.position.term > self.term {
             return;
         }
         // Without a state it needs the snapshot, however much of the log it holds; one from before the log's start would not reach that.
