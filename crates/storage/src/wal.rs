@@ -664,6 +664,9 @@ fn fold(recovered: &mut Recovered, write: LogWrite, had_gap: bool) -> Result<Fol
     {
         let gone = (position.index.0 - recovered.start.index.0) as usize;
         recovered.entries.drain(..gone.min(recovered.entries.len()));
+        if recovered.entries.first().is_some_and(|entry| entry.term < position.term) {
+            return Err("the log was compacted in a term after that of the entries that follow");
+        }
         recovered.start = position;
         has_gap = false;
     }
