@@ -163,7 +163,6 @@ pub struct Wal<D> {
 
 struct Frame {
     end: usize,
-    durable: Place,
     payload: Bytes,
 }
 
@@ -470,19 +469,15 @@ fn frame_at(bytes: &Bytes, at: usize, identity: u64, sequence: u64) -> Option<Fr
         return None;
     }
     let checksum = crc32c::crc32c_append(seed(identity, sequence, at as u64), &bytes[at + 8..end]);
-    (checksum == u32_at(bytes, at + 4)).then(|| Frame {
-        end: end.next_multiple_of(8),
-        durable: (u64_at(bytes, at + 8), u64_at(bytes, at + 16)),
-        payload: bytes.slice(at + FRAME_HEADER..end),
-    })
+    (checksum == u32_at(bytes, at + 4))
+        .then(|| Frame { end: end.next_multiple_of(8), payload: bytes.slice(at + FRAME_HEADER..end) })
 }
 
-/// Up to where everything was durable, if a valid mark is at `at`.
-fn mark_at(bytes: &Bytes, at: usize, identity: u64, sequence: u64) -> Option<Place> {
-    let mark = bytes.get(at..at.checked_add(FRAME_HEADER)?)?;
+/// Whether a valid mark is at `at`.
+fn mark_at(bytes: &Bytes, at: usize, identity: u64, sequence: u64) -> bool {
+    let Some(mark) = at.checked_add(FRAME_HEADER).and_then(|end| bytes.get(at..end)) else { return false };
     let checksum = crc32c::crc32c_append(seed(identity, sequence, at as u64), &mark[8..]);
-    let is_mark = u32_at(mark, 0) == 0 && u32_at(mark, 4) == checksum;
-    is_mark.then(|| (u64_at(mark, 8), u64_at(mark, 16)))
+    u32_at(mark, 0) == 0 && u32_at(mark, 4) == checksum
 }
 
 fn read_all<D: Disk>(disk: &D, identity: u64) -> Result<Reading, OpenError> {
@@ -583,7 +578,7 @@ fn read_all<D: Disk>(disk: &D, identity: u64) -> Result<Reading, OpenError> {
         }
         report.bytes = at as u64;
         if is_newest {
-            let is_marked = mark_at(&bytes, at, identity, sequence).is_some();
+            let is_marked = mark_at(&bytes, at, identity, sequence);
             let rest = &bytes[(at + if is_marked { FRAME_HEADER } else { 0 }).min(bytes.len())..];
             let dirty = rest.iter().filter(|byte| **byte != 0).count() as u64;
             if dirty > 0 {
@@ -611,9 +606,15 @@ fn read_all<D: Disk>(disk: &D, identity: u64) -> Result<Reading, OpenError> {
 /// Whether a frame or a mark behind `at` says that the place was durable when it was written.
 fn vouched_from(bytes: &Bytes, at: usize, identity: u64, sequence: u64) -> bool {
     (at + 8..bytes.len()).step_by(8).any(|later| {
-        let frame = frame_at(bytes, later, identity, sequence).map(|frame| frame.durable);
-        let durable = frame.or_else(|| mark_at(bytes, later, identity, sequence));
-        durable.is_some_and(|durable| durable > (sequence, at as u64))
+        // What a frame claims is looked at before its checksum is: garbage has lengths, too, and their checksums together take for ever. No frame and no mark
+        // claims more than what is before itself.
+        let claims = later + FRAME_HEADER <= bytes.len() && {
+            let durable: Place = (u64_at(bytes, later + 8), u64_at(bytes, later + 16));
+            (sequence, at as u64) < durable && durable <= (sequence, later as u64)
+        };
+        claims
+            && (frame_at(bytes, later, identity, sequence).is_some()
+                || mark_at(bytes, later, identity, sequence))
     })
 }
 

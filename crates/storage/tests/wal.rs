@@ -260,3 +260,18 @@ fn a_lost_first_sector_is_not_taken_for_an_unfinished_segment() {
     damaged.write_at(&name, 0, &[0; 512]).unwrap();
     assert!(matches!(Wal::open(disk, 7, OPTIONS), Err(OpenError::Corrupt { .. })));
 }
+
+#[test]
+fn a_torn_tail_that_is_full_of_lengths_does_not_hold_up_the_start() {
+    // Each eighth byte begins what could be a frame of 1 MiB, so that reading the checksums of all of them is reading some hundred GB.
+    const BYTES: usize = 8 << 20;
+    let mut disk = MemoryDisk::default();
+    let options = WalOptions { segment_bytes: BYTES as u64 };
+    drop(Wal::open(disk.clone(), 7, options).unwrap());
+    let (_, _, report) = Wal::open(disk.clone(), 7, options).unwrap();
+    let (name, end) = (&report.segments[0].file, report.segments[0].bytes);
+    let garbage = [0, 0, 16, 0, 1, 2, 3, 4].repeat(BYTES / 8);
+    disk.write_at(name, end, &garbage[end as usize..]).unwrap();
+    let (_, _, report) = Wal::open(disk, 7, options).unwrap();
+    assert_eq!(report.segments[0].torn.map(|(at, _)| at), Some(end));
+}
