@@ -1,5 +1,7 @@
 //! What the gate executes: every kept input, good inputs, and some mutations of them, always the same ones.
 
+#![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
+
 use quorate_fuzz::campaign::{Campaign, Failure};
 use quorate_fuzz::execute::{Executor, Outcome, Saving, how_to_replay};
 use quorate_fuzz::targets::{TARGETS, Target};
@@ -10,7 +12,7 @@ fn executor() -> Executor {
     Executor::new(Saving { folder: Path::new(env!("CARGO_TARGET_TMPDIR")).join("fuzz"), is_each: false })
 }
 
-/// Fuzzes every so manieth target, so that two threads share them.
+/// Fuzzes every second target from this one on, so that two threads share them.
 fn fuzz(of: usize) {
     let executor = executor();
     let mut problems = Vec::new();
