@@ -643,7 +643,7 @@ fn fold(recovered: &mut Recovered, write: LogWrite, had_gap: bool) -> Result<Fol
     }
     if let Some(first) = write.entries.first() {
         let last = recovered.entries.last().map_or(recovered.start, Entry::position);
-        if first.index > last.index.next() || (has_gap && first.index <= recovered.start.index) {
+        if first.index.previous() > last.index || (has_gap && first.index <= recovered.start.index) {
             recovered.entries.clear();
             recovered.start = Position { term: recovered.start.term, index: first.index.previous() };
             has_gap = true;
@@ -654,7 +654,7 @@ fn fold(recovered: &mut Recovered, write: LogWrite, had_gap: bool) -> Result<Fol
         recovered.entries.truncate((first.index.0 - recovered.start.index.0 - 1) as usize);
         for entry in write.entries {
             let last = recovered.entries.last().map_or(recovered.start, Entry::position);
-            if entry.index != last.index.next() || entry.term < last.term {
+            if last.index.0.checked_add(1) != Some(entry.index.0) || entry.term < last.term {
                 return Err("a group's entries are out of order");
             }
             recovered.entries.push(entry);
