@@ -216,6 +216,9 @@ pub trait Consensus {
     fn status(&self) -> Status;
 }
 
+/// No term and no index gets there. A larger one is made up, and would leave no room for those that follow.
+const NUMBER_MAX: u64 = 1 << 62;
+
 /// What is found on disk when a replica starts.
 #[derive(Clone, Debug, Default)]
 pub struct Recovered {
@@ -228,10 +231,14 @@ pub struct Recovered {
 }
 
 impl Recovered {
-    /// Whether every entry about the group's members can be read. The log does not look into entries, so whoever opens the group asks.
+    /// Whether every entry about the group's members can be read, and terms and indexes can be counted on from where they are. The log does not look
+    /// into entries, so whoever opens the group asks.
     pub fn is_legible(&self) -> bool {
+        let last = self.entries.last().map_or(self.start, Entry::position);
         let mut changes = self.entries.iter().filter(|entry| entry.kind == EntryKind::Config);
-        changes.all(|entry| Configuration::from_entry(entry).is_some())
+        self.hard_state.term.max(last.term).0 <= NUMBER_MAX
+            && last.index.0 <= NUMBER_MAX
+            && changes.all(|entry| Configuration::from_entry(entry).is_some())
     }
 }
 

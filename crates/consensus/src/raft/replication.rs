@@ -205,8 +205,12 @@ impl Raft {
     }
 
     pub(super) fn on_snapshot_offer(&mut self, from: NodeId, meta: SnapshotMeta) {
-        // No leader has committed anything in a term after its own; taken all the same, it would leave no room for entries behind it.
-        if !meta.configuration.is_valid() || meta.position.term > self.term {
+        // No leader has committed anything in a term after its own; taken all the same, it would leave no room for entries behind it. Nor would an index
+        // that nobody gets to.
+        if !meta.configuration.is_valid()
+            || meta.position.term > self.term
+            || meta.position.index.0 > crate::NUMBER_MAX
+        {
             return;
         }
         // Without a state it needs the snapshot, however much of the log it holds; one from before the log's start would not reach that.

@@ -71,7 +71,10 @@ impl<E: Engine> Host<E> {
             }
         };
         if !recovered.is_legible() {
-            return Err(Fault::new(format!("opening group {id}"), "an entry about its members is illegible"));
+            return Err(Fault::new(
+                format!("opening group {id}"),
+                "an entry about its members is illegible, or a term or index beyond all measure",
+            ));
         }
         if applied.index < recovered.start.index {
             return Err(Fault::damage(
