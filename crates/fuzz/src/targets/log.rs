@@ -135,7 +135,9 @@ fn run(bytes: &[u8]) -> bool {
     drop(wal);
     let (_, again, _) = Wal::open(disk, IDENTITY, SMALL).expect("what was written can be read");
     for (group, recovered) in &groups {
-        if *group != GroupId::META {
+        // No entry is at 0, so a start there of some term is nonsense; a next segment does not say it again.
+        let is_nonsense = recovered.start.index == Index::START && recovered.start.term > Term(0);
+        if *group != GroupId::META && !is_nonsense {
             assert_eq!(again.get(group).map(|found| format!("{found:?}")), Some(format!("{recovered:?}")));
         }
     }
