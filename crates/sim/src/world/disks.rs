@@ -116,6 +116,11 @@ impl World {
 }
 
 impl Node {
+    /// It lacks, or is about to lack, what it had.
+    pub(super) fn is_poor(&self) -> bool {
+        self.is_forgetful || self.is_spoilt || self.rot.is_some()
+    }
+
     /// It has an empty disk, and is known to the others as one that had another.
     pub(super) fn forget(&mut self) {
         self.disk = MemoryDisk::default();

@@ -216,8 +216,7 @@ impl World {
 
     /// Whether a node lacks, or is about to lack, what it had; or there is only one.
     fn is_anybody_poor(&self) -> bool {
-        let is_poor = |node: &Node| node.is_forgetful || node.is_spoilt || node.rot.is_some();
-        self.nodes.iter().any(is_poor) || self.nodes.len() == 1
+        self.nodes.iter().any(Node::is_poor) || self.nodes.len() == 1
     }
 
     /// Whether a node may lose what it has stored: one at a time, and where nothing is lost with it.

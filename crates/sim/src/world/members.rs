@@ -315,7 +315,7 @@ impl World {
         let enough = view.members.iter().filter(can).count() as u64 > self.members.replicas();
         let has_spare =
             view.members.iter().any(|member| is_spare(&member)) || (self.members.is_dealt && enough);
-        let is_delicate = self.nodes.iter().any(|node| node.is_forgetful || node.rot.is_some());
+        let is_delicate = self.nodes.iter().any(Node::is_poor);
         // In the middle of a move, too, now and then; but while there is a target those of an earlier one may count, who are in no row.
         let is_too_much = is_moving && (!self.members.lost.is_empty() || self.members.random.chance(500));
         if !is_replaced || !has_spare || is_delicate || is_too_much {
@@ -338,7 +338,8 @@ impl World {
         let actives =
             view.members.iter().filter(|member| member.standing == Judgement::Active).count() as u64;
         let may_drain = self.members.random.chance(self.members.drain) && actives > self.members.replicas();
-        let is_asked = |node: &Node| node.is_forgetful && !self.can_ask(node, Some(member.id));
+        let is_asked =
+            |node: &Node| (node.is_forgetful || node.is_spoilt) && !self.can_ask(node, Some(member.id));
         let may_drain = may_drain && !self.nodes.iter().any(is_asked);
         let standing = match member.standing {
             Judgement::Lost if is_lost => Judgement::Leaving,

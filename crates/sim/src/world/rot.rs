@@ -72,10 +72,9 @@ impl World {
             (Table::ALL[random.below(3) as usize], random.below(1 << 20), random.below(1 << 20))
         };
         let id = self.nodes[at].id;
-        let is_busy = |node: &Node| node.is_forgetful || node.is_spoilt || node.rot.is_some();
         let is_waiting = self.members.lost.iter().any(|lost| !self.members.removed.contains(lost));
         if self.nodes.len() < 3
-            || self.nodes.iter().any(is_busy)
+            || self.nodes.iter().any(Node::is_poor)
             || is_waiting
             || self.members.lost.contains(&id)
             || self.is_on_few(id)
