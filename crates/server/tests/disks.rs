@@ -315,3 +315,24 @@ async fn a_follower_whose_disk_hangs_holds_nobody_up() {
     on.disks[at].faults().clear_all();
     check(&on, load).await;
 }
+
+/// Its process lives and sends heartbeats: nobody replaces it but itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_disk_hangs_is_replaced_while_it_hangs() {
+    let Some(on) = started(3).await else { return };
+    for (calls, files) in [(On::Sync, "log/*.log"), (On::Any, "*")] {
+        let at = on.cluster.leader(None).await;
+        let others = Client::new((1..3).map(|by| on.cluster.nodes[(at + by) % 3].client.clone()).collect());
+        let load = Load::start(&others);
+        load.goes_on(SOME).await;
+        load.books.take_gap();
+        on.disks[at].always(calls, files, Effect::Hang);
+        until("a call hangs", async || (on.disks[at].faults().hanging() > 0).then_some(())).await;
+        load.goes_on(SOME).await;
+        println!("{calls:?} of {files} hang: longest write gap {:?}", load.books.take_gap());
+        assert!(on.disks[at].faults().hanging() > 0, "it hangs still");
+        assert_ne!(on.cluster.leader(Some(at)).await, at);
+        on.disks[at].faults().clear_all();
+        check(&on, load).await;
+    }
+}
