@@ -22,6 +22,8 @@ use tracing::warn;
 /// What is written to memory before a table's part is written to disk. The memory is taken as it fills, and by all tables together no more than the journals
 /// hold. With a quarter of it a node that is filled merges so much more often that the store takes twice the processor time.
 const MEMTABLE_BYTES: u64 = 64 << 20;
+/// A disk's error, as the system numbers it.
+const EIO: i32 = 5;
 /// What a restart has to read again at most.
 const JOURNAL_BYTES_MAX: u64 = 128 << 20;
 /// The first only flushes, and passes merging on to the others; as long as none of those is free it does nothing but that, with all of a processor. With two
@@ -54,6 +56,23 @@ pub struct FjallSnapshot {
 fn fault(doing: &str) -> impl Fn(fjall::Error) -> Fault + '_ {
     move |error| {
         if is_damage(&error) { Fault::damage(doing, error) } else { Fault::new(doing, error) }
+    }
+}
+
+/// The same of reading what is stored: what the disk cannot read any more is as good as damaged, and may be had again by being written elsewhere. Not so
+/// where it refuses to be written.
+fn read_fault(doing: &str) -> impl Fn(fjall::Error) -> Fault + '_ {
+    move |error| {
+        let io = match &error {
+            fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io)) => Some(io),
+            _ => None,
+        };
+        let is_unreadable = io.and_then(std::io::Error::raw_os_error) == Some(EIO);
+        if is_unreadable || is_damage(&error) {
+            Fault::damage(doing, error)
+        } else {
+            Fault::new(doing, error)
+        }
     }
 }
 
@@ -191,7 +210,7 @@ fn bounded((start, end): RowRange) -> Option<RowRange> {
 }
 
 fn row(guard: fjall::Guard) -> Result<Row, Fault> {
-    let (key, value) = guard.into_inner().map_err(fault("reading the store"))?;
+    let (key, value) = guard.into_inner().map_err(read_fault("reading the store"))?;
     Ok((key.into(), value.into()))
 }
 
@@ -200,7 +219,7 @@ impl Read for FjallEngine {
         if key.len() > ROW_KEY_BYTES_MAX {
             return Ok(None);
         }
-        let found = self.inner.table(table).get(key).map_err(fault("reading the store"))?;
+        let found = self.inner.table(table).get(key).map_err(read_fault("reading the store"))?;
         Ok(found.map(Into::into))
     }
 
@@ -220,7 +239,8 @@ impl Read for FjallSnapshot {
         if key.len() > ROW_KEY_BYTES_MAX {
             return Ok(None);
         }
-        let found = self.snapshot.get(self.inner.table(table), key).map_err(fault("reading a snapshot"))?;
+        let found =
+            self.snapshot.get(self.inner.table(table), key).map_err(read_fault("reading a snapshot"))?;
         Ok(found.map(Into::into))
     }
 
