@@ -125,6 +125,7 @@ impl Node {
     pub(super) fn forget(&mut self) {
         self.disk = MemoryDisk::default();
         self.engine = MemoryEngine::default();
+        (self.has_rotted, self.rot) = (false, None);
         self.incarnation = Incarnation(self.incarnation.0 + 10);
         self.standing = Standing::New;
         self.is_forgetful = true;

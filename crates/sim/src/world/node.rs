@@ -24,6 +24,8 @@ pub(super) struct Node {
     pub(super) standing: Standing,
     /// It has lost a disk and has not been admitted since.
     pub(super) is_forgetful: bool,
+    /// A row of this store has rotted at some time.
+    pub(super) has_rotted: bool,
     /// A row of its store has rotted, and how far it is with that.
     pub(super) rot: Option<Rot>,
     /// Its log's disk takes what is written and reports nothing until then.
@@ -59,6 +61,7 @@ impl Node {
             incarnation: Incarnation(id.0),
             standing,
             is_forgetful: false,
+            has_rotted: false,
             rot: None,
             hung_until: 0,
             is_failing: false,

@@ -83,13 +83,16 @@ impl World {
             return;
         }
         self.nodes[at].rot = Some(Rot::Unseen);
+        self.nodes[at].has_rotted = true;
         self.counts.rotten += 1;
     }
 
     /// Something was read that makes no sense. Returns whether that is what happens here.
     pub(super) fn sees_rot(&mut self, at: usize) -> bool {
         let node = &mut self.nodes[at];
-        if node.rot == Some(Rot::Unseen) {
+        // It had been removed when it was looked for, and a crash has brought it back.
+        let is_back = node.rot.is_none() && node.has_rotted;
+        if is_back || node.rot == Some(Rot::Unseen) {
             node.rot = Some(Rot::Seen);
         }
         matches!(node.rot, Some(Rot::Seen | Rot::Stopped))
@@ -151,6 +154,7 @@ impl World {
         let (_, groups) = self.open_log(at)?;
         let node = &mut self.nodes[at];
         node.engine = MemoryEngine::default();
+        node.has_rotted = false;
         for group in groups.keys() {
             let marked = Partition::mark_incomplete(&node.engine, *group);
             assert!(marked.is_ok(), "an empty store takes a row: {marked:?}");
