@@ -19,6 +19,8 @@
 //! Every directory draws an [`Incarnation`] when it is made, and every message is received with its sender's. One of a former
 //! life that was still on its way is thus told apart and dropped.
 //!
+//! A node that has given up its log because it was damaged (`Options::has_forgotten`) is one of the second kind whatever it is told, and says so to others: where all have, nobody begins.
+//!
 //! Invariants:
 //! * A node that is not admitted votes for nobody.
 //! * It is admitted only when [`Standing::Admitted`] is durable: with it, the lives of those that it met.
@@ -132,6 +134,8 @@ pub(crate) enum Sender {
 /// A node's own admission, and what it knows of the others'.
 pub(crate) struct Admission {
     own: Incarnation,
+    /// There was a life before this one, and it has given up what it held: whatever others remember, this is no beginning.
+    has_forgotten: bool,
     phase: Phase,
     /// Of nodes that asked while this one was not admitted itself: their newest life. Later, lives are recorded.
     asked: BTreeMap<NodeId, Incarnation>,
@@ -143,12 +147,12 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
-    pub(crate) fn new(own: Incarnation, standing: Standing) -> Self {
+    pub(crate) fn new(own: Incarnation, standing: Standing, has_forgotten: bool) -> Self {
         let phase = match standing {
             Standing::New => Phase::Asking(BTreeMap::new()),
             Standing::Admitted(lives) => Phase::Admitted(lives),
         };
-        Self { own, phase, asked: BTreeMap::new(), former: BTreeMap::new(), round: 0 }
+        Self { own, has_forgotten, phase, asked: BTreeMap::new(), former: BTreeMap::new(), round: 0 }
     }
 
     pub(crate) fn own(&self) -> Incarnation {
@@ -228,7 +232,8 @@ impl Admission {
             Phase::Recording { lives, .. } | Phase::Admitted(lives) => {
                 lives.get(&from) == Some(&Life { incarnation, is_original: true })
             }
-            Phase::Asking(_) | Phase::CatchingUp { .. } => true,
+            // Were all to have forgotten, they must not take each other for new.
+            Phase::Asking(_) | Phase::CatchingUp { .. } => !self.has_forgotten,
         }
     }
 
@@ -269,7 +274,7 @@ impl Admission {
             return Verdict::Wait;
         }
         let is_begun = matches!(self.phase, Phase::CatchingUp { .. });
-        if !is_begun && answers.values().all(|(_, answer)| answer.is_original) {
+        if !is_begun && !self.has_forgotten && answers.values().all(|(_, answer)| answer.is_original) {
             return Verdict::Begin;
         }
         let mut terms = BTreeMap::new();
@@ -362,7 +367,7 @@ mod tests {
     }
 
     fn asking() -> Admission {
-        Admission::new(Incarnation(10), Standing::New)
+        Admission::new(Incarnation(10), Standing::New, false)
     }
 
     fn life(incarnation: u64, is_original: bool) -> Life {
@@ -467,7 +472,7 @@ mod tests {
     fn messages_of_former_lives_are_void() {
         let lives = Lives::from([(NodeId(2), life(20, true))]);
         for (standing, is_admitted) in [(Standing::New, false), (Standing::Admitted(lives), true)] {
-            let mut admission = Admission::new(Incarnation(10), standing);
+            let mut admission = Admission::new(Incarnation(10), standing, false);
             let first = admission.sender(NodeId(2), Incarnation(20), true);
             assert_eq!(first, if is_admitted { Sender::Known } else { Sender::Reborn });
             assert_eq!(admission.sender(NodeId(2), Incarnation(20), false), Sender::Known);
@@ -477,7 +482,7 @@ mod tests {
             assert_eq!(admission.sender(NodeId(2), Incarnation(20), true), Sender::Void, "late from before");
             assert_eq!(admission.sender(NodeId(2), Incarnation(20), false), Sender::Void);
             // Also after a restart.
-            let mut admission = Admission::new(Incarnation(10), admission.standing());
+            let mut admission = Admission::new(Incarnation(10), admission.standing(), false);
             let old = admission.sender(NodeId(2), Incarnation(20), false);
             assert_eq!(old, if is_admitted { Sender::Void } else { Sender::Known });
             assert!(!is_admitted || !admission.is_original(NodeId(2), Incarnation(21)));
@@ -485,8 +490,19 @@ mod tests {
     }
 
     #[test]
+    fn who_has_forgotten_begins_nothing_and_takes_nobody_for_new() {
+        let forgotten = || Admission::new(Incarnation(10), Standing::New, true);
+        assert!(!forgotten().is_original(NodeId(2), Incarnation(20)));
+        // Also where the others have lost all that they knew.
+        let mut admission = forgotten();
+        admission.answered((NodeId(2), Incarnation(20)), answer(true, 0), &others());
+        let verdict = admission.answered((NodeId(3), Incarnation(30)), answer(true, 0), &others());
+        assert!(matches!(verdict, Verdict::CatchUp(_)));
+    }
+
+    #[test]
     fn a_node_alone_begins_at_once() {
-        let mut admission = Admission::new(Incarnation(10), Standing::New);
+        let mut admission = Admission::new(Incarnation(10), Standing::New, false);
         assert_eq!(admission.verdict(&BTreeSet::new()), Verdict::Begin);
     }
 }

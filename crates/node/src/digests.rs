@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 const CHECKPOINTS_MAX: usize = 256;
 /// Entries of others remembered until this replica gets there.
 const AHEAD_MAX: usize = 16;
+/// None of them is further ahead than this.
+const AHEAD_ENTRIES_MAX: u64 = 1 << 24;
 
 /// What a replica of a group was after an entry.
 pub(crate) type Told = (GroupId, (Index, u64));
@@ -33,22 +35,11 @@ pub(crate) struct Digests {
     /// What others said, by entry.
     heard: BTreeMap<Index, BTreeMap<NodeId, u64>>,
     is_wrong: bool,
-    is_log_wrong: bool,
     /// It was said that they differ.
     is_doubted: bool,
 }
 
 impl Digests {
-    /// Of a replica that gives its state up because it was wrong.
-    pub(crate) fn of_wrong_log() -> Self {
-        Self { is_log_wrong: true, ..Self::default() }
-    }
-
-    /// The log was of a state that was given up, and goes with it.
-    pub(crate) fn is_log_wrong(&self) -> bool {
-        self.is_log_wrong
-    }
-
     /// What others are to be told, given what this replica is now; nothing if they were, unless it is to be repeated.
     pub(crate) fn tell(&mut self, now: (Index, u64), is_repeated: bool) -> BTreeSet<(Index, u64)> {
         if self.told.replace(now) == Some(now) && !is_repeated {
@@ -73,7 +64,9 @@ impl Digests {
     /// Another replica was that.
     pub(crate) fn hear(&mut self, from: NodeId, (index, digest): (Index, u64), applied: Index) {
         // What lies behind and was no checkpoint is not remembered.
-        if index < applied && !self.checkpoints.iter().any(|(at, _)| *at == index) {
+        let is_past = index < applied && !self.checkpoints.iter().any(|(at, _)| *at == index);
+        // And what nobody can be ahead by is made up.
+        if is_past || index.0 > applied.0.saturating_add(AHEAD_ENTRIES_MAX) {
             return;
         }
         self.heard.entry(index).or_default().insert(from, digest);
@@ -94,20 +87,29 @@ impl Digests {
         let (Some((_, own)), Some(heard)) = (known, self.heard.get(&index)) else {
             return Judgement::Nothing;
         };
-        let agreed = |digest: u64| {
-            configuration.agreed(|voter| {
-                if voter == own_id { *own == digest } else { heard.get(&voter) == Some(&digest) }
-            })
-        };
-        let mut others = heard.values().copied().filter(|digest| digest != own).peekable();
-        if others.peek().is_none() || self.is_wrong || agreed(*own) {
+        let said = |voter: NodeId| if voter == own_id { Some(*own) } else { heard.get(&voter).copied() };
+        let agreed = |digest: u64| configuration.agreed(|voter| said(voter) == Some(digest));
+        // With those who have not said anything yet.
+        let may_agree =
+            |digest: u64| configuration.agreed(|voter| said(voter).is_none_or(|said| said == digest));
+        if agreed(*own) {
+            self.is_doubted = false;
             return Judgement::Nothing;
         }
-        if others.any(agreed) {
+        let others: BTreeSet<u64> = heard.values().copied().filter(|digest| digest != own).collect();
+        if others.is_empty() || self.is_wrong {
+            return Judgement::Nothing;
+        }
+        if others.iter().copied().any(agreed) {
             self.is_wrong = true;
             return Judgement::Wrong;
         }
-        if std::mem::replace(&mut self.is_doubted, true) { Judgement::Nothing } else { Judgement::Doubtful }
+        let is_open = may_agree(*own) || others.into_iter().any(may_agree);
+        if is_open || std::mem::replace(&mut self.is_doubted, true) {
+            Judgement::Nothing
+        } else {
+            Judgement::Doubtful
+        }
     }
 }
 
@@ -132,13 +134,14 @@ mod tests {
     fn who_differs_from_a_quorum_is_wrong() {
         use Judgement::{Doubtful, Nothing, Wrong};
         assert_eq!(judged(1, &[(2, 1), (3, 1)]), [Nothing, Nothing]);
-        // One other says nothing of who is right. It is said once.
-        assert_eq!(judged(1, &[(2, 9), (3, 9)]), [Doubtful, Wrong]);
-        assert_eq!(judged(1, &[(2, 9), (3, 1)]), [Doubtful, Nothing]);
-        assert_eq!(judged(1, &[(2, 8), (3, 9), (2, 8)]), [Doubtful, Nothing, Nothing]);
+        // One other says nothing of who is right.
+        assert_eq!(judged(1, &[(2, 9), (3, 9)]), [Nothing, Wrong]);
+        assert_eq!(judged(1, &[(2, 9), (3, 1)]), [Nothing, Nothing]);
+        // When all have spoken nobody will be right. It is said once.
+        assert_eq!(judged(1, &[(2, 8), (3, 9), (2, 8)]), [Nothing, Doubtful, Nothing]);
         // A learner is no voice, but may be wrong itself.
-        assert_eq!(judged(1, &[(4, 9), (2, 1), (3, 1)]), [Doubtful, Nothing, Nothing]);
-        assert_eq!(judged(1, &[(2, 9), (3, 9), (3, 9)]), [Doubtful, Wrong, Nothing]);
+        assert_eq!(judged(1, &[(4, 9), (2, 1), (3, 1)]), [Nothing, Nothing, Nothing]);
+        assert_eq!(judged(1, &[(2, 9), (3, 9), (3, 9)]), [Nothing, Wrong, Nothing]);
     }
 
     #[test]

@@ -10,6 +10,8 @@ pub struct Options {
     pub id: NodeId,
     /// This data directory.
     pub incarnation: Incarnation,
+    /// This directory is not the node's first, which was given up with all that it had promised: the node asks the others, and begins no cluster.
+    pub has_forgotten: bool,
     /// Seed of the random election timeouts; different on every node.
     pub seed: u64,
     /// Ticks in a second.
@@ -77,6 +79,7 @@ impl Options {
         Self {
             id,
             incarnation: Incarnation(seed),
+            has_forgotten: false,
             seed,
             ticks_per_second,
             heartbeat_ticks: 5,

@@ -325,7 +325,10 @@ pub async fn clear_when_whole(path: PathBuf, gateway: Gateway) {
         let holds_those = !record.groups.is_empty() && record.groups.is_subset(&whole);
         // Who is admitted has passed a barrier in every group of the cluster's that it may have been in.
         let is_admitted = || matches!(data_dir::read_standing(&path), Ok(Standing::Admitted(_)));
-        let holds_all = record.has_forgotten && whole.len() == standing.groups.len() && is_admitted();
+        let holds_all = record.has_forgotten
+            && record.groups.is_empty()
+            && whole.len() == standing.groups.len()
+            && is_admitted();
         if holds_those || holds_all {
             break;
         }

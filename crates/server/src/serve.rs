@@ -207,6 +207,7 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     let founders = belonging.known.first_voters.len();
     options.replicas = config.replicas.unwrap_or(founders.max(REPLICAS_DEFAULT));
     options.incarnation = data_dir.incarnation();
+    options.has_forgotten = repair.has_forgotten;
     let host = Host::new(options, standing, engine.clone(), belonging.known.clone(), recovered);
     let host = host.map_err(unusable)?;
 

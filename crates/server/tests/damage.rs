@@ -235,3 +235,34 @@ async fn whose_log_rotted_and_who_had_joined_asks_those_who_are_members_now() {
     written(&cluster, "last").await;
     assert_eq!(cluster.nodes[at].log().matches("has joined").count(), 1, "it is the node that it was");
 }
+
+/// As by a mistake that hits all: each node for itself would ask the others, and no two may take each other for a new cluster.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_all_logs_are_damaged_nobody_begins_anew_and_nothing_is_deleted() {
+    let mut cluster = Cluster::partitioned(3, 2).await;
+    written(&cluster, "first").await;
+    for node in &mut cluster.nodes {
+        node.kill();
+        damage_log(node);
+    }
+    for node in &mut cluster.nodes {
+        node.start();
+    }
+    for node in &cluster.nodes {
+        until("the log is put aside", async || {
+            node.log().contains("the log is damaged and was put aside").then_some(())
+        })
+        .await;
+    }
+    until("they have asked each other", async || {
+        let has_asked = |node: &Node| node.log().contains("fetching everything from the others");
+        cluster.nodes.iter().all(has_asked).then_some(())
+    })
+    .await;
+    // Nothing tells that something is not done: it would take an election timeout, and what is put aside is looked at each two seconds.
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    for node in &cluster.nodes {
+        assert!(!node.data_dir.join("ADMITTED").exists(), "{} takes part in nothing", node.name);
+        assert!(["log.damaged", "store.damaged"].iter().all(|name| node.data_dir.join(name).exists()));
+    }
+}

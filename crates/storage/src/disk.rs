@@ -80,6 +80,19 @@ impl MemoryDisk {
         *inner = Inner { durable_names: files.clone(), files, ..Inner::default() };
     }
 
+    /// A process dies, and nothing else: what it wrote and named reaches the disk in time.
+    pub fn kill(&self) {
+        let mut inner = self.lock();
+        let mut files = inner.files.clone();
+        files.values_mut().for_each(|file| file.durable.clone_from(&file.now));
+        *inner = Inner { durable_names: files.clone(), files, ..Inner::default() };
+    }
+
+    /// The file's name is not durable, as before the directory was synced.
+    pub fn forget_name_of(&self, name: &str) {
+        self.lock().durable_names.remove(name);
+    }
+
     /// Flips one bit, on the platter as well.
     pub fn flip(&self, name: &str, byte: usize, bit: u8) {
         let mut inner = self.lock();

@@ -78,7 +78,16 @@ pub enum OpenError {
         /// The segment.
         file: String,
     },
-    /// Data that was durable is damaged.
+    /// What is there checks out and makes no sense, or files are missing: not what a disk does.
+    Senseless {
+        /// The segment.
+        file: String,
+        /// Where in it.
+        offset: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// Data that was durable is damaged: checksums say so.
     Corrupt {
         /// The segment.
         file: String,
@@ -100,6 +109,12 @@ impl std::fmt::Display for OpenError {
                 )
             }
             Self::Foreign { file } => write!(f, "{file} was written by another node"),
+            Self::Senseless { file, offset, what } => write!(
+                f,
+                "{file} makes no sense at byte {offset}, and nothing in it is damaged: {what}. Another program may have written it, or a file may be missing; \
+                 nothing was changed. If this is not to be cleared up and the cluster has other nodes, move the data directory away and start the node \
+                 with an empty one: it is filled from them"
+            ),
             Self::Corrupt { file, offset, what } => write!(
                 f,
                 "{file} is damaged at byte {offset}: {what}. What was durable there is lost on this node. The others \
@@ -173,6 +188,8 @@ struct Reading {
     report: OpenReport,
     /// Of the last segment: where frames end, and whether anything lies behind.
     end: Option<(u64, u64, bool)>,
+    /// The frames of that segment, header and all, as they were checked.
+    newest: Bytes,
     /// A last segment whose making was not finished.
     unfinished: Option<String>,
 }
@@ -221,10 +238,12 @@ impl<D: Disk> Wal<D> {
                 }
                 // What was read is relied on from now on, so it must be durable, too. After a sync that failed in an earlier life the
                 // system may have it in memory only and count it as written, so a sync alone would not write it.
-                let bytes = wal.disk.read(&name).map_err(io("reading the newest segment"))?;
-                let frames = &bytes[..bytes.len().min(end as usize)];
-                wal.disk.write_at(&name, 0, frames).map_err(io("writing the newest segment again"))?;
+                wal.disk
+                    .write_at(&name, 0, &reading.newest)
+                    .map_err(io("writing the newest segment again"))?;
                 wal.disk.sync(&name).map_err(io("syncing the newest segment"))?;
+                // The process may have died between the two, and left a name that only the system knows.
+                wal.disk.sync_directory().map_err(io("syncing the log's folder"))?;
                 wal.offset = end;
                 wal.durable = (sequence, end);
                 wal.mark().map_err(io("marking the end of the log"))?;
@@ -392,7 +411,7 @@ impl<D: Disk> Wal<D> {
             segment.bytes = bytes;
         }
         self.durable = (sequence, self.offset);
-        Ok(())
+        self.mark()
     }
 
     fn needing<'a>(&'a self, segment: &'a Segment) -> impl Iterator<Item = GroupId> + 'a {
@@ -500,6 +519,16 @@ fn read_all<D: Disk>(disk: &D, identity: u64) -> Result<Reading, OpenError> {
                 return Err(OpenError::Corrupt { file: name.clone(), offset: 0, what });
             }
             unfinished = names.pop().map(|(_, name)| name);
+        } else if u32_at(&bytes, 8) <= FORMAT
+            && u64_at(&bytes, 16) == identity
+            && frame_at(&bytes, HEADER, identity, *sequence).is_none()
+        {
+            // Its making was cut short behind the header. Without its first frame it does not say where groups stand that are idle.
+            if vouched_from(&bytes, HEADER, identity, *sequence) {
+                let what = "the segment's first frame does not check out".to_owned();
+                return Err(OpenError::Corrupt { file: name.clone(), offset: HEADER as u64, what });
+            }
+            unfinished = names.pop().map(|(_, name)| name);
         }
     }
     let mut reading = Reading {
@@ -507,6 +536,7 @@ fn read_all<D: Disk>(disk: &D, identity: u64) -> Result<Reading, OpenError> {
         segments: BTreeMap::new(),
         report: OpenReport::default(),
         end: None,
+        newest: Bytes::new(),
         unfinished,
     };
     let mut gaps: BTreeMap<GroupId, u64> = BTreeMap::new();
@@ -515,6 +545,11 @@ fn read_all<D: Disk>(disk: &D, identity: u64) -> Result<Reading, OpenError> {
     for (sequence, name) in names {
         let bytes = Bytes::from(disk.read(&name).map_err(io(format!("reading {name}")))?);
         let corrupt = |offset: usize, what: &str| OpenError::Corrupt {
+            file: name.clone(),
+            offset: offset as u64,
+            what: what.to_owned(),
+        };
+        let senseless = |offset: usize, what: &str| OpenError::Senseless {
             file: name.clone(),
             offset: offset as u64,
             what: what.to_owned(),
@@ -530,11 +565,11 @@ fn read_all<D: Disk>(disk: &D, identity: u64) -> Result<Reading, OpenError> {
             return Err(OpenError::Foreign { file: name });
         }
         if u64_at(&bytes, 24) != sequence {
-            return Err(corrupt(24, "the segment has another number than its name"));
+            return Err(senseless(24, "the segment has another number than its name"));
         }
         if let Some((last, last_name, end)) = &before {
             if *last + 1 != sequence {
-                return Err(corrupt(0, "the segment before it is missing"));
+                return Err(senseless(0, "the segment before it is missing"));
             }
             if u64_at(&bytes, 32) != *end {
                 return Err(OpenError::Corrupt {
@@ -549,7 +584,7 @@ fn read_all<D: Disk>(disk: &D, identity: u64) -> Result<Reading, OpenError> {
         let mut at = HEADER;
         while let Some(frame) = frame_at(&bytes, at, identity, sequence) {
             let writes = Vec::<(GroupId, LogWrite)>::from_bytes(frame.payload)
-                .map_err(|error| corrupt(at, &error.to_string()))?;
+                .map_err(|error| senseless(at, &error.to_string()))?;
             for (group, write) in writes {
                 if let (Some(first), Some(last)) = (write.entries.first(), write.entries.last()) {
                     let newest = segment.newest.entry(group).or_default();
@@ -568,7 +603,7 @@ fn read_all<D: Disk>(disk: &D, identity: u64) -> Result<Reading, OpenError> {
                     continue;
                 }
                 let recovered = reading.groups.entry(group).or_default();
-                match fold(recovered, write, gaps.contains_key(&group)).map_err(|what| corrupt(at, what))? {
+                match fold(recovered, write, gaps.contains_key(&group)).map_err(|what| senseless(at, what))? {
                     Fold::Whole => gaps.remove(&group),
                     Fold::Gap => gaps.insert(group, at as u64),
                 };
@@ -591,6 +626,7 @@ fn read_all<D: Disk>(disk: &D, identity: u64) -> Result<Reading, OpenError> {
                 report.torn = Some((at as u64, dirty));
             }
             reading.end = Some((sequence, at as u64, dirty > 0));
+            reading.newest = bytes.slice(..at.min(bytes.len()));
         }
         before = Some((sequence, name, at as u64));
         reading.segments.insert(sequence, segment);
@@ -598,7 +634,7 @@ fn read_all<D: Disk>(disk: &D, identity: u64) -> Result<Reading, OpenError> {
     }
     if let (Some((group, offset)), Some((_, file, _))) = (gaps.first_key_value(), before) {
         let what = format!("the entries of group {group} begin after a gap");
-        return Err(OpenError::Corrupt { file, offset: *offset, what });
+        return Err(OpenError::Senseless { file, offset: *offset, what });
     }
     Ok(reading)
 }

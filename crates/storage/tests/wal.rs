@@ -261,6 +261,69 @@ fn a_lost_first_sector_is_not_taken_for_an_unfinished_segment() {
     assert!(matches!(Wal::open(disk, 7, OPTIONS), Err(OpenError::Corrupt { .. })));
 }
 
+/// An entry of the first group; when it compacts, it gives up what was before.
+fn entry(index: u64, compacts: bool) -> [(GroupId, LogWrite); 1] {
+    let position = Position { term: Term(1), index: Index(index) };
+    let data = Bytes::from(vec![1; 200]);
+    let entry = Entry { term: Term(1), index: Index(index), kind: EntryKind::Write, data };
+    let compact = compacts.then_some(position);
+    [(group(1), LogWrite { entries: vec![entry], compact, ..LogWrite::default() })]
+}
+
+/// Writes entries from the first on until there is a second segment; returns the next index.
+fn fill_a_segment(wal: &mut Wal<MemoryDisk>, disk: &MemoryDisk) -> u64 {
+    for index in 1..100 {
+        wal.append(&entry(index, false)).unwrap();
+        wal.sync().unwrap();
+        if disk.list().unwrap().len() == 2 {
+            return index + 1;
+        }
+    }
+    panic!("a segment does not hold so much");
+}
+
+#[test]
+fn a_segment_whose_making_was_cut_short_behind_its_header_does_not_count() {
+    let mut disk = MemoryDisk::default();
+    let mut wal = Wal::open(disk.clone(), 7, OPTIONS).unwrap().0;
+    // Of a group in which nothing happens any more each segment's first frame tells.
+    let vote = HardState { term: Term(5), vote: Some(NodeId(3)), commit: Index(0) };
+    wal.append(&[(group(2), LogWrite { hard_state: Some(vote), ..LogWrite::default() })]).unwrap();
+    wal.sync().unwrap();
+    let next = fill_a_segment(&mut wal, &disk);
+    drop(wal);
+    let name = disk.list().unwrap().pop().unwrap();
+    let bytes = disk.read(&name).unwrap().len();
+    disk.write_at(&name, 40, &vec![0; bytes - 40]).unwrap();
+    let (mut wal, found, _) = Wal::open(disk.clone(), 7, OPTIONS).unwrap();
+    assert!(found[&group(2)].hard_state == vote && !disk.list().unwrap().contains(&name));
+    // Until the segment with the vote is gone. What the second one held is gone with it.
+    for index in next - 1..next + 100 {
+        wal.append(&entry(index, true)).unwrap();
+        wal.sync().unwrap();
+    }
+    drop(wal);
+    let (_, found, _) = Wal::open(disk, 7, OPTIONS).unwrap();
+    assert_eq!(found[&group(2)].hard_state, vote);
+}
+
+#[test]
+fn a_segments_name_is_durable_before_what_is_in_it_counts() {
+    let disk = MemoryDisk::default();
+    let mut wal = Wal::open(disk.clone(), 7, OPTIONS).unwrap().0;
+    let next = fill_a_segment(&mut wal, &disk);
+    // As if the process had died between the making of the segment and the sync of its name.
+    disk.forget_name_of(&disk.list().unwrap().pop().unwrap());
+    drop(wal);
+    let mut wal = Wal::open(disk.clone(), 7, OPTIONS).unwrap().0;
+    wal.append(&entry(next, false)).unwrap();
+    wal.sync().unwrap();
+    disk.crash(|| false);
+    let (_, found, _) = Wal::open(disk, 7, OPTIONS).unwrap();
+    let last = found[&group(1)].entries.last().map(|entry| entry.index);
+    assert_eq!(last, Some(Index(next)), "what was acknowledged is there");
+}
+
 #[test]
 fn a_torn_tail_that_is_full_of_lengths_does_not_hold_up_the_start() {
     // Each eighth byte begins what could be a frame of 1 MiB, so that reading the checksums of all of them is reading some hundred GB.

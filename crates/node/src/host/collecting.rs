@@ -7,6 +7,9 @@ use quorate_consensus::{Consensus, Message};
 use quorate_mvcc::engine::Engine;
 use quorate_types::{Fault, GroupId, LogWrite};
 
+/// Messages of a group that wait for the disk. While it stands still each heartbeat adds one; all may be lost.
+const HELD_MAX: usize = 1_024;
+
 impl<E: Engine> Host<E> {
     /// This write and all before it are durable.
     pub fn persisted(&mut self, write: WriteId) {
@@ -123,7 +126,7 @@ impl<E: Engine> Host<E> {
         for (waits_for, to, message) in effects.send_after {
             if waits_for <= group.persisted {
                 self.out.send.push((to, wrap(message)));
-            } else {
+            } else if group.held.len() < HELD_MAX {
                 group.held.push_back((waits_for, to, wrap(message)));
             }
         }

@@ -8,7 +8,7 @@
 //! every digest_ticks: to each other member of each group: (group, entry, digest) of the last checkpoint and of the last entry applied
 //!      ──▶ whoever has been at that entry compares; a checkpoint is kept each CHECKPOINT_ENTRIES, so busy replicas meet there, and idle ones at the last entry
 //! a quorum of the voters has one digest, and this replica another: it is wrong
-//!      ──▶ it gives up its state (and before that its office), and is given theirs, as after a snapshot that was cut short; its log goes with what the snapshot covers
+//!      ──▶ it gives up its state (and before that its office), and is given theirs, as after a snapshot that was cut short; with it goes what the log holds of that
 //! digests differ and no quorum agrees: nobody can tell who is right; operators are told
 //! ```
 //!
@@ -115,26 +115,23 @@ impl<E: Engine> Host<E> {
         };
         if is_leader(group) {
             self.diverged.insert(id);
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.raft.step_down();
+                self.dirty.insert(id);
+            }
             return Ok(());
         }
+        // Who is being given it gets another, from somebody else.
+        self.sources.forget(id);
         let clear = self.slots_to_clear(id, true);
         self.forget_told(id)?;
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
-        group.digests = Digests::of_wrong_log();
+        group.digests = Digests::default();
         if let State::Ready(partition) = std::mem::replace(&mut group.state, State::Installing(None)) {
             group.raft.state_lost();
             group.state = State::Installing(Some(partition.into_installer(&clear)?));
         }
         self.dirty.insert(id);
         self.compact_anew(id.keyspace)
-    }
-
-    /// The state of others has come in place of one that was wrong: what the log holds before it may be wrong as well, and must not be given to anybody.
-    pub(super) fn digests_replaced(&mut self, id: GroupId) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
-        let applied = group.applied();
-        if std::mem::take(&mut group.digests).is_log_wrong() {
-            group.raft.compact(applied);
-        }
     }
 }

@@ -243,7 +243,10 @@ impl<E: Engine> Host<E> {
             self.drawing.in_touch = now;
         }
         let since = unanswered.filter(|_| is_known).unwrap_or(self.drawing.in_touch);
-        if now.since(since.max(self.drawing.in_touch)) < patience {
+        // Where no quorum of those who elect it is heard there is none, and nobody else would hear it.
+        if now.since(since.max(self.drawing.in_touch)) < patience
+            || !(is_known || self.is_meta_quorum_heard())
+        {
             return;
         }
         self.drawing.in_touch = now;
@@ -253,6 +256,11 @@ impl<E: Engine> Host<E> {
                 self.hand_over_group(id);
             }
         }
+    }
+
+    fn is_meta_quorum_heard(&self) -> bool {
+        let Some(meta) = self.groups.get(&GroupId::META) else { return false };
+        meta.raft.configuration().agreed(|voter| voter == self.options.id || !self.is_down(voter))
     }
 
     /// The meta group's leader or term is another one: whoever drew from the former sequencer has to register anew.

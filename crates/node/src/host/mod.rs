@@ -285,7 +285,7 @@ impl<E: Engine> Host<E> {
             sources: Sources::new(options.snapshot_chunk_bytes),
             fetching: BTreeMap::new(),
             errands: Vec::new(),
-            admission: Admission::new(options.incarnation, standing),
+            admission: Admission::new(options.incarnation, standing, options.has_forgotten),
             catch_up_again: Vec::new(),
             caught_up: BTreeMap::new(),
             out: Effects::default(),

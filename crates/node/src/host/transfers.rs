@@ -1,6 +1,7 @@
 //! Snapshots as the groups see them: offered to followers, fetched, put in place of the state.
 
 use super::Host;
+use crate::digests::Digests;
 use crate::effects::Notice;
 use crate::errands::{Done, Errand, Outcome};
 use crate::group::State;
@@ -174,7 +175,7 @@ impl<E: Engine> Host<E> {
         group.flushing = None;
         group.raft.restored(meta);
         self.dirty.insert(id);
-        self.digests_replaced(id);
+        group.digests = Digests::default();
         self.on_replaced(id)?;
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         self.out.notices.push(Notice::SnapshotInstalled { group: id, position, bytes });

@@ -6,7 +6,8 @@
 //! it is whole again what waited arrives, or, as after a long time without an answer, the connections that waited are gone. What goes over a slow link is late
 //! by so much, and not less of it gets through.
 //!
-//! Caveats: with TLS between nodes the hello cannot be read. What waits is bounded by the buffers of sockets, as it is with TCP.
+//! Caveats: with TLS between nodes the hello cannot be read. What waits is bounded by the buffers of sockets, as it is with TCP, and by 16 MiB in each direction
+//! of a connection.
 
 use crate::runtime::hello::{HELLO_BYTES, HELLO_SENDER};
 use parking_lot::RwLock;

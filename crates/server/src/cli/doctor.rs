@@ -110,7 +110,7 @@ pub fn doctor(path: &Path, output: Output) -> Result<bool, String> {
             }
             if !is_only_store && repair::can_be_filled(path).is_ok() {
                 println!(
-                    "Start the node while the others run: it puts log and store aside, asks the others what it has promised, and fetches what it held."
+                    "Start the node while the others run: if its settings name others, and it has not done so three times today, it puts log and store aside, asks the others what it has promised,\nand fetches what it held. Else move this directory away and start the node with an empty one; keep the old one until it is filled."
                 );
                 return Ok(false);
             }

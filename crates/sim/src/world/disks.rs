@@ -109,6 +109,7 @@ impl World {
         let is_spoilt = std::mem::take(&mut self.nodes[at].is_spoilt);
         if is_spoilt {
             self.nodes[at].forget();
+            self.nodes[at].has_forgotten = true;
             self.counts.logs_forgotten += 1;
         }
         is_spoilt

@@ -211,6 +211,7 @@ impl World {
         }
         self.crash(at);
         self.nodes[at].forget();
+        self.nodes[at].has_forgotten = false;
         self.counts.disks_lost += 1;
     }
 
@@ -254,7 +255,10 @@ impl World {
         drop(running);
         let random = &mut self.random;
         self.nodes[at].is_failing = false;
-        self.nodes[at].disk.crash(|| random.chance(survives));
+        match survives {
+            1000 => self.nodes[at].disk.kill(),
+            _ => self.nodes[at].disk.crash(|| random.chance(survives)),
+        }
         let kept = random.below(self.nodes[at].engine.unflushed() as u64 + 1) as usize;
         self.nodes[at].engine.crash(kept);
         // Some come back at once: before others have noticed.

@@ -22,6 +22,8 @@ pub(super) struct Node {
     pub(super) incarnation: Incarnation,
     /// What the disk says besides.
     pub(super) standing: Standing,
+    /// It has given up its log, and knows it.
+    pub(super) has_forgotten: bool,
     /// It has lost a disk and has not been admitted since.
     pub(super) is_forgetful: bool,
     /// A row of this store has rotted at some time.
@@ -60,6 +62,7 @@ impl Node {
             engine: MemoryEngine::default(),
             incarnation: Incarnation(id.0),
             standing,
+            has_forgotten: false,
             is_forgetful: false,
             has_rotted: false,
             rot: None,

@@ -122,6 +122,9 @@ impl World {
                     }
                     // What rotted may have been removed since.
                     self.nodes[at].rot = is_rotten(&self.nodes[at].engine).then_some(Rot::Seen);
+                    if self.nodes[at].rot.is_none() && self.nodes[at].engine.unflushed() == 0 {
+                        self.nodes[at].has_rotted = false;
+                    }
                 }
                 Some(Rot::Seen | Rot::Stopped) => {
                     let may_go = self.awake(at).is_some_and(|running| running.host.leave_store());

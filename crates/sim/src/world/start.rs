@@ -94,6 +94,7 @@ impl World {
     fn options(&self, node: &Node, salt: u64) -> Options {
         let mut options = Options::new(node.id, salt);
         options.incarnation = node.incarnation;
+        options.has_forgotten = node.has_forgotten;
         self.members.set(&mut options);
         options.log_bytes_target = 1 << 10;
         // Small in half of the runs, so that followers fall behind and need snapshots.
