@@ -8,10 +8,11 @@
 //!   node has forgotten what it has promised, and goes the way of one that lost its disk, as the server does (`server/src/repair/forgetting.rs`).
 
 use super::World;
+use super::network::Flying;
 use super::node::Node;
 use crate::checker::Violation;
 use crate::random::Random;
-use quorate_node::Standing;
+use quorate_node::{PeerMessage, Standing};
 use quorate_storage::disk::{Disk, MemoryDisk};
 use quorate_storage::memory::MemoryEngine;
 use quorate_types::Incarnation;
@@ -104,11 +105,24 @@ impl World {
         self.counts.logs_spoilt += 1;
     }
 
+    /// The next life has an empty disk. Questions of the last one that are on their way are lost with its connections: who has not heard of it at all would take a question that comes after the
+    /// next life's for a newer one, and never hear that again.
+    pub(super) fn forget(&mut self, at: usize) {
+        let id = self.nodes[at].id;
+        let is_asked = |flying: &Flying| matches!(flying.message, PeerMessage::AdmissionAsk { .. });
+        let is_lost = |flying: &Flying| flying.from == id && is_asked(flying);
+        self.flying.retain(|flying| !is_lost(flying));
+        for running in self.nodes.iter_mut().filter_map(|node| node.running.as_mut()) {
+            running.mail.retain(|flying| !is_lost(flying));
+        }
+        self.nodes[at].forget();
+    }
+
     /// What was durable in the log is damaged: the node begins a new life without it. Whether that is what happened here.
     pub(super) fn forgets(&mut self, at: usize) -> bool {
         let is_spoilt = std::mem::take(&mut self.nodes[at].is_spoilt);
         if is_spoilt {
-            self.nodes[at].forget();
+            self.forget(at);
             self.nodes[at].has_forgotten = true;
             self.counts.logs_forgotten += 1;
         }
@@ -123,7 +137,7 @@ impl Node {
     }
 
     /// It has an empty disk, and is known to the others as one that had another.
-    pub(super) fn forget(&mut self) {
+    fn forget(&mut self) {
         self.disk = MemoryDisk::default();
         self.engine = MemoryEngine::default();
         (self.has_rotted, self.rot) = (false, None);

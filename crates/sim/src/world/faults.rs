@@ -210,7 +210,7 @@ impl World {
             return;
         }
         self.crash(at);
-        self.nodes[at].forget();
+        self.forget(at);
         self.nodes[at].has_forgotten = false;
         self.counts.disks_lost += 1;
     }
