@@ -109,6 +109,12 @@ pub enum Message {
         /// The end of its log, all of it committed.
         last: Position,
     },
+    /// Whoever led this term to everybody: I do not any more, because I have not heard a quorum. Lost: who followed finds out after its timeout. Late or repeated: it
+    /// is about this term only.
+    Resigned {
+        /// The term that it led.
+        term: Term,
+    },
 }
 
 wire_enum!(Message {
@@ -124,6 +130,7 @@ wire_enum!(Message {
     9 => ReadResponse { term, read, index },
     10 => SnapshotOffer { term, meta },
     11 => Hibernate { term, last },
+    12 => Resigned { term },
 });
 
 impl Message {
@@ -137,7 +144,8 @@ impl Message {
             | Self::TimeoutNow { .. }
             | Self::ReadResponse { .. }
             | Self::SnapshotOffer { .. }
-            | Self::Hibernate { .. } => true,
+            | Self::Hibernate { .. }
+            | Self::Resigned { .. } => true,
             Self::VoteResponse { .. }
             | Self::Appended { .. }
             | Self::AppendRejected { .. }
@@ -157,6 +165,7 @@ impl Message {
             | Self::Heartbeat { term, .. }
             | Self::HeartbeatResponse { term, .. }
             | Self::TimeoutNow { term }
+            | Self::Resigned { term }
             | Self::ReadRequest { term, .. }
             | Self::ReadResponse { term, .. }
             | Self::SnapshotOffer { term, .. }

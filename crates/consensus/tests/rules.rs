@@ -764,3 +764,40 @@ fn who_was_heard_before_the_last_quorum_check_can_take_over() {
         cluster.deliver(&[0, 1, 2]);
     }
 }
+
+#[test]
+fn a_leader_that_hears_nobody_says_so_when_it_steps_down() {
+    let mut cluster = leading_with_slow(&[]);
+    propose(&mut cluster);
+    // What it says arrives; what is said to it does not. So the others have just heard it when it steps down.
+    for _ in 0..25 + 10 {
+        for at in 0..3 {
+            cluster.replicas[at].tick();
+            cluster.take(at);
+        }
+        while !cluster.flying.is_empty() {
+            for (from, to, message) in std::mem::take(&mut cluster.flying) {
+                if to != NodeId(1) {
+                    cluster.replicas[to.0 as usize - 1].step(from, message);
+                    cluster.take(to.0 as usize - 1);
+                }
+            }
+        }
+    }
+    assert!(!matches!(cluster.replicas[0].status().role, Role::Leader { .. }));
+    let leads = |at: usize| matches!(cluster.replicas[at].status().role, Role::Leader { .. });
+    assert!(leads(1) || leads(2), "nobody waits for a timeout of its own");
+}
+
+#[test]
+fn a_word_of_resignation_is_about_its_own_term() {
+    let mut cluster = leading_with_slow(&[]);
+    let term = cluster.replicas[0].status().term;
+    let leader = |cluster: &Cluster| cluster.replicas[1].status().leader;
+    for (from, term) in [(NodeId(1), Term(term.0 - 1)), (NodeId(3), term)] {
+        cluster.replicas[1].step(from, Message::Resigned { term });
+        assert_eq!(leader(&cluster), Some(NodeId(1)));
+    }
+    cluster.replicas[1].step(NodeId(1), Message::Resigned { term });
+    assert_eq!(leader(&cluster), None);
+}

@@ -35,8 +35,8 @@ pub(crate) struct Digests {
     /// What others said, by entry.
     heard: BTreeMap<Index, BTreeMap<NodeId, u64>>,
     is_wrong: bool,
-    /// It was said that they differ.
-    is_doubted: bool,
+    /// At this entry it was said that they differ.
+    doubted: Option<Index>,
 }
 
 impl Digests {
@@ -93,7 +93,8 @@ impl Digests {
         let may_agree =
             |digest: u64| configuration.agreed(|voter| said(voter).is_none_or(|said| said == digest));
         if agreed(*own) {
-            self.is_doubted = false;
+            // What differed once differs from there on, unless it was replaced.
+            self.doubted = self.doubted.filter(|doubted| *doubted >= index);
             return Judgement::Nothing;
         }
         let others: BTreeSet<u64> = heard.values().copied().filter(|digest| digest != own).collect();
@@ -105,11 +106,11 @@ impl Digests {
             return Judgement::Wrong;
         }
         let is_open = may_agree(*own) || others.into_iter().any(may_agree);
-        if is_open || std::mem::replace(&mut self.is_doubted, true) {
-            Judgement::Nothing
-        } else {
-            Judgement::Doubtful
+        if is_open || self.doubted.is_some() {
+            return Judgement::Nothing;
         }
+        self.doubted = Some(index);
+        Judgement::Doubtful
     }
 }
 

@@ -688,6 +688,7 @@ fn absurd_messages(now: Term) -> Vec<PeerMessage> {
                     Message::ReadResponse { term, read, index: Some(index) },
                     Message::TimeoutNow { term },
                     Message::Hibernate { term, last: far },
+                    Message::Resigned { term },
                 ];
                 let is_leaders = |message: &Message| {
                     matches!(

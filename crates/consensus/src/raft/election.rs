@@ -263,6 +263,8 @@ impl Raft {
         // Looked at in every tick. Once in a timeout would take up to two, and those who hear it help nobody else into office meanwhile.
         let (heard, now) = (self.agreed(self.now, |follower| follower.heard), self.now);
         if now - heard >= self.options.election_ticks_min {
+            let resigned = Message::Resigned { term: self.term };
+            self.send_now.extend(self.others().into_iter().map(|other| (other, resigned.clone())));
             self.since_leader = self.options.election_ticks_min;
             return self.become_follower(self.term, None);
         }
@@ -315,14 +317,7 @@ impl Raft {
             return;
         }
         match &mut self.state {
-            State::Follower { leader } if *leader == Some(node) => {
-                *leader = None;
-                self.fail_reads();
-                self.since_leader = self.options.election_ticks_min;
-                self.hurried = HURRIED_TRIES;
-                self.elapsed = 0;
-                self.timeout = delay;
-            }
+            State::Follower { leader } if *leader == Some(node) => self.lose_leader(delay),
             State::Leader(leader) => {
                 if let Some(follower) = leader.followers.get_mut(&node)
                     && follower.progress.mode() == Mode::Replicate
@@ -369,6 +364,25 @@ impl Raft {
             leader.has_let_campaign = true;
             self.send_now.push((transfer.to, Message::TimeoutNow { term }));
         }
+    }
+
+    /// The leader of this term says that it is none any more: others may hear it though it does not hear them, and would honour it for another timeout. It
+    /// has waited for one itself, so its lease is over.
+    pub(super) fn on_resigned(&mut self, from: NodeId) {
+        if !matches!(self.state, State::Follower { leader: Some(leader) } if leader == from) {
+            return;
+        }
+        let delay = self.random.between(1, 1 + HURRIED_TICKS_MAX);
+        self.lose_leader(delay);
+    }
+
+    fn lose_leader(&mut self, delay: u64) {
+        self.state = State::Follower { leader: None };
+        self.fail_reads();
+        self.since_leader = self.options.election_ticks_min;
+        self.hurried = HURRIED_TRIES;
+        self.elapsed = 0;
+        self.timeout = delay;
     }
 
     pub(super) fn on_timeout_now(&mut self) {

@@ -378,6 +378,7 @@ impl Consensus for Raft {
             Message::ReadResponse { read, index, .. } => self.on_read_response(read, index),
             Message::SnapshotOffer { meta, .. } => self.on_snapshot_offer(from, meta),
             Message::Hibernate { last, .. } => self.on_hibernate(last),
+            Message::Resigned { .. } => self.on_resigned(from),
         }
     }
 
