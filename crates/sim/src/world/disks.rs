@@ -90,7 +90,9 @@ impl World {
     fn spoil_log(&mut self, at: usize) {
         // Then there is time for everything that it wrote to reach the disk.
         let is_writing = self.nodes[at].is_failing || self.nodes[at].is_spoilt;
-        if is_writing || self.nodes[at].running.is_none() || !self.may_forget(at) {
+        // While a cluster begins, who has forgotten and those who have not begun would wait for each other. There is nothing yet that could be lost.
+        let has_begun = self.nodes.iter().all(|node| node.standing != Standing::New);
+        if is_writing || !has_begun || self.nodes[at].running.is_none() || !self.may_forget(at) {
             return;
         }
         self.kill(at);
