@@ -252,7 +252,8 @@ async fn list(State(context): State<Context>) -> Response {
     let mut clients: BTreeMap<NodeId, String> =
         listed.into_iter().filter_map(|listed| Some((listed.member.id, listed.record?.client))).collect();
     let mut leads: BTreeMap<NodeId, usize> = BTreeMap::new();
-    for leader in standing.groups.iter().filter_map(|status| status.consensus.leader) {
+    let of_others = standing.led_afar.values().flatten().copied();
+    for leader in standing.groups.iter().filter_map(|status| status.consensus.leader).chain(of_others) {
         *leads.entry(leader).or_default() += 1;
     }
     let mut members: Vec<&Member> = nodes.members.iter().collect();
