@@ -10,11 +10,6 @@ use quorate_types::{
 };
 use std::collections::BTreeMap;
 
-/// An attempt that has got no vote for so long, and still needs some, is given up, and another begun; in ticks.
-pub(crate) const ATTEMPT_TICKS: u64 = 25;
-/// No attempt waits longer for one vote. A third of the time that a request has, with the server's numbers.
-pub(crate) const PATIENCE_TICKS_MAX: u64 = 100;
-
 /// Between the leaders of two partitions of a keyspace. All may be lost or repeated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TxnMessage {
@@ -25,8 +20,8 @@ pub enum TxnMessage {
         id: TxnId,
         /// What it touches in the participant's partition.
         footprint: Footprint,
-        /// Wait so many ticks for locks instead of refusing; 0: do not. Only one participant is asked to wait at a time, in ascending order.
-        wait: u64,
+        /// Wait for locks instead of refusing. Only one participant is asked to wait at a time, in ascending order.
+        wait: bool,
         /// The newest revision that the coordinator knows of: up to here the participant can be asked what was.
         at: Revision,
     },
@@ -108,20 +103,6 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    /// How many ticks it waits for a vote. Locks are given in the order in which they are asked for, and who gives up goes to the end: the longer its request has been
-    /// tried, the longer it waits, or among others that want the same keys it would never come to hold all of them.
-    pub(crate) fn patience(&self, now: Tick) -> u64 {
-        if !self.in_order {
-            return ATTEMPT_TICKS;
-        }
-        (now.since(self.work.received) / 2).clamp(ATTEMPT_TICKS, PATIENCE_TICKS_MAX)
-    }
-
-    /// How many ticks a participant is to wait for locks.
-    pub(crate) fn wait(&self, now: Tick) -> u64 {
-        if self.in_order { self.patience(now) } else { 0 }
-    }
-
     /// Whose vote is to be asked for next.
     pub(crate) fn to_ask(&self) -> Vec<PartitionId> {
         let unasked =
@@ -141,39 +122,5 @@ impl Attempt {
     pub(crate) fn terms(&self) -> Vec<(PartitionId, Term)> {
         let voted = self.shares.iter();
         voted.filter_map(|(partition, share)| Some((*partition, share.vote.as_ref()?.0))).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::effects::Ticket;
-    use crate::group::Origin;
-    use quorate_types::Request;
-
-    #[test]
-    fn who_has_tried_for_long_waits_longer_and_who_does_not_wait_does_not() {
-        let received = Tick(1_000);
-        let work = Work {
-            origin: Origin::Local(Ticket(1)),
-            request: Request::Leases,
-            received,
-            deadline: Tick(1_300),
-        };
-        let (phase, shares) = (Phase::Collecting, BTreeMap::new());
-        let first = Attempt {
-            home: GroupId::FIRST,
-            work,
-            shares,
-            phase,
-            in_order: false,
-            partitions: 2,
-            until: received,
-        };
-        let later = Attempt { in_order: true, ..first.clone() };
-        for (now, patience) in [(1_000, 25), (1_050, 25), (1_120, 60), (1_200, 100), (1_290, 100)] {
-            assert_eq!((later.patience(Tick(now)), later.wait(Tick(now))), (patience, patience));
-            assert_eq!((first.patience(Tick(now)), first.wait(Tick(now))), (25, 0));
-        }
     }
 }

@@ -56,7 +56,7 @@ fn prepare(cluster: &mut Cluster, number: u64, key: &str) {
     let id = TxnId { home: PartitionId(0), term, number: GIVEN_UP + number };
     let exclusive = vec![KeyRange::Single(key.to_owned().into())];
     let footprint = Footprint { exclusive, ..Footprint::default() };
-    let message = TxnMessage::Prepare { id, footprint, wait: 25, at: Revision::FIRST };
+    let message = TxnMessage::Prepare { id, footprint, wait: true, at: Revision::FIRST };
     let home = NodeId(HOME as u64 + 1);
     let message = PeerMessage::Txn { to: group(1), message };
     cluster.host(PARTICIPANT).receive(home, Incarnation(home.0), message).unwrap();

@@ -724,7 +724,7 @@ fn absurd_messages(now: Term) -> Vec<PeerMessage> {
                     TxnMessage::Prepare {
                         id,
                         footprint: Footprint::default(),
-                        wait: if number == 0 { u64::MAX } else { 0 },
+                        wait: number == 0,
                         at: Revision(number),
                     },
                     TxnMessage::Vote { id, from, outcome: None, epoch: term },

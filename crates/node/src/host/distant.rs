@@ -119,7 +119,7 @@ impl<E: Engine> Host<E> {
                 && let Some(share) = attempt.shares.get(&id.partition).filter(|share| is_open(share))
             {
                 let footprint = share.footprint.clone();
-                let wait = attempt.wait(self.now);
+                let wait = attempt.in_order;
                 let at = self.newest_at(*keyspace, txn.home);
                 asks.push((*txn, TxnMessage::Prepare { id: *txn, footprint, wait, at }));
             }

@@ -3,8 +3,9 @@
 use super::Host;
 use super::requests::propose;
 use super::sequencing::Count;
+use super::transacting::ATTEMPT_TICKS;
 use crate::group::{Blocked, State, Then, Wait};
-use crate::transaction::{ATTEMPT_TICKS, TxnMessage};
+use crate::transaction::TxnMessage;
 use quorate_consensus::Consensus;
 use quorate_mvcc::engine::Engine;
 use quorate_types::{Effect, Fault, Footprint, GroupId, Position, PreState, Revision, Term, Tick, TxnId};

@@ -29,7 +29,7 @@ use super::Host;
 use super::requests::propose;
 use crate::group::{Blocked, Origin, State, Work};
 use crate::peer::PeerMessage;
-use crate::transaction::{ATTEMPT_TICKS, Attempt, PATIENCE_TICKS_MAX, Phase, Share, TxnMessage};
+use crate::transaction::{Attempt, Phase, Share, TxnMessage};
 use quorate_consensus::Consensus;
 use quorate_mvcc::engine::Engine;
 use quorate_partition::{Partition, Places, Touched};
@@ -39,6 +39,8 @@ use quorate_types::{
 };
 use std::collections::BTreeMap;
 
+/// An attempt that has got no vote for so long, and still needs some, is given up, and another begun; in ticks.
+pub(super) const ATTEMPT_TICKS: u64 = 25;
 /// So long locks are held before their holder asks how it ended, and between two such questions.
 const STATUS_TICKS: u64 = 25;
 /// So long a transaction that has ended is remembered, lest a late message begin it again.
@@ -119,10 +121,9 @@ impl<E: Engine> Host<E> {
             .into_iter()
             .map(|(partition, footprint)| (partition, Share { footprint, is_asked: false, vote: None }))
             .collect();
-        let (now, phase) = (self.now, Phase::Collecting);
+        let until = self.now.after(ATTEMPT_TICKS);
         let partitions = self.router.partitions(home.keyspace).len();
-        let mut attempt = Attempt { home, work, shares, phase, in_order, partitions, until: now };
-        attempt.until = now.after(attempt.patience(now));
+        let attempt = Attempt { home, work, shares, phase: Phase::Collecting, in_order, partitions, until };
         self.attempts.insert((home.keyspace, id), attempt);
         self.advance_attempt(home.keyspace, id)
     }
@@ -141,7 +142,7 @@ impl<E: Engine> Host<E> {
         if !attempt.in_order && to_ask.contains(&id.home) {
             to_ask = vec![id.home];
         }
-        let wait = attempt.wait(self.now);
+        let in_order = attempt.in_order;
         for partition in to_ask {
             let Some(attempt) = self.attempts.get_mut(&(keyspace, id)) else { return Ok(()) };
             let Some(share) = attempt.shares.get_mut(&partition) else { continue };
@@ -151,7 +152,7 @@ impl<E: Engine> Host<E> {
                 return self.lock_home(keyspace, id, footprint);
             }
             let at = self.newest_at(keyspace, id.home);
-            self.tell(keyspace, partition, TxnMessage::Prepare { id, footprint, wait, at });
+            self.tell(keyspace, partition, TxnMessage::Prepare { id, footprint, wait: in_order, at });
         }
         Ok(())
     }
@@ -305,8 +306,8 @@ impl<E: Engine> Host<E> {
         }
         match message {
             TxnMessage::Prepare { id: txn, footprint, wait, at } => {
-                let ticks = if wait > 0 { wait.min(PATIENCE_TICKS_MAX) } else { ATTEMPT_TICKS };
-                self.on_prepare(id, txn, footprint, self.now.after(ticks), (wait > 0, at))
+                let until = self.now.after(ATTEMPT_TICKS);
+                self.on_prepare(id, txn, footprint, until, (wait, at))
             }
             TxnMessage::Vote { id: txn, from, outcome, epoch } => self.on_vote(id, txn, from, outcome, epoch),
             TxnMessage::Finish { id: txn, effects } => self.on_finish(id, txn, effects),
@@ -355,7 +356,7 @@ impl<E: Engine> Host<E> {
                 // The locks of leases' keys are the participant's business; what it sent is what counts.
                 share.vote = Some(vote);
                 // In order they come one by one, which takes as long as there are partitions.
-                attempt.until = now.after(attempt.patience(now));
+                attempt.until = now.after(ATTEMPT_TICKS);
                 self.advance_attempt(home.keyspace, id)
             }
             (None, Some(_)) => self.give_up(home.keyspace, id, true),
