@@ -23,7 +23,7 @@ fn arrows() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("checker", vec!["types"]),
         ("sim", vec!["types", "consensus", "checker", "mvcc", "storage", "partition", "node"]),
         ("bench", vec!["types", "api"]),
-        ("faultfs", vec![]),
+        ("faultfs", vec!["consensus"]),
         ("fuzz", vec!["types", "consensus", "mvcc", "storage", "partition", "node", "api"]),
         (
             "server",

@@ -527,12 +527,8 @@ fn a_leader_steps_down_one_election_timeout_after_it_heard_a_quorum() {
     // At whatever time its links fail. One that looked once in an election timeout who was heard since would take up to two, in which those
     // who still hear it help nobody else into office.
     for ticks_before in 0..60 {
-        let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
-        cluster.elect(0, &[0, 1, 2]);
-        for _ in 0..ticks_before {
-            cluster.replicas[0].tick();
-            cluster.deliver(&[0, 1, 2]);
-        }
+        let mut cluster = leading_with_slow(&[]);
+        pass(&mut cluster, ticks_before);
         let mut ticks = 0;
         while matches!(cluster.replicas[0].status().role, Role::Leader { .. }) {
             cluster.replicas[0].tick();
@@ -548,12 +544,8 @@ fn a_leader_steps_down_one_election_timeout_after_it_heard_a_quorum() {
 fn a_leader_finds_somebody_to_hand_over_to_at_any_time() {
     // Also right after it saw whether a quorum was heard, and before the next answer.
     for ticks_before in 0..60 {
-        let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
-        cluster.elect(0, &[0, 1, 2]);
-        for _ in 0..ticks_before {
-            cluster.replicas[0].tick();
-            cluster.deliver(&[0, 1, 2]);
-        }
+        let mut cluster = leading_with_slow(&[]);
+        pass(&mut cluster, ticks_before);
         cluster.replicas[0].tick();
         cluster.replicas[0].transfer(None);
         cluster.take(0);
@@ -744,24 +736,6 @@ fn a_leader_whose_disk_is_behind_all_the_time_and_gets_on_does_not_lag() {
             cluster.replicas[0].persisted(write);
         }
         assert!(!cluster.replicas[0].lags());
-    }
-}
-
-#[test]
-fn who_was_heard_before_the_last_quorum_check_can_take_over() {
-    // Whoever asks for hand-overs at a fixed pace may always ask just after a check.
-    let mut cluster = leading_with_slow(&[]);
-    propose(&mut cluster);
-    for _ in 0..60 {
-        cluster.replicas[0].tick();
-        cluster.replicas[0].transfer(Some(NodeId(2)));
-        cluster.take(0);
-        let is_word = |(_, to, message): &(NodeId, NodeId, Message)| {
-            *to == NodeId(2) && matches!(message, Message::TimeoutNow { .. })
-        };
-        assert!(cluster.flying.iter().any(is_word));
-        cluster.flying.retain(|flying| !is_word(flying));
-        cluster.deliver(&[0, 1, 2]);
     }
 }
 

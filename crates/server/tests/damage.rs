@@ -124,6 +124,11 @@ async fn a_store_that_cannot_be_opened_is_mended() {
     cluster.nodes[at].ready().await;
 }
 
+/// A read is refused when it has waited for a leader as long as requests do: ten election timeouts. What is not done then was not about to be.
+async fn has_no_leader_for_long(node: &Node) {
+    assert!(node.only().try_get("anything").await.is_err());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_copy_is_not_given_up() {
     let mut cluster = filled().await;
@@ -139,8 +144,7 @@ async fn the_last_copy_is_not_given_up() {
         cluster.nodes[at].log().contains("the store is damaged").then_some(())
     })
     .await;
-    // Nothing tells that something is not done: this is several election timeouts, and it would take one.
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    has_no_leader_for_long(&cluster.nodes[at]).await;
     assert!(cluster.nodes[at].is_running(), "it keeps what it has");
     assert!(!cluster.nodes[at].data_dir.join("store.damaged").exists());
     for other in others {
@@ -259,8 +263,7 @@ async fn where_all_logs_are_damaged_nobody_begins_anew_and_nothing_is_deleted() 
         cluster.nodes.iter().all(has_asked).then_some(())
     })
     .await;
-    // Nothing tells that something is not done: it would take an election timeout, and what is put aside is looked at each two seconds.
-    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    has_no_leader_for_long(&cluster.nodes[0]).await;
     for node in &cluster.nodes {
         assert!(!node.data_dir.join("ADMITTED").exists(), "{} takes part in nothing", node.name);
         assert!(["log.damaged", "store.damaged"].iter().all(|name| node.data_dir.join(name).exists()));

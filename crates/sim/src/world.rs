@@ -188,7 +188,7 @@ impl World {
             self.split_something()?;
             self.order_members()?;
             self.rot();
-            self.fail_disks()?;
+            self.fail_disks();
             self.live_a_tick()?;
         }
         Ok(())

@@ -76,10 +76,13 @@ pub(super) const REPAIR: Target = Target {
     name: "repair",
     what: "REPAIR of a data directory: what the next start does with the store",
     seed: |random| {
-        let word = ["check", "leave", "put-aside"][random.between(0, 3) as usize];
+        let word = ["check", "leave", "put-aside", "forget"][random.between(0, 4) as usize];
         let mut body = format!("store={word}\nwhy=reading row 00: malformed\n");
         for _ in 0..random.between(0, 4) {
             body.push_str(&format!("time={}\ngroup=1/{}\n", random.draw() >> 30, random.between(0, 9)));
+        }
+        if random.between(0, 2) == 0 {
+            body.push_str("forgotten=yes\n");
         }
         sealed(&body)
     },

@@ -213,9 +213,8 @@ mod tests {
         (a.to_owned(), b.to_owned())
     }
 
-    /// Not one after the other, each as late as the link is slow: that would be a narrow link.
-    #[tokio::test]
-    async fn a_slow_link_is_late_and_not_narrow() {
+    /// A connection from node a, number 7, to node b by way of a proxy, and its other end.
+    async fn connected() -> (Arc<Links>, TcpStream, TcpStream) {
         let far = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let near = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (proxy, address) = (near.local_addr().unwrap(), far.local_addr().unwrap().to_string());
@@ -227,6 +226,14 @@ mod tests {
         let (mut b, _) = far.accept().await.unwrap();
         let mut heard = [0; HELLO_BYTES];
         b.read_exact(&mut heard).await.unwrap();
+        assert_eq!(heard, hello(7));
+        (links, a, b)
+    }
+
+    /// Not one after the other, each as late as the link is slow: that would be a narrow link.
+    #[tokio::test]
+    async fn a_slow_link_is_late_and_not_narrow() {
+        let (links, mut a, mut b) = connected().await;
         // Nothing arrives in this test's time.
         links.change(|weather| {
             weather.slow.insert(between("a", "b"), Duration::from_secs(3_600));
@@ -245,18 +252,7 @@ mod tests {
     /// One direction is cut, and mended: what was sent meanwhile arrives, while the other direction was never disturbed.
     #[tokio::test]
     async fn a_cut_direction_is_silent_until_it_is_mended() {
-        let far = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let near = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (proxy, address) = (near.local_addr().unwrap(), far.local_addr().unwrap().to_string());
-        let links = Links::new();
-        links.name(7, "a");
-        tokio::spawn(links.clone().proxy(near, "b".into(), address));
-        let mut a = TcpStream::connect(proxy).await.unwrap();
-        a.write_all(&hello(7)).await.unwrap();
-        let (mut b, _) = far.accept().await.unwrap();
-        let mut heard = [0; HELLO_BYTES];
-        b.read_exact(&mut heard).await.unwrap();
-        assert_eq!(heard, hello(7));
+        let (links, mut a, mut b) = connected().await;
         links.change(|weather| weather.cut.extend([between("a", "b")]));
         a.write_all(b"x").await.unwrap();
         b.write_all(b"y").await.unwrap();

@@ -45,7 +45,7 @@ impl Disks {
 
 impl World {
     /// Now and then.
-    pub(super) fn fail_disks(&mut self) -> Result<(), Violation> {
+    pub(super) fn fail_disks(&mut self) {
         if self.disks.random.chance(self.disks.hang) {
             let at = self.any_disk();
             let until = self.now + 20 + self.disks.random.below(self.disks.hang_ticks_max);
@@ -63,7 +63,6 @@ impl World {
             let at = self.any_disk();
             self.spoil_log(at);
         }
-        Ok(())
     }
 
     /// Half of the time one of a node that leads.

@@ -5,7 +5,7 @@ use super::figures::Figures;
 use super::lanes::ROUNDS_MAX;
 use super::timeline::{timeline, times};
 use crate::chaos::lives::Condition;
-use crate::cli::columns::counted;
+use crate::cli::columns::{counted, grouped};
 use crate::cli::markup::escaped;
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -70,19 +70,19 @@ fn head(page: &mut String, report: &Report, figures: &Figures) {
     let mut card = |figure: String, of: &str| {
         let _ = writeln!(page, "<div class=\"card\"><b>{figure}</b>{of}</div>");
     };
-    card(grouped(report.timeline.len()), "rounds of faults");
-    card(grouped(figures.counts.answered), "calls answered");
-    card(grouped(figures.acknowledged.len()), "writes acknowledged");
+    card(grouped(report.timeline.len() as u64), "rounds of faults");
+    card(grouped(figures.counts.answered as u64), "calls answered");
+    card(grouped(figures.acknowledged.len() as u64), "writes acknowledged");
     let unknown = format!("unknown, {} of them carried out", report.verdict.unknown_carried_out);
-    card(grouped(figures.counts.unknown), &unknown);
-    card(grouped(figures.counts.refused), "refused");
+    card(grouped(figures.counts.unknown as u64), &unknown);
+    card(grouped(figures.counts.refused as u64), "refused");
     card(longest, "longest time without an acknowledged write");
-    card(grouped(report.verdict.revisions), "revisions checked");
-    card(grouped(report.verdict.audits), "counts of the bank");
+    card(grouped(report.verdict.revisions as u64), "revisions checked");
+    card(grouped(report.verdict.audits as u64), "counts of the bank");
     let leases = format!("leases; keys of {} went with them", report.verdict.leases_ended);
-    card(grouped(report.written.leases.len()), &leases);
+    card(grouped(report.written.leases.len() as u64), &leases);
     let streams = format!("watched events, over {} streams", figures.watched.0);
-    card(grouped(figures.watched.1), &streams);
+    card(grouped(figures.watched.1 as u64), &streams);
     let _ = writeln!(
         page,
         "</div>\n<p class=\"grey\">The same faults once more; when they meet what the nodes do differs from run to run:</p>\n<pre>{}</pre>\n</div>",
@@ -235,32 +235,5 @@ fn rounds(page: &mut String, report: &Report, figures: &Figures) {
 }
 
 fn millis(micros: u64) -> String {
-    format!("{} ms", grouped(micros as usize / 1000))
-}
-
-/// With a comma after each thousand.
-fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn thousands_are_told_apart() {
-        let check = |number, expected: &str| assert_eq!(grouped(number), expected);
-        check(0, "0");
-        check(999, "999");
-        check(1_000, "1,000");
-        check(1_234_567, "1,234,567");
-    }
+    format!("{} ms", grouped(micros / 1000))
 }

@@ -2,7 +2,7 @@
 
 use super::durations::Pace;
 use super::snapshot::{Group, Node, Snapshot};
-use crate::cli::columns::{counted, fit};
+use crate::cli::columns::{counted, fit, grouped};
 use crate::cli::status;
 use std::cmp::Reverse;
 
@@ -166,15 +166,7 @@ fn group_line(group: &Group, busiest: f64) -> String {
 
 /// A rate, with its thousands told apart.
 fn thousands(rate: f64) -> String {
-    let digits = format!("{rate:.0}");
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    grouped(rate.round() as u64)
 }
 
 #[cfg(test)]
@@ -250,14 +242,5 @@ default/1        node-b         1       617 █████          1/3     27
         let lines = frame(&snapshot, &events, 100, 1_000);
         assert!(!lines.iter().any(|line| line.ends_with(" more")));
         assert_eq!(lines.len(), 3 + 1 + 44 + 1 + 301 + 1 + EVENTS_SHOWN);
-    }
-
-    #[test]
-    fn thousands_are_told_apart() {
-        let check = |rate, expected: &str| assert_eq!(thousands(rate), expected);
-        check(0.4, "0");
-        check(999.0, "999");
-        check(1_000.0, "1,000");
-        check(1_234_567.0, "1,234,567");
     }
 }
