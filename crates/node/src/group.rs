@@ -10,6 +10,7 @@
 
 use crate::digests::Digests;
 use crate::effects::Ticket;
+use crate::host::precedence::Precedence;
 use crate::peer::{PartAsk, PeerMessage};
 use quorate_consensus::{Raft, ReadId, Role};
 use quorate_mvcc::engine::Engine;
@@ -97,11 +98,25 @@ pub(crate) enum Then {
 pub(crate) enum Blocked {
     /// A request.
     Work(Work),
-    /// The coordinator's own locks for an attempt.
-    Home(TxnId, Footprint),
-    /// A participant's locks, until then, however often it is tried; whether it may wait for others to give theirs back, and what its coordinator
-    /// knows.
-    Prepare(TxnId, Footprint, Tick, (bool, Revision)),
+    /// The coordinator's own locks for an attempt at what is under way since then.
+    Home(TxnId, Footprint, Tick),
+    /// A participant's locks.
+    Prepare(Prepare),
+}
+
+/// What a participant is asked to lock.
+#[derive(Clone, Debug)]
+pub(crate) struct Prepare {
+    pub(crate) txn: TxnId,
+    pub(crate) footprint: Footprint,
+    /// The transaction is under way since then.
+    pub(crate) since: Tick,
+    /// Nobody waits for the vote after that, however often it is tried.
+    pub(crate) until: Tick,
+    /// Whether it may wait for others to give their locks back.
+    pub(crate) waits: bool,
+    /// The newest revision that its coordinator knows of.
+    pub(crate) at: Revision,
 }
 
 /// A read over partitions that waits at their leaders' node.
@@ -149,6 +164,16 @@ pub(crate) enum State<E: Engine> {
     Installing(Option<Installer<E>>),
 }
 
+impl<E: Engine> State<E> {
+    /// The partition, unless a snapshot is taking its place.
+    pub(crate) fn partition(&self) -> Option<&Partition<E>> {
+        match self {
+            Self::Ready(partition) => Some(partition),
+            Self::Installing(_) => None,
+        }
+    }
+}
+
 /// One replica.
 pub(crate) struct Group<E: Engine> {
     pub(crate) id: GroupId,
@@ -178,6 +203,8 @@ pub(crate) struct Group<E: Engine> {
     pub(crate) drawing_asked: usize,
     /// What waits for locks.
     pub(crate) blocked: VecDeque<Blocked>,
+    /// Who of them goes first.
+    pub(crate) precedence: Precedence,
     /// Reads that wait for prepared transactions.
     pub(crate) questions: Vec<Question>,
     /// The same that a sequencer on another node asks, until when.
@@ -221,10 +248,7 @@ pub(crate) struct Group<E: Engine> {
 impl<E: Engine> Group<E> {
     /// The partition, unless a snapshot is taking its place.
     pub(crate) fn partition(&self) -> Option<&Partition<E>> {
-        match &self.state {
-            State::Ready(partition) => Some(partition),
-            State::Installing(_) => None,
-        }
+        self.state.partition()
     }
 
     /// The same, to change it.

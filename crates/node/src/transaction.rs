@@ -22,6 +22,8 @@ pub enum TxnMessage {
         footprint: Footprint,
         /// Wait for locks instead of refusing. Only one participant is asked to wait at a time, in ascending order.
         wait: bool,
+        /// How long the transaction has been under way, all its attempts counted; in ticks.
+        waited: u64,
         /// The newest revision that the coordinator knows of: up to here the participant can be asked what was.
         at: Revision,
     },
@@ -57,14 +59,23 @@ pub enum TxnMessage {
         /// Who asks.
         from: PartitionId,
     },
+    /// Participant to coordinator: somebody needs what this attempt holds here. If that one has waited much longer, the attempt is given up and begun anew. Repeated for
+    /// as long as it is so.
+    Yield {
+        /// The attempt.
+        id: TxnId,
+        /// How long the other has waited; in ticks.
+        waited: u64,
+    },
 }
 
 wire_enum!(TxnMessage {
-    0 => Prepare { id, footprint, wait, at },
+    0 => Prepare { id, footprint, wait, waited, at },
     1 => Vote { id, from, outcome, epoch },
     2 => Finish { id, effects },
     3 => Finished { id, from },
     4 => Status { id, from },
+    5 => Yield { id, waited },
 });
 
 /// How far an attempt is.

@@ -1,4 +1,4 @@
-//! Locks that are asked for by attempts nobody makes any more: their coordinator has given them up, and the word of that was lost.
+//! Locks that are asked for by attempts nobody makes any more: their coordinator has given them up, and the word of that was lost. And who goes first where many wait.
 
 #![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
 
@@ -29,15 +29,16 @@ fn is_given_up(id: &TxnId) -> bool {
     id.number >= GIVEN_UP
 }
 
-/// Two partitions, led by two nodes.
+/// Three partitions, the first two led by two nodes.
 fn cluster() -> Cluster {
     let mut cluster = Cluster::with(3, 11, |options| {
-        options.partitions = 2;
+        options.partitions = 3;
         options.spread_leaders = true;
     });
     cluster.take_over(SEQUENCER, GroupId::META);
     cluster.take_over(HOME, group(0));
     cluster.take_over(PARTICIPANT, group(1));
+    cluster.take_over(SEQUENCER, group(2));
     cluster.seconds(1);
     cluster
 }
@@ -50,17 +51,35 @@ fn key(cluster: &mut Cluster, partition: u32, name: &str) -> String {
     keys.find(|key| slots.contains(Slot::of(key.as_bytes()))).unwrap()
 }
 
+fn given_up(cluster: &mut Cluster, number: u64) -> TxnId {
+    let term = cluster.status(HOME, group(0)).consensus.term;
+    TxnId { home: PartitionId(0), term, number: GIVEN_UP + number }
+}
+
+/// The home's leader says something to a partition's.
+fn tell(cluster: &mut Cluster, at: usize, partition: u32, message: TxnMessage) {
+    let home = NodeId(HOME as u64 + 1);
+    let message = PeerMessage::Txn { to: group(partition), message };
+    cluster.host(at).receive(home, Incarnation(home.0), message).unwrap();
+    cluster.deliver();
+}
+
 /// The participant is asked to lock the key, and to wait for it, for an attempt that has been given up.
 fn prepare(cluster: &mut Cluster, number: u64, key: &str) {
-    let term = cluster.status(HOME, group(0)).consensus.term;
-    let id = TxnId { home: PartitionId(0), term, number: GIVEN_UP + number };
+    let id = given_up(cluster, number);
     let exclusive = vec![KeyRange::Single(key.to_owned().into())];
     let footprint = Footprint { exclusive, ..Footprint::default() };
-    let message = TxnMessage::Prepare { id, footprint, wait: true, at: Revision::FIRST };
-    let home = NodeId(HOME as u64 + 1);
-    let message = PeerMessage::Txn { to: group(1), message };
-    cluster.host(PARTICIPANT).receive(home, Incarnation(home.0), message).unwrap();
-    cluster.deliver();
+    let message = TxnMessage::Prepare { id, footprint, wait: true, waited: 0, at: Revision::FIRST };
+    tell(cluster, PARTICIPANT, 1, message);
+}
+
+/// A transaction that puts all of them.
+fn puts(keys: &[&String]) -> Request {
+    let operation = |key: &&String| match put(key, 1) {
+        Request::Put(put) => Operation::Put(put),
+        other => panic!("not a put: {other:?}"),
+    };
+    Request::Txn(TxnRequest { success: keys.iter().map(operation).collect(), ..TxnRequest::default() })
 }
 
 /// Its vote says so, and is answered with the end of it. What the participant asks when it has held the lock for long is lost here.
@@ -87,14 +106,72 @@ fn attempts_that_were_given_up_do_not_queue_for_locks_for_ever() {
     (0..30).for_each(|number| prepare(&mut cluster, number, &locked));
     let waiting = cluster.ask(PARTICIPANT, KEYSPACE, put(&locked, 1));
     while !cluster.answers.contains_key(&waiting) {
-        let operation = |key: &String| match put(key, 1) {
-            Request::Put(put) => Operation::Put(put),
-            other => panic!("not a put: {other:?}"),
-        };
-        let puts = [&first, &other].map(operation).to_vec();
-        let both = Request::Txn(TxnRequest { success: puts, ..TxnRequest::default() });
-        cluster.request(HOME, KEYSPACE, both).unwrap();
+        cluster.request(HOME, KEYSPACE, puts(&[&first, &other])).unwrap();
         (0..7).for_each(|_| cluster.tick());
     }
     cluster.answer(waiting).unwrap();
+}
+
+/// Each reader takes its lock while the one before holds it, so somebody always does. Who has waited long for it goes before those that come.
+#[test]
+fn a_writer_is_not_passed_for_ever_by_readers_that_come_later() {
+    let mut cluster = cluster();
+    let key = key(&mut cluster, 1, "k");
+    cluster.lose(|_, _, message| {
+        matches!(message, PeerMessage::Txn { message: TxnMessage::Vote { id, .. }, .. } if is_given_up(id))
+    });
+    let read = |cluster: &mut Cluster, number: u64| {
+        let shared = vec![KeyRange::Single(key.clone().into())];
+        let footprint = Footprint { shared, reads_only: true, ..Footprint::default() };
+        let id = given_up(cluster, number);
+        let message = TxnMessage::Prepare { id, footprint, wait: false, waited: 0, at: Revision::FIRST };
+        tell(cluster, PARTICIPANT, 1, message);
+    };
+    read(&mut cluster, 0);
+    let waiting = cluster.ask(PARTICIPANT, KEYSPACE, put(&key, 1));
+    for number in 0.. {
+        read(&mut cluster, number + 1);
+        let id = given_up(&mut cluster, number);
+        tell(&mut cluster, PARTICIPANT, 1, TxnMessage::Finish { id, effects: None });
+        if let Some(outcome) = cluster.answers.remove(&waiting) {
+            outcome.unwrap();
+            return;
+        }
+        cluster.tick();
+    }
+}
+
+/// The younger one holds what the older needs and waits for something else. It begins anew, and does not keep the older waiting until its own attempt
+/// comes to its end.
+#[test]
+fn a_transaction_yields_to_one_that_has_waited_much_longer() {
+    let mut cluster = cluster();
+    let (first, other) = (key(&mut cluster, 0, "k"), key(&mut cluster, 0, "other"));
+    let (contended, locked) = (key(&mut cluster, 1, "k"), key(&mut cluster, 2, "k"));
+    cluster.lose(|_, _, message| {
+        matches!(message, PeerMessage::Txn { message: TxnMessage::Vote { id, .. }, .. } if is_given_up(id))
+            || matches!(message, PeerMessage::Txn { message: TxnMessage::Status { id, .. }, .. } if is_given_up(id))
+    });
+    let lock = |cluster: &mut Cluster, at: usize, partition: u32, key: &str| {
+        let exclusive = vec![KeyRange::Single(key.to_owned().into())];
+        let footprint = Footprint { exclusive, ..Footprint::default() };
+        // Who holds it asks the leader of another partition, elsewhere, how it ended.
+        let home = PartitionId(1 - partition.min(1));
+        let id = TxnId { home, ..given_up(cluster, 0) };
+        let message = TxnMessage::Prepare { id, footprint, wait: false, waited: 0, at: Revision::FIRST };
+        tell(cluster, at, partition, message);
+        id
+    };
+    let held = lock(&mut cluster, HOME, 0, &first);
+    lock(&mut cluster, SEQUENCER, 2, &locked);
+    let older = cluster.ask(HOME, KEYSPACE, puts(&[&first, &contended]));
+    cluster.seconds(2);
+    let younger = cluster.ask(HOME, KEYSPACE, puts(&[&other, &contended, &locked]));
+    (0..2).for_each(|_| cluster.tick());
+    tell(&mut cluster, HOME, 0, TxnMessage::Finish { id: held, effects: None });
+    for _ in 0..12 {
+        cluster.tick();
+    }
+    cluster.answers.remove(&older).expect("the younger one yields").unwrap();
+    assert!(!cluster.answers.contains_key(&younger));
 }

@@ -36,6 +36,8 @@ struct Lease {
     /// The other partitions that hold keys of it; known at its home.
     holders: BTreeSet<PartitionId>,
     end: Option<Tick>,
+    /// When it would have ended, while its revocation is under way.
+    end_before: Option<Tick>,
     checkpoint: Option<Tick>,
 }
 
@@ -80,7 +82,7 @@ impl Leases {
     pub(crate) fn insert(&mut self, lease: LeaseId, row: LeaseRow) {
         self.remove(lease);
         let (keys, holders) = (BTreeSet::new(), BTreeSet::new());
-        self.table.insert(lease, Lease { row, keys, holders, end: None, checkpoint: None });
+        self.table.insert(lease, Lease { row, keys, holders, end: None, end_before: None, checkpoint: None });
     }
 
     /// Another partition holds keys of it from now on; nothing happens when there is no such lease.
@@ -161,6 +163,7 @@ impl Leases {
         self.checkpoints.clear();
         for lease in self.table.values_mut() {
             lease.end = None;
+            lease.end_before = None;
             lease.checkpoint = None;
         }
     }
@@ -181,14 +184,24 @@ impl Leases {
 
     /// Its revocation is proposed: it is not due again.
     pub(crate) fn ending(&mut self, lease: LeaseId) {
+        let end = self.end(lease);
         self.forget_times(lease);
+        if let Some(lease) = self.table.get_mut(&lease) {
+            lease.end_before = end.or(lease.end_before);
+        }
     }
 
-    /// Its revocation did not come about: it is due at once.
+    /// Its revocation did not come about: it ends when it would have without.
     pub(crate) fn end_again(&mut self, lease: LeaseId, now: Tick) {
-        if self.table.get(&lease).is_some_and(|lease| lease.end.is_none() && !lease.row.is_copy) {
-            self.set_end(lease, now);
+        let Some(found) = self.table.get(&lease).filter(|lease| lease.end.is_none()) else { return };
+        if !found.row.is_copy {
+            self.set_end(lease, found.end_before.unwrap_or(now));
         }
+    }
+
+    /// When it ends, or would end if its revocation did not come about.
+    pub(crate) fn end(&self, lease: LeaseId) -> Option<Tick> {
+        self.table.get(&lease).and_then(|lease| lease.end.or(lease.end_before))
     }
 
     /// When the next lease ends or is to be recorded.
@@ -252,6 +265,7 @@ impl Leases {
 
     fn set_end(&mut self, id: LeaseId, end: Tick) {
         let Some(lease) = self.table.get_mut(&id) else { return };
+        lease.end_before = None;
         if let Some(before) = lease.end.replace(end) {
             self.ends.remove(&(before, id));
         }

@@ -39,6 +39,7 @@ pub use error::ReadError;
 pub use evaluate::Evaluated;
 pub use footprint::{Places, Touched};
 pub use limits::Limits;
+pub use locks::Claim;
 pub use part_reader::PartReader;
 pub use partition::{Opened, Partition};
 pub use publication::Publication;

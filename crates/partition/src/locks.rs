@@ -5,7 +5,7 @@
 //! takes out what it has appended the end of, because whatever is evaluated next sees that entry's changes
 //! in the overlay. While nothing is held, asking costs nothing.
 
-use quorate_types::{Footprint, Key, KeyRange, LeaseId, Revision, TxnId};
+use quorate_types::{Footprint, Key, KeyRange, LeaseId, PartitionId, Revision, Term, TxnId};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -39,6 +39,11 @@ pub(crate) struct LockTable {
 impl LockTable {
     pub(crate) fn is_empty(&self) -> bool {
         self.held.is_empty()
+    }
+
+    /// Everybody who holds something, and what.
+    pub(crate) fn holders(&self) -> impl Iterator<Item = (TxnId, &Footprint)> {
+        self.held.iter().map(|(id, held)| (*id, &held.footprint))
     }
 
     pub(crate) fn get(&self, id: TxnId) -> Option<&Held> {
@@ -155,11 +160,28 @@ fn starts_before_end(a: &KeyRange, b: &KeyRange) -> bool {
     }
 }
 
+/// What somebody waits for, as if it were held: who comes later and touches it stands behind.
+#[derive(Debug)]
+pub struct Claim(LockTable);
+
+impl Claim {
+    /// On everything that `footprint` touches.
+    pub fn new(footprint: Footprint) -> Self {
+        let mut table = LockTable::default();
+        let id = TxnId { home: PartitionId(0), term: Term(0), number: 0 };
+        table.hold(id, Held { footprint, floor: Revision(0), is_prepared: false });
+        Self(table)
+    }
+
+    /// Whether whoever touches `asked` has to wait for it.
+    pub fn excludes(&self, asked: &Footprint) -> bool {
+        self.0.conflicts(asked)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_types::{PartitionId, Term};
-
     fn id(number: u64) -> TxnId {
         TxnId { home: PartitionId(0), term: Term(1), number }
     }
@@ -187,6 +209,7 @@ mod tests {
             let lock = Held { footprint: held.clone(), floor: Revision(5), is_prepared: true };
             table.hold(id(1), lock);
             assert_eq!(table.conflicts(asked), expected, "{held:?} {asked:?}");
+            assert_eq!(Claim::new(held.clone()).excludes(asked), expected, "{held:?} {asked:?}");
             assert!(table.release(id(1)));
             assert!(!table.conflicts(asked) && table.keys.is_empty() && table.ranges.is_empty());
         };

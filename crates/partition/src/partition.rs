@@ -267,11 +267,16 @@ impl<E: Engine> Partition<E> {
         self.leases.is_ending(lease)
     }
 
-    /// The revocation of a lease did not come about: its end is due again.
+    /// The revocation of a lease did not come about: it ends when it would have without.
     pub fn end_again(&mut self, lease: LeaseId, now: Tick) {
         if self.is_leading() {
             self.leases.end_again(lease, now);
         }
+    }
+
+    /// When a lease ends, or would end if its revocation did not come about. Nothing while following.
+    pub fn lease_end(&self, lease: LeaseId) -> Option<Tick> {
+        self.leases.end(lease)
     }
 
     /// Says whether writes that need space are to be refused.

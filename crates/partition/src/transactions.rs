@@ -17,7 +17,7 @@ use crate::error::ReadError;
 use crate::evaluate::{check_compact, needs_space};
 use crate::footprint::Places;
 use crate::limits::Limits;
-use crate::locks::Held;
+use crate::locks::{Claim, Held};
 use crate::overlay::LeaseFate;
 use crate::partition::Partition;
 use crate::range;
@@ -43,6 +43,12 @@ impl<E: Engine> Partition<E> {
     /// Whether whoever touches this has to wait for a transaction.
     pub fn is_locked(&self, footprint: &Footprint) -> bool {
         self.locks.conflicts(footprint)
+    }
+
+    /// Transactions that hold something here for which this claim would have to wait.
+    pub fn in_the_way_of(&self, claim: &Claim) -> Vec<TxnId> {
+        let holders = self.locks.holders().filter(|(_, footprint)| claim.excludes(footprint));
+        holders.map(|(id, _)| id).collect()
     }
 
     /// Whether a read of these ranges as of `at` has to wait for a prepared transaction.

@@ -59,6 +59,18 @@ fn a_lease_ends_when_its_time_is_over_and_not_before() {
     assert_eq!(pair.keep_alive(lease(2)), None);
 }
 
+/// A client's revocation that met locks and was given up.
+#[test]
+fn a_lease_whose_revocation_came_to_nothing_ends_when_it_would_have() {
+    let mut pair = Pair::new();
+    grant(&mut pair, 1, 3);
+    pair.leader.ending(lease(1));
+    assert_eq!((pair.leader.next_due(), pair.leader.is_ending(lease(1))), (None, true));
+    pair.leader.end_again(lease(1), Tick(SECOND));
+    assert_eq!(pair.leader.expired(Tick(3 * SECOND - 1), 10), []);
+    assert_eq!(pair.leader.expired(Tick(3 * SECOND), 10), [lease(1)]);
+}
+
 #[test]
 fn a_renewal_counts_from_when_it_came_and_never_shortens() {
     let mut pair = Pair::new();

@@ -725,12 +725,14 @@ fn absurd_messages(now: Term) -> Vec<PeerMessage> {
                         id,
                         footprint: Footprint::default(),
                         wait: number == 0,
+                        waited: number,
                         at: Revision(number),
                     },
                     TxnMessage::Vote { id, from, outcome: None, epoch: term },
                     TxnMessage::Finish { id, effects: None },
                     TxnMessage::Finished { id, from },
                     TxnMessage::Status { id, from },
+                    TxnMessage::Yield { id, waited: number },
                 ];
                 let (reader, reading) = (NodeId(number), number);
                 let (revision, epoch) = (Revision(number), term);

@@ -114,6 +114,11 @@ impl Tick {
         Self(self.0.saturating_add(ticks))
     }
 
+    /// The tick `ticks` earlier; the first one when there were not so many.
+    pub fn before(self, ticks: u64) -> Self {
+        Self(self.0.saturating_sub(ticks))
+    }
+
     /// How many ticks went by since `earlier`; none when it lies ahead.
     pub fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)

@@ -119,9 +119,9 @@ impl<E: Engine> Host<E> {
                 && let Some(share) = attempt.shares.get(&id.partition).filter(|share| is_open(share))
             {
                 let footprint = share.footprint.clone();
-                let wait = attempt.in_order;
+                let (wait, waited) = (attempt.in_order, self.now.since(attempt.work.received));
                 let at = self.newest_at(*keyspace, txn.home);
-                asks.push((*txn, TxnMessage::Prepare { id: *txn, footprint, wait, at }));
+                asks.push((*txn, TxnMessage::Prepare { id: *txn, footprint, wait, waited, at }));
             }
         }
         for (_, ask) in asks {

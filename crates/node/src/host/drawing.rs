@@ -168,8 +168,7 @@ impl<E: Engine> Host<E> {
             while room > 0
                 && let Some(work) = group.drawing.pop_front()
             {
-                let Some(partition) = group.partition() else { break };
-                if Self::is_locked(partition, &work.request)? {
+                if group.is_to_wait(&work, now)? {
                     if work.origin != Origin::Own {
                         group.blocked.push_back(Blocked::Work(work));
                     } else if let (Request::LeaseRevoke { lease }, Some(partition)) =
@@ -179,6 +178,7 @@ impl<E: Engine> Host<E> {
                     }
                     continue;
                 }
+                let Some(partition) = group.partition() else { break };
                 let draws = partition.would_draw(&work.request)?;
                 (count, room) = (count + u32::from(draws), room - u64::from(draws));
                 asked.push_back(work);

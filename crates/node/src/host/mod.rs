@@ -48,6 +48,7 @@ mod moves;
 mod opening;
 mod participating;
 mod planning;
+pub(crate) mod precedence;
 mod reading;
 mod removal;
 mod requests;
@@ -384,7 +385,9 @@ impl<E: Engine> Host<E> {
             None => Vec::new(),
         };
         for lease in expired {
-            let work = Work { origin: Origin::Own, request: revocation(lease), received: now, deadline: now };
+            let end = self.groups.get(&id).and_then(Group::partition).and_then(|own| own.lease_end(lease));
+            let received = end.unwrap_or(now);
+            let work = Work { origin: Origin::Own, request: revocation(lease), received, deadline: now };
             self.serve(id, work)?;
         }
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };

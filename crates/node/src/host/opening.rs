@@ -1,6 +1,7 @@
 //! A group is opened: its state from the store, its consensus from the log.
 
 use super::Host;
+use super::precedence::Precedence;
 use crate::digests::Digests;
 use crate::effects::Notice;
 use crate::group::{Group, State};
@@ -145,6 +146,7 @@ impl<E: Engine> Host<E> {
             drawing: VecDeque::new(),
             drawing_asked: 0,
             blocked: VecDeque::new(),
+            precedence: Precedence::default(),
             questions: Vec::new(),
             part_asks: Vec::new(),
             held_since: BTreeMap::new(),

@@ -1,25 +1,20 @@
 //! A partition's part in transactions that have their home elsewhere (`transacting.rs`): it locks and votes, and does what was decided.
 
 use super::Host;
+use super::precedence::Waiter;
 use super::requests::propose;
 use super::sequencing::Count;
 use super::transacting::ATTEMPT_TICKS;
-use crate::group::{Blocked, State, Then, Wait};
+use crate::group::{Blocked, Prepare, State, Then, Wait};
 use crate::transaction::TxnMessage;
 use quorate_consensus::Consensus;
 use quorate_mvcc::engine::Engine;
-use quorate_types::{Effect, Fault, Footprint, GroupId, Position, PreState, Revision, Term, Tick, TxnId};
+use quorate_types::{Effect, Fault, GroupId, Position, PreState, Term, Tick, TxnId};
 
 impl<E: Engine> Host<E> {
     /// Locks a share of an attempt elsewhere, at once or, while something is in the way, some time before `until`.
-    pub(super) fn on_prepare(
-        &mut self,
-        id: GroupId,
-        txn: TxnId,
-        footprint: Footprint,
-        until: Tick,
-        (wait, at): (bool, Revision),
-    ) -> Result<(), Fault> {
+    pub(super) fn on_prepare(&mut self, id: GroupId, asked: Prepare) -> Result<(), Fault> {
+        let (txn, at) = (asked.txn, asked.at);
         let newest = match self.count(id) {
             Count::Sequenced(newest) => newest,
             Count::Afar | Count::Granted(_) => at,
@@ -36,10 +31,10 @@ impl<E: Engine> Host<E> {
         }
         // A revision may be on its way for a request on these keys, and it must not be used after a later one of this transaction.
         if group.drawing_asked > 0 {
-            group.blocked.push_back(Blocked::Prepare(txn, footprint, until, (wait, at)));
+            group.blocked.push_back(Blocked::Prepare(asked));
             return Ok(());
         }
-        let footprint = partition.with_keys_of_leases(footprint)?;
+        let footprint = partition.with_keys_of_leases(asked.footprint)?;
         let no = |host: &mut Self| {
             let vote = TxnMessage::Vote { id: txn, from: id.partition, outcome: None, epoch };
             host.tell(id.keyspace, txn.home, vote);
@@ -48,14 +43,17 @@ impl<E: Engine> Host<E> {
             no(self);
             return Ok(());
         }
-        if partition.is_locked(&footprint) {
-            if wait {
-                group.blocked.push_back(Blocked::Prepare(txn, footprint, until, (true, at)));
+        if group.is_share_to_wait(txn, asked.since, &footprint) {
+            if asked.waits {
+                group.precedence.wait(Waiter::Attempt(txn), asked.since, &footprint, now);
+                group.blocked.push_back(Blocked::Prepare(Prepare { footprint, ..asked }));
             } else {
                 no(self);
             }
             return Ok(());
         }
+        group.precedence.withdraw(Waiter::Attempt(txn));
+        let State::Ready(partition) = &mut group.state else { return Ok(()) };
         partition.observe(newest);
         let state = partition.pre_state(&footprint, now)?;
         let then = Then::Vote(txn, epoch, Box::new(state));
@@ -106,7 +104,10 @@ impl<E: Engine> Host<E> {
         effects: Option<Vec<Effect>>,
     ) -> Result<(), Fault> {
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
-        group.blocked.retain(|blocked| !matches!(blocked, Blocked::Prepare(held, ..) if *held == txn));
+        group.blocked.retain(|blocked| !matches!(blocked, Blocked::Prepare(asked) if asked.txn == txn));
+        if group.precedence.withdraw(Waiter::Attempt(txn)) {
+            self.rouse_blocked.insert(id);
+        }
         let State::Ready(partition) = &mut group.state else { return Ok(()) };
         let commits = effects.is_some();
         group.ended.insert(txn, self.now);

@@ -168,7 +168,7 @@ impl<E: Engine> Host<E> {
         ended.extend(group.waiting.into_iter().chain(group.drawing).map(|work| gone(work.origin)));
         ended.extend(group.blocked.into_iter().filter_map(|blocked| match blocked {
             Blocked::Work(work) => Some(gone(work.origin)),
-            Blocked::Home(..) | Blocked::Prepare(..) => None,
+            Blocked::Home(..) | Blocked::Prepare(_) => None,
         }));
         ended.extend(group.forwarded.into_values().map(|(_, Work { origin, request, .. })| {
             let (then, rejection) = gone(origin);

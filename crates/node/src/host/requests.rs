@@ -13,7 +13,7 @@ use crate::peer::{Outcome, PeerMessage};
 use crate::transaction::TxnMessage;
 use quorate_consensus::{Consensus, ProposeError, Raft, ReadId, ReadOutcome, Role};
 use quorate_mvcc::engine::Engine;
-use quorate_partition::{Evaluated, Partition, ReadError, Touched};
+use quorate_partition::{Evaluated, ReadError, Touched};
 use quorate_types::{
     Answer, Fault, Footprint, GroupId, Index, NodeId, Position, Rejection, Reply, Request, Revision, Tick,
 };
@@ -105,9 +105,7 @@ impl<E: Engine> Host<E> {
             return Ok(());
         }
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
-        if let State::Ready(partition) = &group.state
-            && Self::is_locked(partition, &work.request)?
-        {
+        if group.is_to_wait(&work, self.now)? {
             // A lease that ran out may be renewed while a key of it is locked; if it is not, its end is due again.
             if work.origin == Origin::Own {
                 self.lease_ends_again(id, &work.request);
@@ -192,17 +190,10 @@ impl<E: Engine> Host<E> {
         Ok(())
     }
 
-    /// Refuses a request before anything has come of it; what this node began by itself is due again.
+    /// Refuses a request before anything has come of it; a lease that it would have ended ends when it would have without.
     pub(super) fn turn_away(&mut self, id: GroupId, work: &Work, rejection: Rejection) {
-        if work.origin == Origin::Own {
-            self.lease_ends_again(id, &work.request);
-        }
+        self.lease_ends_again(id, &work.request);
         self.reply(work.origin, Err(rejection));
-    }
-
-    /// Whether something that a request touches is locked.
-    pub(super) fn is_locked(partition: &Partition<E>, request: &Request) -> Result<bool, Fault> {
-        Ok(partition.has_locks() && partition.is_locked(&partition.with_keys_of_leases(footprint(request))?))
     }
 
     /// What shows that an answer that changes nothing was true when it was given: a barrier of the group, or of the sequencer's.
@@ -504,8 +495,8 @@ impl<E: Engine> Host<E> {
             group.blocked.retain(|blocked| {
                 let work = match blocked {
                     Blocked::Work(work) => work,
-                    Blocked::Home(txn, _) => return self.attempts.contains_key(&(keyspace, *txn)),
-                    Blocked::Prepare(_, _, until, _) => return now < *until,
+                    Blocked::Home(txn, ..) => return self.attempts.contains_key(&(keyspace, *txn)),
+                    Blocked::Prepare(asked) => return now < asked.until,
                 };
                 let is_late = work.deadline <= now;
                 if is_late {
@@ -572,7 +563,7 @@ impl<E: Engine> Host<E> {
 }
 
 /// What a request touches in the partition that it is evaluated in.
-fn footprint(request: &Request) -> Footprint {
+pub(super) fn footprint(request: &Request) -> Footprint {
     let touched = Touched::by(request);
     let mut footprint = touched.footprint;
     if let Request::LeaseKeepAlive { lease } = request {

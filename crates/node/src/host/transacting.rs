@@ -26,8 +26,9 @@
 //! A coordinator that loses its office has either put the decision into its log, which then decides; or not, and nothing has happened.
 
 use super::Host;
+use super::precedence::{Precedence, Waiter};
 use super::requests::propose;
-use crate::group::{Blocked, Origin, State, Work};
+use crate::group::{Blocked, Origin, Prepare, State, Work};
 use crate::peer::PeerMessage;
 use crate::transaction::{Attempt, Phase, Share, TxnMessage};
 use quorate_consensus::Consensus;
@@ -48,7 +49,7 @@ const ENDED_TICKS: u64 = 250;
 /// Between two repetitions of a decision.
 const TELL_TICKS: u64 = 10;
 /// How often all partitions are looked through for locks that are held for long.
-const LOOK_TICKS: u64 = 5;
+pub(super) const LOOK_TICKS: u64 = 5;
 
 impl<E: Engine> Host<E> {
     /// The partitions, and what each has to do with the request; `None` if the one that leads here does it alone.
@@ -112,7 +113,7 @@ impl<E: Engine> Host<E> {
     ) -> Result<(), Fault> {
         let Some(group) = self.groups.get(&home) else { return Ok(()) };
         if self.attempts.len() >= self.options.inflight_max {
-            self.reply(work.origin, Err(Rejection::Busy));
+            self.turn_away(home, &work, Rejection::Busy);
             return Ok(());
         }
         self.next_attempt += 1;
@@ -142,7 +143,7 @@ impl<E: Engine> Host<E> {
         if !attempt.in_order && to_ask.contains(&id.home) {
             to_ask = vec![id.home];
         }
-        let in_order = attempt.in_order;
+        let (in_order, waited) = (attempt.in_order, self.now.since(attempt.work.received));
         for partition in to_ask {
             let Some(attempt) = self.attempts.get_mut(&(keyspace, id)) else { return Ok(()) };
             let Some(share) = attempt.shares.get_mut(&partition) else { continue };
@@ -152,7 +153,8 @@ impl<E: Engine> Host<E> {
                 return self.lock_home(keyspace, id, footprint);
             }
             let at = self.newest_at(keyspace, id.home);
-            self.tell(keyspace, partition, TxnMessage::Prepare { id, footprint, wait: in_order, at });
+            let message = TxnMessage::Prepare { id, footprint, wait: in_order, waited, at };
+            self.tell(keyspace, partition, message);
         }
         Ok(())
     }
@@ -173,13 +175,17 @@ impl<E: Engine> Host<E> {
             return self.give_up(keyspace, id, false);
         };
         let footprint = partition.with_keys_of_leases(footprint)?;
-        if group.drawing_asked > 0 || partition.is_locked(&footprint) {
-            group.blocked.push_back(Blocked::Home(id, footprint));
+        let attempt = self.attempts.get(&(keyspace, id));
+        let since = attempt.map_or(self.now, |attempt| attempt.work.received);
+        if group.drawing_asked > 0 || group.is_share_to_wait(id, since, &footprint) {
+            group.precedence.wait(Waiter::Attempt(id), since, &footprint, self.now);
+            group.blocked.push_back(Blocked::Home(id, footprint, since));
             return Ok(());
         }
+        group.precedence.withdraw(Waiter::Attempt(id));
+        let State::Ready(partition) = &mut group.state else { return Ok(()) };
         partition.lock(id, footprint.clone());
         // A partition may have come to hold keys of the lease while this waited for its lock.
-        let attempt = self.attempts.get(&(keyspace, id));
         let is_outdated = match attempt.map(|attempt| (&attempt.work.request, &attempt.shares)) {
             Some((Request::LeaseRevoke { lease } | Request::LeaseTimeToLive { lease, .. }, shares)) => {
                 let mut holders = partition.lease_holders(*lease).into_iter();
@@ -221,8 +227,11 @@ impl<E: Engine> Host<E> {
                 self.tell(keyspace, *partition, TxnMessage::Finish { id, effects: None });
             }
         }
-        if let Some(partition) = self.groups.get_mut(&attempt.home).and_then(|group| group.partition_mut()) {
-            partition.unlock(id);
+        if let Some(group) = self.groups.get_mut(&attempt.home) {
+            group.precedence.withdraw(Waiter::Attempt(id));
+            if let Some(partition) = group.partition_mut() {
+                partition.unlock(id);
+            }
         }
         self.rouse_blocked.insert(attempt.home);
         Some(attempt)
@@ -232,13 +241,8 @@ impl<E: Engine> Host<E> {
     pub(super) fn give_up(&mut self, keyspace: KeyspaceId, id: TxnId, in_order: bool) -> Result<(), Fault> {
         let Some(attempt) = self.end_attempt(keyspace, id) else { return Ok(()) };
         let work = attempt.work;
-        if work.origin == Origin::Own {
-            // It is due again soon enough.
-            self.lease_ends_again(attempt.home, &work.request);
-            return Ok(());
-        }
-        if self.now >= work.deadline {
-            self.reply(work.origin, Err(Rejection::Contended));
+        if work.origin != Origin::Own && self.now >= work.deadline {
+            self.turn_away(attempt.home, &work, Rejection::Contended);
             return Ok(());
         }
         // The first attempt that met locks is followed at once by one that waits for them. After that there is something else in the
@@ -252,14 +256,25 @@ impl<E: Engine> Host<E> {
 
     fn try_again(&mut self, home: GroupId, work: Work, in_order: bool) -> Result<(), Fault> {
         let is_serving = self.groups.get(&home).is_some_and(|group| group.is_serving && !group.is_splitting);
+        if let (Origin::Own, Request::LeaseRevoke { lease }) = (work.origin, &work.request) {
+            let partition = self.groups.get(&home).and_then(|group| group.partition());
+            if partition.is_none_or(|partition| !partition.is_ending(*lease)) {
+                // It was renewed, or has ended.
+                return Ok(());
+            }
+        }
         let is_home = self.router.route(home.keyspace, &work.request) == Ok(home);
         match self.shares(home, &work.request) {
             Some(shares) if is_serving && is_home => self.begin_attempt(home, work, shares, in_order),
+            _ if work.origin == Origin::Own => {
+                self.lease_ends_again(home, &work.request);
+                Ok(())
+            }
             _ => self.dispatch_again(home, work),
         }
     }
 
-    /// A revocation that this node began by itself did not come about.
+    /// The revocation of a lease did not come about.
     pub(super) fn lease_ends_again(&mut self, id: GroupId, request: &Request) {
         let now = self.now;
         if let Request::LeaseRevoke { lease } = request
@@ -305,9 +320,9 @@ impl<E: Engine> Host<E> {
             return Ok(());
         }
         match message {
-            TxnMessage::Prepare { id: txn, footprint, wait, at } => {
-                let until = self.now.after(ATTEMPT_TICKS);
-                self.on_prepare(id, txn, footprint, until, (wait, at))
+            TxnMessage::Prepare { id: txn, footprint, wait: waits, waited, at } => {
+                let (since, until) = (self.now.before(waited), self.now.after(ATTEMPT_TICKS));
+                self.on_prepare(id, Prepare { txn, footprint, since, until, waits, at })
             }
             TxnMessage::Vote { id: txn, from, outcome, epoch } => self.on_vote(id, txn, from, outcome, epoch),
             TxnMessage::Finish { id: txn, effects } => self.on_finish(id, txn, effects),
@@ -325,6 +340,7 @@ impl<E: Engine> Host<E> {
                 self.on_status(id, txn, from);
                 Ok(())
             }
+            TxnMessage::Yield { id: txn, waited } => self.on_yield(id, txn, waited),
         }
     }
 
@@ -387,15 +403,15 @@ impl<E: Engine> Host<E> {
             for blocked in blocked {
                 match blocked {
                     Blocked::Work(work) => self.dispatch_again(id, work)?,
-                    Blocked::Home(txn, footprint) => {
+                    Blocked::Home(txn, footprint, _) => {
                         if self.attempts.contains_key(&(id.keyspace, txn)) {
                             self.lock_home(id.keyspace, txn, footprint)?;
                         }
                     }
-                    Blocked::Prepare(txn, footprint, until, wait) => {
+                    Blocked::Prepare(asked) => {
                         // It waits no longer for having been looked at: its coordinator does not wait longer either.
-                        if self.now < until {
-                            self.on_prepare(id, txn, footprint, until, wait)?;
+                        if self.now < asked.until {
+                            self.on_prepare(id, asked)?;
                         }
                     }
                 }
@@ -439,6 +455,7 @@ impl<E: Engine> Host<E> {
         if let Some(group) = self.groups.get_mut(&home) {
             group.held_since.clear();
             group.ended.clear();
+            group.precedence = Precedence::default();
             let blocked = std::mem::take(&mut group.blocked);
             group.questions.clear();
             group.part_asks.clear();
@@ -478,6 +495,7 @@ impl<E: Engine> Host<E> {
         if !now.0.is_multiple_of(LOOK_TICKS) {
             return Ok(());
         }
+        self.tick_precedence()?;
         let mut asked = Vec::new();
         for (id, group) in &mut self.groups {
             group.ended.retain(|_, at| now.since(*at) < ENDED_TICKS);

@@ -215,7 +215,10 @@ impl World {
             }
         }
         let rate = self.members.rate;
-        if !self.is_faulty || !self.members.random.chance(rate) {
+        if !self.is_faulty {
+            return self.settle_members(&view);
+        }
+        if !self.members.random.chance(rate) {
             return Ok(());
         }
         let joined = self.nodes.len() as u64 - self.members.founders;
@@ -229,6 +232,25 @@ impl World {
             self.lose_for_good(&view);
         }
         self.judge(&view)
+    }
+
+    /// What an operator does when all is quiet: one that was to be emptied and is dead for good is let go, and where too few are left to hold
+    /// everything, they hold it again. Else a node that has forgotten what it promised waits for the dead one for ever.
+    fn settle_members(&mut self, view: &View) -> Result<(), Violation> {
+        let is_active = |member: &&Member| member.standing == Judgement::Active;
+        let actives = view.members.iter().filter(is_active).count() as u64;
+        for member in view.members.iter().filter(|member| member.standing == Judgement::Draining) {
+            let is_lost = self.members.lost.contains(&member.id);
+            if self.members.ordered.contains_key(&member.id)
+                || (!is_lost && actives >= self.members.replicas())
+            {
+                continue;
+            }
+            let standing = if is_lost { Judgement::Leaving } else { Judgement::Active };
+            self.members.ordered.insert(member.id, (standing, self.now));
+            self.put_member(Member { standing, ..member.clone() })?;
+        }
+        Ok(())
     }
 
     fn note_view(&mut self, view: &View) {
