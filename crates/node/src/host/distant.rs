@@ -26,6 +26,8 @@ pub(super) struct Distant {
     next: usize,
     /// Who has refused some of them in this tick.
     refused: (Tick, BTreeSet<NodeId>),
+    /// Who was asked for votes in this tick because somebody said that it leads.
+    asked: (Tick, BTreeSet<NodeId>),
 }
 
 impl<E: Engine> Host<E> {
@@ -91,7 +93,14 @@ impl<E: Engine> Host<E> {
                 continue;
             }
             if self.leaders.insert(id, leader) != Some(leader) {
-                self.ask_again_for_votes(id);
+                let (now, distant) = (self.now, self.distant.entry(id).or_default());
+                if distant.asked.0 != now {
+                    distant.asked = (now, BTreeSet::new());
+                }
+                // Where several take each other for the leader, each of the answers would have all of them asked again.
+                if distant.asked.1.insert(leader) {
+                    self.ask_again_for_votes(id);
+                }
                 self.seek(id)?;
             }
         }
