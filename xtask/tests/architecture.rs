@@ -27,7 +27,18 @@ fn arrows() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("fuzz", vec!["types", "consensus", "mvcc", "storage", "partition", "node", "api"]),
         (
             "server",
-            vec!["types", "consensus", "checker", "placement", "mvcc", "storage", "partition", "node", "api"],
+            vec![
+                "types",
+                "consensus",
+                "checker",
+                "placement",
+                "mvcc",
+                "storage",
+                "partition",
+                "node",
+                "api",
+                "faultfs",
+            ],
         ),
     ])
 }
@@ -59,12 +70,16 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The names under `[dependencies]` of a crate's manifest.
+/// The names under `[dependencies]` of a crate's manifest, and under those that are for some systems only.
 fn dependencies(name: &str) -> Vec<String> {
     let manifest = std::fs::read_to_string(root().join("crates").join(name).join("Cargo.toml")).unwrap();
-    let section = manifest.split("\n[dependencies]").nth(1).unwrap_or("");
-    let section = section.split("\n[").next().unwrap_or("");
-    let names = section.lines().filter_map(|line| line.split(['=', '.', ' ']).next());
+    let is_meant = |header: &str| {
+        header == "dependencies]" || header.starts_with("target.") && header.ends_with(".dependencies]")
+    };
+    let sections = manifest.split("\n[").filter_map(|section| section.split_once('\n'));
+    let meant = sections.filter(|(header, _)| is_meant(header));
+    let lines = meant.flat_map(|(_, lines)| lines.lines());
+    let names = lines.filter_map(|line| line.split(['=', '.', ' ']).next());
     names.filter(|name| !name.is_empty() && !name.starts_with('#')).map(str::to_owned).collect()
 }
 

@@ -4,8 +4,12 @@
 
 mod support;
 
+use quorate_faultfs::disk::Disk;
+use quorate_faultfs::volume::Options;
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use support::{PATIENCE, quorate, run, run_for, until};
@@ -117,6 +121,80 @@ async fn who_is_interrupted_ends_all_nodes() {
     for node in nodes {
         assert!(!std::path::Path::new(&format!("/proc/{node}")).exists(), "{node} is left");
     }
+}
+
+/// What is mounted below a folder.
+fn mounted_below(folder: &Path) -> Vec<String> {
+    let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let places = table.lines().filter_map(|line| line.split(' ').nth(1));
+    places.filter(|place| Path::new(place).starts_with(folder)).map(str::to_owned).collect()
+}
+
+/// Whether file systems of ours can be mounted; said loudly where not.
+fn can_mount() -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    let (backing, mountpoint) = (folder.path().join("backing"), folder.path().join("mounted"));
+    std::fs::create_dir(&backing).unwrap();
+    std::fs::create_dir(&mountpoint).unwrap();
+    let tried = Disk::mount(&backing, &mountpoint, Options::default());
+    if let Err(error) = &tried {
+        // Not through print macros, which the test harness would keep to itself.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: nothing can be mounted here: {error}");
+    }
+    tried.is_ok()
+}
+
+#[test]
+fn a_cluster_whose_disks_fail_keeps_its_promises() {
+    if !can_mount() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (data, report) = (path("data"), path("report"));
+    let kinds = "full-disk,slow-disk,hung-disk,failing-disk,lying-power,rot";
+    let size = "--nodes 3 --partitions 3 --clients 6 --rate 100 --duration 20s --seed 5 --hold 500ms..3s";
+    let args: Vec<&str> = ["chaos", "--data-dir", &data, "--report", &report, "--faults", kinds]
+        .into_iter()
+        .chain(size.split(' '))
+        .collect();
+    let (code, said) = run_for(&args, Duration::from_secs(20) + 4 * PATIENCE);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.ends_with("nothing wrong\n"), "{said}");
+    let report = std::fs::read_to_string(folder.path().join("report/report.json")).unwrap();
+    let report: Value = serde_json::from_str(&report).unwrap();
+    for (kind, figures) in report["kinds"].as_object().unwrap() {
+        assert!(kinds.split(',').any(|named| named == kind), "{kind}");
+        assert!(
+            figures["nodes"].as_u64().unwrap() >= figures["rounds"].as_u64().unwrap(),
+            "{kind}: {figures}"
+        );
+    }
+    assert!(mounted_below(folder.path()).is_empty());
+    // What the nodes had is found where it always is.
+    assert!(folder.path().join("data/n1/IDENTITY").exists());
+}
+
+#[tokio::test]
+async fn who_is_interrupted_unmounts_all_disks() {
+    if !can_mount() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    // What hangs has to be let go before it can be ended.
+    let words = "--nodes 3 --duration 1h --faults hung-disk --hold 1h --calm 1ms";
+    let args: Vec<&str> =
+        ["chaos", "--data-dir", data.to_str().unwrap()].into_iter().chain(words.split(' ')).collect();
+    let mut child = quorate(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let hangs = lines.by_ref().map(Result::unwrap).any(|line| line.contains("the disk of"));
+    assert!(hangs, "no disk hangs");
+    assert_eq!(mounted_below(&data).len(), 3);
+    support::signal(child.id(), "TERM");
+    let ended = until("it has ended", async || child.try_wait().unwrap()).await;
+    assert_eq!(ended.code(), Some(1));
+    assert!(mounted_below(&data).is_empty());
 }
 
 #[test]

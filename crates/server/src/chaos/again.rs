@@ -32,6 +32,8 @@ impl Chaos {
         if let Some(max) = self.faults_max {
             say("--faults-max", max.to_string());
         }
+        say("--hold", self.hold.to_string());
+        say("--calm", self.calm.to_string());
         say("--grace-period", self.grace_period.to_string());
         say("--patience", self.patience.to_string());
         if !self.settings.is_empty() {
@@ -66,7 +68,9 @@ mod tests {
             assert_eq!(format!("{:?}", Chaos { seed: once.seed, ..again }), format!("{once:?}"), "{command}");
         };
         check("");
-        check("--duration 2m --faults kill,one-way --faults-max 3 --nodes 7 --rate 20");
+        check(
+            "--duration 2m --faults kill,one-way --faults-max 3 --nodes 7 --rate 20 --hold 200ms..2s --calm 1s",
+        );
         check("--seed 9 --patience 5 -- --election-timeout 700 --pin a*b");
     }
 

@@ -22,6 +22,8 @@ pub(super) struct Book {
     sights: Mutex<Vec<Sight<By>>>,
     pub(super) watched: Mutex<Vec<Watched>>,
     wrong: Mutex<Vec<Violation>>,
+    /// From when to when a disk was full, or what it had refused was not taken again yet.
+    scarce: Mutex<Vec<(u64, Option<u64>)>>,
     /// The newest revision that anybody was told.
     newest: AtomicU64,
     /// No more calls are to be made.
@@ -35,6 +37,7 @@ pub(super) struct Written {
     pub(super) sights: Vec<Sight<By>>,
     pub(super) watched: Vec<Watched>,
     pub(super) wrong: Vec<Violation>,
+    pub(super) scarce: Vec<(u64, Option<u64>)>,
 }
 
 impl Book {
@@ -47,6 +50,7 @@ impl Book {
             sights: Mutex::default(),
             watched: Mutex::default(),
             wrong: Mutex::default(),
+            scarce: Mutex::default(),
             newest: AtomicU64::new(1),
             is_closed: AtomicBool::new(false),
         }
@@ -98,6 +102,17 @@ impl Book {
         self.wrong.lock().push(violation);
     }
 
+    /// A disk has no space from now on.
+    pub(super) fn scarce_begins(&self) {
+        self.scarce.lock().push((self.now(), None));
+    }
+
+    /// All disks have space again, and all nodes know.
+    pub(super) fn scarce_ends(&self) {
+        let now = self.now();
+        self.scarce.lock().iter_mut().for_each(|(_, until)| *until = until.or(Some(now)));
+    }
+
     pub(super) fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
     }
@@ -114,6 +129,7 @@ impl Book {
             sights: std::mem::take(&mut self.sights.lock()),
             watched: std::mem::take(&mut self.watched.lock()),
             wrong: std::mem::take(&mut self.wrong.lock()),
+            scarce: std::mem::take(&mut self.scarce.lock()),
         }
     }
 }

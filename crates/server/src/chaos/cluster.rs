@@ -1,6 +1,7 @@
 //! The nodes: processes of this program, in folders and on ports of their own, reached by each other through [`super::links`].
 
 use super::client::{Directory, channel_to};
+use super::disks::DataDisk;
 use super::links::Links;
 use crate::cli::http_call;
 use crate::data_dir::is_removed;
@@ -53,6 +54,10 @@ pub(super) struct Machine {
     log: PathBuf,
     arguments: Vec<String>,
     child: Option<Child>,
+    /// What its data directory is on, if it does as it is told.
+    pub(super) disk: Option<DataDisk>,
+    /// It may end by itself, once.
+    pub(super) may_end: bool,
 }
 
 impl Machine {
@@ -78,6 +83,10 @@ impl Machine {
 
     /// kill -9, of a paused one too.
     pub(super) fn kill(&mut self) {
+        if let Some(disk) = &self.disk {
+            // A process whose call hangs cannot be killed.
+            disk.mend();
+        }
         if let Some(mut child) = self.child.take() {
             // It may have ended by itself.
             let _ = child.kill();
@@ -89,12 +98,47 @@ impl Machine {
     /// kill -9; and what it had is gone.
     pub(super) fn wipe(&mut self) -> Result<(), String> {
         self.kill();
-        let path = self.data_dir.display();
+        let fail = |error| format!("{}: {error}", self.data_dir.display());
+        if let Some(disk) = &self.disk {
+            empty(&self.data_dir).map_err(fail)?;
+            return disk.settle();
+        }
         match std::fs::remove_dir_all(&self.data_dir) {
             // It may not have come to make one.
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{path}: {error}")),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(fail(error)),
             _ => Ok(()),
         }
+    }
+
+    /// Where to look at what it has without waiting for its disk: what it has made durable is there.
+    fn stored(&self) -> &Path {
+        self.disk.as_ref().map_or(&self.data_dir, DataDisk::backing)
+    }
+
+    /// What `quorate doctor` says of what it has stored, if it is not well. The process must not run; nothing is changed.
+    pub(super) async fn ills(&self, folder: &Path) -> Result<Option<String>, String> {
+        let Some(disk) = &self.disk else { return Ok(None) };
+        let copied = folder.join(format!("{}.looked-at", self.name));
+        let fail = |error| format!("{}: {error}", copied.display());
+        disk.copy(&copied).map_err(fail)?;
+        let mut doctor = tokio::process::Command::new(own_program()?);
+        doctor.arg0("quorate").arg("doctor").arg(&copied).stdin(Stdio::null()).kill_on_drop(true);
+        let told = doctor.output().await.map_err(fail)?;
+        std::fs::remove_dir_all(&copied).map_err(fail)?;
+        let words = [told.stdout, told.stderr].concat();
+        Ok((!told.status.success()).then(|| String::from_utf8_lossy(&words).into_owned()))
+    }
+
+    /// What it has logged until now, in bytes.
+    pub(super) fn logged(&self) -> u64 {
+        std::fs::metadata(&self.log).map_or(0, |metadata| metadata.len())
+    }
+
+    /// Whether it has logged this since.
+    pub(super) fn has_logged(&self, words: &str, since: u64) -> bool {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        let new = log.get(since as usize..).unwrap_or_default();
+        String::from_utf8_lossy(new).contains(words)
     }
 
     fn signal(&self, signal: Signal) {
@@ -124,7 +168,7 @@ impl Machine {
         while let Some(child) = &mut self.child {
             match child.try_wait() {
                 Ok(None) if begun.elapsed() < max => tokio::time::sleep(Duration::from_millis(20)).await,
-                Ok(Some(status)) if status.success() || is_removed(&self.data_dir) => {
+                Ok(Some(status)) if status.success() || is_removed(self.stored()) => {
                     self.child = None;
                     self.state = State::Down;
                     return Ok(());
@@ -143,7 +187,7 @@ impl Machine {
 
     /// Whether it takes part, as far as its directory says.
     pub(super) fn takes_part(&self) -> bool {
-        self.data_dir.join("ADMITTED").exists()
+        self.stored().join("ADMITTED").exists()
     }
 
     /// The end of what it logged.
@@ -158,7 +202,24 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         self.kill();
+        if let Some(disk) = &self.disk {
+            // What is looked at afterwards is what the process had; if that fails, it is what it had synced.
+            let _ = disk.settle();
+        }
     }
+}
+
+/// Removes what is in a folder.
+fn empty(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// All nodes.
@@ -168,8 +229,10 @@ pub(super) struct Cluster {
     pub(super) directory: Arc<Directory>,
     /// The one that is being removed, or is away for longer, if any: it need not answer.
     pub(super) absent: Option<String>,
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
     settings: Vec<String>,
+    /// Whether data directories are on disks that do as they are told.
+    has_disks: bool,
     /// Names are given once.
     named: usize,
     next_port: u32,
@@ -177,7 +240,12 @@ pub(super) struct Cluster {
 
 impl Cluster {
     /// So many nodes, not started yet; `settings` are for all.
-    pub(super) async fn new(folder: &Path, nodes: usize, settings: Vec<String>) -> Result<Self, String> {
+    pub(super) async fn new(
+        folder: &Path,
+        nodes: usize,
+        settings: Vec<String>,
+        has_disks: bool,
+    ) -> Result<Self, String> {
         let mut cluster = Self {
             machines: Vec::new(),
             links: Links::new(),
@@ -185,6 +253,7 @@ impl Cluster {
             absent: None,
             folder: folder.to_owned(),
             settings,
+            has_disks,
             named: nodes,
             next_port: std::process::id().wrapping_mul(2_654_435_761) % (PORTS.end - PORTS.start),
         };
@@ -200,7 +269,7 @@ impl Cluster {
             let client = cluster.port()?;
             let founding = ["--initial-cluster", &members, "--listen-peer", &listen];
             let arguments = cluster.arguments(&name, &client, &founding);
-            let mut machine = cluster.machine(name, client, (listen, proxy), arguments);
+            let mut machine = cluster.machine(name, client, (listen, proxy), arguments)?;
             machine.is_founder = true;
             cluster.machines.push(machine);
         }
@@ -228,7 +297,7 @@ impl Cluster {
     }
 
     fn data_dir(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+        if self.has_disks { self.folder.join("mounted").join(name) } else { self.folder.join(name) }
     }
 
     fn arguments(&self, name: &str, client: &str, own: &[&str]) -> Vec<String> {
@@ -244,10 +313,24 @@ impl Cluster {
         client: String,
         peer: (String, String),
         arguments: Vec<String>,
-    ) -> Machine {
+    ) -> Result<Machine, String> {
         let (data_dir, log) = (self.data_dir(&name), self.folder.join(format!("{name}.log")));
-        let (state, is_founder) = (State::Down, false);
-        Machine { name, client, data_dir, state, is_founder, peer, log, arguments, child: None }
+        let mount = || DataDisk::mount(&self.folder.join(&name), &data_dir);
+        let disk = self.has_disks.then(mount).transpose()?;
+        let (state, is_founder, may_end) = (State::Down, false, false);
+        Ok(Machine {
+            name,
+            client,
+            data_dir,
+            state,
+            is_founder,
+            peer,
+            log,
+            arguments,
+            child: None,
+            disk,
+            may_end,
+        })
     }
 
     /// What a node is told that joins: those that run.
@@ -266,7 +349,7 @@ impl Cluster {
         let (client, peer) = (self.port()?, (self.port()?, self.port()?));
         self.proxy(&name, &peer.1, peer.0.clone()).await?;
         let arguments = self.joining(&name, &client, &peer);
-        let mut machine = self.machine(name.clone(), client, peer, arguments);
+        let mut machine = self.machine(name.clone(), client, peer, arguments)?;
         machine.start()?;
         self.machines.push(machine);
         self.tell();
@@ -314,9 +397,21 @@ impl Cluster {
         let absent = self.absent.as_ref();
         let should_run = |machine: &&mut Machine| {
             machine.state == State::Running
-                && !(Some(&machine.name) == absent && is_removed(&machine.data_dir))
+                && !(Some(&machine.name) == absent && is_removed(machine.stored()))
         };
         self.machines.iter_mut().filter(should_run).find_map(Machine::ended)
+    }
+
+    /// Those that may end by themselves and have just done so, and how.
+    pub(super) fn fallen(&mut self) -> Vec<(String, String)> {
+        let mut fallen = Vec::new();
+        for machine in self.machines.iter_mut().filter(|machine| machine.may_end) {
+            if let Some(how) = machine.ended() {
+                (machine.child, machine.state, machine.may_end) = (None, State::Down, false);
+                fallen.push((machine.name.clone(), how));
+            }
+        }
+        fallen
     }
 
     /// Asks whoever runs, one after the other, until one answers.

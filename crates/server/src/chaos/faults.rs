@@ -1,5 +1,6 @@
 //! Carrying faults out on the nodes, making all well again, and seeing that all serve then.
 
+use super::ailments::Ailment;
 use super::book::Book;
 use super::client::{Client, channel_to};
 use super::cluster::{Cluster, State};
@@ -7,6 +8,7 @@ use super::leaders::Leaders;
 use super::lives::{Condition, Lives};
 use super::load;
 use super::plan::{Fault, Plan, Round, Seen};
+use super::rot::Rotten;
 use super::timeline::{Deed, Entry};
 use parking_lot::Mutex;
 use quorate_checker::Violation;
@@ -18,10 +20,10 @@ use std::time::{Duration, Instant};
 use tonic::codegen::http::Method;
 
 /// Between two looks at something that is waited for.
-const LOOK: Duration = Duration::from_millis(100);
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// A node that is told to stop has so long.
-const STOP_MAX: Duration = Duration::from_secs(30);
+pub(super) const STOP_MAX: Duration = Duration::from_secs(30);
 
 /// Why a run cannot go on.
 #[derive(Debug)]
@@ -51,6 +53,9 @@ pub(super) struct Tormentor {
     pub(super) patience: Duration,
     /// Says what happens.
     pub(super) say: fn(&str),
+    /// Whether faults are there that are not to be ended yet.
+    pub(super) is_holding: bool,
+    pub(super) rot: Vec<Rotten>,
 }
 
 impl Tormentor {
@@ -67,8 +72,19 @@ impl Tormentor {
         Ended::Wrong(Violation::new(what, tails.collect()))
     }
 
-    /// A process that ended by itself ends the run.
-    fn all_live(&mut self) -> Result<(), Ended> {
+    /// A process that ended by itself ends the run, unless its disk was a reason: then it is started when all is well.
+    pub(super) fn all_live(&mut self) -> Result<(), Ended> {
+        for (name, how) in self.cluster.fallen() {
+            self.say(&how);
+            let now = self.book.now();
+            self.lives.begin(&name, Condition::Down, now);
+            if let Some(machine) = self.cluster.named(&name)
+                && !self.is_holding
+            {
+                machine.start()?;
+                self.lives.started(&name, now);
+            }
+        }
         match self.cluster.ended() {
             Some(what) => Err(self.wrong(what)),
             None => Ok(()),
@@ -117,6 +133,9 @@ impl Tormentor {
                 let takes_part = self.cluster.named(&name).is_none_or(|machine| machine.takes_part());
                 if matches!(outcome, Outcome::Reply(..)) && takes_part {
                     self.lives.served(&name, self.book.now());
+                    if let Some(machine) = self.cluster.named(&name) {
+                        machine.may_end = false;
+                    }
                     break;
                 }
                 if begun.elapsed() > self.patience {
@@ -165,7 +184,7 @@ impl Tormentor {
         for fault in &faults {
             let leads = |name: &str| seen.iter().find(|seen| seen.name == name).map_or(0, |seen| seen.leads);
             words.push(words_of(fault, leads));
-            deeds.push(Deed::from(fault));
+            deeds.push(Deed::among(fault, seen.len()));
         }
         let what = words.join("; ");
         if what.is_empty() {
@@ -173,6 +192,10 @@ impl Tormentor {
         }
         // Also a round that ends the run is told of.
         self.timeline.push(Entry { what: what.clone(), deeds, begun, healed: None, served: None });
+        self.is_holding = true;
+        if faults.iter().any(|fault| matches!(fault, Fault::Disk(_, Ailment::Full { .. }))) {
+            self.book.scarce_begins();
+        }
         for fault in &faults {
             self.inject(fault).await?;
             self.lives.suffered(fault, self.book.now());
@@ -185,10 +208,12 @@ impl Tormentor {
         let healed = self.now();
         self.note(|entry| entry.healed = Some(healed));
         self.serve().await?;
+        self.recover().await?;
         if let Some(open) = open {
             self.finish(open).await?;
             self.serve().await?;
         }
+        self.book.scarce_ends();
         let served = self.now();
         self.note(|entry| entry.served = Some(served));
         let acknowledged = self.book.acknowledged();
@@ -210,7 +235,15 @@ impl Tormentor {
         let links = self.cluster.links.clone();
         let link = |from: &str, to: &str| (from.to_owned(), to.to_owned());
         match fault {
-            Fault::Power => self.cluster.machines.iter_mut().for_each(|machine| machine.kill()),
+            Fault::Power => {
+                self.cluster.machines.iter_mut().for_each(|machine| machine.kill());
+                for machine in &self.cluster.machines {
+                    if let Some(disk) = &machine.disk {
+                        disk.ail(&Ailment::PowerLoss(Some(self.random.draw())))?;
+                    }
+                }
+            }
+            Fault::Disk(name, ailment) => self.ail(name, ailment).await?,
             Fault::Cut(cut) => links.change(|weather| {
                 for (a, b) in cut.iter().flat_map(|a| names.iter().map(move |b| (a, b))) {
                     if !cut.contains(b) {
@@ -255,6 +288,10 @@ impl Tormentor {
     /// Makes all well again.
     pub(super) fn heal(&mut self, by_reset: bool) -> Result<(), Ended> {
         self.cluster.links.mend(by_reset);
+        self.is_holding = false;
+        for disk in self.cluster.machines.iter().filter_map(|machine| machine.disk.as_ref()) {
+            disk.mend();
+        }
         let now = self.now();
         self.lives.mended(now);
         let absent = self.cluster.absent.clone();
@@ -315,6 +352,7 @@ fn words_of(fault: &Fault, leads: impl Fn(&str) -> u64) -> String {
         Fault::Partial(a, b, false) => format!("{} does not hear {}", node(b), node(a)),
         Fault::Slow(name, late) => format!("{} is {} ms away", node(name), late.as_millis()),
         Fault::Wipe(name) => format!("{} loses its data", node(name)),
+        Fault::Disk(name, ailment) => ailment.text(&node(name)),
         Fault::Power => "kill -9 of all".to_owned(),
     }
 }

@@ -230,7 +230,14 @@ mod tests {
     }
 
     fn lines(calls: Vec<Call>, leases: Vec<Lease>) -> Vec<Value> {
-        let written = Written { calls, leases, sights: Vec::new(), watched: Vec::new(), wrong: Vec::new() };
+        let written = Written {
+            calls,
+            leases,
+            sights: Vec::new(),
+            watched: Vec::new(),
+            wrong: Vec::new(),
+            scarce: Vec::new(),
+        };
         let mut file = Vec::new();
         let count = write(&written, &mut file).unwrap();
         let text = String::from_utf8(file).unwrap();

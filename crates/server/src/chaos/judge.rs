@@ -2,12 +2,12 @@
 
 use super::book::Written;
 use super::client::channel_to;
-use super::load::{BANK, LEASE_TOLERANCE_MICROS, sum, total};
+use super::load::{BANK, LEASE_TOLERANCE_MICROS, NO_SPACE, sum, total};
 use super::watching::Stream;
 use super::wire::event;
 use quorate_api::pb;
 use quorate_api::pb::maintenance_client::MaintenanceClient;
-use quorate_checker::calls::Outcome;
+use quorate_checker::calls::{Call, Outcome};
 use quorate_checker::model::{self, State};
 use quorate_checker::watches::revision_of;
 use quorate_checker::{History, Violation, leases, strict, watches};
@@ -105,13 +105,24 @@ pub(super) fn check(history: &History, written: &Written, until: Revision) -> Ve
     }
 }
 
-/// Clients ask for nothing that may be refused, but for keys under leases that have ended meanwhile.
+/// Whether a node may have said that it has no space.
+fn is_for_space(written: &Written, call: &Call) -> bool {
+    let says_so = matches!(&call.outcome, Outcome::Refused(why) if why.starts_with(NO_SPACE));
+    let meets = |(from, until): &(u64, Option<u64>)| {
+        *from <= call.answered && until.is_none_or(|until| call.asked <= until)
+    };
+    says_so && written.scarce.iter().any(meets)
+}
+
+/// Clients ask for nothing that may be refused, but for keys under leases that have ended meanwhile, and for space while there is none.
 fn refusals(written: &Written) -> Option<Violation> {
     let is_leased =
         |request: &Request| matches!(request, Request::Put(put) if matches!(put.lease, PutLease::Attach(_)));
     let refused = written.calls.iter().filter(|call| matches!(call.outcome, Outcome::Refused(_)));
-    let refused: Vec<String> =
-        refused.filter(|call| !is_leased(&call.request)).map(ToString::to_string).collect();
+    let refused: Vec<String> = refused
+        .filter(|call| !is_leased(&call.request) && !is_for_space(written, call))
+        .map(ToString::to_string)
+        .collect();
     let what = format!("{} calls were refused that make sense", refused.len());
     (!refused.is_empty()).then(|| Violation::new(what, refused.into_iter().take(REFUSALS_SHOWN).collect()))
 }

@@ -27,6 +27,15 @@ pub(super) enum Condition {
     /// One other and it do not hear each other, or one the other.
     Partial,
     Slow,
+    /// Its disk has no space, or little.
+    Full,
+    SlowDisk,
+    /// Its disk stands still.
+    Hung,
+    /// Its disk refuses to write or sync.
+    Failing,
+    /// Bits on its disk have flipped, and it is not known yet that it is well again.
+    Rotten,
     Joining,
     Draining,
     Leaving,
@@ -47,6 +56,11 @@ impl Condition {
             Self::Mute => "mute",
             Self::Partial => "partial",
             Self::Slow => "slow",
+            Self::Full => "full",
+            Self::SlowDisk => "slow-disk",
+            Self::Hung => "hung",
+            Self::Failing => "failing",
+            Self::Rotten => "rotten",
             Self::Joining => "joining",
             Self::Draining => "draining",
             Self::Leaving => "leaving",
@@ -56,6 +70,10 @@ impl Condition {
 
     fn is_of_links(self) -> bool {
         matches!(self, Self::Cut | Self::Deaf | Self::Mute | Self::Partial | Self::Slow)
+    }
+
+    fn is_of_disks(self) -> bool {
+        matches!(self, Self::Full | Self::SlowDisk | Self::Hung | Self::Failing)
     }
 }
 
@@ -138,6 +156,9 @@ impl Lives {
             Fault::OneWay(name, false) => one(name, Condition::Mute),
             Fault::Partial(a, b, _) => [a, b].map(|name| (name.clone(), Condition::Partial)).to_vec(),
             Fault::Slow(name, _) => one(name, Condition::Slow),
+            Fault::Disk(name, ailment) => {
+                ailment.conditions().iter().map(|condition| (name.clone(), *condition)).collect()
+            }
             Fault::Power => there().map(|life| (life.name.clone(), Condition::Down)).collect(),
         };
         for (name, condition) in begun {
@@ -162,9 +183,10 @@ impl Lives {
         }
     }
 
-    /// All links are whole again.
+    /// All links and disks are well again.
     pub(super) fn mended(&mut self, at: u64) {
-        self.nodes.iter_mut().for_each(|life| life.end(Condition::is_of_links, at));
+        let is_over = |condition: Condition| condition.is_of_links() || condition.is_of_disks();
+        self.nodes.iter_mut().for_each(|life| life.end(is_over, at));
     }
 
     /// Its process runs again, and has to begin.

@@ -27,6 +27,8 @@ const ACCOUNTS: u64 = 12;
 /// What each begins with.
 const BALANCE: i64 = 1_000;
 pub(super) const BANK: &str = "bank/";
+/// How a refusal for want of space begins.
+pub(super) const NO_SPACE: &str = "ResourceExhausted";
 pub(super) const LEASED: &str = "lease/";
 /// Reads of the past go back so far.
 const PAST_REVISIONS: u64 = 50;
@@ -226,7 +228,11 @@ pub(super) async fn leases(mut client: Client) {
         let number = client.book.unique();
         let key = Bytes::from(format!("{LEASED}{:02}/{number}", number % DIRECTORIES));
         let put = PutRequest { lease: PutLease::Attach(id), ..put_of(key, format!("leased {number}")) };
-        if let Outcome::Refused(_) = client.call(Request::Put(put)).await {
+        if let Outcome::Refused(why) = client.call(Request::Put(put)).await {
+            if why.starts_with(NO_SPACE) {
+                // It runs out by itself.
+                continue;
+            }
             let now = client.book.now();
             client.book.lease(id, |lease| lease.told_gone = Some(now));
             continue;

@@ -2,6 +2,7 @@
 //!
 //! * [`plan`]: which faults, drawn from a seed; [`faults`]: carrying them out; [`links`]: the network between the nodes; [`cluster`]: their processes.
 //! * [`load`], [`watching`]: clients; [`client`], [`wire`]: how they ask; [`book`]: what they write down.
+//! * [`disks`]: what the nodes' data directories are on; [`ailments`]: what can be wrong with that; [`rot`]: a node that has to mend what it has.
 //! * [`changes`]: nodes that come and go; [`lives`]: what was done to each node; [`leaders`]: who led.
 //! * [`settling`]: the end of a run; [`judge`]: whether what clients wrote down fits, with `quorate_checker`.
 //! * [`report`], [`timeline`]: what people and programs are told; [`history`]: what clients were, for others to check; [`again`]: the command that does it
@@ -11,19 +12,27 @@
 //! nodes are doing, it cannot say: a run is not repeated to the bit, as in the simulator.
 
 mod again;
+mod ailments;
 mod book;
 mod changes;
 mod client;
 mod cluster;
+#[cfg(target_os = "linux")]
+mod disks;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_disks.rs"]
+mod disks;
 mod faults;
 mod history;
 mod judge;
+mod lasting;
 mod leaders;
 mod links;
 mod lives;
 mod load;
 mod plan;
 mod report;
+mod rot;
 mod settling;
 mod timeline;
 mod watching;
@@ -35,10 +44,11 @@ use client::Client;
 use cluster::Cluster;
 use faults::{Ended, Tormentor};
 use judge::Verdict;
+use lasting::Lasting;
 use leaders::Leaders;
 use lives::{Condition, Lives};
 use parking_lot::Mutex;
-use plan::{Kind, Plan, USUAL};
+use plan::{CALM, DISKS, HOLD, Kind, Plan, USUAL};
 use quorate_checker::calls::Outcome;
 use quorate_consensus::random::Random;
 use quorate_types::Revision;
@@ -54,6 +64,8 @@ use tokio::task::JoinHandle;
 
 /// Those of clients begin at 1.
 const OWN_CLIENT: u32 = 0;
+/// Megabytes a second that nodes read in search of damage where disks rot: what there is of it is found before the next round.
+const SCRUB_RATE: u64 = 100;
 
 /// Start a cluster of real processes on this machine, put load on it, let it suffer, and check everything that any client was told
 #[derive(Args, Debug)]
@@ -65,6 +77,7 @@ Examples:
   quorate chaos                                   a minute
   quorate chaos --duration 30m --report chaos     then open chaos/report.html
   quorate chaos --seed 7 --faults kill,pause --nodes 3
+  quorate chaos --faults kill,pause --hold 200ms..1s --calm 100ms..500ms
   quorate chaos --replicas 5 --duration 10m -- --election-timeout 1000"
 )]
 pub struct Chaos {
@@ -89,12 +102,18 @@ pub struct Chaos {
     /// How many calls they make a second, all together
     #[arg(long, default_value_t = 300, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
-    /// Which faults there are [default: all but power]
+    /// Which faults there are [default: all but power; without those of disks where nothing can be mounted]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
     faults: Vec<Kind>,
     /// How many nodes may be concerned at once; more than the default, and the cluster need not serve meanwhile [default: as many as it has to survive]
     #[arg(long, value_name = "N")]
     faults_max: Option<usize>,
+    /// How long the faults of a round last; drawn anew each time
+    #[arg(long, default_value_t = HOLD, value_name = "LEAST..MOST")]
+    hold: Lasting,
+    /// How long all is well between two rounds
+    #[arg(long, default_value_t = CALM, value_name = "LEAST..MOST")]
+    calm: Lasting,
     /// Seconds of silence before a node counts as lost
     #[arg(long, default_value_t = 5, value_name = "SECONDS")]
     grace_period: u64,
@@ -201,13 +220,33 @@ impl Chaos {
         self.faults_max.unwrap_or(survived).min(usize::from(self.nodes))
     }
 
-    fn settings(&self) -> Vec<String> {
+    /// Which faults there are, and whether the nodes' disks are to do as they are told.
+    fn kinds(&self, folder: &Path, say: fn(&str)) -> Result<(Vec<Kind>, bool), String> {
+        if self.faults.is_empty() {
+            return Ok(match disks::possible(folder) {
+                Ok(()) => ([USUAL.as_slice(), DISKS.as_slice()].concat(), true),
+                Err(why) => {
+                    say(&format!("no faults of disks: {why}"));
+                    (USUAL.to_vec(), false)
+                }
+            });
+        }
+        let kinds = self.faults.clone();
+        if let Some(kind) = kinds.iter().find(|kind| kind.is_of_disks()) {
+            disks::possible(folder).map_err(|why| format!("--faults {}: {why}", kind.name()))?;
+        }
+        let has_disks = kinds.iter().any(|kind| kind.is_of_disks());
+        Ok((kinds, has_disks))
+    }
+
+    fn settings(&self, has_disks: bool) -> Vec<String> {
         let own = [
             ("--partitions", self.partitions.to_string()),
             ("--replicas", self.replicas.to_string()),
             ("--grace-period", self.grace_period.to_string()),
         ];
-        let own = own.into_iter().filter(|(flag, _)| {
+        let scrub = has_disks.then(|| ("--scrub-rate", SCRUB_RATE.to_string()));
+        let own = own.into_iter().chain(scrub).filter(|(flag, _)| {
             // Said again, it would be said twice.
             !self.settings.iter().any(|word| word == flag || word.starts_with(&format!("{flag}=")))
         });
@@ -222,11 +261,14 @@ impl Chaos {
     ) -> Result<Report, String> {
         let say: fn(&str) = if self.json { |what| eprintln!("{what}") } else { |what| println!("{what}") };
         let nodes = usize::from(self.nodes);
+        let (kinds, has_disks) = self.kinds(folder, say)?;
         let plan = Plan {
-            kinds: if self.faults.is_empty() { USUAL.to_vec() } else { self.faults.clone() },
+            kinds,
             nodes,
             replicas: usize::from(self.replicas),
             faults_max: self.faults_max(),
+            calm: self.calm,
+            hold: self.hold,
         };
         say(&format!(
             "{nodes} nodes with {} partitions, everything on {} of them; seed {seed}; faults of {} at a time at most; {}",
@@ -235,7 +277,7 @@ impl Chaos {
             plan.faults_max,
             folder.display()
         ));
-        let cluster = Cluster::new(folder, nodes, self.settings()).await?;
+        let cluster = Cluster::new(folder, nodes, self.settings(has_disks), has_disks).await?;
         let book = Arc::new(Book::open());
         let mut random = Random::new(seed);
         let faults = Random::new(random.draw());
@@ -260,6 +302,8 @@ impl Chaos {
             leaders,
             patience,
             say,
+            is_holding: false,
+            rot: Vec::new(),
         };
         let mut load = None;
         let mut violations = Vec::new();

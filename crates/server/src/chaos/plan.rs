@@ -3,14 +3,16 @@
 //! Never more nodes are concerned at once than the cluster has to survive, unless that was asked for. A pair of nodes that does not hear each other
 //! counts as one; so does the network of one node.
 
+use super::ailments::Ailment;
+use super::lasting::Lasting;
 use clap::ValueEnum;
 use quorate_consensus::random::Random;
 use std::time::Duration;
 
-/// How long a round's faults last, in milliseconds.
-const HOLD_MILLIS: std::ops::Range<u64> = 500..9_000;
+/// How long a round's faults last, if nothing is said.
+pub(super) const HOLD: Lasting = Lasting::millis(500, 9_000);
 /// How long all is well between two rounds.
-const CALM_MILLIS: std::ops::Range<u64> = 500..4_000;
+pub(super) const CALM: Lasting = Lasting::millis(500, 4_000);
 /// How late what goes over a slow link may be.
 const SLOW_MILLIS: std::ops::Range<u64> = 20..250;
 /// In how many rounds of a hundred nodes come or go.
@@ -43,11 +45,28 @@ pub(super) enum Kind {
     Join,
     /// A node that is emptied, and gets its share again
     Drain,
-    /// kill -9 of all nodes at once, and a start; only when asked for
+    /// A disk that has no space any more, and then has
+    FullDisk,
+    /// A disk whose syncs, or syncs and writes, are late
+    SlowDisk,
+    /// A disk that stands still, of a leader most of the time
+    HungDisk,
+    /// A disk whose log or store cannot be written or synced: the node ends, and is started again
+    FailingDisk,
+    /// kill -9, what was not synced is lost or torn, and a start
+    LyingPower,
+    /// kill -9, bits of the log or the store flip, and a start
+    Rot,
+    /// kill -9 of all nodes at once, on disks of ours with what was not synced, and a start; only when asked for
     Power,
 }
 
 impl Kind {
+    /// Whether it takes a disk that does as it is told.
+    pub(super) fn is_of_disks(self) -> bool {
+        DISKS.contains(&self)
+    }
+
     /// As it is called on the command line.
     pub(super) fn name(self) -> String {
         // None is hidden, so all have one.
@@ -55,7 +74,7 @@ impl Kind {
     }
 }
 
-/// What happens when nothing is said.
+/// What happens when nothing is said, besides [`DISKS`].
 pub(super) const USUAL: [Kind; 11] = [
     Kind::Kill,
     Kind::Stop,
@@ -70,6 +89,10 @@ pub(super) const USUAL: [Kind; 11] = [
     Kind::Drain,
 ];
 
+/// What happens when nothing is said, where disks can be had that do as they are told.
+pub(super) const DISKS: [Kind; 6] =
+    [Kind::FullDisk, Kind::SlowDisk, Kind::HungDisk, Kind::FailingDisk, Kind::LyingPower, Kind::Rot];
+
 /// One fault, of nodes by their names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -83,7 +106,15 @@ pub(super) enum Fault {
     Partial(String, String, bool),
     Slow(String, Duration),
     Wipe(String),
+    Disk(String, Ailment),
     Power,
+}
+
+impl Fault {
+    /// Whether what its node had is gone, or cannot be relied on.
+    fn is_ruin(&self) -> bool {
+        matches!(self, Self::Wipe(_) | Self::Disk(_, Ailment::Rot(_)))
+    }
 }
 
 /// Nodes that come or go.
@@ -127,9 +158,11 @@ pub(super) struct Plan {
     pub(super) replicas: usize,
     /// How many nodes may be concerned at once.
     pub(super) faults_max: usize,
+    pub(super) calm: Lasting,
+    pub(super) hold: Lasting,
 }
 
-fn millis(random: &mut Random, range: std::ops::Range<u64>) -> Duration {
+pub(super) fn millis(random: &mut Random, range: std::ops::Range<u64>) -> Duration {
     Duration::from_millis(random.between(range.start, range.end))
 }
 
@@ -149,19 +182,31 @@ impl Plan {
         let founders = seen.iter().filter(|node| node.is_founder).count();
         let mut faults = Vec::new();
         while budget > 0
-            && let Some((fault, nodes)) = self.fault(random, &mut left, budget, founders)
+            && let Some((mut fault, nodes)) = self.fault(random, &mut left, budget, founders)
         {
+            // Also where more are to be concerned than it has to survive, somebody has to have what was there.
+            let ruined = faults.iter().filter(|fault: &&Fault| fault.is_ruin()).count();
+            if let Fault::Wipe(name) | Fault::Disk(name, Ailment::Rot(_)) = &fault
+                && ruined >= self.ruined_max()
+            {
+                fault = Fault::Kill(name.clone());
+            }
             let is_all = fault == Fault::Power;
             faults.push(fault);
             budget = if is_all { 0 } else { budget.saturating_sub(nodes) };
         }
         Round {
-            calm: millis(random, CALM_MILLIS),
+            calm: self.calm.draw(random),
             change,
             faults,
-            hold: millis(random, HOLD_MILLIS),
+            hold: self.hold.draw(random),
             by_reset: random.between(0, 2) == 0,
         }
+    }
+
+    /// How many may lose what they have at once: a minority of those that hold a group.
+    fn ruined_max(&self) -> usize {
+        (self.replicas.min(self.nodes).max(1) - 1) / 2
     }
 
     fn change(&self, random: &mut Random, seen: &[Seen]) -> Option<Change> {
@@ -191,7 +236,8 @@ impl Plan {
     ) -> Option<(Fault, usize)> {
         let kinds: Vec<Kind> = self.kinds.iter().copied().filter(|kind| !is_change(*kind)).collect();
         let kind = *kinds.get(random.between(0, kinds.len() as u64) as usize)?;
-        let first = take(random, left)?;
+        let is_of_leader = kind == Kind::HungDisk && random.between(0, 2) == 0;
+        let first = if is_of_leader { take_leader(left) } else { take(random, left) }?;
         let name = first.name;
         Some(match kind {
             Kind::Kill => (Fault::Kill(name), 1),
@@ -218,7 +264,10 @@ impl Plan {
             // anew.
             Kind::Wipe if first.is_founder && founders > 2 => (Fault::Wipe(name), 1),
             Kind::Power => (Fault::Power, left.len() + 1),
-            _ => (Fault::Kill(name), 1),
+            _ => match Ailment::draw(kind, random) {
+                Some(ailment) => (Fault::Disk(name, ailment), 1),
+                None => (Fault::Kill(name), 1),
+            },
         })
     }
 }
@@ -229,15 +278,26 @@ fn is_change(kind: Kind) -> bool {
 
 /// Takes a node out: half of the time the one that leads most.
 fn take(random: &mut Random, left: &mut Vec<Seen>) -> Option<Seen> {
-    let leader = (0..left.len()).max_by_key(|at| left[*at].leads);
     let drawn = random.between(0, left.len() as u64) as usize;
-    let at = if random.between(0, 2) == 0 { leader? } else { drawn };
-    (at < left.len()).then(|| left.remove(at))
+    if random.between(0, 2) == 0 {
+        return take_leader(left);
+    }
+    (drawn < left.len()).then(|| left.remove(drawn))
+}
+
+/// Takes out the node that leads most.
+fn take_leader(left: &mut Vec<Seen>) -> Option<Seen> {
+    let leader = (0..left.len()).max_by_key(|at| left[*at].leads)?;
+    Some(left.remove(leader))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn plan(kinds: Vec<Kind>, replicas: usize, faults_max: usize) -> Plan {
+        Plan { kinds, nodes: 5, replicas, faults_max, calm: CALM, hold: HOLD }
+    }
 
     fn concerned(fault: &Fault) -> usize {
         match fault {
@@ -251,7 +311,7 @@ mod tests {
         let seen = |founders| -> Vec<Seen> {
             (1..=5).map(|at| Seen { name: format!("n{at}"), leads: 0, is_founder: at <= founders }).collect()
         };
-        let plan = Plan { kinds: USUAL.to_vec(), nodes: 5, replicas: 3, faults_max: 1 };
+        let plan = plan(USUAL.to_vec(), 3, 1);
         for founders in 1..=5 {
             let mut random = Random::new(founders);
             let mut rounds = (0..2_000).map(|_| plan.draw(&mut random, &seen(founders)));
@@ -261,13 +321,29 @@ mod tests {
         }
     }
 
+    /// Where more may be concerned than the cluster has to survive, enough have all that was acknowledged.
+    #[test]
+    fn never_too_many_lose_what_they_have() {
+        let seen: Vec<Seen> =
+            (1..=5).map(|at| Seen { name: format!("n{at}"), leads: 0, is_founder: true }).collect();
+        for (replicas, ruined_max) in [(1, 0), (3, 1), (5, 2)] {
+            let kinds = vec![Kind::Wipe, Kind::Rot];
+            let plan = plan(kinds, replicas, 5);
+            let mut random = Random::new(3);
+            let ruined = (0..500)
+                .map(|_| plan.draw(&mut random, &seen).faults.iter().filter(|fault| fault.is_ruin()).count());
+            assert_eq!(ruined.max(), Some(ruined_max));
+        }
+    }
+
     #[test]
     fn a_seed_gives_the_same_rounds_and_never_too_much_at_once() {
         let seen: Vec<Seen> = (1..=5)
             .map(|at| Seen { name: format!("n{at}"), leads: u64::from(at == 2), is_founder: at != 5 })
             .collect();
         for faults_max in [1, 2] {
-            let plan = Plan { kinds: USUAL.to_vec(), nodes: 5, replicas: 2 * faults_max + 1, faults_max };
+            let kinds = [USUAL.as_slice(), DISKS.as_slice()].concat();
+            let plan = plan(kinds, 2 * faults_max + 1, faults_max);
             let (mut random, mut again) = (Random::new(7), Random::new(7));
             for _ in 0..2_000 {
                 let round = plan.draw(&mut random, &seen);

@@ -13,12 +13,25 @@ pub(super) struct Deed {
     pub(super) word: &'static str,
     /// To whom, unless to all.
     pub(super) nodes: Vec<String>,
+    /// To how many.
+    pub(super) concerned: usize,
 }
 
 impl Deed {
     /// One of a kind that is called as the kind.
     fn new(kind: Kind, word: &'static str, nodes: &[&String]) -> Self {
-        Self { kind, word, nodes: nodes.iter().map(|name| (*name).clone()).collect() }
+        Self::of(kind, word, nodes.iter().map(|name| (*name).clone()).collect())
+    }
+
+    fn of(kind: Kind, word: &'static str, nodes: Vec<String>) -> Self {
+        Self { kind, word, concerned: nodes.len(), nodes }
+    }
+
+    /// Something that was done to some of so many nodes, or to all of them.
+    pub(super) fn among(fault: &Fault, all: usize) -> Self {
+        let deed = Self::from(fault);
+        let concerned = if deed.nodes.is_empty() { all } else { deed.concerned };
+        Self { concerned, ..deed }
     }
 
     pub(super) fn of_change(change: &Change, joined: Option<&String>) -> Self {
@@ -46,12 +59,13 @@ impl From<&Fault> for Deed {
             Fault::Kill(name) => Self::new(Kind::Kill, "kill", &[name]),
             Fault::Stop(name) => Self::new(Kind::Stop, "stop", &[name]),
             Fault::Pause(name) => Self::new(Kind::Pause, "pause", &[name]),
-            Fault::Cut(names) => Self { kind: Kind::Cut, word: "cut", nodes: names.clone() },
+            Fault::Cut(names) => Self::of(Kind::Cut, "cut", names.clone()),
             Fault::OneWay(name, true) => Self::new(Kind::OneWay, "deaf", &[name]),
             Fault::OneWay(name, false) => Self::new(Kind::OneWay, "mute", &[name]),
             Fault::Partial(a, b, _) => Self::new(Kind::Partial, "partial", &[a, b]),
             Fault::Slow(name, _) => Self::new(Kind::Slow, "slow", &[name]),
             Fault::Wipe(name) => Self::new(Kind::Wipe, "wipe", &[name]),
+            Fault::Disk(name, ailment) => Self::new(ailment.kind(), ailment.word(), &[name]),
             Fault::Power => Self::new(Kind::Power, "power", &[]),
         }
     }

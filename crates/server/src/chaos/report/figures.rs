@@ -26,6 +26,8 @@ pub(super) struct Counts {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct OfKind {
     pub(super) rounds: usize,
+    /// How many nodes were concerned, all rounds together.
+    pub(super) nodes: usize,
     pub(super) gap_median: u64,
     pub(super) gap_max: u64,
     /// In which round that was.
@@ -109,6 +111,9 @@ fn kinds(report: &Report, acknowledged: &[u64]) -> BTreeMap<Kind, OfKind> {
         let mut of_round: Vec<Kind> = entry.deeds.iter().map(|deed| deed.kind).collect();
         of_round.sort_unstable();
         of_round.dedup();
+        for deed in &entry.deeds {
+            kinds.entry(deed.kind).or_default().0.nodes += deed.concerned;
+        }
         let served = entry.served.unwrap_or(report.elapsed);
         let recovery = entry.healed.map_or(0, |healed| served.saturating_sub(healed));
         for kind in of_round {
@@ -204,9 +209,9 @@ mod tests {
             entry(&[kill("n1"), Fault::Power], 100, Some(200), None),
         ];
         let kinds = Figures::of(&report).kinds;
-        let kill = OfKind { rounds: 2, gap_median: 80, gap_max: 900, worst: 1, recovery_max: 800 };
+        let kill = OfKind { rounds: 2, nodes: 3, gap_median: 80, gap_max: 900, worst: 1, recovery_max: 800 };
         assert_eq!(kinds[&Kind::Kill], kill);
-        assert_eq!(kinds[&Kind::Power], OfKind { rounds: 1, gap_median: 900, ..kill });
+        assert_eq!(kinds[&Kind::Power], OfKind { rounds: 1, nodes: 0, gap_median: 900, ..kill });
         assert_eq!(kinds.len(), 2);
     }
 }

@@ -18,6 +18,7 @@ pub(super) fn json(report: &Report, figures: &Figures) -> Value {
     let kinds = figures.kinds.iter().map(|(kind, of_kind)| {
         let told = json!({
             "rounds": of_kind.rounds,
+            "nodes": of_kind.nodes,
             "write_gap_median_ms": millis(of_kind.gap_median),
             "write_gap_max_ms": millis(of_kind.gap_max),
             "worst_round": of_kind.worst,

@@ -4,7 +4,7 @@ use super::Report;
 use super::figures::Figures;
 use super::timeline::{Canvas, times};
 use crate::chaos::lives::{Condition, Life};
-use crate::chaos::plan::Kind;
+use crate::chaos::plan::{DISKS, Kind};
 use crate::chaos::timeline::Deed;
 use crate::cli::columns::fit;
 
@@ -21,9 +21,10 @@ const LED_MAX: usize = 6_000;
 const NAME_MAX: usize = 18;
 
 /// What faults are about, each with a lane of its own.
-const ABOUT: [(&str, &str, &[Kind]); 3] = [
+const ABOUT: [(&str, &str, &[Kind]); 4] = [
     ("processes", "process", &[Kind::Kill, Kind::Stop, Kind::Pause, Kind::Wipe, Kind::Power]),
     ("network", "links", &[Kind::Cut, Kind::OneWay, Kind::Partial, Kind::Slow]),
+    ("disks", "disks", &DISKS),
     ("come and go", "members", &[Kind::Lose, Kind::Join, Kind::Drain]),
 ];
 
@@ -34,7 +35,12 @@ pub(super) fn place(condition: Condition) -> (f64, f64) {
         Condition::Cut | Condition::Deaf | Condition::Mute | Condition::Partial | Condition::Slow => {
             (0.0, 0.42)
         }
-        Condition::Filling | Condition::Joining | Condition::Draining | Condition::Leaving => (0.62, 0.38),
+        Condition::Full | Condition::SlowDisk | Condition::Hung | Condition::Failing => (0.42, 0.58),
+        Condition::Filling
+        | Condition::Rotten
+        | Condition::Joining
+        | Condition::Draining
+        | Condition::Leaving => (0.62, 0.38),
     }
 }
 

@@ -168,6 +168,11 @@ fn meaning(condition: Condition) -> &'static str {
         Condition::Mute => " (nobody hears it)",
         Condition::Partial => " (cut off from one)",
         Condition::Slow => " (far away)",
+        Condition::Full => " (its disk has no space)",
+        Condition::SlowDisk => " (syncs are late)",
+        Condition::Hung => " (its disk stands still)",
+        Condition::Failing => " (EIO)",
+        Condition::Rotten => " (bits on its disk have flipped)",
         Condition::Lost => " with its data",
         Condition::Joining | Condition::Draining | Condition::Leaving => "",
     }
@@ -179,15 +184,16 @@ fn kinds(page: &mut String, report: &Report, figures: &Figures) {
         return;
     }
     page.push_str(
-        "<div>\n<table>\n<tr><th>fault</th><th class=\"n\">rounds</th><th class=\"n\">median gap</th><th class=\"n\">worst gap</th><th>when</th>\
+        "<div>\n<table>\n<tr><th>fault</th><th class=\"n\">rounds</th><th class=\"n\">nodes</th><th class=\"n\">median gap</th><th class=\"n\">worst gap</th><th>when</th>\
          <th class=\"n\">all served after</th></tr>\n",
     );
     for (kind, of_kind) in &figures.kinds {
         let _ = writeln!(
             page,
-            "<tr><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td>{}</td><td class=\"n\">{:.1} s</td></tr>",
+            "<tr><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td>{}</td><td class=\"n\">{:.1} s</td></tr>",
             kind.name(),
             of_kind.rounds,
+            of_kind.nodes,
             millis(of_kind.gap_median),
             millis(of_kind.gap_max),
             link(report, of_kind.worst),

@@ -29,6 +29,11 @@ pub(super) fn text(report: &Report, figures: &Figures) -> String {
         report.verdict.leases_ended,
         report.written.watched.len(),
     );
+    let kinds: Vec<String> =
+        figures.kinds.iter().map(|(kind, of_kind)| format!("{} {}", kind.name(), of_kind.nodes)).collect();
+    if !kinds.is_empty() {
+        let _ = writeln!(text, "nodes concerned: {}", kinds.join(", "));
+    }
     for violation in &report.verdict.violations {
         let _ = writeln!(text, "VIOLATION: {violation}");
     }
