@@ -98,6 +98,18 @@ fn main() -> ExitCode {
     }
 }
 
+/// The endpoints that were said on the command line: those of the environment are of a cluster that nobody may have thought of.
+fn endpoints_given() -> Option<Vec<String>> {
+    let matches = Cli::command().try_get_matches().ok()?;
+    // Said before the command or after it.
+    let found = [Some(&matches), matches.subcommand().map(|(_, of_command)| of_command)];
+    let said = |matches: &&clap::ArgMatches| {
+        matches.value_source("endpoints") == Some(clap::parser::ValueSource::CommandLine)
+    };
+    let matches = found.into_iter().flatten().find(said)?;
+    Some(matches.get_many::<String>("endpoints")?.cloned().collect())
+}
+
 fn run_client(command: Command, target: &Target) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -106,7 +118,7 @@ fn run_client(command: Command, target: &Target) -> ExitCode {
     let outcome = runtime.block_on(async {
         match command {
             Command::Demo(demo) => demo.run().await.map_err(CliError::Usage),
-            Command::Chaos(chaos) => chaos.run().await.map_err(CliError::Usage),
+            Command::Chaos(chaos) => chaos.run(endpoints_given()).await.map_err(CliError::Usage),
             Command::Status => cli::status::status(target).await,
             Command::Partitions(partitions) => partitions.run(target).await,
             Command::Ring(ring) => ring.run(target).await,

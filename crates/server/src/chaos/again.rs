@@ -36,6 +36,10 @@ impl Chaos {
         say("--calm", self.calm.to_string());
         say("--grace-period", self.grace_period.to_string());
         say("--patience", self.patience.to_string());
+        if let Some(command) = &self.inject {
+            say("--prefix", self.prefix.clone());
+            say("--inject", command.clone());
+        }
         if !self.settings.is_empty() {
             words.push("--".into());
             words.extend(self.settings.iter().cloned());

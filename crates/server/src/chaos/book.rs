@@ -1,5 +1,6 @@
 //! What all clients write down: calls, leases, what watches told, and when.
 
+use super::prefix::Prefix;
 use super::timeline::acknowledged;
 use parking_lot::Mutex;
 use quorate_checker::Violation;
@@ -15,6 +16,12 @@ use std::time::Instant;
 /// Shared by all who take part. Times are microseconds since it was opened.
 pub(super) struct Book {
     opened: Instant,
+    /// Where the keys are.
+    pub(super) prefix: Prefix,
+    /// From which revision on all below the prefix is ours.
+    pub(super) first: Revision,
+    /// Whether the cluster is somebody else's: he may compact.
+    pub(super) is_guest: bool,
     next: AtomicU64,
     calls: Mutex<Vec<Call>>,
     leases: Mutex<Vec<Lease>>,
@@ -24,6 +31,10 @@ pub(super) struct Book {
     wrong: Mutex<Vec<Violation>>,
     /// From when to when a disk was full, or what it had refused was not taken again yet.
     scarce: Mutex<Vec<(u64, Option<u64>)>>,
+    /// Up to which revisions compactions were asked for, and when first.
+    compactions: Mutex<Vec<Compaction>>,
+    /// Watches that began late and ended early, and up to which revision they were told everything.
+    late: Mutex<Vec<(Watched, Revision)>>,
     /// The newest revision that anybody was told.
     newest: AtomicU64,
     /// No more calls are to be made.
@@ -38,11 +49,25 @@ pub(super) struct Written {
     pub(super) watched: Vec<Watched>,
     pub(super) wrong: Vec<Violation>,
     pub(super) scarce: Vec<(u64, Option<u64>)>,
+    pub(super) compactions: Vec<Compaction>,
+    pub(super) late: Vec<(Watched, Revision)>,
+}
+
+/// A compaction.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Compaction {
+    pub(super) asked: u64,
+    /// The oldest revision that can be read afterwards.
+    pub(super) until: Revision,
 }
 
 impl Book {
+    /// For a cluster of our own.
     pub(super) fn open() -> Self {
         Self {
+            prefix: Prefix::default(),
+            first: Revision::FIRST,
+            is_guest: false,
             opened: Instant::now(),
             next: AtomicU64::new(1),
             calls: Mutex::default(),
@@ -51,9 +76,19 @@ impl Book {
             watched: Mutex::default(),
             wrong: Mutex::default(),
             scarce: Mutex::default(),
+            compactions: Mutex::default(),
+            late: Mutex::default(),
             newest: AtomicU64::new(1),
             is_closed: AtomicBool::new(false),
         }
+    }
+
+    /// For keys below a prefix of another's.
+    pub(super) fn open_below(prefix: Prefix, first: Revision) -> Self {
+        let newest = AtomicU64::new(first.0);
+        // Whatever is old may be gone.
+        let compactions = Mutex::new(vec![Compaction { asked: 0, until: Revision(u64::MAX) }]);
+        Self { prefix, first, is_guest: true, newest, compactions, ..Self::open() }
     }
 
     /// When writes were acknowledged so far.
@@ -113,6 +148,22 @@ impl Book {
         self.scarce.lock().iter_mut().for_each(|(_, until)| *until = until.or(Some(now)));
     }
 
+    /// A compaction is about to be asked for.
+    pub(super) fn compacts(&self, until: Revision) {
+        let asked = self.now();
+        self.compactions.lock().push(Compaction { asked, until });
+    }
+
+    /// Whether what is at this revision and before may be gone by now; and not more, if `told` is what is said to be the oldest.
+    pub(super) fn may_be_compacted(&self, revision: Revision, told: Revision) -> bool {
+        let asked = self.compactions.lock().iter().map(|compaction| compaction.until).max();
+        asked.is_some_and(|until| revision < told && told <= until)
+    }
+
+    pub(super) fn late(&self, watched: Watched, until: Revision) {
+        self.late.lock().push((watched, until));
+    }
+
     pub(super) fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
     }
@@ -130,6 +181,8 @@ impl Book {
             watched: std::mem::take(&mut self.watched.lock()),
             wrong: std::mem::take(&mut self.wrong.lock()),
             scarce: std::mem::take(&mut self.scarce.lock()),
+            compactions: std::mem::take(&mut self.compactions.lock()),
+            late: std::mem::take(&mut self.late.lock()),
         }
     }
 }

@@ -1,11 +1,16 @@
 //! Nodes that come and go: begun at the beginning of a round, together with faults or without, and finished when all nodes serve again.
 
 use super::cluster::listed;
-use super::faults::{Ended, Tormentor};
+use super::faults::{Ended, LOOK, Tormentor};
 use super::lives::Condition;
 use super::plan::Change;
 use super::timeline::Deed;
 use serde_json::{Value, json};
+use std::time::Instant;
+use tonic::codegen::http::Method;
+
+/// No more are made: what clients do is in fewer directories than that.
+const PARTITIONS_MAX: u64 = 32;
 
 /// What waits to be finished when all nodes serve again.
 pub(super) enum Open {
@@ -14,6 +19,8 @@ pub(super) enum Open {
     Drained(String),
     Lost(String),
     Returned(String),
+    /// So many partitions there are then.
+    Split(u64),
 }
 
 impl Tormentor {
@@ -44,6 +51,15 @@ impl Tormentor {
                 let what = format!("{name} is removed");
                 self.cluster.absent = Some(name.clone());
                 (Open::Removed(name), what)
+            }
+            Change::Split => {
+                let Some(before) = self.partitions().await.filter(|before| *before < PARTITIONS_MAX) else {
+                    return Ok(None);
+                };
+                if !self.order_at("/partitions/split", json!({"keyspace": "default"})).await? {
+                    return Ok(None);
+                }
+                (Open::Split(before + 1), "a partition is split".to_owned())
             }
             Change::Lose(name) => {
                 let what = format!("{name} is lost for good, with its data");
@@ -79,6 +95,18 @@ impl Tormentor {
     pub(super) async fn finish(&mut self, open: Open) -> Result<(), Ended> {
         match open {
             Open::Joined(name) => self.joined(&name).await,
+            Open::Split(partitions) => {
+                let begun = Instant::now();
+                while self.partitions().await.is_none_or(|there| there < partitions) {
+                    self.all_live()?;
+                    if begun.elapsed() > self.patience {
+                        let what = format!("a split is not finished after {:?}", self.patience);
+                        return Err(self.wrong(what));
+                    }
+                    tokio::time::sleep(LOOK).await;
+                }
+                Ok(())
+            }
             Open::Drained(name) => {
                 let is_empty = |node: &Value| node["replicas"] == 0;
                 let drained = |list: &Value| listed(list, &name).is_some_and(is_empty) && list["moves"] == 0;
@@ -122,6 +150,16 @@ impl Tormentor {
                 Ok(())
             }
         }
+    }
+
+    /// How many partitions there are, if none is being split and somebody answers.
+    async fn partitions(&self) -> Option<u64> {
+        let (_, told) = self.cluster.ask(Method::GET, "/partitions", &Value::Null).await.ok()?;
+        let mut keyspaces = told["keyspaces"].as_array()?.iter();
+        let partitions =
+            keyspaces.find(|keyspace| keyspace["name"] == "default")?["partitions"].as_array()?;
+        let are_whole = partitions.iter().all(|partition| partition["splitting"].is_null());
+        are_whole.then_some(partitions.len() as u64)
     }
 
     async fn lost(&mut self, name: &str) -> Result<(), Ended> {

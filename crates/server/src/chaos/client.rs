@@ -113,10 +113,10 @@ impl Client {
     /// The same, at a certain node.
     pub(super) async fn call_at(&self, node: String, channel: Channel, request: Request) -> Outcome {
         let asked = self.book.now();
-        let answer = wire::send(channel, &request).await;
+        let answer = wire::send(channel, &self.book.prefix.request(&request)).await;
         let answered = self.book.now();
         let outcome = match answer {
-            Ok((revision, answer)) => Outcome::Reply(revision, answer),
+            Ok((revision, answer)) => Outcome::Reply(revision, self.book.prefix.answer(answer)),
             Err(status) => outcome_of(&status),
         };
         let client = self.number;

@@ -276,6 +276,23 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// One that somebody else has started: nodes are called as they are reached.
+    pub(super) fn of_others(endpoints: &[String]) -> Self {
+        let cluster = Self {
+            machines: Vec::new(),
+            links: Links::new(),
+            directory: Arc::default(),
+            absent: None,
+            folder: PathBuf::new(),
+            settings: Vec::new(),
+            has_disks: false,
+            named: 0,
+            next_port: 0,
+        };
+        cluster.directory.set(endpoints.iter().map(|name| (name.clone(), name.clone())).collect());
+        cluster
+    }
+
     /// A port that nobody has now.
     fn port(&mut self) -> Result<String, String> {
         let span = PORTS.end - PORTS.start;

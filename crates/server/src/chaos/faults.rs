@@ -2,6 +2,7 @@
 
 use super::ailments::Ailment;
 use super::book::Book;
+use super::chronicle::Chronicle;
 use super::client::{Client, channel_to};
 use super::cluster::{Cluster, State};
 use super::leaders::Leaders;
@@ -56,6 +57,7 @@ pub(super) struct Tormentor {
     /// Whether faults are there that are not to be ended yet.
     pub(super) is_holding: bool,
     pub(super) rot: Vec<Rotten>,
+    pub(super) chronicle: Chronicle,
 }
 
 impl Tormentor {
@@ -174,7 +176,11 @@ impl Tormentor {
         let seen = self.seen().await;
         let round = plan.draw(&mut self.random, &seen);
         self.sleep(round.calm).await?;
-        let Round { change, faults, hold, by_reset, .. } = round;
+        let Round { change, faults, hold, by_reset, compacts, .. } = round;
+        let compacts = match compacts {
+            Some(part) => self.next_compaction(part).await?,
+            None => None,
+        };
         let begun = self.now();
         let (mut words, mut deeds) = (Vec::new(), Vec::new());
         let open = match change {
@@ -185,6 +191,10 @@ impl Tormentor {
             let leads = |name: &str| seen.iter().find(|seen| seen.name == name).map_or(0, |seen| seen.leads);
             words.push(words_of(fault, leads));
             deeds.push(Deed::among(fault, seen.len()));
+        }
+        if let Some(until) = compacts {
+            words.push(format!("what is before revision {until} is compacted"));
+            deeds.push(Deed::compaction());
         }
         let what = words.join("; ");
         if what.is_empty() {
@@ -201,26 +211,41 @@ impl Tormentor {
             self.lives.suffered(fault, self.book.now());
         }
         self.say(&what);
+        let held = Instant::now();
+        if let Some(until) = compacts {
+            self.compact(until, hold).await?;
+        }
         if !faults.is_empty() {
-            self.sleep(hold).await?;
+            self.sleep(hold.saturating_sub(held.elapsed())).await?;
         }
         self.heal(by_reset)?;
-        let healed = self.now();
-        self.note(|entry| entry.healed = Some(healed));
+        self.healed();
         self.serve().await?;
         self.recover().await?;
         if let Some(open) = open {
             self.finish(open).await?;
             self.serve().await?;
         }
+        self.served();
+        Ok(())
+    }
+
+    /// In the round that is under way all was made well just now.
+    pub(super) fn healed(&mut self) {
+        let healed = self.now();
+        self.note(|entry| entry.healed = Some(healed));
+    }
+
+    /// And now all serve.
+    pub(super) fn served(&mut self) {
         self.book.scarce_ends();
         let served = self.now();
         self.note(|entry| entry.served = Some(served));
         let acknowledged = self.book.acknowledged();
-        let gap = self.timeline.last().map_or(0, |entry| entry.gap(&acknowledged, served).0) / 1000;
-        let later = (served - healed) as f64 / 1e6;
+        let Some(entry) = self.timeline.last() else { return };
+        let gap = entry.gap(&acknowledged, served).0 / 1000;
+        let later = served.saturating_sub(entry.healed.unwrap_or(served)) as f64 / 1e6;
         self.say(&format!("all serve, {later:.1} s after all was made well; longest write gap {gap} ms"));
-        Ok(())
     }
 
     /// Notes something about the round that is under way.
@@ -315,10 +340,15 @@ impl Tormentor {
 
     /// Gives an order about nodes; whether it was taken. One that may have been carried out is given again.
     pub(super) async fn order(&mut self, order: Value) -> Result<bool, Ended> {
+        self.order_at("/nodes", order).await
+    }
+
+    /// The same at another path.
+    pub(super) async fn order_at(&mut self, path: &str, order: Value) -> Result<bool, Ended> {
         let begun = Instant::now();
         loop {
-            match self.cluster.ask(Method::POST, "/nodes", &order).await {
-                Ok((200, _)) => return Ok(true),
+            match self.cluster.ask(Method::POST, path, &order).await {
+                Ok((200 | 202, _)) => return Ok(true),
                 Ok((_, answer)) => {
                     self.say(&format!("{order} is refused: {}", answer["error"]));
                     return Ok(false);

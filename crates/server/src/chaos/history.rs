@@ -230,14 +230,8 @@ mod tests {
     }
 
     fn lines(calls: Vec<Call>, leases: Vec<Lease>) -> Vec<Value> {
-        let written = Written {
-            calls,
-            leases,
-            sights: Vec::new(),
-            watched: Vec::new(),
-            wrong: Vec::new(),
-            scarce: Vec::new(),
-        };
+        let (sights, watched, wrong, scarce, compactions, late) = Default::default();
+        let written = Written { calls, leases, sights, watched, wrong, scarce, compactions, late };
         let mut file = Vec::new();
         let count = write(&written, &mut file).unwrap();
         let text = String::from_utf8(file).unwrap();

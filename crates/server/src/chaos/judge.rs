@@ -1,10 +1,11 @@
 //! When all is over: the history that the nodes have, whether it is the same on all of them, and whether what clients were told fits it.
 
-use super::book::Written;
+use super::book::{Compaction, Written};
 use super::client::channel_to;
 use super::load::{BANK, LEASE_TOLERANCE_MICROS, NO_SPACE, sum, total};
+use super::prefix::Prefix;
 use super::watching::Stream;
-use super::wire::event;
+use super::wire::{event, revision_of as revision_of_header};
 use quorate_api::pb;
 use quorate_api::pb::maintenance_client::MaintenanceClient;
 use quorate_checker::calls::{Call, Outcome};
@@ -15,6 +16,8 @@ use quorate_types::request::PutLease;
 use quorate_types::{Answer, KeyRange, Request, Revision};
 use std::time::{Duration, Instant};
 
+/// How a refusal begins to read what was compacted.
+const OUT_OF_RANGE: &str = "OutOfRange";
 const REFUSALS_SHOWN: usize = 5;
 const PAUSE: Duration = Duration::from_millis(100);
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -29,27 +32,38 @@ pub(super) struct Verdict {
     pub(super) audits: usize,
 }
 
-/// Everything up to a revision, as a watch from the beginning at one node tells it.
+/// Everything from a revision to another, as a watch at one node tells it.
 pub(super) async fn history_of(
     address: &str,
+    prefix: &Prefix,
+    from: Revision,
     until: Revision,
     patience: Duration,
 ) -> Result<History, String> {
     let begun = Instant::now();
     let mut history = History::new();
-    let mut next = Revision::FIRST;
+    let mut next = from;
     while next <= until {
         if begun.elapsed() > patience {
             return Err(format!("told of what is before revision {next}, of {until}, after {patience:?}"));
         }
-        let Some(mut stream) = Stream::open(address, &KeyRange::all(), next).await else {
+        let Some(mut stream) = Stream::open(address, &prefix.range(&KeyRange::all()), next).await else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
         while next <= until
             && let Some(response) = stream.next().await
         {
-            for event in response.events.into_iter().filter_map(event) {
+            if response.canceled && response.compact_revision > 0 {
+                return Err(format!("revision {next}, which comes next, was compacted"));
+            }
+            if response.canceled {
+                break;
+            }
+            if response.events.is_empty() && !response.created {
+                next = next.max(revision_of_header(response.header.as_ref()).next());
+            }
+            for event in response.events.into_iter().filter_map(event).map(|event| prefix.event(event)) {
                 let revision = revision_of(&event);
                 next = next.max(revision.next());
                 history.entry(revision).or_default().push(event);
@@ -93,6 +107,9 @@ pub(super) fn check(history: &History, written: &Written, until: Revision) -> Ve
     for watched in &written.watched {
         violations.extend(watches::check(history, watched, until).err());
     }
+    for (watched, until) in &written.late {
+        violations.extend(watches::check(history, watched, *until).err());
+    }
     violations.extend(leases::check(&written.leases, &findings.ends, &floors, LEASE_TOLERANCE_MICROS));
     violations.extend(refusals(written));
     let audits = bank(history, written, &mut violations);
@@ -114,13 +131,25 @@ fn is_for_space(written: &Written, call: &Call) -> bool {
     says_so && written.scarce.iter().any(meets)
 }
 
-/// Clients ask for nothing that may be refused, but for keys under leases that have ended meanwhile, and for space while there is none.
+/// Whether a call is for what may have been compacted when it was answered.
+fn is_for_the_past(written: &Written, call: &Call) -> bool {
+    let (Request::Range(range), Outcome::Refused(why)) = (&call.request, &call.outcome) else { return false };
+    let Some(revision) = range.revision else { return false };
+    let compacts = |compaction: &Compaction| {
+        compaction.asked <= call.answered && (revision.max(0) as u64) < compaction.until.0
+    };
+    why.starts_with(OUT_OF_RANGE) && written.compactions.iter().any(compacts)
+}
+
+/// Clients ask for nothing that may be refused, but for keys under leases that have ended meanwhile, for space while there is none, and for a past that was compacted.
 fn refusals(written: &Written) -> Option<Violation> {
     let is_leased =
         |request: &Request| matches!(request, Request::Put(put) if matches!(put.lease, PutLease::Attach(_)));
     let refused = written.calls.iter().filter(|call| matches!(call.outcome, Outcome::Refused(_)));
     let refused: Vec<String> = refused
-        .filter(|call| !is_leased(&call.request) && !is_for_space(written, call))
+        .filter(|call| {
+            !is_leased(&call.request) && !is_for_space(written, call) && !is_for_the_past(written, call)
+        })
         .map(ToString::to_string)
         .collect();
     let what = format!("{} calls were refused that make sense", refused.len());

@@ -175,7 +175,7 @@ impl Lives {
     pub(super) fn changed(&mut self, change: &Change, at: u64) {
         match change {
             // Its name is known when it has come.
-            Change::Join => {}
+            Change::Join | Change::Split => {}
             Change::Remove(name) => self.begin(name, Condition::Leaving, at),
             Change::Drain(name) => self.begin(name, Condition::Draining, at),
             Change::Lose(name) => self.gone(name, at),

@@ -121,6 +121,7 @@ async fn rest(client: &mut Client, pause: Duration) {
 fn draw(client: &mut Client, known: &BTreeMap<Key, u64>) -> Request {
     let number = client.book.unique();
     let newest = client.book.newest().0;
+    let oldest = client.book.first.0.saturating_sub(1).max(1);
     let random = &mut client.random;
     let one = key(random.draw());
     match random.between(0, 100) {
@@ -131,7 +132,7 @@ fn draw(client: &mut Client, known: &BTreeMap<Key, u64>) -> Request {
         30..48 => Request::Range(single(one)),
         48..56 => Request::Range(RangeRequest { serializable: true, ..single(one) }),
         56..60 => {
-            let past = newest.saturating_sub(random.between(0, PAST_REVISIONS)).max(1);
+            let past = newest.saturating_sub(random.between(0, PAST_REVISIONS)).max(oldest);
             Request::Range(RangeRequest { revision: Some(past as i64), ..single(one) })
         }
         60..65 => {
@@ -252,13 +253,14 @@ pub(super) async fn leases(mut client: Client) {
 }
 
 async fn grant(client: &mut Client) -> Option<(LeaseId, Duration)> {
-    let number = client.book.unique() as i64;
-    let id = LeaseId::new(number)?;
+    // In another's cluster numbers may be taken: it chooses one.
+    let number = if client.book.is_guest { 0 } else { client.book.unique() as i64 };
     let ttl = client.random.between(TTL_SECONDS.start, TTL_SECONDS.end) as i64;
     let (_, channel) = client.node().await;
     let asked = client.book.now();
     let answer = LeaseClient::new(channel).lease_grant(pb::LeaseGrantRequest { id: number, ttl }).await;
     let answer = answer.ok()?.into_inner();
+    let id = LeaseId::new(answer.id)?;
     let ttl = Duration::from_secs(answer.ttl.max(0) as u64);
     let renewals = vec![(asked, client.book.now())];
     let micros = ttl.as_micros() as u64;

@@ -3,8 +3,9 @@
 //! * [`plan`]: which faults, drawn from a seed; [`faults`]: carrying them out; [`links`]: the network between the nodes; [`cluster`]: their processes.
 //! * [`load`], [`watching`]: clients; [`client`], [`wire`]: how they ask; [`book`]: what they write down.
 //! * [`disks`]: what the nodes' data directories are on; [`ailments`]: what can be wrong with that; [`rot`]: a node that has to mend what it has.
+//! * [`guest`], [`prefix`]: a cluster that is somebody else's.
 //! * [`changes`]: nodes that come and go; [`lives`]: what was done to each node; [`leaders`]: who led.
-//! * [`settling`]: the end of a run; [`judge`]: whether what clients wrote down fits, with `quorate_checker`.
+//! * [`chronicle`]: the history so far, of which the old may be compacted; [`settling`]: the end of a run; [`judge`]: whether what clients wrote down fits, with `quorate_checker`.
 //! * [`report`], [`timeline`]: what people and programs are told; [`history`]: what clients were, for others to check; [`again`]: the command that does it
 //!   once more.
 //!
@@ -15,6 +16,7 @@ mod again;
 mod ailments;
 mod book;
 mod changes;
+mod chronicle;
 mod client;
 mod cluster;
 #[cfg(target_os = "linux")]
@@ -23,6 +25,7 @@ mod disks;
 #[path = "no_disks.rs"]
 mod disks;
 mod faults;
+mod guest;
 mod history;
 mod judge;
 mod lasting;
@@ -31,6 +34,7 @@ mod links;
 mod lives;
 mod load;
 mod plan;
+mod prefix;
 mod report;
 mod rot;
 mod settling;
@@ -39,10 +43,12 @@ mod watching;
 mod wire;
 
 use book::Book;
+use chronicle::Chronicle;
 use clap::Args;
 use client::Client;
 use cluster::Cluster;
 use faults::{Ended, Tormentor};
+use guest::Guest;
 use judge::Verdict;
 use lasting::Lasting;
 use leaders::Leaders;
@@ -78,6 +84,7 @@ Examples:
   quorate chaos --duration 30m --report chaos     then open chaos/report.html
   quorate chaos --seed 7 --faults kill,pause --nodes 3
   quorate chaos --faults kill,pause --hold 200ms..1s --calm 100ms..500ms
+  quorate --endpoints a:2379,b:2379,c:2379 chaos --inject ./fault.sh --faults kill,pause
   quorate chaos --replicas 5 --duration 10m -- --election-timeout 1000"
 )]
 pub struct Chaos {
@@ -132,9 +139,25 @@ pub struct Chaos {
     /// Print report.json at the end, instead of words
     #[arg(long)]
     json: bool,
+    /// With --endpoints: where its keys are in a cluster that is not its own; nothing else is touched, and what is there is deleted at the end
+    #[arg(long, default_value = "quorate-chaos/", value_name = "PREFIX")]
+    prefix: String,
+    /// With --endpoints: what does faults. It is called with a kind of --faults and an endpoint, and later with heal and the endpoint
+    #[arg(long, value_name = "COMMAND")]
+    inject: Option<String>,
     /// Settings of quorate serve, for all nodes
     #[arg(last = true, value_name = "SETTINGS")]
     settings: Vec<String>,
+}
+
+/// Does this until it is done, or somebody stops it. What was started is ended when it is dropped, by its process id.
+async fn until_stopped<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| format!("signals: {error}"))?;
+    tokio::select! {
+        outcome = work => outcome,
+        _ = tokio::signal::ctrl_c() => Err("stopped by Ctrl-C".into()),
+        _ = terminate.recv() => Err("stopped".into()),
+    }
 }
 
 /// Clients at work.
@@ -161,9 +184,16 @@ impl Drop for Load {
 }
 
 impl Chaos {
-    /// Runs it. An error is a sentence for the person at the terminal.
-    pub async fn run(self) -> Result<(), String> {
+    /// Runs it, on a cluster of its own unless endpoints were given. An error is a sentence for the person at the terminal.
+    pub async fn run(self, endpoints: Option<Vec<String>>) -> Result<(), String> {
         let seed = self.seed.unwrap_or_else(|| RandomState::new().build_hasher().finish() % 1_000_000);
+        match self.guest(endpoints)? {
+            Some(guest) => self.run_as_guest(seed, &guest).await,
+            None => self.run_at_home(seed).await,
+        }
+    }
+
+    async fn run_at_home(&self, seed: u64) -> Result<(), String> {
         let (folder, is_own) = match &self.data_dir {
             Some(folder) => (folder.clone(), false),
             None => (std::env::temp_dir().join(format!("quorate-chaos-{}", std::process::id())), true),
@@ -179,27 +209,31 @@ impl Chaos {
                 let _ = std::fs::remove_dir(&folder);
             }
         })?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(|error| format!("signals: {error}"))?;
-        let outcome = tokio::select! {
-            outcome = self.drive(seed, &folder, history) => outcome,
-            // What was started is ended when it is dropped, by its process id.
-            _ = tokio::signal::ctrl_c() => Err("stopped by Ctrl-C".into()),
-            _ = terminate.recv() => Err("stopped".into()),
-        };
-        let report = outcome.map_err(|what| format!("{what}; data and logs are in {}", folder.display()))?;
+        let outcome = until_stopped(self.drive_at_home(seed, &folder, history)).await;
+        let outcome = outcome.and_then(|report| self.tell(&report));
+        outcome.map_err(|what| format!("{what}; data and logs are in {}", folder.display()))?;
+        if is_own {
+            std::fs::remove_dir_all(&folder).map_err(fail)?;
+        }
+        Ok(())
+    }
+
+    /// Writes and prints what came of it; an error if that was not right.
+    fn tell(&self, report: &Report) -> Result<(), String> {
         let told = report.told();
         if let Some(folder) = &self.report {
             told.write(folder)?;
         }
         print!("{}", if self.json { &told.json } else { &told.text });
-        let violations = report.verdict.violations.len();
-        if violations > 0 {
-            return Err(format!("{violations} violations; data and logs are in {}", folder.display()));
+        match report.verdict.violations.len() {
+            0 => Ok(()),
+            violations => Err(format!("{violations} violations")),
         }
-        if is_own {
-            std::fs::remove_dir_all(&folder).map_err(fail)?;
-        }
-        Ok(())
+    }
+
+    /// How it is said what happens.
+    fn say(&self) -> fn(&str) {
+        if self.json { |what| eprintln!("{what}") } else { |what| println!("{what}") }
     }
 
     /// Makes the folder of the report, and the file of the history: before the run, not after it, they are found not to be possible.
@@ -253,13 +287,13 @@ impl Chaos {
         own.flat_map(|(flag, value)| [flag.to_owned(), value]).chain(self.settings.iter().cloned()).collect()
     }
 
-    async fn drive(
+    async fn drive_at_home(
         &self,
         seed: u64,
         folder: &Path,
         history: Option<BufWriter<File>>,
     ) -> Result<Report, String> {
-        let say: fn(&str) = if self.json { |what| eprintln!("{what}") } else { |what| println!("{what}") };
+        let say = self.say();
         let nodes = usize::from(self.nodes);
         let (kinds, has_disks) = self.kinds(folder, say)?;
         let plan = Plan {
@@ -278,7 +312,19 @@ impl Chaos {
             folder.display()
         ));
         let cluster = Cluster::new(folder, nodes, self.settings(has_disks), has_disks).await?;
-        let book = Arc::new(Book::open());
+        self.drive(seed, &plan, cluster, Book::open(), None, history).await
+    }
+
+    async fn drive(
+        &self,
+        seed: u64,
+        plan: &Plan,
+        cluster: Cluster,
+        book: Book,
+        guest: Option<&Guest>,
+        history: Option<BufWriter<File>>,
+    ) -> Result<Report, String> {
+        let (say, book) = (self.say(), Arc::new(book));
         let mut random = Random::new(seed);
         let faults = Random::new(random.draw());
         let client =
@@ -304,11 +350,12 @@ impl Chaos {
             say,
             is_holding: false,
             rot: Vec::new(),
+            chronicle: Chronicle::default(),
         };
         let mut load = None;
         let mut violations = Vec::new();
         let mut stopped = None;
-        match self.suffer(&mut tormentor, &plan, &mut random, &mut load).await {
+        match self.suffer(&mut tormentor, plan, guest, &mut random, &mut load).await {
             Ok(()) => {}
             // What was answered until then is worth a check all the same.
             Err(Ended::Wrong(violation)) => {
@@ -348,13 +395,16 @@ impl Chaos {
         &self,
         tormentor: &mut Tormentor,
         plan: &Plan,
+        guest: Option<&Guest>,
         random: &mut Random,
         load: &mut Option<Load>,
     ) -> Result<(), Ended> {
         for machine in &mut tormentor.cluster.machines {
             machine.start()?;
         }
-        tormentor.cluster.tell();
+        if guest.is_none() {
+            tormentor.cluster.tell();
+        }
         tormentor.serve().await?;
         while !matches!(
             tormentor.client.call(load::opening(tormentor.book.unique())).await,
@@ -364,7 +414,10 @@ impl Chaos {
         *load = Some(self.load(tormentor, random));
         let begun = Instant::now();
         while begun.elapsed() < self.duration {
-            tormentor.round(plan).await?;
+            match guest {
+                Some(guest) => tormentor.guest_round(guest, plan).await?,
+                None => tormentor.round(plan).await?,
+            }
         }
         Ok(())
     }
@@ -388,6 +441,13 @@ impl Chaos {
             let random = Random::new(random.draw());
             tokio::spawn(watching::watch(what, book.clone(), directory.clone(), random, told.clone()))
         });
-        Load { clients, watches: watches.collect(), until }
+        let watches = watches.collect();
+        let mut clients: Vec<JoinHandle<()>> = clients;
+        clients.push(tokio::spawn(watching::late(
+            book.clone(),
+            directory.clone(),
+            Random::new(random.draw()),
+        )));
+        Load { clients, watches, until }
     }
 }

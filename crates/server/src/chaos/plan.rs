@@ -17,6 +17,8 @@ pub(super) const CALM: Lasting = Lasting::millis(500, 4_000);
 const SLOW_MILLIS: std::ops::Range<u64> = 20..250;
 /// In how many rounds of a hundred nodes come or go.
 const CHANGES: u64 = 30;
+/// In how many rounds of a hundred what is old is compacted.
+const COMPACTIONS: u64 = 25;
 /// More nodes than the cluster began with.
 const EXTRA_MAX: usize = 2;
 
@@ -45,6 +47,10 @@ pub(super) enum Kind {
     Join,
     /// A node that is emptied, and gets its share again
     Drain,
+    /// A partition becomes two
+    Split,
+    /// What is old is compacted while clients read and watch it
+    Compact,
     /// A disk that has no space any more, and then has
     FullDisk,
     /// A disk whose syncs, or syncs and writes, are late
@@ -75,7 +81,7 @@ impl Kind {
 }
 
 /// What happens when nothing is said, besides [`DISKS`].
-pub(super) const USUAL: [Kind; 11] = [
+pub(super) const USUAL: [Kind; 13] = [
     Kind::Kill,
     Kind::Stop,
     Kind::Pause,
@@ -87,6 +93,8 @@ pub(super) const USUAL: [Kind; 11] = [
     Kind::Lose,
     Kind::Join,
     Kind::Drain,
+    Kind::Split,
+    Kind::Compact,
 ];
 
 /// What happens when nothing is said, where disks can be had that do as they are told.
@@ -127,6 +135,8 @@ pub(super) enum Change {
     Lose(String),
     /// It joins again under its name, with nothing.
     Return(String),
+    /// The partition with the most slots becomes two.
+    Split,
 }
 
 /// One round.
@@ -135,6 +145,8 @@ pub(super) struct Round {
     pub(super) calm: Duration,
     pub(super) change: Option<Change>,
     pub(super) faults: Vec<Fault>,
+    /// How much of what is known is compacted meanwhile, in thousandths.
+    pub(super) compacts: Option<u64>,
     pub(super) hold: Duration,
     /// Whether connections that waited for a link are gone when it is whole again.
     pub(super) by_reset: bool,
@@ -200,6 +212,7 @@ impl Plan {
             change,
             faults,
             hold: self.hold.draw(random),
+            compacts: self.compacts(random),
             by_reset: random.between(0, 2) == 0,
         }
     }
@@ -207,6 +220,11 @@ impl Plan {
     /// How many may lose what they have at once: a minority of those that hold a group.
     fn ruined_max(&self) -> usize {
         (self.replicas.min(self.nodes).max(1) - 1) / 2
+    }
+
+    fn compacts(&self, random: &mut Random) -> Option<u64> {
+        let is_due = self.kinds.contains(&Kind::Compact) && random.between(0, 100) < COMPACTIONS;
+        is_due.then(|| random.between(1, 1_001))
     }
 
     fn change(&self, random: &mut Random, seen: &[Seen]) -> Option<Change> {
@@ -221,6 +239,7 @@ impl Plan {
             // There must be somebody to take what it has.
             Kind::Drain if spare > 0 => Change::Drain(node),
             Kind::Drain => Change::Join,
+            Kind::Split => Change::Split,
             _ if random.between(0, 2) == 0 => Change::Return(node),
             _ => Change::Lose(node),
         })
@@ -234,7 +253,8 @@ impl Plan {
         budget: usize,
         founders: usize,
     ) -> Option<(Fault, usize)> {
-        let kinds: Vec<Kind> = self.kinds.iter().copied().filter(|kind| !is_change(*kind)).collect();
+        let kinds: Vec<Kind> =
+            self.kinds.iter().copied().filter(|kind| !is_change(*kind) && *kind != Kind::Compact).collect();
         let kind = *kinds.get(random.between(0, kinds.len() as u64) as usize)?;
         let is_of_leader = kind == Kind::HungDisk && random.between(0, 2) == 0;
         let first = if is_of_leader { take_leader(left) } else { take(random, left) }?;
@@ -273,7 +293,7 @@ impl Plan {
 }
 
 fn is_change(kind: Kind) -> bool {
-    matches!(kind, Kind::Lose | Kind::Join | Kind::Drain)
+    matches!(kind, Kind::Lose | Kind::Join | Kind::Drain | Kind::Split)
 }
 
 /// Takes a node out: half of the time the one that leads most.

@@ -71,24 +71,18 @@ pub(super) async fn settle(
         // One that is not told of everything is found when what it was told is checked.
         let _ = tokio::time::timeout(tormentor.patience, watch).await;
     }
-    let mut histories = Vec::new();
+    tormentor.chronicle(until, violations).await?;
     let mut hashes = Vec::new();
-    for (name, address) in &nodes {
-        match judge::history_of(address, until, tormentor.patience).await {
-            Ok(history) => histories.push((name.clone(), history)),
-            Err(what) => violations.push(Violation::new(format!("{name}: {what}"), Vec::new())),
-        }
+    // In another's cluster they are of his keys as well.
+    let hashed = if tormentor.book.is_guest { &[][..] } else { &nodes };
+    for (name, address) in hashed {
         hashes.extend(judge::hash_of(address, until).await.map(|hash| (name.clone(), hash)));
     }
-    judge::same(&histories, violations);
     if hashes.iter().any(|(_, hash)| *hash != hashes[0].1) {
         violations.push(Violation::new(
             format!("hashes of histories up to revision {until} differ"),
             vec![format!("{hashes:?}")],
         ));
     }
-    match histories.into_iter().next() {
-        Some((_, history)) => Ok((history, until)),
-        None => Err(Ended::Ours("no node tells its history".into())),
-    }
+    Ok((std::mem::take(&mut tormentor.chronicle.history), until))
 }

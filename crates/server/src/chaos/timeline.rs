@@ -4,13 +4,14 @@ use super::plan::{Change, Fault, Kind};
 use quorate_checker::calls::Call;
 use quorate_checker::model::says_changed;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 
 /// Something that was done to nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Deed {
     pub(super) kind: Kind,
     /// In a word; there are two of some kinds.
-    pub(super) word: &'static str,
+    pub(super) word: Cow<'static, str>,
     /// To whom, unless to all.
     pub(super) nodes: Vec<String>,
     /// To how many.
@@ -19,12 +20,12 @@ pub(super) struct Deed {
 
 impl Deed {
     /// One of a kind that is called as the kind.
-    fn new(kind: Kind, word: &'static str, nodes: &[&String]) -> Self {
+    fn new(kind: Kind, word: impl Into<Cow<'static, str>>, nodes: &[&String]) -> Self {
         Self::of(kind, word, nodes.iter().map(|name| (*name).clone()).collect())
     }
 
-    fn of(kind: Kind, word: &'static str, nodes: Vec<String>) -> Self {
-        Self { kind, word, concerned: nodes.len(), nodes }
+    fn of(kind: Kind, word: impl Into<Cow<'static, str>>, nodes: Vec<String>) -> Self {
+        Self { kind, word: word.into(), concerned: nodes.len(), nodes }
     }
 
     /// Something that was done to some of so many nodes, or to all of them.
@@ -36,6 +37,7 @@ impl Deed {
 
     pub(super) fn of_change(change: &Change, joined: Option<&String>) -> Self {
         match change {
+            Change::Split => Self::new(Kind::Split, "split", &[]),
             Change::Join => Self::new(Kind::Join, "join", joined.as_slice()),
             Change::Remove(name) => Self::new(Kind::Join, "remove", &[name]),
             Change::Drain(name) => Self::new(Kind::Drain, "drain", &[name]),
@@ -44,9 +46,18 @@ impl Deed {
         }
     }
 
+    /// Something that others do.
+    pub(super) fn named(kind: Kind, node: &str) -> Self {
+        Self::of(kind, kind.name(), vec![node.to_owned()])
+    }
+
+    pub(super) fn compaction() -> Self {
+        Self::new(Kind::Compact, "compact", &[])
+    }
+
     pub(super) fn text(&self) -> String {
         if self.nodes.is_empty() {
-            self.word.into()
+            self.word.to_string()
         } else {
             format!("{} {}", self.word, self.nodes.join("+"))
         }

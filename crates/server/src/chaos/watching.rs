@@ -24,6 +24,11 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// A stream lasts no longer.
 const STREAM_SECONDS: std::ops::Range<u64> = 5..40;
 
+/// Between two watches that begin late.
+const LATE_PAUSE: Duration = Duration::from_secs(4);
+/// They begin so many revisions ago at most.
+const LATE_REVISIONS: u64 = 500;
+
 /// What is watched, and under which name.
 pub(super) fn watches() -> Vec<(&'static str, KeyRange)> {
     vec![
@@ -85,7 +90,7 @@ pub(super) async fn watch(
     mut random: Random,
     until: tokio::sync::watch::Receiver<Option<Revision>>,
 ) {
-    let start = Revision::FIRST;
+    let start = book.first;
     let at = {
         let mut watched = book.watched.lock();
         watched.push(Watched { name: name.into(), range: range.clone(), start, told: Vec::new() });
@@ -101,13 +106,22 @@ pub(super) async fn watch(
         };
         let lasts = Duration::from_secs(random.between(STREAM_SECONDS.start, STREAM_SECONDS.end));
         let begun = Instant::now();
-        if let Some(mut stream) = Stream::open(address, &range, next).await {
+        if let Some(mut stream) = Stream::open(address, &book.prefix.range(&range), next).await {
             note(Told::Opened(node.clone()));
             while begun.elapsed() < lasts
                 && let Some(response) = stream.next().await
             {
-                let told = response.events.into_iter().filter_map(event).collect::<Vec<_>>();
-                if response.canceled {
+                let told = response
+                    .events
+                    .into_iter()
+                    .filter_map(event)
+                    .map(|event| book.prefix.event(event))
+                    .collect::<Vec<_>>();
+                let oldest = Revision(response.compact_revision.max(0) as u64);
+                if response.canceled && book.may_be_compacted(next, oldest) {
+                    note(Told::Compacted(oldest));
+                    next = oldest;
+                } else if response.canceled {
                     let why = format!("{} {}", response.cancel_reason, response.compact_revision);
                     book.wrong(Violation::new(format!("{name} was cancelled by {node}: {why}"), Vec::new()));
                 } else if let Some(last) = told.last().map(revision_of_event) {
@@ -126,5 +140,50 @@ pub(super) async fn watch(
             }
         }
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Begins at some revision of the past, is told everything from there to what was the newest then, and does so again and again: while what it reads is compacted, at times.
+pub(super) async fn late(book: Arc<Book>, directory: Arc<Directory>, mut random: Random) {
+    while !book.is_closed() {
+        tokio::time::sleep(LATE_PAUSE).await;
+        let newest = book.newest();
+        let start = Revision(newest.0.saturating_sub(random.between(0, LATE_REVISIONS)).max(book.first.0));
+        let nodes = directory.all();
+        let Some((node, address)) = nodes.get(random.between(0, nodes.len() as u64) as usize) else {
+            continue;
+        };
+        let range = KeyRange::all();
+        let Some(mut stream) = Stream::open(address, &book.prefix.range(&range), start).await else {
+            continue;
+        };
+        let mut told = vec![Told::Opened(node.clone())];
+        let name = format!("a watch from revision {start} on");
+        let mut next = start;
+        while next <= newest
+            && let Some(response) = stream.next().await
+        {
+            let oldest = Revision(response.compact_revision.max(0) as u64);
+            if response.canceled {
+                if !book.may_be_compacted(next, oldest) {
+                    let why = format!("{} {oldest}", response.cancel_reason);
+                    book.wrong(Violation::new(format!("{name} was cancelled by {node}: {why}"), Vec::new()));
+                }
+                break;
+            }
+            let events = response.events.into_iter().filter_map(event);
+            let events: Vec<_> = events.map(|event| book.prefix.event(event)).collect();
+            if let Some(last) = events.last().map(revision_of_event) {
+                next = last.next();
+                told.push(Told::Events(events));
+            } else if !response.created {
+                let revision = revision_of(response.header.as_ref());
+                next = next.max(revision.next());
+                told.push(Told::Progress(revision));
+            }
+        }
+        // Of the last revision all was told: a response has whole ones.
+        let until = Revision(next.0.saturating_sub(1));
+        book.late(Watched { name, range, start, told }, until);
     }
 }

@@ -166,9 +166,13 @@ impl Node {
         }
     }
 
+    /// Of its process, which runs.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name)).id()
+    }
+
     fn signal(&self, name: &str) {
-        let child = self.child.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name));
-        signal(child.id(), name);
+        signal(self.pid(), name);
     }
 
     /// SIGSTOP: the process keeps its connections and does nothing.

@@ -21,11 +21,12 @@ const LED_MAX: usize = 6_000;
 const NAME_MAX: usize = 18;
 
 /// What faults are about, each with a lane of its own.
-const ABOUT: [(&str, &str, &[Kind]); 4] = [
+const ABOUT: [(&str, &str, &[Kind]); 5] = [
     ("processes", "process", &[Kind::Kill, Kind::Stop, Kind::Pause, Kind::Wipe, Kind::Power]),
     ("network", "links", &[Kind::Cut, Kind::OneWay, Kind::Partial, Kind::Slow]),
     ("disks", "disks", &DISKS),
     ("come and go", "members", &[Kind::Lose, Kind::Join, Kind::Drain]),
+    ("data", "data", &[Kind::Split, Kind::Compact]),
 ];
 
 /// Where a bar of a condition is in its node's lane, as parts of its height.

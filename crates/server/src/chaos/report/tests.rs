@@ -33,7 +33,7 @@ pub(super) fn entry(faults: &[Fault], begun: u64, healed: Option<u64>, served: O
 
 /// One in which nothing happened.
 pub(super) fn report() -> Report {
-    let (calls, leases, sights, watched, wrong, scarce) = Default::default();
+    let (calls, leases, sights, watched, wrong, scarce, compactions, late) = Default::default();
     Report {
         seed: 5,
         command: "quorate chaos --seed 5".into(),
@@ -42,7 +42,7 @@ pub(super) fn report() -> Report {
         timeline: Vec::new(),
         lives: Lives::default(),
         leaders: Leaders::default(),
-        written: Written { calls, leases, sights, watched, wrong, scarce },
+        written: Written { calls, leases, sights, watched, wrong, scarce, compactions, late },
         verdict: Verdict::default(),
     }
 }

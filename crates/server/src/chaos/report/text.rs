@@ -29,8 +29,9 @@ pub(super) fn text(report: &Report, figures: &Figures) -> String {
         report.verdict.leases_ended,
         report.written.watched.len(),
     );
+    let concerned = figures.kinds.iter().filter(|(_, of_kind)| of_kind.nodes > 0);
     let kinds: Vec<String> =
-        figures.kinds.iter().map(|(kind, of_kind)| format!("{} {}", kind.name(), of_kind.nodes)).collect();
+        concerned.map(|(kind, of_kind)| format!("{} {}", kind.name(), of_kind.nodes)).collect();
     if !kinds.is_empty() {
         let _ = writeln!(text, "nodes concerned: {}", kinds.join(", "));
     }
