@@ -76,6 +76,8 @@ async fn a_guest_finds_nothing_wrong_and_leaves_nothing() {
     {
         assert!(report.pointer(what).unwrap().as_u64().unwrap() > 0, "{what}: {report}");
     }
+    let again = report["command"].as_str().unwrap();
+    assert!(again.starts_with(&format!("quorate --endpoints {endpoints} chaos --seed 4 ")), "{again}");
     assert!(are_healed(&script.told()), "{:?}", script.told());
     let left = client.prefix("quorate-cha").await.1;
     assert_eq!(left.into_keys().collect::<Vec<_>>(), ["quorate-chaos0", "quorate-chap"]);

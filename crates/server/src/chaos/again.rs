@@ -1,6 +1,7 @@
 //! The command that draws the same faults once more.
 
 use super::Chaos;
+use super::guest::Guest;
 
 /// What a shell takes as it is.
 fn is_plain(word: &str) -> bool {
@@ -15,8 +16,12 @@ fn quoted(word: &str) -> String {
 
 impl Chaos {
     /// The command. Where to write what is left to whoever runs it.
-    pub(super) fn again(&self, seed: u64) -> String {
-        let mut words = vec!["quorate".to_owned(), "chaos".to_owned()];
+    pub(super) fn again(&self, seed: u64, guest: Option<&Guest>) -> String {
+        let mut words = vec!["quorate".to_owned()];
+        if let Some(guest) = guest {
+            words.extend(["--endpoints".to_owned(), guest.endpoints.join(",")]);
+        }
+        words.push("chaos".to_owned());
         let mut say = |flag: &str, value: String| words.extend([flag.to_owned(), value]);
         say("--seed", seed.to_string());
         say("--duration", format!("{}s", self.duration.as_secs()));
@@ -36,9 +41,11 @@ impl Chaos {
         say("--calm", self.calm.to_string());
         say("--grace-period", self.grace_period.to_string());
         say("--patience", self.patience.to_string());
-        if let Some(command) = &self.inject {
-            say("--prefix", self.prefix.clone());
-            say("--inject", command.clone());
+        if let Some(guest) = guest {
+            say("--prefix", guest.prefix.clone());
+            if let Some(command) = &guest.inject {
+                say("--inject", command.clone());
+            }
         }
         if !self.settings.is_empty() {
             words.push("--".into());
@@ -65,7 +72,7 @@ mod tests {
         let check = |line: &str| {
             let words = ["chaos"].into_iter().chain(line.split(' ').filter(|word| !word.is_empty()));
             let once = Line::parse_from(words).chaos;
-            let command = once.again(7);
+            let command = once.again(7, None);
             let words = command.split(' ').skip(1).map(|word| word.trim_matches('\''));
             let again = Line::parse_from(words).chaos;
             assert_eq!(again.seed, Some(7));

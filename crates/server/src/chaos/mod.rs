@@ -386,7 +386,7 @@ impl Chaos {
         verdict.violations.splice(0..0, violations);
         let Tormentor { timeline, lives, leaders, .. } = tormentor;
         let leaders = std::mem::take(&mut *leaders.lock());
-        let command = self.again(seed);
+        let command = self.again(seed, guest);
         Ok(Report { seed, command, elapsed, stopped, timeline, lives, leaders, written, verdict })
     }
 
