@@ -397,6 +397,28 @@ fn a_write_forwarded_to_a_paused_leader_is_answered_when_another_leads() {
     assert!(net.is_acked(put));
 }
 
+/// One full disk of three stops nobody: who led there hands over to one that has space.
+#[test]
+fn a_leader_that_is_short_of_space_hands_over_to_one_that_is_not() {
+    let mut net = Net::started(3, false);
+    let leader = net.leader().unwrap();
+    net.up.get_mut(&leader).unwrap().host.set_no_space(true);
+    net.ticks(100);
+    let next = net.leader().unwrap();
+    assert_ne!(next, leader);
+    let put = net.put(leader, "a", "1");
+    net.ticks(10);
+    assert!(net.is_acked(put), "also where it is asked of the one without");
+    // Nobody is left with a majority that has space, so it stays where it is.
+    net.up.get_mut(&next).unwrap().host.set_no_space(true);
+    net.ticks(200);
+    let stays = net.leader().unwrap();
+    let put = net.put(stays, "a", "2");
+    assert_eq!(net.replies.get(&put), Some(&false));
+    net.ticks(200);
+    assert_eq!(net.leader().unwrap(), stays);
+}
+
 /// Followers whose disks run full are not written to death: the leader refuses while they are a majority with whoever else is.
 #[test]
 fn writes_are_refused_while_no_quorum_has_space() {

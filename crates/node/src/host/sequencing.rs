@@ -300,7 +300,8 @@ impl<E: Engine> Host<E> {
     fn preferred_leader(&self, id: GroupId) -> Option<NodeId> {
         let preferred = self.roster.places.get(&id)?.leader?;
         let is_voter = self.groups.get(&id)?.raft.configuration().voters.contains(&preferred);
-        (is_voter && self.liveness.is_reachable(preferred)).then_some(preferred)
+        let can_lead = is_voter && self.liveness.is_reachable(preferred) && !self.is_peer_short(preferred);
+        can_lead.then_some(preferred)
     }
 
     /// Hands a group to who shall lead it, now and then, when that has nearly all of its log.
