@@ -21,7 +21,7 @@
 
 use crate::engine::{Batch, Engine, Table};
 use crate::layout::{self, ChangeKind};
-use quorate_types::{Bytes, Fault, GroupId, Key, KeyspaceId, Revision, Stamp, wire_struct};
+use quorate_types::{Bytes, Fault, GroupId, Key, KeyspaceId, Revision, Stamp, crash_point, wire_struct};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -133,6 +133,7 @@ impl Compactor {
             if looked_at >= rows_max && reached.is_some() {
                 progress.pass = Some(Pass { target: pass.target, after: reached });
                 self.record(engine, batch)?;
+                crash_point("compaction.step_done");
                 return Ok(false);
             }
             let value = layout::open(Table::Change, &row, sealed)?;
@@ -161,7 +162,9 @@ impl Compactor {
             reached = Some(stamp);
         }
         *progress = Progress { finished: Some(pass.target), pass: None };
+        crash_point("compaction.pass_batched");
         self.record(engine, batch)?;
+        crash_point("compaction.pass_done");
         Ok(!self.is_pending(compacted))
     }
 

@@ -12,7 +12,7 @@ use quorate_mvcc::layout::{self, ChangeKind};
 use quorate_types::record::Stored;
 use quorate_types::{
     Bytes, Changes, Command, Committed, Decide, Decode, Effect, Encode, Entry, EntryKind, Event, Fault, Key,
-    KeyValue, LeaseId, Malformed, Part, Prepared, Record, Revision, Split, Stamp, Tick, TxnId,
+    KeyValue, LeaseId, Malformed, Part, Prepared, Record, Revision, Split, Stamp, Tick, TxnId, crash_point,
 };
 use std::collections::BTreeMap;
 use twox_hash::XxHash3_64;
@@ -51,6 +51,7 @@ impl<E: Engine> Partition<E> {
         let mut head = self.head;
         let mut batch = Batch::default();
         let before = self.head.position.index;
+        crash_point("apply.begun");
         for entry in entries.iter().filter(|entry| entry.index > before) {
             if entry.index != head.position.index.next() {
                 return Err(bad(entry, Malformed("an entry that does not follow what is applied")));
@@ -69,6 +70,7 @@ impl<E: Engine> Partition<E> {
                     let prepared: Prepared = decode(entry)?;
                     let row = state::prepared_row(self.group, prepared.id);
                     batch.put(Table::State, row.clone(), layout::encode(Table::State, &row, &prepared));
+                    crash_point("apply.prepare");
                     self.prepared.insert(prepared.id, prepared);
                 }
                 EntryKind::Commit => {
@@ -78,6 +80,7 @@ impl<E: Engine> Partition<E> {
                         let mut tail =
                             Tail { now, head: &mut head, batch: &mut batch, applied: &mut applied };
                         self.apply_effects(entry, committed.effects, true, &mut tail)?;
+                        crash_point("apply.commit");
                     }
                 }
                 EntryKind::Abort => {
@@ -97,11 +100,13 @@ impl<E: Engine> Partition<E> {
                         let mut tail =
                             Tail { now, head: &mut head, batch: &mut batch, applied: &mut applied };
                         self.apply_effects(entry, own, true, &mut tail)?;
+                        crash_point("apply.decide");
                     }
                     Decide::Forget(ids) => {
                         for id in ids {
                             if self.decided.remove(&id).is_some() {
                                 batch.delete(Table::State, state::decided_row(self.group, id));
+                                crash_point("apply.forget");
                             }
                         }
                     }
@@ -109,12 +114,14 @@ impl<E: Engine> Partition<E> {
                 EntryKind::Split => {
                     let split: Split = decode(entry)?;
                     self.apply_split(entry, &split, &head, &mut batch)?;
+                    crash_point("apply.split");
                     applied.split = Some(split);
                 }
                 EntryKind::Config => {
                     let row = state::members_row(self.group);
                     let value = layout::seal(Table::State, &row, entry.data.to_vec());
                     batch.put(Table::State, row, value);
+                    crash_point("apply.members");
                 }
                 EntryKind::Fence => {}
             }
@@ -130,10 +137,13 @@ impl<E: Engine> Partition<E> {
             let row = state::slots_row(self.group);
             batch.put(Table::State, row.clone(), layout::encode(Table::State, &row, &*self.slots));
         }
+        crash_point("apply.batched");
         self.engine.write(batch)?;
+        crash_point("apply.written");
         self.are_slots_stored = true;
         self.head = head;
         self.publication.publish(&head);
+        crash_point("apply.published");
         if let Some(overlay) = &mut self.overlay {
             overlay.release(head.position.index);
         }

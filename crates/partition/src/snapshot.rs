@@ -25,7 +25,7 @@ use crate::reader::Reader;
 use crate::state::{self, Head};
 use quorate_mvcc::engine::{Batch, Engine, Table};
 use quorate_mvcc::{Compactor, layout};
-use quorate_types::{Bytes, Fault, GroupId, Malformed, Position, SlotSet, wire_struct};
+use quorate_types::{Bytes, Fault, GroupId, Malformed, Position, SlotSet, crash_point, wire_struct};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -203,6 +203,7 @@ impl<E: Engine> Installer<E> {
         // What comes may hold history that is already removed here.
         Compactor::forget(group.keyspace, &mut batch);
         engine.write(batch)?;
+        crash_point("snapshot.state_marked");
         let clearing = Clearing { slots: slots_to_clear.clone(), is_marked: false, after: None };
         let (cursor, is_last_seen) = (None, false);
         Ok(Self { engine, group, limits, publication, clearing: Some(clearing), cursor, is_last_seen })
@@ -214,6 +215,7 @@ impl<E: Engine> Installer<E> {
         if !clearing.is_marked {
             // Durable before the first row goes, or comes: half of a state must never be opened as one.
             self.engine.flush()?;
+            crash_point("snapshot.mark_durable");
             clearing.is_marked = true;
         }
         let (mark, members) =
@@ -250,6 +252,7 @@ impl<E: Engine> Installer<E> {
                 if looked_at >= rows_max {
                     clearing.after = Some((table, row));
                     self.engine.write(batch)?;
+                    crash_point("snapshot.rows_removed");
                     return Ok(false);
                 }
             }
@@ -257,6 +260,7 @@ impl<E: Engine> Installer<E> {
         if !batch.is_empty() {
             self.engine.write(batch)?;
         }
+        crash_point("snapshot.rows_gone");
         self.clearing = None;
         Ok(true)
     }
@@ -295,7 +299,9 @@ impl<E: Engine> Installer<E> {
         batch.delete(Table::State, state::members_row(self.group));
         // Last: whatever a crash leaves behind is marked.
         batch.delete(Table::State, layout::state_row(self.group, state::INSTALLING));
+        crash_point("discard.rows_gone");
         self.engine.write(batch)?;
+        crash_point("discard.unmarked");
         self.publication.published.end_replacing();
         Ok(())
     }
@@ -344,6 +350,7 @@ impl<E: Engine> Installer<E> {
             return Err(InstallError::Mismatch("a chunk that leads nowhere"));
         }
         self.engine.write(batch)?;
+        crash_point("snapshot.chunk_written");
         self.cursor = Some(chunk.cursor);
         self.is_last_seen = chunk.last;
         Ok(())
@@ -373,11 +380,14 @@ impl<E: Engine> Installer<E> {
         let head = Head::load(&self.engine, self.group)?;
         assert!(self.is_last_seen, "group {} has not all come: {:?}", self.group, self.cursor);
         self.engine.flush()?;
+        crash_point("snapshot.rows_durable");
         let mut batch = Batch::default();
         batch.delete(Table::State, layout::state_row(self.group, state::INSTALLING));
         self.engine.write(batch)?;
+        crash_point("snapshot.unmarked");
         // The log will be cut at the snapshot's position as soon as this returns; then the state must be there.
         self.engine.flush()?;
+        crash_point("snapshot.durable");
         let Self { engine, group, limits, publication, .. } = self;
         let published = Arc::clone(&publication.published);
         let partition = Partition::restore(engine, group, SlotSet::none(), limits, head, publication)?;

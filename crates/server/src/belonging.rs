@@ -11,7 +11,7 @@ use crate::data_dir::{Claimed, DataDir, DataDirError, Owner};
 use crate::runtime::hello::PROTOCOL;
 use crate::services::nodes::{Joining, Welcome};
 use quorate_node::Cluster;
-use quorate_types::{ClusterId, Member, NodeId};
+use quorate_types::{ClusterId, Member, NodeId, crash_point};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 use tonic::codegen::http::{Method, StatusCode};
@@ -141,6 +141,7 @@ impl Belonging {
             }
             (None, _) if !config.join.is_empty() => {
                 let (owner, joined) = join(config, tls).await?;
+                crash_point("join.told");
                 info!(cluster = %owner.cluster, node = %owner.node, "has joined");
                 (owner, Some(joined))
             }

@@ -14,7 +14,7 @@
 
 use crate::membership::ToldMember;
 use quorate_node::{Cluster, Life, Lives, Standing};
-use quorate_types::{ClusterId, Incarnation, NodeId};
+use quorate_types::{ClusterId, Incarnation, NodeId, crash_point};
 use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -180,10 +180,13 @@ fn make_parts(path: &Path) -> Result<(), DataDirError> {
         let part = path.join(part);
         let io = |cause| DataDirError::Io { doing: "cannot make", path: part.display().to_string(), cause };
         std::fs::create_dir_all(&part).map_err(io)?;
+        crash_point("directory.part_made");
     }
     // What is synced in them is of no use without their names.
     let io = |cause| DataDirError::Io { doing: "cannot sync", path: path.display().to_string(), cause };
-    File::open(path).and_then(|names| names.sync_all()).map_err(io)
+    File::open(path).and_then(|names| names.sync_all()).map_err(io)?;
+    crash_point("directory.parts_named");
+    Ok(())
 }
 
 impl DataDir {
@@ -256,6 +259,7 @@ pub(crate) fn begin_new_life(path: &Path) -> Result<(), DataDirError> {
         }
         _ => {}
     }
+    crash_point("life.ended");
     write_identity(path, owner, draw_incarnation(), joined.as_ref()).map_err(io("cannot write IDENTITY in"))
 }
 
@@ -412,10 +416,16 @@ fn read_checked(file: &Path) -> Result<String, DataDirError> {
 pub(crate) fn write_checked(path: &Path, name: &str, body: &str) -> std::io::Result<()> {
     let draft = path.join(format!("{name}.new"));
     let mut file = File::create(&draft)?;
+    crash_point("file.draft_made");
     file.write_all(format!("{body}checksum={:08x}\n", crc32c::crc32c(body.as_bytes())).as_bytes())?;
+    crash_point("file.draft_written");
     file.sync_all()?;
+    crash_point("file.draft_durable");
     std::fs::rename(&draft, path.join(name))?;
-    File::open(path)?.sync_all()
+    crash_point("file.renamed");
+    File::open(path)?.sync_all()?;
+    crash_point("file.durable");
+    Ok(())
 }
 
 #[cfg(test)]

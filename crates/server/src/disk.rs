@@ -6,6 +6,7 @@
 
 use parking_lot::Mutex;
 use quorate_storage::disk::Disk;
+use quorate_types::crash_point;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -73,6 +74,7 @@ impl FileDisk {
         let (path, spare) = (self.directory.join(SPARE), self.spare.clone());
         let work = move || {
             let done = filled(&path, length);
+            crash_point("log.spare.filled");
             *spare.lock() = match done {
                 Ok(file) => Spare::Ready(file, length),
                 Err(error) => {
@@ -93,12 +95,14 @@ impl FileDisk {
 /// A new file of so many zeros, durable but for its name.
 fn filled(path: &Path, length: u64) -> io::Result<File> {
     let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+    crash_point("log.file.made");
     let zeros = vec![0; ZEROS];
     let mut at = 0;
     while at < length {
         let part = ZEROS.min((length - at) as usize);
         file.write_all_at(&zeros[..part], at)?;
         file.sync_data()?;
+        crash_point("log.file.filling");
         at += part as u64;
     }
     Ok(file)
@@ -125,6 +129,7 @@ impl Disk for FileDisk {
         let file = match self.take_spare(length) {
             Some(file) => {
                 std::fs::rename(self.directory.join(SPARE), self.directory.join(name))?;
+                crash_point("log.spare.taken");
                 file
             }
             None => filled(&self.directory.join(name), length)?,

@@ -13,7 +13,7 @@ mod manifest;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use quorate_mvcc::engine::{Batch, Engine, ROW_KEY_BYTES_MAX, Read, Row, RowRange, Rows, Table};
-use quorate_types::{Bytes, Fault};
+use quorate_types::{Bytes, Fault, crash_point};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -106,6 +106,7 @@ impl FjallEngine {
             let (file, offset) = (cut.file.display(), cut.offset);
             warn!(%file, offset, "the end of the store's journal makes no sense, as after a failure of the power; it is cut off there, and the log has what it held");
         }
+        crash_point("store.open.mended");
         let doing = format!("opening the store {}", path.display());
         let database = Database::builder(path)
             .cache_size(cache_bytes)
@@ -118,12 +119,15 @@ impl FjallEngine {
                 .keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES))
                 .map_err(fault(&doing))
         };
+        crash_point("store.open.database");
         let tables = [table("version")?, table("change")?, table("state")?];
+        crash_point("store.open.tables");
         // fjall makes the folders of its keyspaces without making their names durable, which not every file system does by itself.
         for names in [path.join("keyspaces"), path.to_owned()] {
             let synced = std::fs::File::open(names).and_then(|folder| folder.sync_all());
             synced.map_err(|error| Fault::new(doing.as_str(), error))?;
         }
+        crash_point("store.open.named");
         Ok(Self {
             inner: Arc::new(Inner {
                 database,
@@ -157,9 +161,11 @@ impl FjallEngine {
     pub fn reclaim(&self) -> Result<(), Fault> {
         for table in &self.inner.tables {
             table.rotate_memtable_and_wait().map_err(fault("writing a table"))?;
+            crash_point("store.reclaim.written");
         }
         for table in &self.inner.tables {
             table.major_compact().map_err(fault("merging a table"))?;
+            crash_point("store.reclaim.merged");
         }
         Ok(())
     }
@@ -277,12 +283,20 @@ impl Engine for FjallEngine {
                     }
                 }
             }
-            write.commit()
+            crash_point("store.batch.ready");
+            write.commit()?;
+            crash_point("store.batch.written");
+            Ok(())
         })
     }
 
     fn flush(&self) -> Result<(), Fault> {
-        self.inner.guarded("flushing the store", || self.inner.database.persist(PersistMode::SyncAll))
+        self.inner.guarded("flushing the store", || {
+            crash_point("store.flush.begun");
+            self.inner.database.persist(PersistMode::SyncAll)?;
+            crash_point("store.flush.durable");
+            Ok(())
+        })
     }
 
     fn disk_bytes(&self) -> u64 {

@@ -8,6 +8,7 @@
 //! * [`engine`], [`disk`]: the real ordered store and the real files.
 //! * [`events`]: what happened on this node, and why, kept for days.
 //! * [`repair`]: what is done about a damaged store.
+//! * [`crash_points`]: where tests have the process end.
 //! * [`space`]: what happens when the disk is nearly full.
 //! * [`tls`]: certificates and keys, for clients and between nodes.
 //! * [`cli`], [`demo`], [`chaos`]: the commands for people.
@@ -17,6 +18,7 @@ pub mod belonging;
 pub mod chaos;
 pub mod cli;
 pub mod config;
+pub mod crash_points;
 pub mod data_dir;
 pub mod demo;
 pub mod disk;

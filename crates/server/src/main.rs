@@ -4,6 +4,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use quorate::chaos::Chaos;
 use quorate::cli::{self, CliError, Output, Target, doctor};
 use quorate::config::{LogFormat, ServeArgs};
+use quorate::crash_points;
 use quorate::demo::Demo;
 use quorate::repair;
 use quorate::serve::ServeError;
@@ -71,6 +72,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let Cli { command, target } = Cli::parse();
+    if let Err(why) = crash_points::arm() {
+        return fail(2, &why);
+    }
     if target.output == Output::Svg && !matches!(command, Command::Ring(_)) {
         return fail(2, "--output svg: only `quorate ring` draws; others know table and json");
     }

@@ -28,7 +28,7 @@ use quorate_mvcc::engine::Engine;
 use quorate_node::Standing;
 use quorate_partition::Partition;
 use quorate_storage::wal::{Wal, WalOptions};
-use quorate_types::{Fault, GroupId};
+use quorate_types::{Fault, GroupId, crash_point};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -150,7 +150,9 @@ fn try_order(path: &Path, fault: &Fault, order: Order) -> Result<(), String> {
     }
     record.times.push(now);
     (record.order, record.why) = (Some(order), fault.to_string());
-    record.write(path).map_err(|error| format!("writing {REPAIR}: {error}"))
+    record.write(path).map_err(|error| format!("writing {REPAIR}: {error}"))?;
+    crash_point("repair.ordered");
+    Ok(())
 }
 
 /// For tests of a node that is stopped: how often it has repaired itself is not counted any more, as if a day had passed.
@@ -251,6 +253,7 @@ pub fn carry_out(path: &Path, can_ask: bool) -> Result<Outcome, String> {
         }
     }
     record.write(path).map_err(|error| format!("writing {REPAIR}: {error}"))?;
+    crash_point("repair.carried_out");
     Ok(outcome)
 }
 
@@ -285,21 +288,28 @@ pub fn put_aside(path: &Path) -> Result<(PathBuf, usize), String> {
     for group in groups.keys() {
         Partition::mark_incomplete(&engine, *group).map_err(|fault| says(&fault))?;
     }
+    crash_point("repair.store_marked");
     engine.flush().map_err(|fault| says(&fault))?;
+    crash_point("repair.store_made");
     drop(engine);
     let mut record = Record::read(path).map_err(|error| says(&error))?;
     record.groups.extend(groups.keys().map(GroupId::to_string));
     record.write(path).map_err(|error| format!("writing {REPAIR}: {error}"))?;
+    crash_point("repair.groups_recorded");
     let aside = free_name(path, STORE_ASIDE);
     // One that was cut short between the two has put it aside already.
     if store.exists() {
         std::fs::rename(&store, &aside).map_err(|error| format!("{}: {error}", store.display()))?;
     }
+    crash_point("repair.store_aside");
     std::fs::rename(&new, &store).map_err(|error| format!("{}: {error}", new.display()))?;
+    crash_point("repair.store_exchanged");
     std::fs::File::open(path).and_then(|folder| folder.sync_all()).map_err(|error| says(&error))?;
+    crash_point("repair.store_named");
     // An order was about the store that has gone.
     record.order = None;
     record.write(path).map_err(|error| format!("writing {REPAIR}: {error}"))?;
+    crash_point("repair.order_gone");
     Ok((aside, groups.len()))
 }
 
@@ -346,6 +356,7 @@ pub async fn clear_when_whole(path: PathBuf, gateway: Gateway) {
             break;
         }
     }
+    crash_point("repair.whole");
     for store in aside {
         let name = store.display().to_string();
         match tokio::task::spawn_blocking(move || std::fs::remove_dir_all(store)).await {
@@ -355,6 +366,7 @@ pub async fn clear_when_whole(path: PathBuf, gateway: Gateway) {
             }
             Err(_) => {}
         }
+        crash_point("repair.aside_removed");
     }
     record.groups.clear();
     if let Err(error) = record.write(&path) {

@@ -30,7 +30,7 @@ use crate::tls::{self, TlsError};
 use quorate_mvcc::engine::Engine;
 use quorate_node::{Host, Lives, Options, Standing};
 use quorate_storage::wal::{OpenError, Wal, WalOptions};
-use quorate_types::{Fault, KeyspaceId, KeyspaceMap, NodeId};
+use quorate_types::{Fault, KeyspaceId, KeyspaceMap, NodeId, crash_point};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -201,6 +201,7 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
         standing = Standing::Admitted(Lives::new());
         data_dir::record_standing(&config.data_dir, &Lives::new())
             .map_err(|cause| ServeError::System { doing: "recording that this node takes part", cause })?;
+        crash_point("join.admitted");
     }
     let mut options = options(&config, belonging.node);
     // Whoever began with five may lose two, and goes on to be able to.

@@ -33,7 +33,7 @@
 use crate::disk::Disk;
 use quorate_consensus::Recovered;
 use quorate_types::codec::{Decode, Encode};
-use quorate_types::{Bytes, Entry, Fault, GroupId, HardState, Index, LogWrite, Position};
+use quorate_types::{Bytes, Entry, Fault, GroupId, HardState, Index, LogWrite, Position, crash_point};
 use std::collections::BTreeMap;
 use std::io;
 
@@ -202,12 +202,14 @@ impl<D: Disk> Wal<D> {
         options: WalOptions,
     ) -> Result<(Self, BTreeMap<GroupId, Recovered>, OpenReport), OpenError> {
         let reading = read_all(&disk, identity)?;
+        crash_point("log.open.read");
         let io = |doing: &str| {
             let doing = doing.to_owned();
             move |cause| OpenError::Io { doing, cause }
         };
         if let Some(name) = &reading.unfinished {
             disk.remove(name).map_err(io("removing an unfinished segment"))?;
+            crash_point("log.open.unfinished_removed");
             disk.sync_directory().map_err(io("removing an unfinished segment"))?;
         }
         let groups = reading
@@ -235,18 +237,23 @@ impl<D: Disk> Wal<D> {
                     let length = wal.segments[&sequence].bytes.saturating_sub(end);
                     let zeros = vec![0; length as usize];
                     wal.disk.write_at(&name, end, &zeros).map_err(io("clearing a torn tail"))?;
+                    crash_point("log.open.tail_cleared");
                 }
                 // What was read is relied on from now on, so it must be durable, too. After a sync that failed in an earlier life the
                 // system may have it in memory only and count it as written, so a sync alone would not write it.
                 wal.disk
                     .write_at(&name, 0, &reading.newest)
                     .map_err(io("writing the newest segment again"))?;
+                crash_point("log.open.rewritten");
                 wal.disk.sync(&name).map_err(io("syncing the newest segment"))?;
+                crash_point("log.open.synced");
                 // The process may have died between the two, and left a name that only the system knows.
                 wal.disk.sync_directory().map_err(io("syncing the log's folder"))?;
+                crash_point("log.open.named");
                 wal.offset = end;
                 wal.durable = (sequence, end);
                 wal.mark().map_err(io("marking the end of the log"))?;
+                crash_point("log.open.marked");
             }
         }
         Ok((wal, reading.groups, reading.report))
@@ -265,7 +272,9 @@ impl<D: Disk> Wal<D> {
                 wal.rotate()?;
                 wal.fill(writes)?;
             }
+            crash_point("log.frame.ready");
             wal.put_frame()?;
+            crash_point("log.frame.written");
             wal.note(writes);
             Ok(())
         })
@@ -362,8 +371,10 @@ impl<D: Disk> Wal<D> {
     fn sync_current(&mut self) -> io::Result<()> {
         if let Some((sequence, segment)) = self.segments.last_key_value() {
             self.disk.sync(&segment.name)?;
+            crash_point("log.frame.synced");
             self.durable = (*sequence, self.offset);
             self.mark()?;
+            crash_point("log.frame.marked");
         }
         Ok(())
     }
@@ -384,6 +395,7 @@ impl<D: Disk> Wal<D> {
 
     /// Begins a segment. Everything before must be durable.
     fn rotate(&mut self) -> io::Result<()> {
+        crash_point("log.segment.wanted");
         let previous_end = self.offset;
         let sequence = self.sequence() + 1;
         let name = format!("{sequence:016x}.log");
@@ -403,15 +415,22 @@ impl<D: Disk> Wal<D> {
         let needed = HEADER as u64 + self.buffer.len() as u64 + next_frame;
         let bytes = self.options.segment_bytes.max(needed);
         self.disk.create(&name, bytes)?;
+        crash_point("log.segment.created");
         self.disk.write_at(&name, 0, &header(self.identity, sequence, previous_end))?;
+        crash_point("log.segment.headed");
         self.put_frame()?;
+        crash_point("log.segment.begun");
         self.disk.sync(&name)?;
+        crash_point("log.segment.synced");
         self.disk.sync_directory()?;
+        crash_point("log.segment.named");
         if let Some(segment) = self.segments.get_mut(&sequence) {
             segment.bytes = bytes;
         }
         self.durable = (sequence, self.offset);
-        self.mark()
+        self.mark()?;
+        crash_point("log.segment.marked");
+        Ok(())
     }
 
     fn needing<'a>(&'a self, segment: &'a Segment) -> impl Iterator<Item = GroupId> + 'a {
@@ -429,10 +448,13 @@ impl<D: Disk> Wal<D> {
             && self.durable == (self.sequence(), self.offset)
         {
             let (sequence, name) = (*sequence, segment.name.clone());
+            crash_point("log.cut.segment_needless");
             self.disk.remove(&name)?;
+            crash_point("log.cut.segment_removed");
             self.segments.remove(&sequence);
             // One after the other: a crash must not leave an older segment with a newer one gone.
             self.disk.sync_directory()?;
+            crash_point("log.cut.segment_gone");
         }
         Ok(())
     }

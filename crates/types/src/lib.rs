@@ -17,9 +17,11 @@
 //! * [`transaction`]: transactions over several partitions.
 //! * [`entry`] and [`command`]: what the replicated log carries (effects, never requests).
 //! * [`codec`]: how all of these become bytes.
+//! * [`crash_point()`]: where tests have the process end.
 
 pub mod codec;
 pub mod command;
+pub mod crash_point;
 pub mod entry;
 pub mod event;
 pub mod fault;
@@ -42,6 +44,7 @@ pub mod watch;
 pub use bytes::Bytes;
 pub use codec::{Decode, Encode, Input, Malformed};
 pub use command::{Command, Effect, Split};
+pub use crash_point::crash_point;
 pub use entry::{Entry, EntryKind, HardState, LogWrite, Position};
 pub use event::{Changes, Event};
 pub use fault::Fault;

@@ -5,7 +5,7 @@ use crate::effects::{Effects, WriteId};
 use crate::peer::PeerMessage;
 use quorate_consensus::{Consensus, Message};
 use quorate_mvcc::engine::Engine;
-use quorate_types::{Fault, GroupId, LogWrite};
+use quorate_types::{Fault, GroupId, LogWrite, crash_point};
 
 /// Messages of a group that wait for the disk. While it stands still each heartbeat adds one; all may be lost.
 const HELD_MAX: usize = 1_024;
@@ -45,6 +45,7 @@ impl<E: Engine> Host<E> {
             if let Some(flushed) = group.flushing.take() {
                 group.flushed = group.flushed.max(flushed);
                 group.cut_log(target, max);
+                crash_point("log.cut.decided");
                 self.dirty.insert(*id);
             }
         }

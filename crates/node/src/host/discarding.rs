@@ -14,7 +14,7 @@ use crate::group::State;
 use quorate_mvcc::engine::Engine;
 use quorate_partition::Partition;
 use quorate_partition::snapshot::Installer;
-use quorate_types::{Fault, GroupId, KeyspaceId, LogWrite, Rejection, SlotSet};
+use quorate_types::{Fault, GroupId, KeyspaceId, LogWrite, Rejection, SlotSet, crash_point};
 use std::collections::BTreeMap;
 
 /// Replicas that are being thrown away.
@@ -103,6 +103,7 @@ impl<E: Engine> Host<E> {
             None => return Ok(()),
         };
         self.discards.pending.insert(id, Discard { step, had_log });
+        crash_point("discard.begun");
         Ok(())
     }
 
@@ -134,6 +135,7 @@ impl<E: Engine> Host<E> {
         for (id, discard) in &done {
             if discard.had_log {
                 self.extra_writes.push((*id, LogWrite::removal()));
+                crash_point("discard.log_needless");
                 self.out.notices.push(Notice::Discarded { group: *id });
             }
         }

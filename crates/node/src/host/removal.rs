@@ -27,7 +27,7 @@ use crate::transaction::Phase;
 use quorate_mvcc::engine::{Batch, Engine, RowRange, Table};
 use quorate_types::request::DeleteRequest;
 use quorate_types::{
-    Answer, Bytes, Fault, GroupId, KeyRange, KeyspaceId, LogWrite, Rejection, Request, Revision,
+    Answer, Bytes, Fault, GroupId, KeyRange, KeyspaceId, LogWrite, Rejection, Request, Revision, crash_point,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -226,15 +226,19 @@ impl<E: Engine> Host<E> {
         }
         if batch.is_empty() {
             removal.step = Step::Unflushed;
+            crash_point("removal.rows_gone");
             return Ok(());
         }
-        self.engine.write(batch)
+        self.engine.write(batch)?;
+        crash_point("removal.rows_removed");
+        Ok(())
     }
 
     /// The store cannot fall back any more to before the deletion: the logs go.
     pub(super) fn remove_logs(&mut self) {
         let logs = self.removals.flushed().map(|group| (group, LogWrite::removal()));
         self.extra_writes.extend(logs);
+        crash_point("removal.logs_needless");
     }
 
     /// At the sequencer: removes the marks of keyspaces that are deleted. The deletion itself cannot, as a mark may be on its way

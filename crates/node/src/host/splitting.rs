@@ -27,6 +27,7 @@ use quorate_mvcc::engine::Engine;
 use quorate_partition::Partition;
 use quorate_types::{
     Encode, Fault, GroupId, KeyspaceId, KeyspaceMap, LeaseId, PartitionId, Place, SlotSet, Split, Term,
+    crash_point,
 };
 use std::collections::BTreeSet;
 
@@ -98,6 +99,7 @@ impl<E: Engine> Host<E> {
         let (kind, data) = partition.split(&split, index);
         group.proposed = propose(&mut group.raft, kind, data, index);
         (group.is_splitting, group.is_split_proposed) = (true, true);
+        crash_point("split.proposed");
         self.dirty.insert(id);
         Ok(())
     }
@@ -105,6 +107,7 @@ impl<E: Engine> Host<E> {
     /// This replica of the parent has applied the entry: the child is there.
     pub(super) fn on_split(&mut self, parent: GroupId, split: &Split) -> Result<(), Fault> {
         let child = GroupId { partition: split.child, ..parent };
+        crash_point("split.applied");
         let was_sequenced = self.is_sequenced(parent.keyspace);
         let keyspace = self.keyspace(parent.keyspace)?;
         keyspace.is_split = true;
@@ -129,6 +132,7 @@ impl<E: Engine> Host<E> {
             return self.note_whole(parent.keyspace);
         }
         self.open_group(child)?;
+        crash_point("split.opened");
         self.told_by_split(parent, child)?;
         self.catch_up_also(child)?;
         self.stand_for_child(parent, child);
@@ -169,6 +173,7 @@ impl<E: Engine> Host<E> {
             let Some(newest) = group.partition().map(Partition::revision) else { return Ok(()) };
             success.push(put(mark_key(parent.keyspace), newest.encoded()));
         }
+        crash_point("split.finishing");
         self.change_rows(vec![is_as_read(key, Some(modified))], success)
     }
 

@@ -9,7 +9,7 @@ use crate::snapshots::Fetching;
 use quorate_consensus::{Consensus, SnapshotFetch, SnapshotMeta};
 use quorate_mvcc::engine::Engine;
 use quorate_partition::snapshot::InstallError;
-use quorate_types::{Fault, GroupId, NodeId, Rejection};
+use quorate_types::{Fault, GroupId, NodeId, Rejection, crash_point};
 
 impl<E: Engine> Host<E> {
     pub(super) fn offer_snapshot(&mut self, id: GroupId, to: NodeId) -> Result<(), Fault> {
@@ -24,6 +24,7 @@ impl<E: Engine> Host<E> {
         let source = shared.unwrap_or_else(|| partition.snapshot());
         let position = source.position();
         self.sources.keep(to, source, self.now);
+        crash_point("snapshot.offered");
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         let configuration = group.raft.configuration_at(position.index).clone();
         group.raft.offer_snapshot(to, SnapshotMeta { position, configuration });
@@ -88,6 +89,7 @@ impl<E: Engine> Host<E> {
                 {
                     self.out.suspect = Some(fault.clone());
                 }
+                crash_point("snapshot.section_read");
                 let failed = self.sources.has_read(pass, &work, read);
                 self.out.send.extend(failed);
                 self.serve_snapshots();
@@ -174,6 +176,7 @@ impl<E: Engine> Host<E> {
         group.flushed = position.index;
         group.flushing = None;
         group.raft.restored(meta);
+        crash_point("snapshot.in_place");
         self.dirty.insert(id);
         group.digests = Digests::default();
         self.on_replaced(id)?;

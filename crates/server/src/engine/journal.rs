@@ -15,7 +15,7 @@
 //! journal  batches, then zeros
 //! ```
 
-use quorate_types::{Fault, Malformed};
+use quorate_types::{Fault, Malformed, crash_point};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -69,8 +69,10 @@ pub(super) fn mend(store: &Path) -> Result<Option<Cut>, Fault> {
         let file = File::options().write(true).open(active)?;
         if is_cut {
             file.set_len(end as u64)?;
+            crash_point("store.journal.cut");
         }
         file.write_all_at(&bytes[..end], 0)?;
+        crash_point("store.journal.rewritten");
         file.sync_all()
     };
     settle().map_err(fault)?;

@@ -12,6 +12,7 @@ use crate::disk::FileDisk;
 use crate::engine::FjallEngine;
 use quorate_mvcc::engine::Engine;
 use quorate_storage::wal::{self, OpenError};
+use quorate_types::crash_point;
 use std::path::Path;
 
 /// Whether there is damage in the log, and not only an unfinished write at its end.
@@ -33,10 +34,14 @@ pub(super) fn forget(path: &Path) -> Result<(), String> {
         if part.exists() && std::fs::remove_dir(&part).is_err() {
             let aside = free_name(path, stem);
             std::fs::rename(&part, aside).map_err(|error| format!("{}: {error}", part.display()))?;
+            crash_point("forget.part_aside");
         }
     }
     let new = path.join("store");
     let engine = FjallEngine::open(&new, CACHE_BYTES).map_err(|fault| fault.to_string())?;
     engine.flush().map_err(|fault| fault.to_string())?;
-    data_dir::begin_new_life(path).map_err(|error| error.to_string())
+    crash_point("forget.store_made");
+    data_dir::begin_new_life(path).map_err(|error| error.to_string())?;
+    crash_point("forget.life_begun");
+    Ok(())
 }

@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 use quorate_node::WriteId;
 use quorate_storage::wal::Wal;
-use quorate_types::{Fault, GroupId, LogWrite};
+use quorate_types::{Fault, GroupId, LogWrite, crash_point};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -83,14 +83,17 @@ pub fn run(log: &LogWriter, batches: &Receiver<(WriteId, Vec<(GroupId, LogWrite)
             newest = id;
             writes.extend(more);
         }
+        crash_point("log.batch.taken");
         if let Err(fault) = log.write(&writes) {
             // The worker may be gone already; then there is nobody left to stop.
             let _ = worker.send(Input::Fault(fault));
             return;
         }
+        crash_point("log.batch.durable");
         if worker.send(Input::Persisted(newest)).is_err() {
             return;
         }
+        crash_point("log.batch.told");
         let pinned = log.pinned();
         if !pinned.is_empty() {
             let _ = worker.send(Input::ReleaseLog(pinned));

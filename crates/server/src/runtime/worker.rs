@@ -15,7 +15,7 @@ use quorate_node::recovery::RecoverRefused;
 use quorate_node::{Done, Effects, Errand, Grant, Host, Notice, PeerMessage, Ticket, WriteId};
 use quorate_types::{
     Entry, Fault, GroupId, Incarnation, KeyRange, KeyspaceId, KeyspaceMap, LogWrite, NodeId, Position,
-    Rejection, Reply, Request, Revision, Rules, Term,
+    Rejection, Reply, Request, Revision, Rules, Term, crash_point,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -265,7 +265,10 @@ impl Worker {
                 self.persisted = write;
                 self.host.persisted(write);
             }
-            Input::Flushed => self.host.flushed(),
+            Input::Flushed => {
+                crash_point("store.flush.told");
+                self.host.flushed();
+            }
             Input::ErrandDone(done) => self.host.errand_done(done)?,
             Input::ReleaseLog(groups) => self.host.release_log(groups),
             Input::PeerLost(node) => {
@@ -328,10 +331,16 @@ impl Worker {
 
     /// Returns whether there is more to take: a write was made durable at once.
     fn carry_out(&mut self, effects: Effects) -> Result<bool, Fault> {
+        // With nothing to write and nobody to answer there is nothing that could be cut short.
+        let matters = effects.persist.is_some() || !effects.replies.is_empty();
+        if matters {
+            crash_point("round.begun");
+        }
         // Before anything is sent. Rare enough to be done here: once in a directory's life, and when a peer has lost its.
         if let Some(quorate_node::Standing::Admitted(lives)) = &effects.standing {
             crate::data_dir::record_standing(&self.outlets.data_dir, lives)
                 .map_err(|error| Fault::new("recording that this node takes part", error))?;
+            crash_point("standing.recorded");
             self.host.standing_recorded();
         }
         if let Some(fault) = effects.suspect {
@@ -344,10 +353,14 @@ impl Worker {
             self.outlets.recorder.tell(Told::Members(members.clone()));
         }
         self.outlets.transport.send(effects.send);
+        if matters {
+            crash_point("round.sent");
+        }
         let mut is_written = false;
         if let Some((id, writes)) = effects.persist {
             if self.is_worth_writing_here(&writes) {
                 self.outlets.log_writer.write(&writes)?;
+                crash_point("round.logged_here");
                 self.persisted = id;
                 self.logged = id;
                 self.host.persisted(id);
@@ -357,6 +370,7 @@ impl Worker {
                 self.logged = id;
                 // The log thread ends only with this one, or after a fault that ends the process.
                 let _ = self.outlets.log.send((id, writes));
+                crash_point("round.log_ordered");
             }
         }
         // Before anything is answered: who is told that a keyspace was created finds it.
@@ -366,6 +380,7 @@ impl Worker {
         for (ticket, outcome) in effects.replies {
             if let Some(reply) = self.replies.remove(&ticket) {
                 let _ = reply.send(outcome);
+                crash_point("round.answered");
             }
         }
         for (ticket, outcome) in effects.grants {
@@ -381,6 +396,7 @@ impl Worker {
         }
         if effects.flush {
             let _ = self.outlets.flush.send(());
+            crash_point("round.flush_ordered");
         }
         Ok(is_written)
     }
