@@ -6,7 +6,7 @@ use crate::power::Unsynced;
 use crate::volume::{Options, Volume};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -123,12 +123,26 @@ fn settings() -> fuser::Config {
     settings
 }
 
+/// What we may not mount ourselves `fusermount3` is asked to, where there is one; that it refuses, too, comes as words without a kind. A device whose driver is not
+/// there is none.
+fn as_refusal(error: io::Error) -> io::Error {
+    let has_no_driver =
+        [Errno::NODEV, Errno::NXIO].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
+    match error.kind() {
+        ErrorKind::Other if error.raw_os_error().is_none() => {
+            io::Error::new(ErrorKind::PermissionDenied, error.to_string().trim().to_owned())
+        }
+        _ if has_no_driver => io::Error::new(ErrorKind::NotFound, error),
+        _ => error,
+    }
+}
+
 impl Disk {
     /// Shows a directory at another one, both of which exist. Needs `/dev/fuse` and the right to mount; without, the error is `PermissionDenied` or `NotFound`.
     pub fn mount(backing: &Path, mountpoint: &Path, options: Options) -> io::Result<Self> {
         let controls = Controls::new(backing, options)?;
         let answerer = Answerer::new(controls.shared.clone());
-        let session = fuser::spawn_mount(answerer, mountpoint, &settings())?;
+        let session = fuser::spawn_mount(answerer, mountpoint, &settings()).map_err(as_refusal)?;
         Ok(Self { controls, mountpoint: mountpoint.to_owned(), _session: session })
     }
 

@@ -27,8 +27,9 @@ impl Mounted {
         match Disk::mount(&backing, &root, options) {
             Ok(disk) => Some(Self { disk, backing, root, _folder: folder }),
             Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound) => {
-                // Not through print macros, which the test harness would keep to itself.
-                let _ = writeln!(std::io::stderr(), "SKIPPED: nothing can be mounted here: {error}");
+                // Not through print macros, which the test harness would keep to itself; at once, as others write, too.
+                let said = format!("SKIPPED: nothing can be mounted here: {error}\n");
+                let _ = std::io::stderr().write_all(said.as_bytes());
                 None
             }
             Err(error) => panic!("mounting: {error}"),

@@ -29,8 +29,9 @@ impl OnDisks {
             match Disk::mount(&backing, &mountpoint, Options::default()) {
                 Ok(disk) => disks.push(disk),
                 Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound) => {
-                    // Not through print macros, which the test harness would keep to itself.
-                    let _ = writeln!(std::io::stderr(), "SKIPPED: nothing can be mounted here: {error}");
+                    // Not through print macros, which the test harness would keep to itself; at once, as others write, too.
+                    let said = format!("SKIPPED: nothing can be mounted here: {error}\n");
+                    let _ = std::io::stderr().write_all(said.as_bytes());
                     return None;
                 }
                 Err(error) => panic!("mounting: {error}"),
