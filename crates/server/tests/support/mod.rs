@@ -9,9 +9,11 @@
 
 pub mod bank;
 pub mod client;
+pub mod crashes;
 pub mod damage;
 pub mod disks;
 pub mod load;
+pub mod plans;
 pub mod watches;
 
 use client::Client;
@@ -125,6 +127,8 @@ pub struct Node {
     pub data_dir: PathBuf,
     /// What `quorate serve` is told.
     pub settings: BTreeMap<&'static str, String>,
+    /// Where it ends when it is started next, as `QUORATE_CRASH_AT` says it.
+    pub crash_at: Option<String>,
     log: PathBuf,
     child: Option<Child>,
 }
@@ -140,7 +144,7 @@ impl Node {
             ("--initial-cluster", cluster.to_owned()),
         ]);
         let log = folder.join(format!("{name}.log"));
-        Self { name: name.to_owned(), client, peer, data_dir, settings, log, child: None }
+        Self { name: name.to_owned(), client, peer, data_dir, settings, crash_at: None, log, child: None }
     }
 
     /// The arguments of `quorate serve`.
@@ -153,8 +157,9 @@ impl Node {
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = std::fs::File::options().create(true).append(true).open(&self.log).unwrap();
-        self.child =
-            Some(quorate(&self.arguments()).stdout(Stdio::null()).stderr(log).spawn().expect("start a node"));
+        let mut command = quorate(&self.arguments());
+        command.envs(self.crash_at.as_ref().map(|at| ("QUORATE_CRASH_AT", at)));
+        self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().expect("start a node"));
     }
 
     /// kill -9.
