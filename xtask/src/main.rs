@@ -171,7 +171,7 @@ fn ci() -> Result<(), String> {
         ),
         step("docs", &["cargo", "doc", "--workspace", "--no-deps", "--locked"]),
         step("tests", &["cargo", "test", "--workspace", "--locked"]),
-        step("simulation", &["cargo", "xtask", "sim", "--seeds", CI_SEEDS]),
+        step("simulation", &["cargo", "xtask", "sim", "--seeds", CI_SEEDS, "--common-states"]),
         step("tour", &["cargo", "xtask", "tour"]),
         step("demo", &["cargo", "run", "--release", "--locked", "--", "demo", "--kills", "2"]),
         step(

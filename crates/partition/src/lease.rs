@@ -16,7 +16,7 @@
 
 use crate::limits::Limits;
 use quorate_types::reply::LeaseTime;
-use quorate_types::{Key, LeaseId, PartitionId, Tick, wire_struct};
+use quorate_types::{Key, LeaseId, PartitionId, Tick, reached, wire_struct};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The table of leases.
@@ -105,6 +105,7 @@ impl Leases {
 
     /// Its home is elsewhere from now on; keys here may still belong to it.
     pub(crate) fn become_copy(&mut self, lease: LeaseId) {
+        reached!("lease-moved-by-split");
         self.forget_times(lease);
         if let Some(lease) = self.table.get_mut(&lease) {
             lease.row = LeaseRow::copy();
@@ -150,6 +151,8 @@ impl Leases {
             .map(|(id, lease)| (*id, lease.row))
             .collect();
         for (lease, row) in leases {
+            reached!("lease-begun-anew", row.remaining_seconds.is_none());
+            reached!("lease-begun-at-checkpoint", row.remaining_seconds.is_some());
             let seconds = row.remaining_seconds.unwrap_or(row.ttl_seconds);
             let ticks = seconds.saturating_mul(limits.ticks_per_second);
             self.set_end(lease, now.after(ticks).after(limits.election_timeout_ticks));
@@ -172,6 +175,7 @@ impl Leases {
     pub(crate) fn renew(&mut self, lease: LeaseId, from: Tick, limits: &Limits) {
         let Some(found) = self.table.get(&lease).filter(|lease| !lease.row.is_copy) else { return };
         let end = from.after(found.row.ttl_seconds.saturating_mul(limits.ticks_per_second));
+        reached!("lease-renewed-while-ending", found.end.is_none());
         self.set_end(lease, found.end.map_or(end, |before| before.max(end)));
         self.plan_checkpoint(lease, from, limits);
     }
@@ -195,6 +199,7 @@ impl Leases {
     pub(crate) fn end_again(&mut self, lease: LeaseId, now: Tick) {
         let Some(found) = self.table.get(&lease).filter(|lease| lease.end.is_none()) else { return };
         if !found.row.is_copy {
+            reached!("lease-ends-again");
             self.set_end(lease, found.end_before.unwrap_or(now));
         }
     }
@@ -233,6 +238,7 @@ impl Leases {
         for lease in due {
             self.plan_checkpoint(lease, now, limits);
             if let Some(end) = self.table.get(&lease).and_then(|lease| lease.end) {
+                reached!("lease-checkpointed");
                 remaining.push((lease, end.since(now).div_ceil(limits.ticks_per_second)));
             }
         }

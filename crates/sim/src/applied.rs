@@ -7,7 +7,7 @@
 
 use quorate_types::{
     Command, Committed, Decide, Decode, Effect, Entry, EntryKind, Event, GroupId, Index, KeyValue, LeaseId,
-    LogWrite, PartitionId, Revision, Split, Term,
+    LogWrite, PartitionId, Revision, Split, Term, reached,
 };
 use std::collections::BTreeMap;
 
@@ -189,6 +189,7 @@ impl AppliedLog {
         let mut lives: Vec<LeaseLife> = Vec::new();
         let mut keys: BTreeMap<quorate_types::Key, Option<LeaseId>> = BTreeMap::new();
         let mut compactions = Vec::new();
+        let mut granted_in: BTreeMap<LeaseId, (GroupId, Term)> = BTreeMap::new();
         let mut entries = Vec::new();
         for (group, log) in logs {
             let mut newest = 0;
@@ -199,7 +200,7 @@ impl AppliedLog {
             }
         }
         entries.sort_by_key(|(tick, group, index, ..)| (*tick, *group, *index));
-        for (tick, _, index, anywhere, entry) in entries {
+        for (tick, group, index, anywhere, entry) in entries {
             moment.tick = tick;
             let bad = |error| format!("entry {index} does not decode: {error}");
             let effects = effects_of(entry).map_err(bad)?;
@@ -219,6 +220,7 @@ impl AppliedLog {
                     }
                     Effect::LeaseGrant { lease, ttl_seconds } => {
                         moment.leases.insert(*lease, *ttl_seconds);
+                        granted_in.insert(*lease, (group, entry.term));
                         lives.push(LeaseLife {
                             lease: *lease,
                             ttl_seconds: *ttl_seconds,
@@ -231,6 +233,15 @@ impl AppliedLog {
                     Effect::LeaseRemove { .. } if entry.kind == EntryKind::Commit => {}
                     Effect::LeaseRemove { lease } => {
                         moment.leases.remove(lease);
+                        let granted = granted_in.get(lease);
+                        reached!(
+                            "lease-ended-by-later-leader",
+                            granted.is_some_and(|(of, term)| *of == group && *term < entry.term)
+                        );
+                        reached!(
+                            "lease-ended-in-other-partition",
+                            granted.is_some_and(|(of, _)| *of != group)
+                        );
                         let life = lives.iter_mut().rev().find(|life| life.lease == *lease);
                         if let Some(life) = life {
                             life.ended = life.ended.or(Some(tick));

@@ -11,6 +11,7 @@
 //! * [`history`] and [`applied`]: what happened, by revision and by entry.
 //! * [`Transactions`]: how those over partitions ended.
 //! * [`quorums`]: that the configurations of each group are one lineage.
+//! * [`states`]: which rare states were reached.
 //! * [`checker`]: what must hold of it, with a model of the key space ([`quorate_checker`]) and what is promised of [`leases`].
 //!
 //! A seed gives the same run, to the bit, every time; a failure names its seed.
@@ -22,6 +23,7 @@ pub mod history;
 mod leases;
 mod quorums;
 pub mod random;
+pub mod states;
 mod transactions;
 mod watchers;
 pub mod world;

@@ -1,10 +1,14 @@
 //! `cargo xtask sim`: runs seeds, stops at the first that shows something wrong.
 
+use quorate_sim::states::{Asked, States};
 use quorate_sim::{Summary, partitions_of, run};
 use std::process::ExitCode;
+use std::time::Instant;
 
 const USAGE: &str = "\
 cargo xtask sim [--seeds N] [--from SEED]   run N seeds (default 300) and sum up
+cargo xtask sim --seeds N --states          the same, and a table of the states that were reached; fails if one never was
+cargo xtask sim --seeds N --common-states   the same for those that the gate's seeds must reach, and no table
 cargo xtask sim --seed SEED                 run one seed, twice, and compare the traces
 Both take --partitions N; without it, or of 0, the seed says how many: 1, 2, 3, 4, 8 or 16.
 ";
@@ -57,12 +61,14 @@ fn one(seed: u64, partitions: u32) -> Result<(), String> {
 fn many(arguments: &[String], partitions: u32) -> Result<(), String> {
     let count = number(arguments, "--seeds")?.unwrap_or(300);
     let from = number(arguments, "--from")?.unwrap_or(0);
-    let mut sum = Summary::default();
+    let has = |name: &str| arguments.iter().any(|argument| argument == name);
+    let (mut sum, mut states, begun) = (Summary::default(), States::default(), Instant::now());
     for seed in from..from + count {
         // What the program asserts of itself counts like what is checked of it, and needs its seed, too.
         let summary = std::panic::catch_unwind(|| run(seed, partitions))
             .map_err(|_| format!("seed {seed}: an assertion failed, see above\nto see it again: cargo xtask sim --seed {seed} --partitions {}", partitions_of(seed, partitions)))?
             .map_err(|violation| violation.to_string())?;
+        states.add();
         sum.ticks += summary.ticks;
         sum.answered += summary.answered;
         sum.unknown += summary.unknown;
@@ -128,5 +134,17 @@ fn many(arguments: &[String], partitions: u32) -> Result<(), String> {
         sum.transactions.aborted,
         sum.transactions.inherited
     );
-    Ok(())
+    let (simulated, took) = (sum.ticks as f64 / 50.0, begun.elapsed().as_secs_f64());
+    println!(
+        "{:.1} simulated hours in {took:.1} s: {:.0} times as fast as the clock.",
+        simulated / 3_600.0,
+        simulated / took
+    );
+    if has("--states") {
+        print!("{states}");
+    }
+    let asked =
+        if has("--states") { Some(Asked::All) } else { has("--common-states").then_some(Asked::Common) };
+    let missing = asked.map(|asked| states.missing(asked)).unwrap_or_default();
+    if missing.is_empty() { Ok(()) } else { Err(format!("never reached: {}", missing.join(", "))) }
 }

@@ -1,6 +1,6 @@
 //! What became of transactions over partitions, counted from the entries that were applied: to see that runs meet them.
 
-use quorate_types::{Committed, Decide, Decode, Entry, EntryKind, GroupId, Prepared, Term, TxnId};
+use quorate_types::{Committed, Decide, Decode, Entry, EntryKind, GroupId, Prepared, Term, TxnId, reached};
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
@@ -53,7 +53,10 @@ impl Transactions {
             _ => None,
         };
         if let Some(term) = ended.and_then(|id| open.remove(&(group, id))) {
-            self.inherited += u64::from(term != entry.term);
+            let is_inherited = term != entry.term;
+            reached!("committed-by-other-leader", is_inherited && entry.kind == EntryKind::Commit);
+            reached!("given-back-by-other-leader", is_inherited && entry.kind == EntryKind::Abort);
+            self.inherited += u64::from(is_inherited);
         }
     }
 }

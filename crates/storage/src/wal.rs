@@ -33,7 +33,9 @@
 use crate::disk::Disk;
 use quorate_consensus::Recovered;
 use quorate_types::codec::{Decode, Encode};
-use quorate_types::{Bytes, Entry, Fault, GroupId, HardState, Index, LogWrite, Position, crash_point};
+use quorate_types::{
+    Bytes, Entry, Fault, GroupId, HardState, Index, LogWrite, Position, crash_point, reached,
+};
 use std::collections::BTreeMap;
 use std::io;
 
@@ -208,6 +210,7 @@ impl<D: Disk> Wal<D> {
             move |cause| OpenError::Io { doing, cause }
         };
         if let Some(name) = &reading.unfinished {
+            reached!("unfinished-segment-removed");
             disk.remove(name).map_err(io("removing an unfinished segment"))?;
             crash_point("log.open.unfinished_removed");
             disk.sync_directory().map_err(io("removing an unfinished segment"))?;
@@ -268,6 +271,7 @@ impl<D: Disk> Wal<D> {
             wal.fill(writes)?;
             let current = wal.segments.last_key_value().map_or(0, |(_, segment)| segment.bytes);
             if wal.offset + wal.buffer.len() as u64 > current {
+                reached!("rotated-with-unsynced", wal.durable != (wal.sequence(), wal.offset));
                 wal.sync_current()?;
                 wal.rotate()?;
                 wal.fill(writes)?;
@@ -291,6 +295,7 @@ impl<D: Disk> Wal<D> {
         if self.bytes() <= bytes_max {
             return Vec::new();
         }
+        reached!("segment-pinned");
         let Some((_, oldest)) = self.segments.first_key_value() else { return Vec::new() };
         self.needing(oldest).collect()
     }
@@ -308,9 +313,11 @@ impl<D: Disk> Wal<D> {
 
     fn checked(&mut self, doing: &str, work: impl FnOnce(&mut Self) -> io::Result<()>) -> Result<(), Fault> {
         if self.is_poisoned {
+            reached!("poisoned-log-not-written");
             return Err(Fault::new(doing, "an earlier write failed, so nothing more is written"));
         }
         work(self).map_err(|cause| {
+            reached!("log-poisoned");
             self.is_poisoned = true;
             Fault::new(doing, cause)
         })
@@ -447,6 +454,7 @@ impl<D: Disk> Wal<D> {
             // What lets it go must be durable first: the compaction is in frames that may not be synced yet.
             && self.durable == (self.sequence(), self.offset)
         {
+            reached!("segment-removed");
             let (sequence, name) = (*sequence, segment.name.clone());
             crash_point("log.cut.segment_needless");
             self.disk.remove(&name)?;
@@ -537,6 +545,7 @@ fn read_all<D: Disk>(disk: &D, identity: u64) -> Result<Reading, OpenError> {
             // Nothing was ever acknowledged from a segment that was not finished; and every frame behind its
             // first says that the first was durable.
             if vouched_from(&bytes, HEADER - 8, identity, *sequence) {
+                reached!("damaged-header-told");
                 let what = "the segment's header does not check out".to_owned();
                 return Err(OpenError::Corrupt { file: name.clone(), offset: 0, what });
             }
@@ -547,6 +556,7 @@ fn read_all<D: Disk>(disk: &D, identity: u64) -> Result<Reading, OpenError> {
         {
             // Its making was cut short behind the header. Without its first frame it does not say where groups stand that are idle.
             if vouched_from(&bytes, HEADER, identity, *sequence) {
+                reached!("damaged-first-frame-told");
                 let what = "the segment's first frame does not check out".to_owned();
                 return Err(OpenError::Corrupt { file: name.clone(), offset: HEADER as u64, what });
             }
@@ -594,6 +604,7 @@ fn read_all<D: Disk>(disk: &D, identity: u64) -> Result<Reading, OpenError> {
                 return Err(senseless(0, "the segment before it is missing"));
             }
             if u64_at(&bytes, 32) != *end {
+                reached!("damage-in-older-segment");
                 return Err(OpenError::Corrupt {
                     file: last_name.clone(),
                     offset: *end,
@@ -615,6 +626,7 @@ fn read_all<D: Disk>(disk: &D, identity: u64) -> Result<Reading, OpenError> {
                     *span = (span.0.min(first.index), span.1.max(last.index));
                 }
                 if write.is_removal() {
+                    reached!("removed-group-read");
                     // The segments before go first, so what is removed here cannot come up again.
                     reading.groups.remove(&group);
                     gaps.remove(&group);
@@ -639,12 +651,14 @@ fn read_all<D: Disk>(disk: &D, identity: u64) -> Result<Reading, OpenError> {
             let rest = &bytes[(at + if is_marked { FRAME_HEADER } else { 0 }).min(bytes.len())..];
             let dirty = rest.iter().filter(|byte| **byte != 0).count() as u64;
             if dirty > 0 {
+                reached!("damage-told-from-torn", vouched_from(&bytes, at, identity, sequence));
                 if vouched_from(&bytes, at, identity, sequence) {
                     return Err(corrupt(
                         at,
                         "a frame does not check out, though a later one says it was durable",
                     ));
                 }
+                reached!("torn-tail-cut");
                 report.torn = Some((at as u64, dirty));
             }
             reading.end = Some((sequence, at as u64, dirty > 0));
@@ -726,6 +740,7 @@ fn fold(recovered: &mut Recovered, write: LogWrite, had_gap: bool) -> Result<Fol
         if recovered.entries.first().is_some_and(|entry| entry.term < position.term) {
             return Err("the log was compacted in a term after that of the entries that follow");
         }
+        reached!("gap-explained-by-compaction", has_gap);
         recovered.start = position;
         has_gap = false;
     }

@@ -18,6 +18,7 @@
 //! * [`entry`] and [`command`]: what the replicated log carries (effects, never requests).
 //! * [`codec`]: how all of these become bytes.
 //! * [`crash_point()`]: where tests have the process end.
+//! * [`probe`]: names for states that a simulation must have been in.
 
 pub mod codec;
 pub mod command;
@@ -30,6 +31,7 @@ pub mod key;
 pub mod map;
 pub mod member;
 pub mod place;
+pub mod probe;
 pub mod record;
 pub mod rejection;
 pub mod reply;

@@ -14,7 +14,7 @@
 
 use super::lineage::LINEAGES_MAX;
 use super::{Follower, Raft, State, TERMS_AHEAD_MAX};
-use quorate_types::{NodeId, Term};
+use quorate_types::{NodeId, Term, reached};
 
 impl Raft {
     pub(super) fn abstain_in(&mut self, term: Term) {
@@ -27,6 +27,7 @@ impl Raft {
             self.become_follower(term, None);
         }
         if self.vote.is_none() {
+            reached!("abstained");
             // Whom it voted for is forgotten; for nobody else, then.
             self.vote = Some(self.options.id);
             self.hard_state_changed = true;
@@ -37,10 +38,15 @@ impl Raft {
         self.end_hibernation();
         match &mut self.state {
             State::Candidate { votes, .. } => {
+                reached!("forgotten-vote-taken-back", votes.get(&node) == Some(&true));
                 votes.remove(&node);
             }
             State::Leader(leader) => {
                 if let Some(follower) = leader.followers.get_mut(&node) {
+                    reached!(
+                        "forgotten-acknowledgement-taken-back",
+                        follower.progress.matched() > quorate_types::Index::START
+                    );
                     let last = self.log.last().index;
                     *follower = Follower::new(last, self.options.inflight_messages_max, self.now);
                 }

@@ -14,7 +14,7 @@ use super::{Follower, Leader, Raft, State, Transfer};
 use crate::progress::Mode;
 use crate::raft::reads::Rounds;
 use crate::{Consensus, HURRIED_TICKS_MAX, Message, ReadId};
-use quorate_types::{Bytes, EntryKind, Index, NodeId, Position, Term};
+use quorate_types::{Bytes, EntryKind, Index, NodeId, Position, Term, reached};
 use std::collections::BTreeMap;
 
 /// After the leader's connection broke, elections begin within [`HURRIED_TICKS_MAX`] so many times in a row, before the ordinary
@@ -32,6 +32,7 @@ impl Raft {
                 Message::VoteResponse { pre: true, granted: true, .. } => {}
                 Message::VoteRequest { transfer, .. } => {
                     if !transfer && self.honours_a_leader() {
+                        reached!("candidate-of-newer-term-not-heard");
                         return false;
                     }
                     self.become_follower(term, None);
@@ -107,8 +108,11 @@ impl Raft {
     }
 
     pub(super) fn begin_election(&mut self) {
+        reached!("election-while-joint", self.log.configuration().1.is_joint());
+        reached!("election-without-winner", matches!(self.state, State::Candidate { is_pre: false, .. }));
         // A leader that cannot serve would only be in the way of one that can.
         if self.is_stateless || self.is_withholding {
+            reached!("stateless-does-not-stand");
             if !self.is_withholding {
                 self.call_others();
             }
@@ -181,9 +185,18 @@ impl Raft {
     ) {
         // Not even a refusal, which would be an answer of a voter.
         if self.is_withholding {
+            reached!("vote-withheld");
             return;
         }
         let is_up_to_date = last >= self.log.last();
+        reached!("vote-asked-again", !pre && self.vote == Some(from) && self.leader().is_none());
+        reached!("vote-refused-given-to-other", !pre && self.vote.is_some_and(|vote| vote != from));
+        reached!(
+            "pre-vote-blocked-by-leader",
+            pre && is_up_to_date && term > self.term && self.honours_a_leader()
+        );
+        reached!("pre-vote-refused-shorter-log", pre && !is_up_to_date);
+        reached!("vote-refused-shorter-log", !pre && !is_up_to_date);
         let granted = if pre {
             term > self.term && is_up_to_date && !self.honours_a_leader()
         } else {
@@ -227,6 +240,8 @@ impl Raft {
     }
 
     fn become_leader(&mut self) {
+        reached!("leader-found-joint", self.log.configuration().1.is_joint());
+        reached!("leader-with-inherited-tail", self.log.last().index > self.commit);
         let last = self.log.last().index;
         let inflight_max = self.options.inflight_messages_max;
         let followers = self
@@ -263,6 +278,7 @@ impl Raft {
         // Looked at in every tick. Once in a timeout would take up to two, and those who hear it help nobody else into office meanwhile.
         let (heard, now) = (self.agreed(self.now, |follower| follower.heard), self.now);
         if now - heard >= self.options.election_ticks_min {
+            reached!("leader-without-quorum-resigned");
             let resigned = Message::Resigned { term: self.term };
             self.send_now.extend(self.others().into_iter().map(|other| (other, resigned.clone())));
             self.since_leader = self.options.election_ticks_min;
@@ -270,8 +286,10 @@ impl Raft {
         }
         let State::Leader(leader) = &mut self.state else { return };
         if leader.transfer.as_ref().is_some_and(|transfer| transfer.deadline <= now) {
+            reached!("hand-over-given-up");
             leader.transfer = None;
         }
+        reached!("committed-beyond-own-disk", self.commit > self.persisted);
         // Not the age of a write: where all disks are slow nobody would do better.
         if leader.behind.is_none_or(|(index, _)| index <= self.persisted) {
             leader.behind = (self.commit > self.persisted).then_some((self.commit, now));
@@ -290,6 +308,7 @@ impl Raft {
                 match follower.progress.mode() {
                     Mode::Probe { .. } => follower.progress.resume(),
                     Mode::Replicate if is_outstanding && matched == follower.matched_before => {
+                        reached!("appends-lost-probed");
                         follower.progress.probe();
                     }
                     Mode::Replicate | Mode::Snapshot => {}
@@ -310,6 +329,7 @@ impl Raft {
         if let State::Leader(leader) = &mut self.state
             && leader.transfer.as_ref().is_some_and(|transfer| transfer.to == node)
         {
+            reached!("hand-over-to-lost-connection");
             leader.transfer = None;
         }
         // A leader that reads by lease counts on every voter honouring it for the whole time.
@@ -359,6 +379,7 @@ impl Raft {
         let State::Leader(leader) = &mut self.state else { return };
         let Some(transfer) = &mut leader.transfer else { return };
         let Some(follower) = leader.followers.get(&transfer.to) else { return };
+        reached!("hand-over-waits-for-log", follower.progress.matched() < last);
         if !transfer.is_told && follower.progress.matched() == last {
             transfer.is_told = true;
             leader.has_let_campaign = true;
@@ -372,6 +393,7 @@ impl Raft {
         if !matches!(self.state, State::Follower { leader: Some(leader) } if leader == from) {
             return;
         }
+        reached!("resignation-believed");
         let delay = self.random.between(1, 1 + HURRIED_TICKS_MAX);
         self.lose_leader(delay);
     }
@@ -394,6 +416,7 @@ impl Raft {
 
     /// Every read that waits for a leadership that is over fails.
     pub(super) fn fail_reads(&mut self) {
+        reached!("reads-failed-with-leader", !self.forwarded.is_empty());
         let forwarded = std::mem::take(&mut self.forwarded);
         for (read, _) in forwarded.into_values() {
             self.fail_read(None, read);

@@ -22,7 +22,7 @@
 use super::{Raft, State};
 use crate::progress::Mode;
 use crate::{Consensus, Message};
-use quorate_types::{NodeId, Position};
+use quorate_types::{NodeId, Position, reached};
 
 impl Raft {
     /// Whether this leader has nothing to do, and nothing to tell anybody who is there.
@@ -55,6 +55,7 @@ impl Raft {
     pub(super) fn hibernate(&mut self) {
         let last = self.log.last();
         let State::Leader(leader) = &mut self.state else { return };
+        reached!("group-asleep");
         // While time does not pass here, ticks do not say how long ago a round began.
         leader.rounds.forget_begun();
         self.is_hibernating = true;
@@ -76,6 +77,7 @@ impl Raft {
             self.commit = last.index;
             self.is_hibernating = true;
         } else {
+            reached!("sleep-refused");
             self.call_leader();
         }
     }
@@ -86,6 +88,7 @@ impl Raft {
         if !std::mem::take(&mut self.is_hibernating) {
             return;
         }
+        reached!("woken");
         match &mut self.state {
             State::Leader(leader) => {
                 leader.since_heartbeat = 0;
@@ -129,6 +132,7 @@ impl Raft {
         self.down.insert(node);
         match &self.state {
             State::Follower { leader: Some(leader) } if *leader == node => {
+                reached!("leader-died-in-sleep", self.is_hibernating);
                 self.is_hibernating = false;
                 // So long was nothing heard of it, here as in all groups.
                 self.since_leader = self.since_leader.max(self.options.election_ticks_min);

@@ -21,7 +21,7 @@
 use super::{Follower, Raft, State};
 use crate::progress::Mode;
 use crate::{ChangeError, Configuration, Message};
-use quorate_types::{Encode, EntryKind, NodeId, Position};
+use quorate_types::{Encode, EntryKind, NodeId, Position, reached};
 
 impl Raft {
     pub(super) fn begin_change(&mut self, target: Configuration) -> Result<Position, ChangeError> {
@@ -37,8 +37,10 @@ impl Raft {
         if !target.is_valid() {
             Err(ChangeError::Malformed)
         } else if self.log.term_at(self.commit) != Some(self.term) {
+            reached!("change-before-own-term");
             Err(ChangeError::Unfenced)
         } else if index > self.commit || current.is_joint() {
+            reached!("change-while-changing");
             Err(ChangeError::InFlight)
         } else {
             let changed = target.voters != current.voters;
@@ -46,6 +48,7 @@ impl Raft {
             let new = behind.clone().find(|voter| !current.is_voter(**voter));
             let is_able = !changed || target.agreed(|voter| self.is_caught_up(voter));
             let blocking = new.or_else(|| if is_able { None } else { behind.next() });
+            reached!("change-waits-for-newcomer", blocking.is_some());
             blocking.map_or(Ok(()), |voter| Err(ChangeError::Behind(*voter)))
         }
     }
@@ -64,6 +67,7 @@ impl Raft {
     /// In effect from here on.
     fn append_configuration(&mut self, configuration: &Configuration) -> Position {
         let last = self.log.last().index;
+        reached!("joint-begun", configuration.is_joint());
         let position = self.push(EntryKind::Config, configuration.encoded());
         if let State::Leader(leader) = &mut self.state {
             let mut members = configuration.members();
@@ -87,6 +91,7 @@ impl Raft {
         }
         if configuration.is_joint() {
             let next = configuration.left();
+            reached!("joint-left-by-other-leader", self.log.term_at(index) != Some(self.term));
             self.append_configuration(&next);
         } else if !self.is_voter() {
             self.resign();
@@ -95,6 +100,7 @@ impl Raft {
 
     /// A leader that votes no more leaves the group to the voter that is furthest.
     fn resign(&mut self) {
+        reached!("leader-voted-out");
         let (_, configuration) = self.log.configuration();
         let State::Leader(leader) = &self.state else { return };
         let voters = leader.followers.iter().filter(|(id, _)| configuration.is_voter(**id));

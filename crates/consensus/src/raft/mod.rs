@@ -36,7 +36,7 @@ use crate::{
     ChangeError, Configuration, Consensus, Effects, Message, Options, ProposeError, ReadId, ReadOutcome,
     Recovered, Role, SnapshotFetch, SnapshotMeta, Status, WriteId,
 };
-use quorate_types::{Bytes, Entry, EntryKind, HardState, Index, LogWrite, NodeId, Position, Term};
+use quorate_types::{Bytes, Entry, EntryKind, HardState, Index, LogWrite, NodeId, Position, Term, reached};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Bytes of entries given out for applying in one take; the rest comes in the next.
@@ -253,6 +253,18 @@ impl Raft {
 
     fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
         assert!(term >= self.term, "term {term} after {}", self.term);
+        reached!(
+            "leader-deposed-while-handing-over",
+            matches!(&self.state, State::Leader(leader) if leader.transfer.is_some())
+        );
+        reached!(
+            "leader-deposed-while-joint",
+            matches!(self.state, State::Leader(_)) && self.log.configuration().1.is_joint()
+        );
+        reached!(
+            "leader-deposed-with-tail",
+            matches!(self.state, State::Leader(_)) && self.log.last().index > self.commit
+        );
         if term > self.term {
             self.term = term;
             self.vote = None;

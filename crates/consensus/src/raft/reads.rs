@@ -9,7 +9,7 @@
 
 use super::{Raft, State};
 use crate::{Message, ReadId, ReadOutcome};
-use quorate_types::{Index, NodeId};
+use quorate_types::{Index, NodeId, reached};
 use std::collections::VecDeque;
 
 /// Reads waiting on one replica; more fail at once.
@@ -115,6 +115,7 @@ impl Raft {
         let late = self.forwarded.iter().filter(|(_, (_, deadline))| *deadline <= now);
         for name in late.map(|(name, _)| *name).collect::<Vec<_>>() {
             if let Some((read, _)) = self.forwarded.remove(&name) {
+                reached!("forwarded-read-late");
                 self.fail_read(None, read);
             }
         }
@@ -126,6 +127,10 @@ impl Raft {
         let is_alone = self.is_alone();
         let is_leased = self.holds_lease();
         let State::Leader(leader) = &mut self.state else { return };
+        reached!(
+            "read-waits-for-own-term",
+            !leader.rounds.waiting.is_empty() && self.log.term_at(self.commit) != Some(self.term)
+        );
         if leader.rounds.waiting.is_empty()
             || leader.rounds.current.is_some()
             || self.log.term_at(self.commit) != Some(self.term)
@@ -133,6 +138,7 @@ impl Raft {
             return;
         }
         let reads = std::mem::take(&mut leader.rounds.waiting);
+        reached!("read-by-lease", is_leased && !is_alone);
         if is_alone || is_leased {
             return self.answer_reads(self.commit, reads);
         }
@@ -152,6 +158,7 @@ impl Raft {
         };
         let round = self.quorum_round();
         let begun = leader.rounds.begun.iter().find(|(number, _)| *number == round);
+        reached!("lease-given-up-for-hand-over", leader.has_let_campaign);
         // It counts from when the round began: from then on a quorum refuses votes to others.
         !leader.has_let_campaign && begun.is_some_and(|(_, tick)| self.now < tick + ticks)
     }

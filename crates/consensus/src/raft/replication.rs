@@ -3,7 +3,7 @@
 use super::{Raft, State};
 use crate::progress::Mode;
 use crate::{Configuration, Message, SnapshotFetch, SnapshotMeta};
-use quorate_types::{Entry, EntryKind, Index, NodeId, Position, Term};
+use quorate_types::{Entry, EntryKind, Index, NodeId, Position, Term, reached};
 
 impl Raft {
     /// Sends every follower what it can take: called once per take, so that what was proposed in between
@@ -17,6 +17,7 @@ impl Raft {
             while !progress.is_paused() && (progress.next() <= last || is_probing) {
                 let previous = progress.next().previous();
                 let Some(previous_term) = self.log.term_at(previous).filter(|_| previous >= start) else {
+                    reached!("follower-behind-start");
                     progress.await_snapshot();
                     self.snapshots_wanted.push(*id);
                     break;
@@ -60,12 +61,15 @@ impl Raft {
             return;
         }
         if self.is_stateless {
+            reached!("stateless-refused-append");
             return self.refuse_all(from);
         }
+        reached!("append-from-before-start", previous.index < self.log.start().index);
         let start = self.log.start();
         let is_matching = previous.index < start.index
             || self.log.term_at(previous.index).is_some_and(|here| here == previous.term);
         if !is_matching {
+            reached!("append-refused");
             let hint = self.log.hint(previous.index, previous.term);
             let refusal = Message::AppendRejected { term: self.term, refused: previous.index, hint };
             self.send_after.push((from, refusal));
@@ -83,7 +87,15 @@ impl Raft {
         if follows.is_some_and(|entry| entry.index > self.log.last().index.next()) {
             return;
         }
+        reached!(
+            "configuration-overwritten",
+            entries.iter().any(|entry| entry.index <= self.log.configuration().0
+                && self.log.term_at(entry.index).is_some_and(|here| here != entry.term))
+        );
         if let Some(first) = self.log.append(entries, self.commit) {
+            reached!("tail-overwritten-while-writing", first <= self.written && first > self.persisted);
+            reached!("durable-tail-overwritten", first <= self.persisted);
+            reached!("uncommitted-tail-overwritten");
             self.replaced_from(first);
         }
         self.commit = self.commit.max(commit.min(verified).min(self.log.last().index));
@@ -114,6 +126,7 @@ impl Raft {
         let Some(follower) = leader.followers.get_mut(&from) else { return };
         follower.heard = self.now;
         if refused == Index::START {
+            reached!("follower-asked-for-state");
             // It has lost its state and cannot begin even at the first entry.
             if follower.progress.mode() != Mode::Snapshot {
                 follower.progress.await_snapshot();
@@ -132,6 +145,7 @@ impl Raft {
         let index = self.agreed(self.persisted, |follower| follower.progress.matched());
         let State::Leader(leader) = &mut self.state else { return };
         if index <= self.commit || self.log.term_at(index) != Some(self.term) {
+            reached!("earlier-term-not-counted", index > self.commit);
             return;
         }
         for at in self.commit.0 + 1..=index.0 {
@@ -215,9 +229,11 @@ impl Raft {
         }
         // Without a state it needs the snapshot, however much of the log it holds; one from before the log's start would not reach that.
         if self.is_stateless && meta.position.index < self.applied {
+            reached!("snapshot-too-old-refused");
             return;
         }
         if !self.is_stateless && meta.position.index <= self.commit {
+            reached!("snapshot-not-needed");
             let matched = meta.position.index;
             // What is committed here is what the snapshot holds, or the offer is made up.
             if self.log.term_at(matched).is_none_or(|here| here == meta.position.term) {
@@ -226,6 +242,7 @@ impl Raft {
             return;
         }
         if !self.is_stateless && self.log.term_at(meta.position.index) == Some(meta.position.term) {
+            reached!("snapshot-shows-commit");
             // We hold everything up to there already; that a snapshot of it exists says that it is committed.
             self.commit = meta.position.index;
             let matched = meta.position.index;
@@ -250,11 +267,14 @@ impl Raft {
         self.fetch_is_new = false;
         self.is_stateless = false;
         if self.log.term_at(position.index) == Some(position.term) {
+            reached!("snapshot-keeps-tail", self.log.last().index > position.index);
             // What follows was acknowledged, and stays.
             self.log.rebase(position, meta.configuration);
             self.compact = Some(position);
             self.commit = self.commit.max(position.index);
         } else {
+            reached!("snapshot-replaces-log");
+            reached!("snapshot-while-entries-wait", self.log.last().index > self.applied);
             self.log.restart(position, meta.configuration);
             self.replaced_from(Index::START.next());
             self.restart = Some(position);

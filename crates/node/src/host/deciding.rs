@@ -12,6 +12,7 @@ use quorate_mvcc::engine::Engine;
 use quorate_partition::{Partition, ReadError, transactions};
 use quorate_types::{
     Fault, Footprint, GroupId, KeyspaceId, PartitionId, PreState, Request, Revision, Term, Tick, TxnId,
+    reached,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +30,7 @@ impl<E: Engine> Host<E> {
                 if are_current {
                     self.decide_at(keyspace, id, count, None)
                 } else {
+                    reached!("vote-of-deposed-participant");
                     self.give_up(keyspace, id, true)
                 }
             }
@@ -39,6 +41,7 @@ impl<E: Engine> Host<E> {
             }
             // Until there is a sequencer to draw from; the attempt ends when its time is over.
             _ => {
+                reached!("decision-waits-for-sequencer");
                 self.undecided.insert((keyspace, id));
                 Ok(())
             }
@@ -110,6 +113,7 @@ impl<E: Engine> Host<E> {
         let Some(attempt) = self.attempts.get_mut(&(keyspace, id)) else { return Ok(()) };
         let terms = attempt.terms();
         if attempt.partitions != self.router.partitions(keyspace).len() {
+            reached!("split-under-attempt");
             return self.give_up(keyspace, id, true);
         }
         let Some(group) = self.groups.get_mut(&home) else { return Ok(()) };
@@ -125,6 +129,7 @@ impl<E: Engine> Host<E> {
             footprint.past.iter().any(|past| state.at < past.revision && past.revision <= at)
         };
         if states.values().any(is_unknown) {
+            reached!("past-read-too-early");
             // When that one looked, neither it nor this one knew that the revision had been given out. Now this one does.
             return self.give_up(keyspace, id, true);
         }
@@ -211,6 +216,7 @@ impl<E: Engine> Host<E> {
 
     /// The decision is applied, or another leader's entry took its place.
     pub(super) fn on_decided(&mut self, keyspace: KeyspaceId, id: TxnId, is_decided: bool) {
+        reached!("decision-overwritten", !is_decided);
         let Some(attempt) = self.attempts.remove(&(keyspace, id)) else { return };
         if is_decided {
             // Those that have nothing to change hold locks all the same.
@@ -243,6 +249,7 @@ impl<E: Engine> Host<E> {
             None => Vec::new(),
         };
         for id in ids {
+            reached!("decision-owed-after-change");
             self.owe(home, id);
             self.tell_decision(home, id);
         }

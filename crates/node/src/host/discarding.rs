@@ -14,7 +14,7 @@ use crate::group::State;
 use quorate_mvcc::engine::Engine;
 use quorate_partition::Partition;
 use quorate_partition::snapshot::Installer;
-use quorate_types::{Fault, GroupId, KeyspaceId, LogWrite, Rejection, SlotSet, crash_point};
+use quorate_types::{Fault, GroupId, KeyspaceId, LogWrite, Rejection, SlotSet, crash_point, reached};
 use std::collections::BTreeMap;
 
 /// Replicas that are being thrown away.
@@ -88,6 +88,7 @@ impl<E: Engine> Host<E> {
         let clear = self.unclaimed(id, slots);
         // Before the first row goes.
         self.forget_told(id)?;
+        reached!("replica-discarded");
         if self.groups.get(&id).is_some_and(|group| group.is_serving) {
             self.resign(id)?;
         }
@@ -168,6 +169,7 @@ impl<E: Engine> Host<E> {
             None if Partition::has_state(&self.engine, id)?
                 || Partition::is_incomplete(&self.engine, id)? =>
             {
+                reached!("unopened-replica-discarded");
                 let publication = self.keyspace(id.keyspace)?.publication.clone();
                 let (engine, limits) = (self.engine.clone(), self.options.partition.clone());
                 Ok(Some(Installer::begin_among(&publication, engine, id, clear, limits)?))

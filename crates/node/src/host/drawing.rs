@@ -24,6 +24,7 @@ use quorate_consensus::Consensus;
 use quorate_mvcc::engine::Engine;
 use quorate_types::{
     Fault, GroupId, Index, KeyspaceId, NodeId, Position, Rejection, Request, Revision, Term, Tick, TxnId,
+    reached,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -169,6 +170,7 @@ impl<E: Engine> Host<E> {
                 && let Some(work) = group.drawing.pop_front()
             {
                 if group.is_to_wait(&work, now)? {
+                    reached!("draw-waits-for-locks");
                     if work.origin != Origin::Own {
                         group.blocked.push_back(Blocked::Work(work));
                     } else if let (Request::LeaseRevoke { lease }, Some(partition)) =
@@ -227,6 +229,7 @@ impl<E: Engine> Host<E> {
             && now.since(asked.at) >= ASK_AGAIN_TICKS
             && sequencer == Some((asked.to, asked.ask.epoch))
         {
+            reached!("draw-repeated");
             asked.at = now;
             self.out.send.push((asked.to, PeerMessage::Draw { ask: asked.ask.clone() }));
         }
@@ -253,6 +256,7 @@ impl<E: Engine> Host<E> {
         let led = self.groups.iter().filter(|(id, group)| group.is_serving && **id != GroupId::META);
         for id in led.map(|(id, _)| *id).collect::<Vec<_>>() {
             if self.is_sequenced(id.keyspace) {
+                reached!("deaf-leader-left");
                 self.hand_over_group(id);
             }
         }
@@ -270,8 +274,11 @@ impl<E: Engine> Host<E> {
         let epoch = self.meta_term();
         let is_here = self.sequencer.is_some();
         if self.drawing.asked.as_ref().is_some_and(|asked| is_here || asked.ask.epoch != epoch) {
+            reached!("sequencer-came-here-while-asked", is_here);
+            reached!("draws-in-flight-lost");
             self.drawing.asked = None;
             for attempt in self.attempts.values_mut().filter(|attempt| attempt.phase == Phase::Drawing) {
+                reached!("attempt-draws-again");
                 attempt.phase = Phase::Collecting;
             }
             let collecting = self.attempts.iter().filter(|(_, attempt)| attempt.is_complete());
@@ -348,6 +355,7 @@ impl<E: Engine> Host<E> {
             return Ok(());
         }
         let Some(first) = first else {
+            reached!("draw-refused");
             group.registered = None;
             group.wait_again(now);
             self.rouse_waiting.insert(id);
@@ -362,6 +370,7 @@ impl<E: Engine> Host<E> {
         let mut again = Vec::new();
         // The end of a transaction came first, with a later revision: in the log they must ascend.
         if next < end && group.partition().is_none_or(|partition| partition.newest() >= first) {
+            reached!("draw-overtaken");
             again.extend(rest.drain(..));
         }
         for work in rest {
@@ -374,6 +383,7 @@ impl<E: Engine> Host<E> {
             }
             // The partition has been split since it was asked for: the keys, or the lease, are another's.
             if self.router.route(id.keyspace, &work.request) != Ok(id) {
+                reached!("split-while-drawing");
                 self.dispatch_again(id, work)?;
                 continue;
             }
@@ -389,6 +399,7 @@ impl<E: Engine> Host<E> {
             }
         }
         if next < end {
+            reached!("revisions-given-back");
             self.tell_unused(id, (next.0..end.0).map(Revision));
         }
         if let Some(group) = self.groups.get_mut(&id) {
@@ -414,6 +425,7 @@ impl<E: Engine> Host<E> {
         if let Verdict::Draws(revision) = verdict {
             group.received = group.received.max(revision);
             let is_late = group.partition().is_none_or(|partition| partition.newest() >= revision);
+            reached!("decision-overtaken", is_late);
             // As for others; its locks are held, so the sequencer is asked again for the same.
             if let Some(attempt) = self.attempts.get_mut(&(home.keyspace, id)).filter(|_| is_late)
                 && attempt.phase == Phase::Drawing
@@ -429,7 +441,10 @@ impl<E: Engine> Host<E> {
         let is_waiting =
             self.attempts.get(&(home.keyspace, id)).is_some_and(|attempt| attempt.phase == Phase::Drawing);
         match verdict {
-            Verdict::Stale if is_waiting => self.give_up(home.keyspace, id, true),
+            Verdict::Stale if is_waiting => {
+                reached!("decision-refused-by-sequencer");
+                self.give_up(home.keyspace, id, true)
+            }
             Verdict::Reads(newest) if is_waiting => {
                 self.decide_at(home.keyspace, id, Count::Granted(newest), None)
             }
@@ -456,6 +471,7 @@ impl<E: Engine> Host<E> {
         else {
             // It leads the meta group already, but does not know all of it yet.
             if self.sequencer.is_none() && self.meta_term() == ask.epoch {
+                reached!("draw-came-early");
                 self.drawing.early.insert(from, ask);
             }
             return Ok(());
@@ -467,6 +483,7 @@ impl<E: Engine> Host<E> {
             if session.ask.number == ask.number
                 && let Some(answer) = session.answer.clone()
             {
+                reached!("draw-answered-again");
                 self.out.send.push((from, PeerMessage::Drawn { answer }));
             }
             return Ok(());
@@ -575,6 +592,7 @@ impl<E: Engine> Host<E> {
             sequencer.current(*keyspace).is_some() && *count > 0 && !sequencer.has_room(*keyspace, *count)
         };
         if wanted.iter().any(lacks_room) {
+            reached!("draw-waits-for-mark");
             return self.raise_marks();
         }
         let mut answer = DrawAnswer {

@@ -7,7 +7,7 @@ use crate::group::{Group, Then};
 use crate::peer::PeerMessage;
 use quorate_consensus::{Consensus, WriteId};
 use quorate_mvcc::engine::Engine;
-use quorate_types::{Fault, GroupId, Incarnation, KeyspaceId, NodeId, Position, Revision};
+use quorate_types::{Fault, GroupId, Incarnation, KeyspaceId, NodeId, Position, Revision, reached};
 use std::collections::BTreeSet;
 
 /// How often members that have not answered are asked again, in ticks.
@@ -78,6 +78,7 @@ impl<E: Engine> Host<E> {
         match self.admission.sender(from, incarnation, asks) {
             Sender::Known => true,
             Sender::Void => {
+                reached!("former-life-not-heard");
                 self.suspicious(
                     from,
                     format!("a message from the data directory {incarnation}, which is not its own any more"),
@@ -85,6 +86,7 @@ impl<E: Engine> Host<E> {
                 false
             }
             Sender::Reborn => {
+                reached!("peer-reborn", self.admission.is_admitted());
                 for (id, group) in &mut self.groups {
                     group.raft.peer_forgot(from);
                     self.dirty.insert(*id);
@@ -148,10 +150,13 @@ impl<E: Engine> Host<E> {
         match verdict {
             Verdict::Wait => {}
             Verdict::Begin => {
+                reached!("cluster-began");
                 self.admission.begin();
                 self.out.standing = Some(self.admission.standing());
             }
             Verdict::CatchUp(terms) => {
+                reached!("admission-catches-up-again", self.admission.round() > 0);
+                reached!("admission-catches-up");
                 self.out.notices.push(Notice::CatchingUp);
                 let groups: BTreeSet<GroupId> = self.groups.keys().copied().collect();
                 self.admission.catch_up(groups.clone());
@@ -190,6 +195,7 @@ impl<E: Engine> Host<E> {
     /// A group has passed its barrier. It counts only once what was written down until now is durable, the abstention with it.
     pub(super) fn caught_up(&mut self, id: GroupId, round: u64) {
         if round != self.admission.round() {
+            reached!("admission-barrier-of-before");
             return;
         }
         let parts = self.writing.iter().rev().flat_map(|(_, parts)| parts.iter().rev());

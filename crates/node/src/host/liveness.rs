@@ -23,7 +23,7 @@ use crate::group::Group;
 use crate::peer::PeerMessage;
 use quorate_consensus::{Consensus, HURRIED_TICKS_MAX};
 use quorate_mvcc::engine::Engine;
-use quorate_types::{GroupId, NodeId, Tick};
+use quorate_types::{GroupId, NodeId, Tick, reached};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How surprising a silence is that wakes what its node led: one live node in a hundred million.
@@ -122,6 +122,7 @@ impl<E: Engine> Host<E> {
         detector.heard(self.now);
         self.liveness.lost.remove(&from);
         if self.liveness.down.remove(&from) {
+            reached!("node-heard-again");
             self.out.notices.push(Notice::Heard { node: from });
             self.liveness.up_since.insert(from, self.now);
             for (id, group) in &mut self.groups {
@@ -147,6 +148,7 @@ impl<E: Engine> Host<E> {
         };
         let silent: Vec<NodeId> = detectors.iter().filter(is_silent).map(|(node, _)| *node).collect();
         for node in silent {
+            reached!("node-silent");
             self.liveness.down.insert(node);
             self.out.notices.push(Notice::Silent { node });
             self.forwards_lost(node);

@@ -17,7 +17,7 @@ use super::rows::{is_as_read, put};
 use crate::effects::Notice;
 use quorate_consensus::{ChangeError, Configuration, Consensus};
 use quorate_mvcc::engine::Engine;
-use quorate_types::{Decode, Encode, Fault, GroupId, NodeId, Place, Revision, Tick};
+use quorate_types::{Decode, Encode, Fault, GroupId, NodeId, Place, Revision, Tick, reached};
 use std::collections::BTreeMap;
 
 /// How often a leader looks at its groups, in ticks.
@@ -130,6 +130,7 @@ impl<E: Engine> Host<E> {
                         return Ok(());
                     }
                     self.asked_rows.insert(id, now);
+                    reached!("moving-leader-hands-over");
                     if let Some(group) = self.groups.get_mut(&id) {
                         group.raft.transfer(Some(heir));
                         self.dirty.insert(id);
@@ -191,6 +192,7 @@ impl<E: Engine> Host<E> {
         }
         let Place { target: Some(voters), .. } = stored.clone() else { return Ok(()) };
         self.asked_rows.insert(id, now);
+        reached!("move-done");
         let done = Place { voters, target: None, ..stored };
         self.change_rows(vec![is_as_read(key.clone(), Some(modified))], vec![put(key, done.encoded())])
     }
@@ -205,6 +207,7 @@ impl<E: Engine> Host<E> {
                 self.out.notices.push(Notice::Moved { group: id, before: from, voters, revision });
             }
             Some(target) if before.target.as_ref() != Some(target) => {
+                reached!("move-redirected", before.target.is_some());
                 let target = target.clone();
                 self.out.notices.push(Notice::Moves { group: id, voters, target, revision });
             }

@@ -9,7 +9,7 @@ use crate::group::{Blocked, Prepare, State, Then, Wait};
 use crate::transaction::TxnMessage;
 use quorate_consensus::Consensus;
 use quorate_mvcc::engine::Engine;
-use quorate_types::{Effect, Fault, GroupId, Position, PreState, Term, Tick, TxnId};
+use quorate_types::{Effect, Fault, GroupId, Position, PreState, Term, Tick, TxnId, reached};
 
 impl<E: Engine> Host<E> {
     /// Locks a share of an attempt elsewhere, at once or, while something is in the way, some time before `until`.
@@ -27,9 +27,11 @@ impl<E: Engine> Host<E> {
         let State::Ready(partition) = &mut group.state else { return Ok(()) };
         // One that comes late must not begin again what is over.
         if partition.holds(txn) || partition.is_prepared(txn) || group.ended.contains_key(&txn) {
+            reached!("prepare-after-end", group.ended.contains_key(&txn));
             return Ok(());
         }
         // A revision may be on its way for a request on these keys, and it must not be used after a later one of this transaction.
+        reached!("prepare-behind-draw", group.drawing_asked > 0);
         if group.drawing_asked > 0 {
             group.blocked.push_back(Blocked::Prepare(asked));
             return Ok(());
@@ -40,11 +42,14 @@ impl<E: Engine> Host<E> {
             host.tell(id.keyspace, txn.home, vote);
         };
         if is_closed {
+            reached!("prepare-while-splitting");
             no(self);
             return Ok(());
         }
         if group.is_share_to_wait(txn, asked.since, &footprint) {
+            reached!("attempt-met-locks", !asked.waits);
             if asked.waits {
+                reached!("attempt-waits-for-locks");
                 group.precedence.wait(Waiter::Attempt(txn), asked.since, &footprint, now);
                 group.blocked.push_back(Blocked::Prepare(Prepare { footprint, ..asked }));
             } else {
@@ -120,6 +125,7 @@ impl<E: Engine> Host<E> {
             // Its end is in the log; whether it is applied decides whether it is owed any more. Or a later leader prepared it, and this one
             // does not know yet that it is deposed: what is not prepared behind a barrier is ended.
             if commits && !partition.is_prepared(txn) {
+                reached!("decision-told-again");
                 let deadline = self.now.after(self.options.election_ticks_max);
                 return self.begin_barrier(id, Position::default(), deadline, Then::Finished(txn), None);
             }

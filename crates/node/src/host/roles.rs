@@ -5,7 +5,7 @@ use crate::effects::{Notice, Ticket};
 use crate::group::{State, may_change};
 use quorate_consensus::{Consensus, ReadId, Role};
 use quorate_mvcc::engine::Engine;
-use quorate_types::{Entry, EntryKind, Fault, GroupId, Index, Rejection, Tick};
+use quorate_types::{Entry, EntryKind, Fault, GroupId, Index, Rejection, Tick, reached};
 
 impl<E: Engine> Host<E> {
     pub(super) fn on_role(&mut self, id: GroupId, role: Role) -> Result<(), Fault> {
@@ -47,6 +47,7 @@ impl<E: Engine> Host<E> {
                 }
             }
             for ticket in lost {
+                reached!("forwarded-to-lost-leader");
                 self.forward_failed(id, ticket);
             }
         }
@@ -94,6 +95,7 @@ impl<E: Engine> Host<E> {
         }
         for wait in unknown {
             self.reject(wait.then, Rejection::Unknown);
+            reached!("unconfirmed-at-resignation");
         }
         self.end_coordination(id)
     }
@@ -137,11 +139,13 @@ impl<E: Engine> Host<E> {
                     if let Some(epoch) = wait.confirm
                         && !self.is_confirmed(id, index, epoch)
                     {
+                        reached!("write-waits-for-office");
                         self.wait_for_confirmation(id, index, epoch, wait);
                         continue;
                     }
                     self.finish(id, wait.then, wait.deadline)?;
                 } else {
+                    reached!("write-lost-its-place");
                     self.reject(wait.then, Rejection::LeaderChanged);
                 }
             }

@@ -24,7 +24,7 @@ use quorate_mvcc::engine::Engine;
 use quorate_types::request::{PutLease, PutRequest};
 use quorate_types::{
     Bytes, Decode, Encode, Event, Fault, GroupId, Index, KeyRange, KeyspaceId, NodeId, PartitionId, Position,
-    Rejection, Request, Revision, Term, Tick,
+    Rejection, Request, Revision, Term, Tick, reached,
 };
 
 /// How often a leader that cannot draw tries to change that, in ticks.
@@ -382,6 +382,7 @@ impl<E: Engine> Host<E> {
             (group.registered, group.office) = (Some(epoch), Index::START);
             self.leaders_news.insert(id, own);
             group.acks.clear();
+            reached!("registered-here");
             if let Some(partition) = group.partition_mut() {
                 partition.inherit();
             }
@@ -472,6 +473,7 @@ impl<E: Engine> Host<E> {
     /// An entry is applied, and its quorum is not known to be in time; with a newer sequencer it never will be.
     pub(super) fn wait_for_confirmation(&mut self, id: GroupId, index: Index, epoch: Term, wait: Wait) {
         if self.meta_term() > epoch {
+            reached!("write-of-former-epoch");
             return self.reject(wait.then, Rejection::Unknown);
         }
         if let Some(group) = self.groups.get_mut(&id) {
@@ -490,6 +492,7 @@ impl<E: Engine> Host<E> {
             }
         }
         for then in late {
+            reached!("write-unconfirmed-for-good");
             self.reject(then, Rejection::Unknown);
         }
     }
@@ -552,6 +555,7 @@ impl<E: Engine> Host<E> {
             is_same && group.is_serving && group.term == after.term && group.registered == Some(epoch)
         };
         let Some(group) = self.groups.get_mut(&id).filter(is_still) else {
+            reached!("answer-of-deposed-sequencer");
             let then = Then::Sequenced { group: id, after, epoch, then: Box::new(then), again };
             self.reject(then, Rejection::NoLeader);
             return Ok(());
@@ -616,6 +620,7 @@ impl<E: Engine> Host<E> {
         if self.floor_inherited_by(id).is_some() {
             self.inheriting.insert(id);
         } else if self.inheriting.remove(&id) {
+            reached!("inherited-transactions-ended");
             self.tell_unused(id, std::iter::empty());
         }
     }

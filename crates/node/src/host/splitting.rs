@@ -27,7 +27,7 @@ use quorate_mvcc::engine::Engine;
 use quorate_partition::Partition;
 use quorate_types::{
     Encode, Fault, GroupId, KeyspaceId, KeyspaceMap, LeaseId, PartitionId, Place, SlotSet, Split, Term,
-    crash_point,
+    crash_point, reached,
 };
 use std::collections::BTreeSet;
 
@@ -86,6 +86,7 @@ impl<E: Engine> Host<E> {
         };
         let members = group.raft.configuration();
         if is_moving || members.is_joint() || !members.learners.is_empty() {
+            reached!("split-waits-for-move");
             return Ok(());
         }
         if group.raft.can_propose().is_err() {
@@ -94,6 +95,7 @@ impl<E: Engine> Host<E> {
         let index = group.raft.last().index.next();
         let State::Ready(partition) = &mut group.state else { return Ok(()) };
         if partition.has_locks() {
+            reached!("split-waits-for-locks");
             return Ok(());
         }
         let (kind, data) = partition.split(&split, index);
@@ -112,6 +114,7 @@ impl<E: Engine> Host<E> {
         let keyspace = self.keyspace(parent.keyspace)?;
         keyspace.is_split = true;
         if !was_sequenced {
+            reached!("first-split");
             // The parent has published all there was; that can be read on.
             keyspace.publication.share();
         }
@@ -127,6 +130,7 @@ impl<E: Engine> Host<E> {
         }
         // It may have gone elsewhere since, while this replica of the parent was behind.
         if self.roster.places.get(&child).is_some_and(|place| !place.holds(self.options.id)) {
+            reached!("child-elsewhere");
             self.discard_of(child, split.slots.clone())?;
             // What comes from now on is not all of the keyspace any more.
             return self.note_whole(parent.keyspace);
@@ -146,6 +150,7 @@ impl<E: Engine> Host<E> {
         let Some(group) = self.groups.get_mut(&child) else { return };
         let is_free = group.leader.is_none() && !matches!(group.role, Role::Leader { .. });
         if leads && is_due && is_free && group.raft.term() < STAND_TERMS_MAX {
+            reached!("child-stood-for-again", group.raft.term() > Term(1));
             group.raft.stand();
             self.dirty.insert(child);
         }
@@ -165,6 +170,7 @@ impl<E: Engine> Host<E> {
         if map.finish_split(parent.partition).is_err() {
             return Ok(());
         }
+        reached!("split-finished-by-other", self.groups.get(&parent).is_none_or(|group| !group.is_serving));
         let Some(group) = self.groups.get(&child) else { return Ok(()) };
         let place = Place::new(group.raft.configuration().voters.clone());
         let mut success = vec![put(Place::row_key(child), place.encoded()), put(key.clone(), map.encoded())];
@@ -280,6 +286,7 @@ impl<E: Engine> Host<E> {
         if id.keyspace == KeyspaceId::SYSTEM || self.router.partitions(id.keyspace).len() < 2 {
             return self.dispatch(id, work);
         }
+        reached!("request-rerouted-by-split", self.router.route(id.keyspace, &work.request) != Ok(id));
         match self.router.route(id.keyspace, &work.request) {
             Ok(group) => self.dispatch(group, work),
             Err(rejection) => {

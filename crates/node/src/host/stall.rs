@@ -11,11 +11,13 @@
 use super::Host;
 use crate::effects::{Notice, WriteId};
 use quorate_mvcc::engine::Engine;
+use quorate_types::reached;
 
 impl<E: Engine> Host<E> {
     /// A group was found whose log lags, or none was.
     pub(super) fn tick_stall(&mut self, lags: bool) {
         if lags && self.stalled.is_none() {
+            reached!("disk-stalled");
             self.stalled = Some(self.write);
             self.out.notices.push(Notice::DiskStalled);
         }
@@ -27,6 +29,7 @@ impl<E: Engine> Host<E> {
     /// The disk has taken everything up to this write.
     pub(super) fn end_stall(&mut self, write: WriteId) {
         if self.stalled.is_some_and(|stalled| stalled <= write) {
+            reached!("disk-back");
             self.stalled = None;
             self.out.notices.push(Notice::DiskBack);
         }

@@ -36,7 +36,7 @@ use quorate_mvcc::engine::Engine;
 use quorate_partition::{Partition, Places, Touched};
 use quorate_types::{
     Answer, Fault, Footprint, GroupId, KeyspaceId, PartitionId, PreState, Rejection, Request, Revision, Term,
-    TxnId,
+    TxnId, reached,
 };
 use std::collections::BTreeMap;
 
@@ -178,6 +178,7 @@ impl<E: Engine> Host<E> {
         let attempt = self.attempts.get(&(keyspace, id));
         let since = attempt.map_or(self.now, |attempt| attempt.work.received);
         if group.drawing_asked > 0 || group.is_share_to_wait(id, since, &footprint) {
+            reached!("home-waits-for-locks");
             group.precedence.wait(Waiter::Attempt(id), since, &footprint, self.now);
             group.blocked.push_back(Blocked::Home(id, footprint, since));
             return Ok(());
@@ -194,6 +195,7 @@ impl<E: Engine> Host<E> {
             _ => false,
         };
         if is_outdated {
+            reached!("lease-came-to-be-held-elsewhere");
             return self.give_up(keyspace, id, true);
         }
         // A lease that ran out may have been renewed before its lock was to be had.
@@ -204,6 +206,7 @@ impl<E: Engine> Host<E> {
             _ => false,
         });
         if is_renewed {
+            reached!("lease-renewed-while-its-end-locks");
             self.end_attempt(keyspace, id);
             return Ok(());
         }
@@ -242,6 +245,7 @@ impl<E: Engine> Host<E> {
         let Some(attempt) = self.end_attempt(keyspace, id) else { return Ok(()) };
         let work = attempt.work;
         if work.origin != Origin::Own && self.now >= work.deadline {
+            reached!("transaction-contended");
             self.turn_away(attempt.home, &work, Rejection::Contended);
             return Ok(());
         }
@@ -356,8 +360,10 @@ impl<E: Engine> Host<E> {
         // One of another sequencer's time: it has seen what that gave out, or may not be who leads any more.
         let is_of_now = self.groups.get(&home).is_some_and(|group| group.registered == Some(epoch));
         let holds_locks = outcome.is_some();
+        reached!("vote-of-other-epoch", holds_locks && !is_of_now);
         let outcome = outcome.filter(|_| is_of_now);
         let Some(attempt) = self.attempts.get_mut(&(home.keyspace, id)) else {
+            reached!("vote-after-attempt", holds_locks);
             // The attempt was given up before its locks were to be had there, and the word of that was lost: nobody needs them.
             if holds_locks {
                 self.on_status(home, id, from);
@@ -383,12 +389,14 @@ impl<E: Engine> Host<E> {
     /// A participant asks how an attempt ended.
     fn on_status(&mut self, home: GroupId, id: TxnId, from: PartitionId) {
         let Some(group) = self.groups.get(&home) else { return };
+        reached!("asked-how-it-ended");
         // A newer leader's attempt: it knows.
         if id.term > group.term || self.attempts.contains_key(&(home.keyspace, id)) {
             return;
         }
         let Some(partition) = group.partition() else { return };
         let part = partition.decision(id).and_then(|parts| parts.iter().find(|part| part.partition == from));
+        reached!("ended-as-decided", part.is_some());
         let effects = part.map(|part| part.effects.clone());
         self.tell(home.keyspace, from, TxnMessage::Finish { id, effects });
     }
@@ -443,9 +451,13 @@ impl<E: Engine> Host<E> {
         for (keyspace, id) in ids {
             let Some(attempt) = self.attempts.get(&(keyspace, id)) else { continue };
             match attempt.phase {
-                Phase::Collecting | Phase::Drawing => self.give_up(keyspace, id, false)?,
+                Phase::Collecting | Phase::Drawing => {
+                    reached!("coordinator-lost-while-collecting");
+                    self.give_up(keyspace, id, false)?
+                }
                 // The log decides; whoever waits for the entry is told.
                 Phase::Deciding(_) => {
+                    reached!("coordinator-lost-while-deciding");
                     self.attempts.remove(&(keyspace, id));
                 }
             }
@@ -482,6 +494,7 @@ impl<E: Engine> Host<E> {
         };
         let late = self.attempts.iter().filter(|(_, attempt)| is_late(attempt));
         for (keyspace, id) in late.map(|(id, _)| *id).collect::<Vec<_>>() {
+            reached!("attempt-out-of-time");
             self.give_up(keyspace, id, true)?;
         }
         if now.0.is_multiple_of(TELL_TICKS) {
@@ -535,6 +548,7 @@ impl<E: Engine> Host<E> {
         let State::Ready(partition) = &group.state else { return };
         let prepared: Vec<TxnId> = partition.prepared().collect();
         for txn in &prepared {
+            reached!("participant-inherited-prepared");
             group.held_since.insert(*txn, now);
         }
         for txn in prepared {

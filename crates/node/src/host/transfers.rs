@@ -9,7 +9,7 @@ use crate::snapshots::Fetching;
 use quorate_consensus::{Consensus, SnapshotFetch, SnapshotMeta};
 use quorate_mvcc::engine::Engine;
 use quorate_partition::snapshot::InstallError;
-use quorate_types::{Fault, GroupId, NodeId, Rejection, crash_point};
+use quorate_types::{Fault, GroupId, NodeId, Rejection, crash_point, reached};
 
 impl<E: Engine> Host<E> {
     pub(super) fn offer_snapshot(&mut self, id: GroupId, to: NodeId) -> Result<(), Fault> {
@@ -21,6 +21,7 @@ impl<E: Engine> Host<E> {
             let older = partition.snapshot_in(&view)?;
             shared = shared.or(older.filter(|older| group.raft.may_offer(to, older.position())));
         }
+        reached!("snapshot-shared", shared.is_some());
         let source = shared.unwrap_or_else(|| partition.snapshot());
         let position = source.position();
         self.sources.keep(to, source, self.now);
@@ -45,6 +46,7 @@ impl<E: Engine> Host<E> {
         // From here on there is no state to apply to, until the snapshot is whole.
         group.raft.state_lost();
         let unfinished = self.fetching.remove(&id).map(Fetching::into_installer);
+        reached!("snapshot-begun-anew", unfinished.is_some());
         let installer = match (std::mem::replace(&mut group.state, State::Installing(None)), unfinished) {
             (State::Ready(partition), _) => partition.into_installer(&clear)?,
             (State::Installing(Some(installer)), _) | (State::Installing(None), Some(installer)) => {
@@ -138,6 +140,7 @@ impl<E: Engine> Host<E> {
     }
 
     pub(super) fn fail_fetch(&mut self, id: GroupId, reason: String) {
+        reached!("snapshot-failed");
         let installer = self.fetching.remove(&id).map(Fetching::into_installer);
         if let Some(group) = self.groups.get_mut(&id) {
             if let State::Installing(kept @ None) = &mut group.state {
@@ -169,6 +172,7 @@ impl<E: Engine> Host<E> {
         self.set_whole(id.keyspace, false)?;
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         group.state = State::Ready(installer.finish()?);
+        reached!("returning-replica-filled", group.is_returning);
         if std::mem::take(&mut group.is_returning) && self.admission.is_admitted() && !group.awaits_rows {
             group.raft.give_votes();
         }
@@ -185,6 +189,7 @@ impl<E: Engine> Host<E> {
         let still_waiting = group.waits.split_off(&position.index.next());
         let done = std::mem::replace(&mut group.waits, still_waiting);
         for wait in done.into_values().flatten() {
+            reached!("write-hidden-by-snapshot", wait.term.is_some());
             match wait.term {
                 // Whether that entry is among what the snapshot holds cannot be told any more.
                 Some(_) => self.reject(wait.then, Rejection::Unknown),

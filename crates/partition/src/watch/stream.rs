@@ -3,7 +3,7 @@
 use super::response::{NO_WATCH, WatchResponse, WatchResponseKind};
 use super::watcher::{State, WatchRef, Watcher};
 use super::{History, HistoryError, Limits, Part, Piece};
-use quorate_types::{Changes, Event, Fault, KeyRange, Revision, WatchRequest};
+use quorate_types::{Changes, Event, Fault, KeyRange, Revision, WatchRequest, reached};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
@@ -181,6 +181,7 @@ impl Stream {
         let start = start.map(Revision);
         let state = if start.is_some_and(|start| start <= current) { State::Lagging } else { State::Synced };
         if state == State::Lagging {
+            reached!("watch-from-the-past");
             self.lagging.insert(number);
         }
         let next = start.unwrap_or(current.next());
@@ -248,6 +249,7 @@ impl Stream {
     /// once the queue is taken. etcd answers such a request at once or never; so one that meets a watch
     /// that is behind, or waits for a later revision, is forgotten, and the client asks again.
     pub(super) fn ask_progress(&mut self, current: Revision) {
+        reached!("progress-asked-while-behind", !self.is_asked && !self.all_reached(current));
         if !self.is_asked && self.all_reached(current) {
             self.is_asked = true;
             self.push(Item::Progress { watch: None, revision: current });
@@ -325,6 +327,7 @@ impl Stream {
         let bytes = ITEM_BYTES + bytes + matches.len() * MATCH_BYTES;
         self.push(Item::Changes { changes: changes.clone(), matches, done: 0, bytes });
         if self.queue_bytes > limits.stream_queue_bytes_max {
+            reached!("watch-fell-behind");
             self.drop_queue();
         }
     }
@@ -360,6 +363,7 @@ impl Stream {
     /// The state moved from revision `from` to `to` without telling what changed (a snapshot was
     /// installed): synced watches turn to history.
     pub(super) fn skip(&mut self, from: Revision, to: Revision) {
+        reached!("watch-skipped-by-snapshot", from < to && !self.watches.is_empty());
         self.drop_queue();
         for (number, watch) in &mut self.watches {
             if watch.state == State::Synced {
@@ -509,6 +513,7 @@ impl Stream {
                     *batch = Some(Batch { from, through, changes });
                 }
                 Err(HistoryError::Compacted(compacted)) => {
+                    reached!("watch-compacted");
                     watch.state = State::Compacted;
                     self.lagging.remove(&number);
                     out.ended.push((number, watch.request.range.clone()));
@@ -534,6 +539,7 @@ impl Stream {
         watch.reached = batch.through;
         self.served = number;
         if watch.next > current {
+            reached!("watch-caught-up");
             watch.state = State::Synced;
             self.lagging.remove(&number);
         }

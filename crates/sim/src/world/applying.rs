@@ -3,7 +3,7 @@
 use super::World;
 use crate::applied::changes_of;
 use crate::checker::Violation;
-use quorate_types::{GroupId, KeyspaceId, LogWrite};
+use quorate_types::{EntryKind, GroupId, KeyspaceId, LogWrite, reached};
 
 impl World {
     /// What the node wrote to its log and what it has applied, as far as that can be seen.
@@ -46,6 +46,8 @@ impl World {
             let news = log.advance(shadow, status.consensus.applied, status.digest, is_visible, self.now);
             let noted = news.and_then(|news| {
                 for entry in news {
+                    let is_split = entry.kind == EntryKind::Split;
+                    reached!("watch-across-split", is_split && running.watches.counts().watches > 0);
                     self.counts.transactions.note(status.group, &entry, &mut self.prepared);
                     if let Some((revision, part)) = changes_of(&entry)? {
                         self.history.add(revision, part, self.now)?;

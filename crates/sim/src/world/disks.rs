@@ -15,7 +15,7 @@ use crate::random::Random;
 use quorate_node::{PeerMessage, Standing};
 use quorate_storage::disk::{Disk, MemoryDisk};
 use quorate_storage::memory::MemoryEngine;
-use quorate_types::Incarnation;
+use quorate_types::{Incarnation, reached};
 
 /// What may happen to disks, each in thousandths of a tick.
 #[derive(Debug)]
@@ -123,6 +123,7 @@ impl World {
     pub(super) fn forgets(&mut self, at: usize) -> bool {
         let is_spoilt = std::mem::take(&mut self.nodes[at].is_spoilt);
         if is_spoilt {
+            reached!("log-forgotten");
             self.forget(at);
             self.nodes[at].has_forgotten = true;
             self.counts.logs_forgotten += 1;

@@ -7,7 +7,7 @@ use super::node::Node;
 use crate::checker::Violation;
 use quorate_consensus::Role;
 use quorate_node::PeerMessage;
-use quorate_types::{GroupId, NodeId};
+use quorate_types::{GroupId, NodeId, reached};
 
 /// Before the end of a lull; about an election.
 const LULL_END_TICKS: u64 = 32;
@@ -250,6 +250,11 @@ impl World {
     fn end(&mut self, at: usize, survives: u64) {
         let Some(running) = self.nodes[at].running.take() else { return };
         self.counts.crashes += 1;
+        reached!("crash-while-writing", survives < 1_000 && running.syncing.is_some());
+        reached!("crash-while-flushing", running.flush_due.is_some());
+        reached!("crash-with-errands", !running.errands.is_empty());
+        reached!("crash-while-prepared", survives < 1_000 && !self.prepared.is_empty());
+        reached!("crash-of-paused", self.nodes[at].paused_until.is_some());
         self.nodes[at].paused_until = None;
         self.nodes[at].resuming = running.watchers.resume();
         drop(running);
@@ -260,6 +265,7 @@ impl World {
             _ => self.nodes[at].disk.crash(|| random.chance(survives)),
         }
         let kept = random.below(self.nodes[at].engine.unflushed() as u64 + 1) as usize;
+        reached!("store-lost-unflushed", kept < self.nodes[at].engine.unflushed());
         self.nodes[at].engine.crash(kept);
         // Some come back at once: before others have noticed.
         let down_ticks_max = if self.random.chance(300) { 10 } else { 150 };

@@ -12,7 +12,7 @@ use quorate_mvcc::layout;
 use quorate_node::Host;
 use quorate_partition::Partition;
 use quorate_storage::memory::MemoryEngine;
-use quorate_types::Fault;
+use quorate_types::{Fault, reached};
 use std::ops::Bound;
 
 /// Looks of the scrub, in thousandths of a tick.
@@ -92,6 +92,8 @@ impl World {
         let node = &mut self.nodes[at];
         // It had been removed when it was looked for, and a crash has brought it back.
         let is_back = node.rot.is_none() && node.has_rotted;
+        reached!("damage-met-in-use", node.rot == Some(Rot::Unseen));
+        reached!("damage-came-back", is_back);
         if is_back || node.rot == Some(Rot::Unseen) {
             node.rot = Some(Rot::Seen);
         }
@@ -105,6 +107,7 @@ impl World {
         }
         self.crash(at);
         if self.nodes[at].rot == Some(Rot::Stopped) {
+            reached!("store-stopped-again");
             return self.give_up_store(at);
         }
         self.nodes[at].rot = Some(Rot::Stopped);
@@ -155,6 +158,7 @@ impl World {
     /// An empty one takes its place, in which every group of the log waits for its state.
     pub(super) fn give_up_store(&mut self, at: usize) -> Result<(), Violation> {
         let (_, groups) = self.open_log(at)?;
+        reached!("store-given-up");
         let node = &mut self.nodes[at];
         node.engine = MemoryEngine::default();
         node.has_rotted = false;

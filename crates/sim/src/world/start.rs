@@ -11,7 +11,7 @@ use quorate_node::{Host, Options};
 use quorate_partition::watch::Watches;
 use quorate_storage::disk::MemoryDisk;
 use quorate_storage::wal::{Wal, WalOptions};
-use quorate_types::{GroupId, Index, KeyspaceId, Revision};
+use quorate_types::{GroupId, Index, KeyspaceId, Revision, reached};
 use std::collections::BTreeMap;
 
 /// Small, so that there are several.
@@ -68,6 +68,10 @@ impl World {
             let id = running.watchers.open(&mut self.random, &mut running.watches);
             if let (Ok(id), Some(reader)) = (id, running.host.reader(KeyspaceId::DEFAULT)) {
                 for request in resuming {
+                    let start = request.start_revision.unwrap_or(i64::MAX);
+                    let compacted = reader.compacted().map_or(0, |compacted| compacted.0 as i64);
+                    reached!("watch-resumed", start <= reader.revision().0 as i64);
+                    reached!("watch-resumed-after-compaction", start < compacted);
                     let created = running.watchers.create(id, request, &mut running.watches, &reader);
                     assert!(created.is_ok(), "a few watches are within the limits: {created:?}");
                 }
