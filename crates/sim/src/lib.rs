@@ -56,6 +56,10 @@ pub struct Summary {
     pub hangs: u64,
     /// Processes that ended because their disks failed.
     pub disks_failed: u64,
+    /// Disks that had little space left.
+    pub disks_short: u64,
+    /// Disks that had none.
+    pub disks_full: u64,
     /// Logs in which a bit flipped.
     pub logs_spoilt: u64,
     /// Of these, logs that were given up.

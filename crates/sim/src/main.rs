@@ -78,6 +78,8 @@ fn many(arguments: &[String], partitions: u32) -> Result<(), String> {
         sum.disks_lost += summary.disks_lost;
         sum.hangs += summary.hangs;
         sum.disks_failed += summary.disks_failed;
+        sum.disks_short += summary.disks_short;
+        sum.disks_full += summary.disks_full;
         sum.logs_spoilt += summary.logs_spoilt;
         sum.logs_forgotten += summary.logs_forgotten;
         sum.rotten += summary.rotten;
@@ -100,7 +102,7 @@ fn many(arguments: &[String], partitions: u32) -> Result<(), String> {
     }
     println!(
         "{count} seeds, {:.1} simulated minutes: {} calls answered, {} rejected, {} unknown; {} revisions, {} events \
-         watched; {} crashes, {} pauses, {} disks lost, {} hung, {} failed, {} logs spoilt, {} of them given up, {} rows rotten, {} stores given up, {} terms led, {} snapshots installed, {} leases ended; {} partitions split off; {} members \
+         watched; {} crashes, {} pauses, {} disks lost, {} hung, {} failed, {} short of space, {} full, {} logs spoilt, {} of them given up, {} rows rotten, {} stores given up, {} terms led, {} snapshots installed, {} leases ended; {} partitions split off; {} members \
          joined, {} lost for good, {} removed, {} replicas thrown away, {} times other voters in a group; over \
          partitions {} transactions decided, {} shares prepared, {} committed, {} given back, {} of these by another leader. \
          Nothing wrong.",
@@ -115,6 +117,8 @@ fn many(arguments: &[String], partitions: u32) -> Result<(), String> {
         sum.disks_lost,
         sum.hangs,
         sum.disks_failed,
+        sum.disks_short,
+        sum.disks_full,
         sum.logs_spoilt,
         sum.logs_forgotten,
         sum.rotten,

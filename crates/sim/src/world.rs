@@ -13,6 +13,7 @@ mod rates;
 mod rot;
 mod settle;
 mod sleep;
+mod space;
 mod splits;
 mod start;
 mod watching;
@@ -27,18 +28,21 @@ use crate::leases::{RATE_MAX, RATE_MIN};
 use crate::random::Random;
 use disks::Disks;
 use members::Members;
-use network::Flying;
+use network::{Flying, Wire};
 use node::{Node, Running};
 use quorate_node::Standing;
 use quorate_types::{GroupId, KeyspaceId, NodeId, PartitionId, Rejection, Term, TxnId};
-use rates::Rates;
+use rates::{PAUSE_TICKS_LONGEST, Rates};
 use rot::Rotting;
+use space::Space;
 use splits::Splits;
 use std::collections::{BTreeMap, BTreeSet};
 
 const FAULTY_TICKS: u64 = 1_500;
 /// Where nodes pause for long: until some have come back, to everybody's surprise.
 const FAULTY_TICKS_LONG: u64 = 4_500;
+/// The same of the longest pauses.
+const FAULTY_TICKS_LONGEST: u64 = 18_000;
 
 /// Everything that exists.
 pub struct World {
@@ -70,6 +74,8 @@ pub struct World {
     members: Members,
     rotting: Rotting,
     disks: Disks,
+    wire: Wire,
+    space: Space,
     /// When faults ended.
     pub healed_tick: u64,
     /// Who led which term of which group.
@@ -96,11 +102,16 @@ impl World {
         let mut splits = Splits::new(seed);
         let rates = Rates::draw(&mut random, &mut splits, partitions);
         let hibernate_after_ticks = [None, Some(5), Some(10), Some(50)][random.below(4) as usize];
-        let is_long = rates.pause > 0 && rates.pause_ticks_max > FAULTY_TICKS;
+        let members = Members::new(seed, size, partitions);
+        let faulty_ticks = match rates.pause_ticks_max {
+            PAUSE_TICKS_LONGEST if rates.pause > 0 => FAULTY_TICKS_LONGEST,
+            ticks if rates.pause > 0 && ticks > FAULTY_TICKS => FAULTY_TICKS_LONG,
+            _ if members.happen() => FAULTY_TICKS_LONG,
+            _ => FAULTY_TICKS,
+        };
         let are_skewed = random.chance(600);
         let mut clock = || if are_skewed { RATE_MIN + random.below(RATE_MAX - RATE_MIN + 1) } else { 1_000 };
         let nodes = (1..=size).map(|id| Node::new(NodeId(id), Standing::New, clock())).collect();
-        let members = Members::new(seed, size, partitions);
         Self {
             seed,
             random,
@@ -124,13 +135,15 @@ impl World {
             trace: 0,
             counts: Summary::default(),
             is_faulty: true,
-            faulty_ticks: if is_long || members.happen() { FAULTY_TICKS_LONG } else { FAULTY_TICKS },
+            faulty_ticks,
             is_reading_by_lease: !seed.is_multiple_of(3),
             hibernate_after_ticks,
             lull_until: 0,
             members,
             rotting: Rotting::new(seed),
             disks: Disks::new(seed),
+            wire: Wire::new(seed),
+            space: Space::new(seed),
         }
     }
 
@@ -142,6 +155,8 @@ impl World {
         world.members = Members::none(world.nodes.len() as u64);
         world.rotting = Rotting::none();
         world.disks = Disks::none();
+        world.wire = Wire::none();
+        world.space = Space::none();
         world.faulty_ticks = FAULTY_TICKS;
         world.history.may_have_holes = partitions > 1;
         world.nodes.iter_mut().for_each(|node| node.rate = 1_000);
@@ -189,6 +204,7 @@ impl World {
             self.order_members()?;
             self.rot();
             self.fail_disks();
+            self.run_out_of_space();
             self.live_a_tick()?;
         }
         Ok(())

@@ -44,6 +44,8 @@ struct Inner {
     /// Names that a crash brings back or takes away.
     durable_names: BTreeMap<String, File>,
     operations_until_fault: Option<u64>,
+    /// There is no room for another file.
+    is_full: bool,
     syncs: u64,
 }
 
@@ -77,7 +79,8 @@ impl MemoryDisk {
             }
             files.insert(name, File { now: bytes.clone(), durable: bytes });
         }
-        *inner = Inner { durable_names: files.clone(), files, ..Inner::default() };
+        let is_full = inner.is_full;
+        *inner = Inner { durable_names: files.clone(), files, is_full, ..Inner::default() };
     }
 
     /// A process dies, and nothing else: what it wrote and named reaches the disk in time.
@@ -85,7 +88,8 @@ impl MemoryDisk {
         let mut inner = self.lock();
         let mut files = inner.files.clone();
         files.values_mut().for_each(|file| file.durable.clone_from(&file.now));
-        *inner = Inner { durable_names: files.clone(), files, ..Inner::default() };
+        let is_full = inner.is_full;
+        *inner = Inner { durable_names: files.clone(), files, is_full, ..Inner::default() };
     }
 
     /// The file's name is not durable, as before the directory was synced.
@@ -113,6 +117,11 @@ impl MemoryDisk {
     /// Nothing fails any more.
     pub fn mend(&self) {
         self.lock().operations_until_fault = None;
+    }
+
+    /// There is no room for another file, or there is again.
+    pub fn fill(&self, is_full: bool) {
+        self.lock().is_full = is_full;
     }
 
     /// How often something was synced.
@@ -150,6 +159,9 @@ impl Disk for MemoryDisk {
     fn create(&mut self, name: &str, length: u64) -> io::Result<()> {
         let mut inner = self.lock();
         inner.check()?;
+        if inner.is_full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let file = File { now: vec![0; length as usize], durable: Vec::new() };
         inner.files.insert(name.to_owned(), file);
         Ok(())

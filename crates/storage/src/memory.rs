@@ -3,6 +3,7 @@
 use quorate_mvcc::engine::{Batch, Engine, Read, RowRange, Rows, Table};
 use quorate_types::{Bytes, Fault};
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 type Rowset = BTreeMap<Bytes, Bytes>;
@@ -39,6 +40,19 @@ impl Tables {
     }
 }
 
+/// What happens to the value of a row on its way to the disk, or there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// This bit flips, counted round and round.
+    Bit(usize),
+    /// All of it is zeros: its block was never written.
+    Zeroed,
+    /// From this byte on, counted round and round, it is zeros.
+    Torn(usize),
+    /// What was written for the next row stands there.
+    Misdirected,
+}
+
 /// A view of one moment.
 #[derive(Clone, Debug)]
 pub struct MemorySnapshot(Tables);
@@ -64,26 +78,44 @@ impl MemoryEngine {
         self.lock().unflushed.len()
     }
 
-    /// Flips a bit in the value of a row, for good: the `nth` of the table, counted round and round, as is the bit. Returns whether there is any.
-    pub fn rot(&self, table: Table, nth: usize, bit: usize) -> bool {
+    /// Damages the value of a row, for good: the `nth` of the table, counted round and round. Returns whether there is any, and it is another one now.
+    pub fn rot(&self, table: Table, nth: usize, damage: Damage) -> bool {
         let mut inner = self.lock();
         let rows = &inner.now.0[table as usize];
-        let Some(key) = rows.keys().nth(nth % rows.len().max(1)).cloned() else { return false };
-        let flip = |value: &mut Bytes| {
+        let Some((key, before)) = rows.iter().nth(nth % rows.len().max(1)) else { return false };
+        let key = key.clone();
+        let next = rows.range::<Bytes, _>((Excluded(&key), Unbounded)).next().or(rows.first_key_value());
+        let next = next.map(|(_, value)| value.clone()).unwrap_or_default();
+        let spoil = |value: &mut Bytes| {
             let mut bytes = value.to_vec();
-            let bit = bit % (8 * bytes.len());
-            bytes[bit / 8] ^= 1 << (bit % 8);
+            match damage {
+                Damage::Bit(bit) => {
+                    let bit = bit % (8 * bytes.len());
+                    bytes[bit / 8] ^= 1 << (bit % 8);
+                }
+                Damage::Zeroed => bytes.fill(0),
+                Damage::Torn(at) => {
+                    let at = at % bytes.len();
+                    bytes[at..].fill(0);
+                }
+                Damage::Misdirected => bytes = next.to_vec(),
+            }
             *value = bytes.into();
         };
+        let mut after = before.clone();
+        spoil(&mut after);
+        if after == *before {
+            return false;
+        }
         let Inner { now, flushed, unflushed, .. } = &mut *inner;
         for tables in [now, flushed] {
             if let Some(value) = Arc::make_mut(&mut tables.0[table as usize]).get_mut(&key) {
-                flip(value);
+                spoil(value);
             }
         }
         let changes = unflushed.iter_mut().flat_map(|batch| &mut batch.changes);
         for (_, _, value) in changes.filter(|(of, row, _)| *of == table && *row == key) {
-            value.iter_mut().for_each(flip);
+            value.iter_mut().for_each(spoil);
         }
         true
     }
@@ -131,7 +163,7 @@ impl Read for MemorySnapshot {
 }
 
 fn is_inverted((start, end): &RowRange) -> bool {
-    use std::ops::Bound::{Excluded, Included};
+    use std::ops::Bound::Included;
     match (start, end) {
         (Included(a), Included(b)) => a > b,
         (Included(a), Excluded(b)) | (Excluded(a), Included(b)) | (Excluded(a), Excluded(b)) => a >= b,
@@ -150,7 +182,6 @@ impl Iterator for Owned {
     type Item = Result<(Bytes, Bytes), Fault>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        use std::ops::Bound::Excluded;
         let range = self.range.take()?;
         if is_inverted(&range) {
             return None;
@@ -218,7 +249,7 @@ impl Engine for MemoryEngine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::ops::Bound::{Excluded, Included, Unbounded};
+    use std::ops::Bound::Included;
 
     #[test]
     fn a_crash_keeps_whole_batches_and_what_was_flushed() {
@@ -243,7 +274,7 @@ mod tests {
     fn what_has_rotted_stays_so_whether_it_was_flushed_or_not() {
         for is_flushed in [false, true] {
             let engine = MemoryEngine::default();
-            assert!(!engine.rot(Table::Version, 3, 3));
+            assert!(!engine.rot(Table::Version, 3, Damage::Bit(3)));
             let mut batch = Batch::default();
             batch.put(Table::Version, vec![1], vec![0, 0]);
             batch.put(Table::Version, vec![2], vec![0, 0]);
@@ -251,7 +282,7 @@ mod tests {
             if is_flushed {
                 engine.flush().unwrap();
             }
-            assert!(engine.rot(Table::Version, 3, 16 + 9));
+            assert!(engine.rot(Table::Version, 3, Damage::Bit(16 + 9)));
             for is_crashed in [false, true] {
                 if is_crashed {
                     engine.crash(1);
@@ -260,6 +291,26 @@ mod tests {
                 assert_eq!(engine.get(Table::Version, &[2]).unwrap().unwrap()[..], [0, 2]);
             }
         }
+    }
+
+    #[test]
+    fn a_row_is_zeroed_torn_or_stands_in_anothers_place_and_is_not_called_damaged_when_it_is_as_before() {
+        let value_after = |damage: Damage, values: [&'static [u8]; 2]| {
+            let engine = MemoryEngine::default();
+            let mut batch = Batch::default();
+            batch.put(Table::Version, vec![1], values[0]);
+            batch.put(Table::Version, vec![2], values[1]);
+            engine.write(batch).unwrap();
+            let is_damaged = engine.rot(Table::Version, 2, damage);
+            let other = engine.get(Table::Version, &[2]).unwrap().unwrap();
+            assert_eq!(&other[..], values[1]);
+            is_damaged.then(|| engine.get(Table::Version, &[1]).unwrap().unwrap().to_vec())
+        };
+        assert_eq!(value_after(Damage::Zeroed, [&[7, 8], &[9]]).unwrap(), [0, 0]);
+        assert_eq!(value_after(Damage::Torn(4), [&[7, 8, 9], &[9]]).unwrap(), [7, 0, 0]);
+        assert_eq!(value_after(Damage::Misdirected, [&[7, 8], &[9]]).unwrap(), [9]);
+        assert_eq!(value_after(Damage::Misdirected, [&[9], &[9]]), None);
+        assert_eq!(value_after(Damage::Zeroed, [&[0], &[9]]), None);
     }
 
     #[test]

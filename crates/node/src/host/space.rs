@@ -8,7 +8,7 @@ use super::Host;
 use crate::peer::PeerMessage;
 use quorate_consensus::{Consensus, Role};
 use quorate_mvcc::engine::Engine;
-use quorate_types::{GroupId, NodeId, Tick};
+use quorate_types::{GroupId, NodeId, Tick, reached};
 use std::collections::BTreeMap;
 
 /// A member that has not said for so many seconds that it is short has space again, or is gone.
@@ -105,6 +105,9 @@ impl<E: Engine> Host<E> {
         let has_quorum = size - short > size / 2;
         let is_refusing = self.space.is_short || !has_quorum;
         if is_refusing != self.space.is_refusing {
+            reached!("writes-refused-for-own-space", self.space.is_short && is_refusing);
+            reached!("writes-refused-for-others-space", !self.space.is_short && is_refusing);
+            reached!("writes-taken-again", !is_refusing);
             self.space.is_refusing = is_refusing;
             for keyspace in self.router.keyspaces() {
                 self.refuse_or_not(keyspace);

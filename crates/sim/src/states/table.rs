@@ -120,7 +120,7 @@ pub const TABLE: &[(&str, &[Row])] = &[
             ("follower-behind-start", Common, "a follower needed entries that the leader had cut off"),
             (
                 "snapshot-too-old-refused",
-                Common,
+                Rare,
                 "a replica without a state was offered a snapshot from before its log, and refused",
             ),
             (
@@ -130,7 +130,7 @@ pub const TABLE: &[(&str, &[Row])] = &[
             ),
             (
                 "snapshot-shows-commit",
-                Common,
+                Rare,
                 "a snapshot was offered of what the follower had in its log, which it committed by that",
             ),
             ("snapshot-keeps-tail", Common, "a snapshot was installed under a log that went on behind it"),
@@ -163,7 +163,7 @@ pub const TABLE: &[(&str, &[Row])] = &[
             ("leader-voted-out", Common, "a leader that is no voter any more left the group to another"),
             (
                 "change-before-own-term",
-                Common,
+                Rare,
                 "a change of members was refused: nothing of the leader's own term is committed",
             ),
             ("change-while-changing", Common, "a change of members was refused: another is under way"),
@@ -192,17 +192,13 @@ pub const TABLE: &[(&str, &[Row])] = &[
         "Forgotten promises",
         &[
             ("abstained", Common, "a node that had lost its promises gave away its vote in the newest term"),
-            (
-                "forgotten-vote-taken-back",
-                Common,
-                "a candidate took back a vote that its giver has forgotten",
-            ),
+            ("forgotten-vote-taken-back", Rare, "a candidate took back a vote that its giver has forgotten"),
             (
                 "forgotten-acknowledgement-taken-back",
                 Common,
                 "a leader took back what a follower had acknowledged and has forgotten",
             ),
-            ("former-life-asked-late", Common, "a question came late from a life whose disk is lost"),
+            ("former-life-asked-late", Rare, "a question came late from a life whose disk is lost"),
             ("former-life-not-heard", Common, "a message came late from a life whose disk is lost"),
             ("peer-reborn", Common, "a node was heard to have a new disk"),
             ("cluster-began", Common, "all had answered that nobody can have forgotten anything"),
@@ -222,11 +218,7 @@ pub const TABLE: &[(&str, &[Row])] = &[
     (
         "The log on disk",
         &[
-            (
-                "unfinished-segment-removed",
-                Common,
-                "a crash had left a segment whose making was not finished",
-            ),
+            ("unfinished-segment-removed", Rare, "a crash had left a segment whose making was not finished"),
             (
                 "torn-tail-cut",
                 Common,
@@ -244,18 +236,14 @@ pub const TABLE: &[(&str, &[Row])] = &[
             ),
             (
                 "damaged-first-frame-told",
-                Common,
+                Rare,
                 "the newest segment's first frame was damaged, and what is behind it says that it was durable",
             ),
-            (
-                "damage-in-older-segment",
-                Common,
-                "an older segment ended before the next one says that it did",
-            ),
+            ("damage-in-older-segment", Rare, "an older segment ended before the next one says that it did"),
             ("rotated-with-unsynced", Common, "a segment was full while writes to it were not synced"),
             ("segment-removed", Common, "nothing in the oldest segment was needed any more"),
             ("segment-pinned", Common, "a group kept the oldest segment of a log that is too large"),
-            ("poisoned-log-not-written", Common, "a log was written to after an error, and refused"),
+            ("poisoned-log-not-written", Rare, "a log was written to after an error, and refused"),
             ("log-poisoned", Common, "a write or a sync of the log failed"),
             (
                 "gap-explained-by-compaction",
@@ -265,6 +253,13 @@ pub const TABLE: &[(&str, &[Row])] = &[
             ("removed-group-read", Common, "a removed group was met in the log"),
             ("crash-while-writing", Common, "the power failed while the log had what was not synced"),
             ("log-forgotten", Common, "a log was given up because it was damaged"),
+            (
+                "log-found-no-space",
+                Common,
+                "a log could not begin a segment because the disk was full, and the process ended",
+            ),
+            ("no-space-to-start", Common, "a process could not start because its disk was full"),
+            ("space-came-back", Common, "a disk that was full had space again"),
         ],
     ),
     (
@@ -278,13 +273,15 @@ pub const TABLE: &[(&str, &[Row])] = &[
             ),
             ("store-lost-unflushed", Common, "a crash took what the store had not flushed"),
             ("damage-met-in-use", Common, "a damaged row was met by who needed it, not by the scrub"),
-            ("damage-came-back", Common, "a damaged row had been removed, and a crash brought it back"),
+            ("damage-came-back", Rare, "a damaged row had been removed, and a crash brought it back"),
             (
                 "store-stopped-again",
                 Common,
                 "a process stopped twice for a damaged row, and gave its store up at once",
             ),
             ("store-given-up", Common, "a store was given up because it was damaged"),
+            ("row-misdirected", Common, "a row held what was written for another"),
+            ("row-zeroed-or-torn", Common, "a row was zeros, or from some place on"),
         ],
     ),
     (
@@ -299,6 +296,7 @@ pub const TABLE: &[(&str, &[Row])] = &[
                 Common,
                 "a replica that came to its group again was given a state, and may vote",
             ),
+            ("snapshot-row-spoilt", Common, "a row of a snapshot was damaged in its sender's memory"),
         ],
     ),
     (
@@ -321,6 +319,18 @@ pub const TABLE: &[(&str, &[Row])] = &[
             ("node-silent", Common, "a node was taken for dead"),
             ("node-heard-again", Common, "a node that had been taken for dead was heard"),
             ("crash-of-paused", Common, "a process was killed while it was paused"),
+            ("damaged-frame-refused", Common, "bits of a frame flipped, and its reader broke the connection"),
+            (
+                "writes-refused-for-own-space",
+                Common,
+                "a node's disk had little space left, and it refused writes",
+            ),
+            (
+                "writes-refused-for-others-space",
+                Common,
+                "too many others had little space left, and writes were refused",
+            ),
+            ("writes-taken-again", Common, "there was space again, and writes were taken"),
         ],
     ),
     (
@@ -355,11 +365,7 @@ pub const TABLE: &[(&str, &[Row])] = &[
             ),
             ("decision-told-again", Common, "a participant was told a decision that it has in its log"),
             ("home-waits-for-locks", Common, "a transaction waited for locks at its home"),
-            (
-                "lease-renewed-while-its-end-locks",
-                Common,
-                "a lease was renewed while its end waited for locks",
-            ),
+            ("lease-renewed-while-its-end-locks", Rare, "a lease was renewed while its end waited for locks"),
             (
                 "lease-came-to-be-held-elsewhere",
                 Common,
@@ -420,7 +426,7 @@ pub const TABLE: &[(&str, &[Row])] = &[
             ),
             ("registered-here", Common, "a leader registered with the sequencer on its own node"),
             ("draws-in-flight-lost", Common, "the sequencer changed while revisions were asked for"),
-            ("sequencer-came-here-while-asked", Common, "and the next one is on the node that asked"),
+            ("sequencer-came-here-while-asked", Rare, "and the next one is on the node that asked"),
             (
                 "attempt-draws-again",
                 Common,
@@ -430,10 +436,10 @@ pub const TABLE: &[(&str, &[Row])] = &[
             ("draw-answered-again", Common, "the same was asked again, and answered the same"),
             ("draw-came-early", Common, "a sequencer was asked before it had all that it needs"),
             ("draw-waits-for-locks", Common, "a request that needs a revision waited for locks"),
-            ("draw-refused", Common, "the sequencer did not know who asked for a leader any more"),
+            ("draw-refused", Rare, "the sequencer did not know who asked for a leader any more"),
             (
                 "draw-overtaken",
-                Common,
+                Rare,
                 "a transaction's end with a later revision came before the revisions asked for",
             ),
             ("revisions-given-back", Common, "revisions came to nothing and were given back"),
@@ -449,7 +455,7 @@ pub const TABLE: &[(&str, &[Row])] = &[
                 Common,
                 "revisions were asked for beyond what was committed to be given out",
             ),
-            ("split-while-drawing", Common, "a partition was split while a request waited for its revision"),
+            ("split-while-drawing", Rare, "a partition was split while a request waited for its revision"),
         ],
     ),
     (
@@ -458,11 +464,7 @@ pub const TABLE: &[(&str, &[Row])] = &[
             ("split-waits-for-locks", Common, "a split waited for transactions to end"),
             ("split-waits-for-move", Common, "a split waited for members to come or go"),
             ("first-split", Common, "a keyspace's only partition was split"),
-            (
-                "child-elsewhere",
-                Common,
-                "a split was applied late, when what was split off is on other nodes",
-            ),
+            ("child-elsewhere", Rare, "a split was applied late, when what was split off is on other nodes"),
             ("child-stood-for-again", Common, "the first candidate of what was split off had not won"),
             (
                 "split-finished-by-other",

@@ -78,9 +78,10 @@ impl World {
 
     /// A log's disk refused: the process has to end, if that was to happen.
     pub(super) fn log_failed(&mut self, at: usize, what: impl std::fmt::Display) -> Result<(), Violation> {
-        if !self.nodes[at].is_failing {
+        if !self.nodes[at].is_failing && !self.nodes[at].is_full() {
             return Err(self.violation(format!("a healthy disk failed: {what}")));
         }
+        reached!("log-found-no-space", !self.nodes[at].is_failing);
         self.counts.disks_failed += 1;
         Ok(())
     }
@@ -140,7 +141,9 @@ impl Node {
 
     /// It has an empty disk, and is known to the others as one that had another.
     fn forget(&mut self) {
+        let is_full = self.is_full();
         self.disk = MemoryDisk::default();
+        self.disk.fill(is_full);
         self.engine = MemoryEngine::default();
         (self.has_rotted, self.rot) = (false, None);
         self.incarnation = Incarnation(self.incarnation.0 + 10);

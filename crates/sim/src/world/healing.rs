@@ -42,6 +42,7 @@ impl World {
         self.cut.clear();
         self.muted.clear();
         self.rates = self.rates.healthy();
+        self.heal_network();
         self.healed_tick = self.now;
         let lost = &self.members.lost;
         for node in self.nodes.iter_mut().filter(|node| !lost.contains(&node.id)) {
@@ -52,6 +53,9 @@ impl World {
                 node.disk.mend();
             }
             node.paused_until = node.paused_until.map(|_| self.now);
+        }
+        for at in 0..self.nodes.len() {
+            self.give_space(at);
         }
         self.members.moved_tick = self.now;
         if self.members.are_dealt() {
@@ -93,7 +97,11 @@ impl World {
             matches!(
                 call.outcome,
                 Some(Outcome::Rejected(
-                    Rejection::NoLeader | Rejection::Timeout | Rejection::Unknown | Rejection::Unavailable
+                    Rejection::NoLeader
+                        | Rejection::Timeout
+                        | Rejection::Unknown
+                        | Rejection::Unavailable
+                        | Rejection::NoSpace
                 ))
             )
         });

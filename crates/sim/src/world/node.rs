@@ -3,6 +3,7 @@
 use super::network::Flying;
 use super::parts::PartWatch;
 use super::rot::Rot;
+use super::space::Short;
 use super::splits::Orders;
 use crate::applied::Shadow;
 use crate::watchers;
@@ -34,6 +35,8 @@ pub(super) struct Node {
     pub(super) hung_until: u64,
     /// Its log's disk is about to fail, or does.
     pub(super) is_failing: bool,
+    /// Its disk has little space, or none.
+    pub(super) short: Option<Short>,
     /// A bit of its log has flipped since it was killed.
     pub(super) is_spoilt: bool,
     /// The members when it joined; nobody of a founder's.
@@ -68,6 +71,7 @@ impl Node {
             rot: None,
             hung_until: 0,
             is_failing: false,
+            short: None,
             is_spoilt: false,
             welcomed_by: Vec::new(),
             running: None,

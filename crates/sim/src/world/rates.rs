@@ -3,6 +3,9 @@
 use super::splits::Splits;
 use crate::random::Random;
 
+/// Five minutes.
+pub(super) const PAUSE_TICKS_LONGEST: u64 = 15_000;
+
 /// How bad this run's world is; drawn from the seed, in thousandths.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rates {
@@ -32,8 +35,8 @@ impl Rates {
     pub(super) fn draw(random: &mut Random, splits: &mut Splits, partitions: u32) -> Self {
         let mut rate = |max: u64| if random.chance(600) { random.below(max) } else { 0 };
         let rates = Self {
-            loss: rate(200),
-            repeat: rate(200),
+            loss: rate(300),
+            repeat: rate(500),
             delay_ticks_max: 1 + rate(6),
             cut: rate(8),
             crash: rate(12),
@@ -48,8 +51,11 @@ impl Rates {
             scatter: if partitions > 1 { rate(40) } else { splits.rate(40) },
             mute: if partitions > 1 { rate(20) } else { splits.rate(20) },
         };
-        // Long pauses are rare, and such runs are longer.
-        let pause_ticks_max = [60, 250, 250, 3_000][random.below(4) as usize];
+        // Long pauses are rare, and such runs are longer; of five minutes there are few.
+        let pause_ticks_max = match random.below(64) {
+            0 => PAUSE_TICKS_LONGEST,
+            drawn => [60, 250, 250, 3_000][drawn as usize % 4],
+        };
         Self { pause_ticks_max, ..rates }
     }
 

@@ -1,7 +1,9 @@
-//! Stores that rot: a bit of some row flips on its way to the disk or there, and stays so. Nobody may be told what it makes of the row, and the node gives its store up
+//! Stores that rot: on its way to the disk or there a bit of some row flips, or it is zeroed, or torn, or what was written for another row stands in its place, and stays so. Nobody may be told what it makes of the row, and the node gives its store up
 //! when others lead what is in it, as the server does (`server/src/repair.rs`).
 //!
 //! One node at a time: what rots everywhere is lost.
+//!
+//! Caveat: no row disappears. Seals tell what is wrong with a row, not that one is missing; for that the program relies on its store's engine, whose blocks are named by others.
 
 use super::World;
 use super::node::Node;
@@ -11,7 +13,7 @@ use quorate_mvcc::engine::{Engine, Read, Table};
 use quorate_mvcc::layout;
 use quorate_node::Host;
 use quorate_partition::Partition;
-use quorate_storage::memory::MemoryEngine;
+use quorate_storage::memory::{Damage, MemoryEngine};
 use quorate_types::{Fault, reached};
 use std::ops::Bound;
 
@@ -67,9 +69,12 @@ impl World {
             return;
         }
         let at = self.rotting.random.below(self.nodes.len() as u64) as usize;
-        let (table, row, bit) = {
+        let (table, row, damage) = {
             let random = &mut self.rotting.random;
-            (Table::ALL[random.below(3) as usize], random.below(1 << 20), random.below(1 << 20))
+            let (table, row) = (Table::ALL[random.below(3) as usize], random.below(1 << 20));
+            let place = random.below(1 << 20) as usize;
+            let damages = [Damage::Bit(place), Damage::Zeroed, Damage::Torn(place), Damage::Misdirected];
+            (table, row, damages[random.below(4) as usize])
         };
         let id = self.nodes[at].id;
         let is_waiting = self.members.lost.iter().any(|lost| !self.members.removed.contains(lost));
@@ -78,10 +83,12 @@ impl World {
             || is_waiting
             || self.members.lost.contains(&id)
             || self.is_on_few(id)
-            || !self.nodes[at].engine.rot(table, row as usize, bit as usize)
+            || !self.nodes[at].engine.rot(table, row as usize, damage)
         {
             return;
         }
+        reached!("row-misdirected", damage == Damage::Misdirected);
+        reached!("row-zeroed-or-torn", matches!(damage, Damage::Zeroed | Damage::Torn(_)));
         self.nodes[at].rot = Some(Rot::Unseen);
         self.nodes[at].has_rotted = true;
         self.counts.rotten += 1;

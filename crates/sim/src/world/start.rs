@@ -17,6 +17,9 @@ use std::collections::BTreeMap;
 /// Small, so that there are several.
 const SEGMENT_BYTES: u64 = 32 << 10;
 
+/// A process that cannot start is started again after so long.
+const START_AGAIN_TICKS: u64 = 10;
+
 impl World {
     pub(super) fn start(&mut self, at: usize) -> Result<(), Violation> {
         let cluster = self.members.told(&self.nodes[at]);
@@ -26,6 +29,12 @@ impl World {
             Ok(opened) => opened,
             // With another incarnation, and perhaps told of others.
             Err(_) if self.forgets(at) => return self.start(at),
+            // It tries again, until there is space.
+            Err(_) if self.nodes[at].is_full() => {
+                reached!("no-space-to-start");
+                self.nodes[at].down_until = self.now + START_AGAIN_TICKS;
+                return Ok(());
+            }
             Err(violation) => return Err(violation),
         };
         self.nodes[at].is_spoilt = false;
