@@ -32,7 +32,7 @@
 //! begin another cluster, unless those that know it dial it just then, for which the shell waits a moment. Nor does one whose fellow founders are all gone. What a lost majority had acknowledged is lost. A second process under a node's name with an empty directory takes
 //! its place.
 
-use quorate_types::{GroupId, Incarnation, Member, NodeId, Revision, Term, reached, wire_struct};
+use quorate_types::{GroupId, Incarnation, Member, NodeId, Revision, Term, wire_struct};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Former lives remembered of one node; of one that loses its disk more often, the oldest are forgotten.
@@ -200,7 +200,6 @@ impl Admission {
         }
         let former = self.former.entry(from).or_default();
         if former.contains(&incarnation) {
-            reached!("former-life-asked-late");
             return Sender::Void;
         }
         if former.len() == FORMER_MAX {

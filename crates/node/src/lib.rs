@@ -56,7 +56,7 @@ pub use cluster_orders::{ClusterOrder, ClusterOrders, Nodes, OrderRefused, Order
 pub use effects::{Effects, Grant, Notice, Reach, Ticket, WriteId};
 pub use errands::{Done, Errand};
 pub use group::GroupStatus;
-pub use host::{HeldBack, Holding, Host};
+pub use host::{HeldBack, Holding, Host, Queue};
 pub use options::Options;
 pub use peer::PeerMessage;
 pub use router::{Router, Target};

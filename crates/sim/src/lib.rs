@@ -30,6 +30,7 @@ pub mod world;
 
 use checker::Violation;
 use random::Random;
+use std::collections::BTreeMap;
 pub use transactions::Transactions;
 use world::World;
 
@@ -90,6 +91,8 @@ pub struct Summary {
     pub voters_replaced: u64,
     /// Over several partitions.
     pub transactions: Transactions,
+    /// Of each kind of queue the most that there was in one place, and its bound.
+    pub largest: BTreeMap<&'static str, (usize, usize)>,
     /// Digest of everything that happened, in order.
     pub trace: u64,
 }

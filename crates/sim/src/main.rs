@@ -58,6 +58,13 @@ fn one(seed: u64, partitions: u32) -> Result<(), String> {
     }
 }
 
+/// What the only thread has run, without what others had of its core; where the system says it.
+fn processor_seconds() -> Option<f64> {
+    let said = std::fs::read_to_string("/proc/self/schedstat").ok()?;
+    let nanoseconds: f64 = said.split(' ').next()?.parse().ok()?;
+    (nanoseconds > 0.0).then_some(nanoseconds / 1e9)
+}
+
 fn many(arguments: &[String], partitions: u32) -> Result<(), String> {
     let count = number(arguments, "--seeds")?.unwrap_or(300);
     let from = number(arguments, "--from")?.unwrap_or(0);
@@ -69,6 +76,10 @@ fn many(arguments: &[String], partitions: u32) -> Result<(), String> {
             .map_err(|_| format!("seed {seed}: an assertion failed, see above\nto see it again: cargo xtask sim --seed {seed} --partitions {}", partitions_of(seed, partitions)))?
             .map_err(|violation| violation.to_string())?;
         states.add();
+        for (what, size) in summary.largest {
+            let largest = sum.largest.entry(what).or_default();
+            *largest = (*largest).max(size);
+        }
         sum.ticks += summary.ticks;
         sum.answered += summary.answered;
         sum.unknown += summary.unknown;
@@ -140,12 +151,18 @@ fn many(arguments: &[String], partitions: u32) -> Result<(), String> {
     );
     let (simulated, took) = (sum.ticks as f64 / 50.0, begun.elapsed().as_secs_f64());
     println!(
-        "{:.1} simulated hours in {took:.1} s: {:.0} times as fast as the clock.",
+        "{:.1} simulated hours in {took:.1} s: {:.0} times as fast as the clock{}.",
         simulated / 3_600.0,
-        simulated / took
+        simulated / took,
+        processor_seconds()
+            .map_or(String::new(), |busy| format!(", {:.0} times on a core of its own", simulated / busy))
     );
     if has("--states") {
         print!("{states}");
+        println!("\n   largest   bound");
+        for (what, (size, bound)) in &sum.largest {
+            println!("{size:>10} {bound:>7}  {what}");
+        }
     }
     let asked =
         if has("--states") { Some(Asked::All) } else { has("--common-states").then_some(Asked::Common) };

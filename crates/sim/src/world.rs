@@ -1,6 +1,7 @@
 //! Nodes, network, disks and time.
 
 mod applying;
+mod bounds;
 mod calls;
 mod disks;
 mod faults;
@@ -26,6 +27,7 @@ use crate::clients::{Call, Outcome};
 use crate::history::History;
 use crate::leases::{RATE_MAX, RATE_MIN};
 use crate::random::Random;
+use bounds::Largest;
 use disks::Disks;
 use members::Members;
 use network::{Flying, Wire};
@@ -84,6 +86,7 @@ pub struct World {
     prepared: BTreeMap<(GroupId, TxnId), Term>,
     trace: u64,
     counts: Summary,
+    largest: Largest,
     is_faulty: bool,
     faulty_ticks: u64,
     /// Whether leaders read by lease.
@@ -134,6 +137,7 @@ impl World {
             prepared: BTreeMap::new(),
             trace: 0,
             counts: Summary::default(),
+            largest: Largest::new(),
             is_faulty: true,
             faulty_ticks,
             is_reading_by_lease: !seed.is_multiple_of(3),
@@ -192,6 +196,7 @@ impl World {
             revisions: self.history.revisions.len() as u64,
             elections: self.leaders.len() as u64,
             trace: self.trace,
+            largest: self.largest.clone(),
             ..self.counts.clone()
         }
     }
@@ -241,7 +246,8 @@ impl World {
             self.watch(at)?;
             self.watch_part(at)?;
         }
-        self.tend_stores()
+        self.tend_stores()?;
+        self.check_bounds()
     }
 
     /// A node whose pause is over goes on. The shell notices, gives it one tick, however many were missed, and everything that

@@ -313,7 +313,6 @@ impl<D: Disk> Wal<D> {
 
     fn checked(&mut self, doing: &str, work: impl FnOnce(&mut Self) -> io::Result<()>) -> Result<(), Fault> {
         if self.is_poisoned {
-            reached!("poisoned-log-not-written");
             return Err(Fault::new(doing, "an earlier write failed, so nothing more is written"));
         }
         work(self).map_err(|cause| {

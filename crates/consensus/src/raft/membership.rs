@@ -37,7 +37,6 @@ impl Raft {
         if !target.is_valid() {
             Err(ChangeError::Malformed)
         } else if self.log.term_at(self.commit) != Some(self.term) {
-            reached!("change-before-own-term");
             Err(ChangeError::Unfenced)
         } else if index > self.commit || current.is_joint() {
             reached!("change-while-changing");

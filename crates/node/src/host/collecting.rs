@@ -8,7 +8,7 @@ use quorate_mvcc::engine::Engine;
 use quorate_types::{Fault, GroupId, LogWrite, crash_point};
 
 /// Messages of a group that wait for the disk. While it stands still each heartbeat adds one; all may be lost.
-const HELD_MAX: usize = 1_024;
+pub(super) const HELD_MAX: usize = 1_024;
 
 impl<E: Engine> Host<E> {
     /// This write and all before it are durable.

@@ -30,6 +30,12 @@ pub(super) struct Distant {
     asked: (Tick, BTreeSet<NodeId>),
 }
 
+impl Distant {
+    pub(super) fn waiting_len(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
 impl<E: Engine> Host<E> {
     /// Who leads a group, as far as is known or heard.
     pub fn leader_of(&self, id: GroupId) -> Option<NodeId> {
@@ -63,8 +69,12 @@ impl<E: Engine> Host<E> {
             }
             return;
         };
+        let forwarded = &mut self.distant.entry(id).or_default().forwarded;
+        if forwarded.len() >= self.options.inflight_max {
+            return self.reply(work.origin, Err(Rejection::Busy));
+        }
         let message = PeerMessage::Request { ticket, group: id, request: work.request.clone() };
-        self.distant.entry(id).or_default().forwarded.insert(ticket, (to, work));
+        forwarded.insert(ticket, (to, work));
         self.out.send.push((to, message));
     }
 

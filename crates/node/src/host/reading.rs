@@ -83,6 +83,12 @@ impl<E: Engine> Host<E> {
         keyspace: KeyspaceId,
         ranges: Vec<KeyRange>,
     ) -> Result<(), Fault> {
+        if let Purpose::Client(ticket) = purpose
+            && self.readings.len() >= self.options.inflight_max
+        {
+            self.out.grants.push((ticket, Err(Rejection::Busy)));
+            return Ok(());
+        }
         self.next_reading = self.next_reading.wrapping_add(1);
         let id = self.next_reading;
         let deadline = self.now.after(self.options.request_ticks_max);

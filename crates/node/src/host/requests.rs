@@ -39,6 +39,11 @@ impl<E: Engine> Host<E> {
         let leader = group.raft.leader().filter(|leader| *leader != self.options.id);
         let leader = leader.filter(|leader| self.liveness.is_reachable(*leader));
         match (group.role, leader, work.origin) {
+            (Role::Follower { .. } | Role::Candidate, Some(_), Origin::Local(_))
+                if group.forwarded.len() >= self.options.inflight_max =>
+            {
+                self.reply(work.origin, Err(Rejection::Busy));
+            }
             (Role::Follower { .. } | Role::Candidate, Some(leader), Origin::Local(ticket)) => {
                 let message = PeerMessage::Request { ticket, group: id, request: work.request.clone() };
                 group.forwarded.insert(ticket, (leader, work));

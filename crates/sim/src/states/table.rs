@@ -161,11 +161,6 @@ pub const TABLE: &[(&str, &[Row])] = &[
                 "a leader left a joint configuration that another had begun",
             ),
             ("leader-voted-out", Common, "a leader that is no voter any more left the group to another"),
-            (
-                "change-before-own-term",
-                Rare,
-                "a change of members was refused: nothing of the leader's own term is committed",
-            ),
             ("change-while-changing", Common, "a change of members was refused: another is under way"),
             (
                 "change-waits-for-newcomer",
@@ -198,7 +193,6 @@ pub const TABLE: &[(&str, &[Row])] = &[
                 Common,
                 "a leader took back what a follower had acknowledged and has forgotten",
             ),
-            ("former-life-asked-late", Rare, "a question came late from a life whose disk is lost"),
             ("former-life-not-heard", Common, "a message came late from a life whose disk is lost"),
             ("peer-reborn", Common, "a node was heard to have a new disk"),
             ("cluster-began", Common, "all had answered that nobody can have forgotten anything"),
@@ -243,7 +237,6 @@ pub const TABLE: &[(&str, &[Row])] = &[
             ("rotated-with-unsynced", Common, "a segment was full while writes to it were not synced"),
             ("segment-removed", Common, "nothing in the oldest segment was needed any more"),
             ("segment-pinned", Common, "a group kept the oldest segment of a log that is too large"),
-            ("poisoned-log-not-written", Rare, "a log was written to after an error, and refused"),
             ("log-poisoned", Common, "a write or a sync of the log failed"),
             (
                 "gap-explained-by-compaction",

@@ -86,6 +86,15 @@ impl World {
         Ok(())
     }
 
+    /// The process whose log's disk refused ends, half of the time with its machine; otherwise the system still has what it was given.
+    pub(super) fn end_for_disk(&mut self, at: usize) {
+        if self.disks.random.chance(500) {
+            self.kill(at);
+        } else {
+            self.crash(at);
+        }
+    }
+
     /// A process is killed, and a bit of what it has written flips.
     fn spoil_log(&mut self, at: usize) {
         // Then there is time for everything that it wrote to reach the disk.

@@ -96,6 +96,8 @@ pub(super) struct Running {
     /// When they are run.
     pub(super) errands: Vec<(u64, Errand<MemoryEngine>)>,
     pub(super) watches: Watches,
+    /// The bound of each of their streams.
+    pub(super) stream_queue_bytes_max: usize,
     pub(super) watchers: watchers::Clients,
     /// Those that watch some of the slots that are held here.
     pub(super) part: Option<PartWatch>,

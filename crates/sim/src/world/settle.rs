@@ -36,7 +36,7 @@ impl World {
         if !is_taken {
             // What it has applied may be in its store when it starts again.
             self.note_applied(at, &written)?;
-            self.crash(at);
+            self.end_for_disk(at);
             return Ok(());
         }
         if let Some(standing) = standing

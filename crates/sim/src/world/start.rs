@@ -5,6 +5,7 @@ use super::node::{Node, Running};
 use super::splits::Orders;
 use crate::applied::Shadow;
 use crate::checker::Violation;
+use crate::random::Random;
 use crate::watchers;
 use quorate_consensus::Recovered;
 use quorate_node::{Host, Options};
@@ -19,6 +20,9 @@ const SEGMENT_BYTES: u64 = 32 << 10;
 
 /// A process that cannot start is started again after so long.
 const START_AGAIN_TICKS: u64 = 10;
+/// Fewer than clients ask for at once.
+const WAITING_MAX_SMALL: usize = 4;
+const INFLIGHT_MAX_SMALL: usize = 12;
 
 impl World {
     pub(super) fn start(&mut self, at: usize) -> Result<(), Violation> {
@@ -58,13 +62,15 @@ impl World {
             (*group, Shadow::new(recovered, applied.get(group).copied().unwrap_or_default()))
         };
         node.shadows = logs.iter().map(shadow).collect();
+        let limits = watchers::limits(&mut self.random);
         let mut running = Running {
+            stream_queue_bytes_max: limits.stream_queue_bytes_max,
             host,
             wal,
             syncing: None,
             flush_due: None,
             errands: Vec::new(),
-            watches: Watches::new(watchers::limits(&mut self.random), revision),
+            watches: Watches::new(limits, revision),
             watchers: watchers::Clients::default(),
             part: None,
             mail: Vec::new(),
@@ -111,7 +117,10 @@ impl World {
         self.members.set(&mut options);
         options.log_bytes_target = 1 << 10;
         // Small in half of the runs, so that followers fall behind and need snapshots.
-        options.log_bytes_max = if self.seed.is_multiple_of(2) { 2 << 10 } else { 16 << 10 };
+        options.log_bytes_max = self.log_bytes_max();
+        if !self.random_of_bounds().chance(800) {
+            (options.waiting_max, options.inflight_max) = (WAITING_MAX_SMALL, INFLIGHT_MAX_SMALL);
+        }
         options.snapshot_chunk_bytes = 256;
         options.snapshot_bytes_per_tick = 2_048;
         options.snapshot_idle_ticks = 100;
@@ -127,6 +136,16 @@ impl World {
         options.partitions = self.partitions;
         options.spread_leaders = self.are_leaders_spread();
         options
+    }
+
+    /// Of a group's log in memory.
+    pub(super) fn log_bytes_max(&self) -> usize {
+        if self.seed.is_multiple_of(2) { 2 << 10 } else { 16 << 10 }
+    }
+
+    /// Of its own: other runs are what they are without it.
+    fn random_of_bounds(&self) -> Random {
+        Random::new(self.seed ^ 0x626f_756e)
     }
 
     /// In half of the runs leaders stay where they are and draw from afar. Not with many partitions: transactions over all of them take their locks

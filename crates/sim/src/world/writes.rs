@@ -50,7 +50,7 @@ impl World {
             if let Some((write, _)) = running.syncing.take_if(|(_, due)| *due <= now) {
                 if let Err(fault) = running.wal.sync() {
                     self.log_failed(at, fault)?;
-                    self.crash(at);
+                    self.end_for_disk(at);
                     continue;
                 }
                 running.host.persisted(write);
