@@ -205,8 +205,8 @@ pub(crate) struct Group<E: Engine> {
     pub(crate) blocked: VecDeque<Blocked>,
     /// Who of them goes first.
     pub(crate) precedence: Precedence,
-    /// Reads that wait for prepared transactions.
-    pub(crate) questions: Vec<Question>,
+    /// Reads that wait for prepared transactions, by who asks and its name for it: what is asked again takes the place of what was asked before.
+    pub(crate) questions: BTreeMap<(Option<NodeId>, u64), Question>,
     /// The same that a sequencer on another node asks, until when.
     pub(crate) part_asks: Vec<(PartAsk, Tick)>,
     /// Since when locks of other partitions' transactions are held, or when their end was last asked for.

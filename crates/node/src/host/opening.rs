@@ -147,7 +147,7 @@ impl<E: Engine> Host<E> {
             drawing_asked: 0,
             blocked: VecDeque::new(),
             precedence: Precedence::default(),
-            questions: Vec::new(),
+            questions: BTreeMap::new(),
             part_asks: Vec::new(),
             held_since: BTreeMap::new(),
             ended: BTreeMap::new(),

@@ -26,6 +26,7 @@ impl<E: Engine> Host<E> {
     pub fn queues(&self) -> Vec<Queue> {
         let (waiting, inflight) = (self.options.waiting_max, self.options.inflight_max);
         let of_all_nodes = inflight.saturating_mul(self.members.len() + 1);
+        let readings = inflight.saturating_add(self.keyspaces.len());
         let mut longest: BTreeMap<&'static str, Queue> = BTreeMap::new();
         let mut note = |what, len, max| {
             let queue = longest.entry(what).or_insert(Queue { what, len, max });
@@ -44,16 +45,21 @@ impl<E: Engine> Host<E> {
                 group.unconfirmed.len(),
                 of_all_nodes.saturating_mul(2),
             );
-            note("reads of others that wait for transactions", group.questions.len(), of_all_nodes);
+            note(
+                "reads that wait for transactions",
+                group.questions.len(),
+                readings * 2 * (self.members.len() + 1),
+            );
             note("the same, asked by a sequencer elsewhere", group.part_asks.len(), waiting);
             note("messages that wait for the disk", group.held.len(), HELD_MAX);
         }
         for distant in self.distant.values() {
-            note("requests that wait for a distant leader", distant.waiting_len(), waiting);
+            // Those that were refused there are forwarded again when somebody else is known.
+            note("requests that wait for a distant leader", distant.waiting_len(), waiting + inflight);
             note("requests forwarded to a distant leader", distant.forwarded.len(), inflight);
         }
         note("transactions coordinated", self.attempts.len(), inflight);
-        note("reads over partitions", self.readings.len(), inflight + self.keyspaces.len());
+        note("reads over partitions", self.readings.len(), readings);
         note("requests that wait for the first map", self.unrouted.len(), waiting);
         longest.into_values().collect()
     }

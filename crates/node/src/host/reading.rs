@@ -240,7 +240,7 @@ impl<E: Engine> Host<E> {
                     if self.now < deadline
                         && let Some(group) = self.groups.get_mut(&id)
                     {
-                        group.questions.push(question);
+                        group.questions.insert((from, reading), question);
                     }
                     return Ok(());
                 }

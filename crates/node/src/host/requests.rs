@@ -482,7 +482,7 @@ impl<E: Engine> Host<E> {
                 }
                 !is_late
             });
-            group.questions.retain(|question| question.deadline > now);
+            group.questions.retain(|_, question| question.deadline > now);
             group.part_asks.retain(|(_, deadline)| *deadline > now);
             let asked = group.drawing_asked;
             let mut at = 0;

@@ -424,7 +424,7 @@ impl<E: Engine> Host<E> {
                     }
                 }
             }
-            for question in questions {
+            for question in questions.into_values() {
                 self.on_question(question)?;
             }
             for (part, deadline) in part_asks {

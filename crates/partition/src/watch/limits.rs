@@ -10,7 +10,8 @@ pub struct Limits {
     /// Answers to requests that a stream has not taken; at it further requests are pushed back.
     pub stream_answers_max: usize,
     /// Events queued for a stream that has not taken them. Beyond it the queue is dropped, and its
-    /// watches read from history what they miss.
+    /// watches read from history what they miss. Marks of progress come on top of it: one of each watch that there is, or that was cancelled
+    /// since the client has taken its answers.
     pub stream_queue_bytes_max: usize,
     /// History read in one go for a watch that is behind.
     pub catch_up_bytes_max: usize,

@@ -15,8 +15,11 @@ use std::collections::BTreeMap;
 const LOOK_TICKS: u64 = 16;
 /// What a log may have beyond its bound: what a few dozen clients write while a flush takes its time, or the disk hangs.
 const LOG_SLACK_BYTES: usize = 64 << 10;
-/// A mark of progress in a stream's queue; every watch may have one, and so may the stream.
+/// A mark of progress in a stream's queue. Every watch may have one, and so may the stream; and so may watches that were cancelled, until that is taken.
 const MARK_BYTES: usize = 96;
+
+/// Answers that a stream keeps for its client, as `quorate_partition::watch::Limits` has it.
+const ANSWERS_MAX: usize = 1_024;
 
 /// Of each kind the most that there was in one place, and the bound.
 pub(super) type Largest = BTreeMap<&'static str, (usize, usize)>;
@@ -40,8 +43,8 @@ impl World {
                 sizes.push((what, status.consensus.log_bytes, log_bytes_max));
             }
             let counts = running.watches.counts();
-            let bytes_max = counts.streams * running.stream_queue_bytes_max
-                + (counts.watches + counts.streams) * MARK_BYTES;
+            let marks_max = counts.watches + counts.streams * (1 + ANSWERS_MAX);
+            let bytes_max = counts.streams * running.stream_queue_bytes_max + marks_max * MARK_BYTES;
             sizes.push(("bytes queued for watches", counts.queue_bytes, bytes_max));
             for (what, size, max) in sizes {
                 if size > max {
