@@ -225,7 +225,7 @@ pub const TABLE: &[(&str, &[Row])] = &[
             ),
             (
                 "damaged-header-told",
-                Common,
+                Rare,
                 "the newest segment's header was damaged, and what is behind it says that it was durable",
             ),
             (
@@ -248,10 +248,10 @@ pub const TABLE: &[(&str, &[Row])] = &[
             ("log-forgotten", Common, "a log was given up because it was damaged"),
             (
                 "log-found-no-space",
-                Common,
+                Rare,
                 "a log could not begin a segment because the disk was full, and the process ended",
             ),
-            ("no-space-to-start", Common, "a process could not start because its disk was full"),
+            ("no-space-to-start", Rare, "a process could not start because its disk was full"),
             ("space-came-back", Common, "a disk that was full had space again"),
         ],
     ),
@@ -436,7 +436,7 @@ pub const TABLE: &[(&str, &[Row])] = &[
                 "a transaction's end with a later revision came before the revisions asked for",
             ),
             ("revisions-given-back", Common, "revisions came to nothing and were given back"),
-            ("decision-overtaken", Common, "the revision for a decision came after a later one was used"),
+            ("decision-overtaken", Rare, "the revision for a decision came after a later one was used"),
             (
                 "decision-refused-by-sequencer",
                 Common,
@@ -487,7 +487,7 @@ pub const TABLE: &[(&str, &[Row])] = &[
             ),
             ("lease-ends-again", Common, "a lease's end came to nothing and was due again"),
             ("lease-renewed-while-ending", Common, "a lease was renewed whose end was under way"),
-            ("lease-moved-by-split", Common, "a lease went to what was split off"),
+            ("lease-moved-by-split", Rare, "a lease went to what was split off"),
             ("lease-checkpointed", Common, "the time that is left of a lease was recorded"),
             (
                 "lease-ended-by-later-leader",
