@@ -22,7 +22,8 @@ fn arrows() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("api", vec!["types"]),
         ("checker", vec!["types"]),
         ("sim", vec!["types", "consensus", "checker", "mvcc", "storage", "partition", "node"]),
-        ("bench", vec!["types", "api"]),
+        ("load", vec!["api"]),
+        ("bench", vec!["types", "api", "load"]),
         ("faultfs", vec!["consensus"]),
         ("fuzz", vec!["types", "consensus", "mvcc", "storage", "partition", "node", "api"]),
         (
@@ -38,6 +39,7 @@ fn arrows() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "node",
                 "api",
                 "faultfs",
+                "load",
             ],
         ),
     ])

@@ -1,0 +1,147 @@
+//! Puts, reads and transactions: one call each.
+
+use crate::keys::prefix_end;
+use crate::kind::Kind;
+use crate::line::Line;
+use crate::load::Load;
+use crate::random::Random;
+use bytes::Bytes;
+use quorate_api::pb::kv_client::KvClient;
+use quorate_api::pb::{
+    Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, compare, request_op,
+    response_op,
+};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tonic::Status;
+use tonic::transport::Channel;
+
+/// A client of one of these kinds.
+pub(crate) struct Caller {
+    client: KvClient<Channel>,
+    line: Line,
+    load: Arc<Load>,
+    /// Which of the clients this is.
+    number: u64,
+    random: Random,
+    value: Bytes,
+    /// The revisions that this client has left its keys at, for comparing.
+    left: BTreeMap<u64, i64>,
+}
+
+impl Caller {
+    pub(crate) fn new(line: Line, load: Arc<Load>, number: usize) -> Self {
+        let value = Bytes::from(vec![b'v'; load.value_bytes]);
+        let client = KvClient::new(line.channel.clone());
+        let number = number as u64;
+        Self { client, line, load, number, random: Random::new(number), value, left: BTreeMap::new() }
+    }
+
+    /// The next call.
+    pub(crate) async fn call(&mut self) -> Result<(), Status> {
+        let number = self.random.below(self.load.keys.count());
+        match self.load.kind {
+            Kind::Put => self.put(number).await,
+            Kind::Mixed if self.random.below(100) < Load::MIXED_PUTS_PERCENT => self.put(number).await,
+            Kind::Cas => self.compare_and_swap(number).await,
+            Kind::Txn => self.put_two(number).await,
+            Kind::Range => self.range(number).await,
+            kind => self.get(number, kind == Kind::GetSerializable).await,
+        }
+    }
+
+    fn put_of(&self, key: Vec<u8>) -> PutRequest {
+        PutRequest { key: key.into(), value: self.value.clone(), ..Default::default() }
+    }
+
+    async fn put(&mut self, number: u64) -> Result<(), Status> {
+        let put = self.put_of(self.load.keys.one(number));
+        self.client.put(self.line.request(put)).await.map(|_| ())
+    }
+
+    async fn get(&mut self, number: u64, serializable: bool) -> Result<(), Status> {
+        let range =
+            RangeRequest { key: self.load.keys.one(number).into(), serializable, ..Default::default() };
+        let answer = self.client.range(self.line.request(range)).await?;
+        found(answer.get_ref().kvs.len(), 1)
+    }
+
+    async fn range(&mut self, number: u64) -> Result<(), Status> {
+        let keys = self.load.range_keys.min(self.load.keys.count() / self.load.keys.directories());
+        let (from, to) = self.load.keys.row(number, keys);
+        let range = RangeRequest { key: from.into(), range_end: to.into(), ..Default::default() };
+        let answer = self.client.range(self.line.request(range)).await?;
+        found(answer.get_ref().kvs.len(), keys as usize)
+    }
+
+    /// Puts a key of this client's own, unless somebody else has since it last did. What it does not know yet it is told by the first attempt.
+    async fn compare_and_swap(&mut self, number: u64) -> Result<(), Status> {
+        let clients = self.load.clients as u64;
+        // A number near it that is this client's; there are at least as many keys as clients.
+        let own = number - number % clients + self.number;
+        let own = if own < self.load.keys.count() { own } else { own - clients };
+        let key = self.load.keys.one(own);
+        let compare = Compare {
+            result: compare::CompareResult::Equal as i32,
+            target: compare::CompareTarget::Mod as i32,
+            key: key.clone().into(),
+            target_union: Some(compare::TargetUnion::ModRevision(self.left.get(&own).copied().unwrap_or(0))),
+            ..Default::default()
+        };
+        let get = RangeRequest { key: key.clone().into(), ..Default::default() };
+        let put = request_op::Request::RequestPut(self.put_of(key));
+        let txn = TxnRequest {
+            compare: vec![compare],
+            success: vec![RequestOp { request: Some(put) }],
+            failure: vec![RequestOp { request: Some(request_op::Request::RequestRange(get)) }],
+        };
+        let answer = self.client.txn(self.line.request(txn)).await?.into_inner();
+        let now = match (answer.succeeded, answer.responses.first().and_then(|first| first.response.as_ref()))
+        {
+            (true, _) => answer.header.map(|header| header.revision),
+            (false, Some(response_op::Response::ResponseRange(range))) => {
+                Some(range.kvs.first().map_or(0, |pair| pair.mod_revision))
+            }
+            _ => None,
+        };
+        let now = now.ok_or_else(|| Status::data_loss("a transaction's answer has no header or no range"))?;
+        self.left.insert(own, now);
+        Ok(())
+    }
+
+    /// Compares two keys and puts them. What is compared always holds, so that clients that want the same keys do not get in each other's way by it.
+    async fn put_two(&mut self, number: u64) -> Result<(), Status> {
+        let keys = self.load.keys.two(number);
+        let compare = |key: &Vec<u8>| Compare {
+            result: compare::CompareResult::Greater as i32,
+            target: compare::CompareTarget::Version as i32,
+            key: key.clone().into(),
+            target_union: Some(compare::TargetUnion::Version(-1)),
+            ..Default::default()
+        };
+        let compare = keys.iter().map(compare).collect();
+        let put = |key| RequestOp { request: Some(request_op::Request::RequestPut(self.put_of(key))) };
+        let txn = TxnRequest { compare, success: keys.into_iter().map(put).collect(), failure: Vec::new() };
+        let answer = self.client.txn(self.line.request(txn)).await?;
+        if answer.get_ref().succeeded { Ok(()) } else { Err(Status::data_loss("what always holds did not")) }
+    }
+}
+
+/// An answer that leaves out what is there would be a fast one.
+fn found(keys: usize, wanted: usize) -> Result<(), Status> {
+    if keys == wanted {
+        Ok(())
+    } else {
+        Err(Status::data_loss(format!("{keys} keys came back, not {wanted}")))
+    }
+}
+
+/// Removes all keys that begin with `prefix`.
+pub(crate) async fn remove(line: &Line, prefix: &[u8]) -> Result<(), Status> {
+    let all = DeleteRangeRequest {
+        key: prefix.to_vec().into(),
+        range_end: prefix_end(prefix).into(),
+        ..Default::default()
+    };
+    KvClient::new(line.channel.clone()).delete_range(line.request(all)).await.map(|_| ())
+}

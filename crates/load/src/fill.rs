@@ -1,0 +1,95 @@
+//! Keys that are there before anybody asks for them.
+
+use crate::Failure;
+use crate::keys::Keys;
+use crate::line::Line;
+use bytes::Bytes;
+use quorate_api::pb::kv_client::KvClient;
+use quorate_api::pb::{PutRequest, RangeRequest, RequestOp, TxnRequest, request_op};
+use tokio::task::JoinSet;
+
+const FILLERS: usize = 16;
+/// Puts of a transaction: etcd takes 128 at most.
+const PUTS: u64 = 100;
+/// And so many bytes: etcd takes requests of 1.5 MiB at most.
+const TXN_BYTES_MAX: u64 = 512 << 10;
+/// How often a transaction is tried.
+const TRIES_MAX: u32 = 20;
+
+/// Puts every key, with values of so many bytes, in transactions of many.
+pub async fn fill(lines: &[Line], keys: &Keys, value_bytes: usize) -> Result<(), Failure> {
+    let value = Bytes::from(vec![b'v'; value_bytes]);
+    let puts = (TXN_BYTES_MAX / (value_bytes as u64 + 64)).clamp(1, PUTS);
+    let mut tasks: JoinSet<Result<(), Failure>> = JoinSet::new();
+    for filler in 0..FILLERS {
+        let (line, keys, value) = (lines[filler % lines.len()].clone(), keys.clone(), value.clone());
+        tasks.spawn(async move {
+            for chunk in chunks(&keys, puts).skip(filler).step_by(FILLERS) {
+                put_all(&line, &keys, chunk, &value).await?;
+            }
+            Ok(())
+        });
+    }
+    while let Some(filled) = tasks.join_next().await {
+        filled??;
+    }
+    Ok(())
+}
+
+/// The same, unless as many are there.
+pub(crate) async fn fill_missing(lines: &[Line], keys: &Keys, value_bytes: usize) -> Result<(), Failure> {
+    if count(&lines[0], keys).await? >= keys.count() { Ok(()) } else { fill(lines, keys, value_bytes).await }
+}
+
+/// How many keys there are under the prefix.
+pub(crate) async fn count(line: &Line, keys: &Keys) -> Result<u64, Failure> {
+    let (from, to) = keys.all();
+    let all = RangeRequest { key: from.into(), range_end: to.into(), count_only: true, ..Default::default() };
+    let answer = KvClient::new(line.channel.clone()).range(line.request(all)).await?;
+    Ok(answer.into_inner().count.unsigned_abs())
+}
+
+/// The numbers of all keys, those of one transaction together: they are of one directory.
+fn chunks(keys: &Keys, puts: u64) -> impl Iterator<Item = (u64, u64)> + use<> {
+    let (count, directories) = (keys.count(), keys.directories());
+    let step = puts * directories;
+    (0..directories).flat_map(move |directory| {
+        (directory..count).step_by(step as usize).map(move |first| (first, (first + step).min(count)))
+    })
+}
+
+async fn put_all(line: &Line, keys: &Keys, (first, end): (u64, u64), value: &Bytes) -> Result<(), Failure> {
+    let put = |number| {
+        let put = PutRequest { key: keys.one(number).into(), value: value.clone(), ..Default::default() };
+        RequestOp { request: Some(request_op::Request::RequestPut(put)) }
+    };
+    let success = (first..end).step_by(keys.directories() as usize).map(put).collect();
+    let txn = TxnRequest { success, ..Default::default() };
+    let mut client = KvClient::new(line.channel.clone());
+    for again in 1.. {
+        match client.txn(line.request(txn.clone())).await {
+            Ok(_) => break,
+            // Written twice it is the same.
+            Err(status) if again == TRIES_MAX => return Err(status.into()),
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_have_every_number_once() {
+        for (count, directories) in [(1, 1), (1_000, 1), (1_234, 7)] {
+            let keys = Keys::new("k/", count, directories);
+            let mut numbers: Vec<u64> = chunks(&keys, 100)
+                .flat_map(|(first, end)| (first..end).step_by(directories as usize))
+                .collect();
+            numbers.sort_unstable();
+            assert_eq!(numbers, (0..count).collect::<Vec<u64>>());
+        }
+    }
+}
