@@ -3,6 +3,7 @@
 use crate::Failure;
 use quorate_api::pb::kv_client::KvClient;
 use quorate_api::pb::{PutRequest, StatusRequest, maintenance_client::MaintenanceClient};
+use quorate_load::Line;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,12 +12,15 @@ use tonic::transport::{Channel, Endpoint};
 
 /// So long a new cluster may take to have a leader.
 const LEADER_WAIT: Duration = Duration::from_secs(10);
+const CONNECTIONS_PER_NODE: usize = 4;
 
 /// Whose server.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum System {
     Quorate,
     Etcd,
+    /// With the election timeout that ours has by default; its own is twice that.
+    EtcdSooner,
 }
 
 impl System {
@@ -24,12 +28,22 @@ impl System {
         match self {
             System::Quorate => "quorate",
             System::Etcd => "etcd",
+            System::EtcdSooner => "etcd-500ms",
+        }
+    }
+
+    /// What the program is told beside where it is.
+    fn more(self) -> &'static [&'static str] {
+        match self {
+            System::EtcdSooner => &["--election-timeout", "500"],
+            System::Quorate | System::Etcd => &[],
         }
     }
 }
 
 /// A running cluster. Dropping it kills its processes by id and removes their data.
 pub(crate) struct Cluster {
+    system: System,
     children: Vec<Child>,
     commands: Vec<Command>,
     endpoints: Vec<String>,
@@ -45,7 +59,7 @@ impl Cluster {
         nodes: usize,
         partitions: u32,
     ) -> Result<Self, Failure> {
-        Self::start_with(system, program, parent, nodes, partitions, &[]).await
+        Self::start_with(system, program, parent, nodes, partitions, system.more()).await
     }
 
     /// The same, with more words for each server.
@@ -62,12 +76,13 @@ impl Cluster {
             .map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
         let ports = free_ports(nodes * 2)?;
         let (clients, peers) = ports.split_at(nodes);
-        let scheme = if system == System::Etcd { "http://" } else { "" };
+        let scheme = if system == System::Quorate { "" } else { "http://" };
         let url = |port: &u16| format!("{scheme}127.0.0.1:{port}");
         let members: Vec<String> =
             peers.iter().enumerate().map(|(node, port)| format!("n{node}={}", url(port))).collect();
         let endpoints = clients.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
-        let mut cluster = Cluster { children: Vec::new(), commands: Vec::new(), endpoints, directory };
+        let mut cluster =
+            Cluster { system, children: Vec::new(), commands: Vec::new(), endpoints, directory };
         for node in 0..nodes {
             let log = std::fs::File::create(cluster.directory.join(format!("n{node}.log")))?;
             let (client, peer) = (url(&clients[node]), url(&peers[node]));
@@ -81,7 +96,7 @@ impl Cluster {
                     "--partitions",
                     &partitions.to_string(),
                 ]),
-                System::Etcd => command.args(["--log-level", "error"]).args([
+                System::Etcd | System::EtcdSooner => command.args(["--log-level", "error"]).args([
                     "--listen-client-urls",
                     &client,
                     "--advertise-client-urls",
@@ -111,6 +126,11 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Whose it is.
+    pub(crate) fn system(&self) -> System {
+        self.system
+    }
+
     /// Addresses for clients, a node each.
     pub(crate) fn endpoints(&self) -> &[String] {
         &self.endpoints
@@ -130,14 +150,16 @@ impl Cluster {
         Ok(channels)
     }
 
-    /// The same, the leader's first: whoever is alone then is not slower or faster by the luck of an election.
-    pub(crate) async fn connect_leader_first(&self, count: usize) -> Result<Vec<Channel>, Failure> {
+    /// Some to each node in turn, the leader's first: whoever is alone then is not slower or faster by the luck of an election.
+    pub(crate) async fn lines(&self) -> Result<Vec<Line>, Failure> {
         let leader = self.leader().await?;
-        let mut channels = Vec::with_capacity(count);
+        let count = self.endpoints.len() * CONNECTIONS_PER_NODE;
+        let mut lines = Vec::with_capacity(count);
         for endpoint in self.endpoints.iter().cycle().skip(leader).take(count) {
-            channels.push(Endpoint::from_shared(endpoint.clone())?.tcp_nodelay(true).connect().await?);
+            let endpoint = Endpoint::from_shared(endpoint.clone())?.tcp_nodelay(true);
+            lines.push(Line::new(endpoint.connect().await?));
         }
-        Ok(channels)
+        Ok(lines)
     }
 
     /// The node that says of itself that it leads, as soon as there is one.
@@ -172,8 +194,32 @@ impl Cluster {
 
     /// SIGTERM.
     pub(crate) fn terminate(&self, node: usize) -> Result<(), Failure> {
-        let told = Command::new("kill").arg(self.children[node].id().to_string()).status()?;
+        self.signal(node, "-TERM")
+    }
+
+    /// SIGSTOP.
+    pub(crate) fn pause(&self, node: usize) -> Result<(), Failure> {
+        self.signal(node, "-STOP")
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&self, node: usize) -> Result<(), Failure> {
+        self.signal(node, "-CONT")
+    }
+
+    fn signal(&self, node: usize, signal: &str) -> Result<(), Failure> {
+        let told = Command::new("kill").arg(signal).arg(self.children[node].id().to_string()).status()?;
         if told.success() { Ok(()) } else { Err("the server is not there any more".into()) }
+    }
+
+    /// Waits until a node takes a write.
+    pub(crate) async fn takes_writes(&self, node: usize) -> Result<(), Failure> {
+        wait_for_write(self.system, &self.endpoints[node]).await
+    }
+
+    /// What all data directories take on the disk, in bytes.
+    pub(crate) fn disk(&self) -> u64 {
+        crate::process::disk(&self.directory)
     }
 
     /// Waits until a server has ended.

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 pub(crate) type Threads = BTreeMap<String, f64>;
 
 /// Processor time per operation.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Costs {
     /// Of the node that leads.
     pub(crate) leader: Threads,

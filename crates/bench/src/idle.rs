@@ -4,7 +4,7 @@ use crate::Failure;
 use crate::cluster::Cluster;
 use crate::costs::Meter;
 use crate::keys;
-use crate::point::Outcome;
+use crate::point::{Metric, Outcome};
 use crate::process;
 use quorate_api::pb::PutRequest;
 use quorate_api::pb::kv_client::KvClient;
@@ -45,7 +45,7 @@ pub(crate) async fn survivors(
     rest(cluster, &times, duration).await
 }
 
-/// Measures after a while; the times of the outcome are those of the first and of the last write.
+/// Measures after a while; the outcome has the times of the first and of the last write, too.
 async fn rest(cluster: &Cluster, writes: &[Duration], duration: Duration) -> Result<Outcome, Failure> {
     let leader = cluster.leader().await?;
     tokio::time::sleep(REST).await;
@@ -54,16 +54,14 @@ async fn rest(cluster: &Cluster, writes: &[Duration], duration: Duration) -> Res
     let cpu_before = process::cpu_micros(&pids);
     tokio::time::sleep(duration).await;
     let seconds = duration.as_secs_f64();
-    let micros = |time: Option<&Duration>| time.map_or(0.0, |time| time.as_micros() as f64);
-    Ok(Outcome {
-        ops_per_second: 0.0,
-        p50: micros(writes.iter().min()),
-        p99: micros(writes.iter().max()),
-        cpu_per_op: (process::cpu_micros(&pids) - cpu_before) / seconds,
-        rss: process::rss(&pids),
-        errors: 0,
-        costs: meter.stop(seconds)?,
-    })
+    let millis = |time: Option<&Duration>| time.map_or(0.0, |time| time.as_secs_f64() * 1e3);
+    let metrics = [
+        (Metric::FirstWrite, millis(writes.iter().min())),
+        (Metric::LastWrite, millis(writes.iter().max())),
+        (Metric::CpuPerSecond, (process::cpu_micros(&pids) - cpu_before) / seconds),
+        (Metric::Rss, process::rss(&pids) as f64),
+    ];
+    Ok(Outcome { metrics: metrics.into(), costs: meter.stop(seconds)?, ..Outcome::default() })
 }
 
 /// Puts one key in each partition, through each of these connections in turn, until it is there: when that was.

@@ -2,51 +2,27 @@
 
 use crate::Failure;
 use crate::point::Kind;
+use quorate_load::Keys;
 use quorate_types::{KeyspaceId, KeyspaceMap, Rules};
-use std::sync::Arc;
 
 /// How many keys there are.
-pub(crate) const KEYS: u64 = 10_000;
+const KEYS: u64 = 10_000;
+/// What they begin with; ten digits follow, so that a key has 16 bytes.
+pub(crate) const PREFIX: &str = "bench/";
 /// Directories that pairs are made of at least, so that these are many also with few partitions.
 const PAIRED_MIN: u64 = 64;
 
-/// The keys of a point; clones are the same.
-#[derive(Clone)]
-pub(crate) struct Keys {
-    directories: u64,
-    /// Directories that are in different partitions. Empty where one key, or two of one directory, are asked for.
-    pairs: Arc<Vec<(u64, u64)>>,
-}
-
-impl Keys {
-    /// The keys for a kind of load, over so many directories.
-    pub(crate) fn new(kind: Kind, directories: u64, partitions: u32) -> Result<Self, Failure> {
-        let pairs =
-            if kind == Kind::Txn2 { pairs(directories.max(PAIRED_MIN), partitions)? } else { Vec::new() };
-        Ok(Self { directories, pairs: Arc::new(pairs) })
-    }
-
-    /// With one directory as it was before there were partitions, so that figures can be compared.
-    pub(crate) fn one(&self, number: u64) -> Vec<u8> {
-        match self.directories {
-            1 => format!("bench/{number:010}").into_bytes(),
-            _ => key_in(number % self.directories, number),
-        }
-    }
-
-    /// Two keys for a transaction.
-    pub(crate) fn two(&self, number: u64) -> [Vec<u8>; 2] {
-        if self.pairs.is_empty() {
-            let second = [self.one(number), b"-second".to_vec()].concat();
-            return [self.one(number), second];
-        }
-        let (first, second) = self.pairs[(number % self.pairs.len() as u64) as usize];
-        [key_in(first, number), key_in(second, number)]
+/// The keys for a kind of load, over so many directories.
+pub(crate) fn keys_for(kind: Kind, directories: u64, partitions: u32) -> Result<Keys, Failure> {
+    let keys = Keys::new(PREFIX, KEYS, directories);
+    match kind {
+        Kind::Txn2 => Ok(keys.with_pairs(pairs(directories.max(PAIRED_MIN), partitions)?)),
+        _ => Ok(keys),
     }
 }
 
 fn key_in(directory: u64, number: u64) -> Vec<u8> {
-    format!("bench/{directory:05}/{number:010}").into_bytes()
+    format!("{PREFIX}{directory:05}/{number:010}").into_bytes()
 }
 
 /// A key in each partition of a new cluster.
@@ -106,19 +82,19 @@ mod tests {
     #[test]
     fn pairs_are_in_two_partitions_and_other_keys_in_their_directory() {
         let slot = |key: &[u8]| Rules::default().slot(key).0 / (16_384 / 16);
-        let keys = Keys::new(Kind::Txn2, 1, 16).unwrap();
+        let keys = keys_for(Kind::Txn2, 1, 16).unwrap();
         for number in 0..1_000 {
             let [first, second] = keys.two(number);
             assert_ne!(slot(&first), slot(&second), "{number}");
         }
         for directories in [1, 7] {
-            let keys = Keys::new(Kind::Txn, directories, 16).unwrap();
+            let keys = keys_for(Kind::Txn, directories, 16).unwrap();
             for number in 0..1_000 {
                 let [first, second] = keys.two(number);
                 assert_ne!(first, second);
                 assert_eq!(slot(&first), slot(&second), "{number}");
             }
         }
-        assert!(Keys::new(Kind::Txn2, 100, 1).is_err());
+        assert!(keys_for(Kind::Txn2, 100, 1).is_err());
     }
 }

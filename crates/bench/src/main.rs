@@ -1,53 +1,70 @@
-//! Measures quorate, and etcd beside it: the same clients, the same machine, in turns.
+//! Measures quorate, and etcd beside it: the same clients, the same machine, in turns (`docs/performance.md`).
 //!
-//! Every client is a closed loop: it sends its next request when the last one was answered.
+//! The load is `crates/load`'s; here are the clusters, what the servers take, and the targets.
 
+mod baseline;
 mod cluster;
 mod costs;
+mod disturbance;
 mod failover;
 mod gaps;
 mod http;
 mod idle;
 mod keys;
 mod load;
+mod many;
 mod model;
+mod plan;
 mod point;
 mod process;
 mod replace;
 mod report;
-mod watch;
+mod run;
+mod targets;
 
 use clap::Parser;
-use cluster::{Cluster, System};
-use keys::Keys;
-use point::{Kind, Measured, Point};
+use plan::Session;
+use point::Kind;
+use quorate_load::Times;
+use run::{Found, How};
+use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What may go wrong anywhere in a benchmark; it ends the run with its words.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// A closed-loop load generator for quorate and etcd
+/// All targets fall within this with --quick, or what is left is not tried again.
+const QUICK: Duration = Duration::from_secs(120);
+/// From then on nothing is tried again.
+const QUICK_TRIES: Duration = Duration::from_secs(75);
+/// What a file system is called that no write to is durable.
+const MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
+
+/// Measures quorate and etcd
 #[derive(Parser)]
 struct Options {
     /// Measure etcd too, in turns with quorate
     #[arg(long, requires = "etcd")]
     vs_etcd: bool,
-    /// How often everything is measured; medians are compared
-    #[arg(long, default_value_t = 3)]
-    rounds: u32,
-    /// How long a point is measured, after half a second of warming up
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
-    /// Sizes of clusters
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 3])]
+    /// Everything that there is a target for, once and shortly: two minutes
+    #[arg(long, requires = "etcd", conflicts_with_all = ["points", "nodes", "clients"])]
+    quick: bool,
+    /// How often everything is measured; medians are compared [default: 3, with --quick 1]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: Option<u32>,
+    /// How long a load is measured, after half a second of warming up [default: 5, with --quick 1.2]
+    #[arg(long, value_parser = seconds)]
+    seconds: Option<f64>,
+    /// Sizes of clusters, of what --points names
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 3], requires = "points")]
     nodes: Vec<usize>,
-    /// Numbers of clients, or of watchers
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256])]
+    /// Numbers of clients, or of watchers, of what --points names
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256], requires = "points")]
     clients: Vec<usize>,
-    /// What is measured
-    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Kind::Put, Kind::Get, Kind::Watch, Kind::Failover])]
+    /// What is measured [default: everything that there is a target for, and compaction]
+    #[arg(long, value_delimiter = ',', value_enum)]
     points: Vec<Kind>,
     /// How many partitions quorate's clusters are made with
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -55,17 +72,29 @@ struct Options {
     /// Over how many directories the keys are spread; keys of one directory are in one partition
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     directories: u64,
+    /// How many keys the points with many keys have [default: 1000000, with --quick 200000]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1_000..=20_000_000))]
+    many: Option<u64>,
+    /// What somebody else used more than so much of the machine's processors meanwhile is thrown away and measured again
+    #[arg(long, value_name = "PERCENT", default_value_t = 10.0)]
+    disturbed_above: f64,
+    /// How often a load is measured until it is undisturbed
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    tries: u32,
     /// Say which threads of which node the processor time went to
     #[arg(long)]
     costs: bool,
+    /// Compare with what --json FILE wrote at another commit
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
     /// Instead of all that: load so many megabytes into three of four nodes, kill one for good, and measure how the fourth takes its place
     #[arg(long, value_name = "MEGABYTES")]
     replace: Option<u64>,
     /// Instead of all that: deal the partitions over five nodes, kill, drain and stop one, and measure for how long no write to each partition goes through
     #[arg(long, conflicts_with = "replace")]
     gaps: bool,
-    /// Write every measurement here
-    #[arg(long, value_name = "FILE")]
+    /// Write everything as one JSON object: to a file, or without one to standard output instead of the tables
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
     /// The quorate program
     #[arg(long, value_name = "FILE", default_value = "target/release/quorate")]
@@ -80,6 +109,44 @@ struct Options {
     model: model::Given,
 }
 
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    if (0.2..=3_600.0).contains(&seconds) { Ok(seconds) } else { Err("between 0.2 and 3600".into()) }
+}
+
+impl Options {
+    /// Whether standard output is for one JSON object.
+    fn is_json(&self) -> bool {
+        self.json.as_ref().is_some_and(|file| file.as_os_str() == "-")
+    }
+
+    fn how(&self, begun: Instant) -> How {
+        let or = |given: Option<f64>, quick: f64, else_: f64| {
+            given.unwrap_or(if self.quick { quick } else { else_ })
+        };
+        How {
+            rounds: self.rounds.unwrap_or(if self.quick { 1 } else { 3 }),
+            times: Times {
+                warm_up: Duration::from_millis(if self.quick { 300 } else { 500 }),
+                duration: Duration::from_secs_f64(or(self.seconds, 1.2, 5.0)),
+            },
+            many: self.many.unwrap_or(if self.quick { 200_000 } else { 1_000_000 }),
+            kills: if self.quick { 1 } else { 5 },
+            tries: self.tries,
+            try_until: self.quick.then(|| begun + QUICK_TRIES),
+        }
+    }
+
+    fn sessions(&self) -> Vec<Session> {
+        let with_etcd = self.vs_etcd || self.quick;
+        if self.points.is_empty() {
+            plan::targets(with_etcd, !self.quick)
+        } else {
+            plan::asked(with_etcd, &self.nodes, &self.points, &self.clients)
+        }
+    }
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Options::parse();
@@ -89,7 +156,7 @@ async fn main() -> ExitCode {
         () = told_to_stop() => Err("stopped; the servers were killed".into()),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(problem) => {
             eprintln!("quorate-bench: {problem}");
             ExitCode::FAILURE
@@ -110,83 +177,102 @@ async fn told_to_stop() {
     }
 }
 
-async fn measure(options: &Options) -> Result<(), Failure> {
+async fn measure(options: &Options) -> Result<ExitCode, Failure> {
     if let Some(measured) = &options.model.measured {
-        return model::print(&options.model, measured);
+        model::print(&options.model, measured)?;
+        return Ok(ExitCode::SUCCESS);
     }
     if options.gaps || options.replace.is_some() {
         let mut all = Vec::new();
-        for _ in 0..options.rounds {
+        for _ in 0..options.rounds.unwrap_or(3) {
             let (program, directory) = (&options.quorate, &options.directory);
             all.push(match options.replace {
                 Some(megabytes) => replace::run(program, directory, options.partitions, megabytes).await?,
                 None => gaps::run(program, directory, options.partitions).await?,
             });
         }
-        if let Some(file) = &options.json {
-            std::fs::write(file, serde_json::Value::from(all).to_string())
-                .map_err(|error| format!("cannot write {}: {error}", file.display()))?;
+        write_json(options, &serde_json::Value::from(all))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let begun = Instant::now();
+    let baseline = options.baseline.as_ref().map(|file| baseline::read(file)).transpose()?;
+    std::fs::create_dir_all(&options.directory)
+        .map_err(|error| format!("cannot make {}: {error}", options.directory.display()))?;
+    let file_system = process::file_system(&options.directory).unwrap_or_else(|| "unknown".to_owned());
+    if MEMORY.contains(&file_system.as_str()) && options.points.is_empty() {
+        let directory = options.directory.display();
+        return Err(format!(
+            "{directory} is memory ({file_system}), and the targets are for disks: see --directory"
+        )
+        .into());
+    }
+    let how = options.how(begun);
+    let found = run::run(options, &options.sessions(), &how).await?;
+    report(options, &how, &found, baseline.as_deref(), &file_system, begun.elapsed())
+}
+
+/// Says what was found, and whether it is what is wanted: 1 if something falls short, 3 if nothing does and something could not be measured.
+fn report(
+    options: &Options,
+    how: &How,
+    found: &Found,
+    baseline: Option<&[serde_json::Value]>,
+    file_system: &str,
+    took: Duration,
+) -> Result<ExitCode, Failure> {
+    let Found { all, thrown_away } = found;
+    let verdicts = targets::verdicts(all);
+    let compared = baseline.map(|then| baseline::compare(then, all));
+    let is_judged = options.points.is_empty() && (options.vs_etcd || options.quick);
+    let of = |state: fn(&targets::Verdict) -> bool| -> Vec<String> {
+        let of = verdicts.iter().filter(|verdict| is_judged && state(verdict));
+        of.map(|verdict| format!("{}: {}", verdict.target.point, verdict.target.metric.words())).collect()
+    };
+    let short = of(|verdict| verdict.is_met == Some(false));
+    let unknown = of(|verdict| verdict.is_met.is_none());
+    let mut whole = json!({
+        "falls_short": short, "not_measured": unknown,
+        "targets": if is_judged { report::verdicts_json(&verdicts) } else { json!([]) },
+        "machine": {
+            "processors": std::thread::available_parallelism().map_or(0, |count| count.get()),
+            "file_system": file_system,
+        },
+        "rounds": how.rounds, "seconds_per_point": how.times.duration.as_secs_f64(), "many_keys": how.many,
+        "partitions": options.partitions, "thrown_away": thrown_away, "took_seconds": took.as_secs_f64(),
+        "measurements": report::measurements(all),
+    });
+    if let Some(compared) = &compared {
+        whole["baseline"] = baseline::json(compared);
+    }
+    write_json(options, &whole)?;
+    if !options.is_json() {
+        report::table(all, options.costs);
+        if is_judged {
+            report::verdicts(&verdicts);
         }
-        return Ok(());
-    }
-    let mut systems = vec![(System::Quorate, options.quorate.clone())];
-    if let (true, Some(program)) = (options.vs_etcd, &options.etcd) {
-        systems.push((System::Etcd, program.clone()));
-    }
-    let duration = Duration::from_secs(options.seconds);
-    // What makes no sense is said before anything is started.
-    for &kind in &options.points {
-        Keys::new(kind, options.directories, options.partitions)?;
-    }
-    if options.points.iter().filter(|kind| kind.kills()).count() > 1 {
-        return Err("failover and survivors kill the leader each: one at a time".into());
-    }
-    let mut all: Vec<Measured> = Vec::new();
-    for round in 0..options.rounds {
-        for &nodes in &options.nodes {
-            // Who goes first changes from round to round.
-            for turn in 0..systems.len() {
-                let (system, program) = &systems[(turn + round as usize) % systems.len()];
-                let mut cluster =
-                    Cluster::start(*system, program, &options.directory, nodes, options.partitions).await?;
-                let mut note = |kind, clients, result| {
-                    let point = Point { kind, nodes, clients };
-                    all.push(Measured { system: *system, round, point, result });
-                    report::line(&all[all.len() - 1], options.costs);
-                };
-                // Before there is anything that could make it other than what rests.
-                if options.points.contains(&Kind::Idle) {
-                    note(Kind::Idle, 0, idle::run(&cluster, options.partitions, duration).await?);
-                }
-                for &kind in options.points.iter().filter(|kind| kind.is_load()) {
-                    if *system == System::Etcd && kind == Kind::Txn2 {
-                        continue;
-                    }
-                    let keys = Keys::new(kind, options.directories, options.partitions)?;
-                    for &clients in &options.clients {
-                        let result = match kind {
-                            Kind::Watch => {
-                                watch::run(&cluster, clients, options.directories, duration).await?
-                            }
-                            _ => load::run(&cluster, kind, clients, &keys, duration).await?,
-                        };
-                        note(kind, clients, result);
-                    }
-                }
-                for &kind in options.points.iter().filter(|kind| kind.kills() && nodes >= 3) {
-                    let result = match kind {
-                        Kind::Failover => failover::run(&mut cluster).await?,
-                        _ => idle::survivors(&mut cluster, options.partitions, duration).await?,
-                    };
-                    note(kind, nodes - 1, result);
-                }
-            }
+        if let Some(compared) = &compared {
+            baseline::print(compared);
         }
+        println!("\n{thrown_away} measurements thrown away; {:.0} s in all", took.as_secs_f64());
     }
-    report::table(&all, options.costs);
-    if let Some(file) = &options.json {
-        std::fs::write(file, report::json(&all))
-            .map_err(|error| format!("cannot write {}: {error}", file.display()))?;
+    if options.quick && took > QUICK {
+        eprintln!(
+            "quorate-bench: this took longer than two minutes; the machine is slower, or busier, than it was made for"
+        );
+    }
+    Ok(match (short.is_empty(), unknown.is_empty()) {
+        (true, true) => ExitCode::SUCCESS,
+        (true, false) => ExitCode::from(3),
+        (false, _) => ExitCode::FAILURE,
+    })
+}
+
+fn write_json(options: &Options, value: &serde_json::Value) -> Result<(), Failure> {
+    match &options.json {
+        Some(_) if options.is_json() => println!("{value:#}"),
+        Some(file) => std::fs::write(file, format!("{value:#}\n"))
+            .map_err(|error| format!("cannot write {}: {error}", file.display()))?,
+        None => {}
     }
     Ok(())
 }

@@ -3,8 +3,8 @@
 //! As built, all leaders are on one node and its worker thread is the limit. With leaders on all nodes, which is not built, processors, workers and the
 //! sequencer are limits, and the lowest counts.
 
-use crate::Failure;
 use crate::report::middle;
+use crate::{Failure, baseline};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -85,7 +85,7 @@ impl Given {
 
 /// Prints the tables for each number of clients that was measured.
 pub(crate) fn print(given: &Given, file: &Path) -> Result<(), Failure> {
-    let puts = puts(&std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?)?;
+    let puts = puts(&baseline::read(file)?)?;
     for (clients, put) in puts {
         let Put { leader, follower } = put;
         println!(
@@ -113,8 +113,7 @@ pub(crate) fn print(given: &Given, file: &Path) -> Result<(), Failure> {
 }
 
 /// Medians over the rounds, by the number of clients.
-fn puts(file: &[u8]) -> Result<BTreeMap<u64, Put>, Failure> {
-    let rows: Vec<Value> = serde_json::from_slice(file)?;
+fn puts(rows: &[Value]) -> Result<BTreeMap<u64, Put>, Failure> {
     let mut rounds: BTreeMap<u64, Vec<Put>> = BTreeMap::new();
     for row in
         rows.iter().filter(|row| row["system"] == "quorate" && row["point"] == "put" && row["nodes"] == 3)
@@ -154,7 +153,8 @@ mod tests {
     fn a_put_is_paid_for_on_three_nodes_and_the_sequencer_is_left_for_draws() {
         let row = r#"[{"system":"quorate","point":"put","nodes":3,"clients":64,
             "leader_us_per_op":{"worker":20.0,"log":20.0},"follower_us_per_op":{"worker":10.0,"log":10.0}}]"#;
-        let put = puts(row.as_bytes()).unwrap()[&64];
+        let rows: Vec<Value> = serde_json::from_str(row).unwrap();
+        let put = puts(&rows).unwrap()[&64];
         let limits = given().limits(&put, 10.0);
         let expected = Limits { processors: 500e3, workers: 250e3, sequencer: 3.6e6, draw_wait: 300.0 };
         assert_eq!(limits, expected);
@@ -169,6 +169,6 @@ mod tests {
 
     #[test]
     fn a_file_without_puts_is_refused() {
-        assert!(puts(b"[]").is_err());
+        assert!(puts(&[]).is_err());
     }
 }

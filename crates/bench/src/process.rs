@@ -1,9 +1,9 @@
-//! What the kernel says about a process.
+//! What the kernel says about a process and its files.
 
 use std::collections::BTreeMap;
 
 /// The unit of times in /proc/PID/stat; Linux shows programs 100 a second, whatever it counts itself.
-const TICKS_PER_SECOND: f64 = 100.0;
+pub(crate) const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Processor time of these processes so far, in microseconds.
 pub(crate) fn cpu_micros(pids: &[u32]) -> f64 {
@@ -41,4 +41,29 @@ pub(crate) fn rss(pids: &[u32]) -> u64 {
         line.split_whitespace().next()?.parse::<u64>().ok()
     };
     pids.iter().filter_map(kib).sum::<u64>() * 1024
+}
+
+/// What a directory takes on the disk, in bytes: blocks, not lengths, so that files that are allocated ahead count as they are.
+pub(crate) fn disk(directory: &std::path::Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        // A file may go while it is looked at.
+        let Ok(metadata) = entry.metadata() else { continue };
+        bytes += if metadata.is_dir() { disk(&entry.path()) } else { metadata.blocks() * 512 };
+    }
+    bytes
+}
+
+/// What kind of file system a directory is on.
+pub(crate) fn file_system(directory: &std::path::Path) -> Option<String> {
+    let directory = directory.canonicalize().ok()?;
+    let mounts = std::fs::read_to_string("/proc/mounts").ok()?;
+    let mounts = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
+    });
+    // The longest path that it is under; of equal ones the last, which hides the others.
+    let under = mounts.filter(|(path, _)| directory.starts_with(path));
+    under.max_by_key(|(path, _)| path.len()).map(|(_, kind)| kind)
 }

@@ -6,7 +6,6 @@
 use crate::Failure;
 use crate::cluster::{Cluster, System};
 use crate::http;
-use crate::load::new_histogram;
 use hdrhistogram::Histogram;
 use quorate_api::pb::PutRequest;
 use quorate_api::pb::kv_client::KvClient;
@@ -155,7 +154,7 @@ async fn clients<Looked: Future<Output = Result<bool, Failure>>>(
         let mut client = KvClient::new(channels[number as usize % channels.len()].clone());
         let stop = stop.clone();
         tasks.spawn(async move {
-            let (mut times, mut errors, mut count) = (new_histogram()?, 0, 0u64);
+            let (mut times, mut errors, mut count) = (Histogram::new(3)?, 0, 0u64);
             while !stop.load(Ordering::Relaxed) {
                 count += 1;
                 let key = format!("live/{number}/{}", count % 1_000);
@@ -174,7 +173,7 @@ async fn clients<Looked: Future<Output = Result<bool, Failure>>>(
         tokio::time::sleep(LOOK).await;
     }
     stop.store(true, Ordering::Relaxed);
-    let (mut all, mut errors) = (new_histogram()?, 0);
+    let (mut all, mut errors) = (Histogram::new(3)?, 0);
     while let Some(ended) = tasks.join_next().await {
         let (times, failed) = ended??;
         all.add(times)?;

@@ -5,7 +5,7 @@ use crate::kind::Kind;
 use crate::line::Line;
 use crate::load::Load;
 use crate::random::Random;
-use bytes::Bytes;
+use crate::values::value;
 use quorate_api::pb::kv_client::KvClient;
 use quorate_api::pb::{
     Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, compare, request_op,
@@ -24,17 +24,15 @@ pub(crate) struct Caller {
     /// Which of the clients this is.
     number: u64,
     random: Random,
-    value: Bytes,
     /// The revisions that this client has left its keys at, for comparing.
     left: BTreeMap<u64, i64>,
 }
 
 impl Caller {
     pub(crate) fn new(line: Line, load: Arc<Load>, number: usize) -> Self {
-        let value = Bytes::from(vec![b'v'; load.value_bytes]);
         let client = KvClient::new(line.channel.clone());
         let number = number as u64;
-        Self { client, line, load, number, random: Random::new(number), value, left: BTreeMap::new() }
+        Self { client, line, load, number, random: Random::new(number), left: BTreeMap::new() }
     }
 
     /// The next call.
@@ -50,8 +48,9 @@ impl Caller {
         }
     }
 
-    fn put_of(&self, key: Vec<u8>) -> PutRequest {
-        PutRequest { key: key.into(), value: self.value.clone(), ..Default::default() }
+    fn put_of(&mut self, key: Vec<u8>) -> PutRequest {
+        let value = value(&mut self.random, self.load.value_bytes);
+        PutRequest { key: key.into(), value, ..Default::default() }
     }
 
     async fn put(&mut self, number: u64) -> Result<(), Status> {
@@ -121,7 +120,8 @@ impl Caller {
         };
         let compare = keys.iter().map(compare).collect();
         let put = |key| RequestOp { request: Some(request_op::Request::RequestPut(self.put_of(key))) };
-        let txn = TxnRequest { compare, success: keys.into_iter().map(put).collect(), failure: Vec::new() };
+        let success = keys.into_iter().map(put).collect();
+        let txn = TxnRequest { compare, success, failure: Vec::new() };
         let answer = self.client.txn(self.line.request(txn)).await?;
         if answer.get_ref().succeeded { Ok(()) } else { Err(Status::data_loss("what always holds did not")) }
     }

@@ -3,6 +3,8 @@
 use crate::Failure;
 use crate::keys::Keys;
 use crate::line::Line;
+use crate::random::Random;
+use crate::values::value;
 use bytes::Bytes;
 use quorate_api::pb::kv_client::KvClient;
 use quorate_api::pb::{PutRequest, RangeRequest, RequestOp, TxnRequest, request_op};
@@ -18,14 +20,14 @@ const TRIES_MAX: u32 = 20;
 
 /// Puts every key, with values of so many bytes, in transactions of many.
 pub async fn fill(lines: &[Line], keys: &Keys, value_bytes: usize) -> Result<(), Failure> {
-    let value = Bytes::from(vec![b'v'; value_bytes]);
     let puts = (TXN_BYTES_MAX / (value_bytes as u64 + 64)).clamp(1, PUTS);
     let mut tasks: JoinSet<Result<(), Failure>> = JoinSet::new();
     for filler in 0..FILLERS {
-        let (line, keys, value) = (lines[filler % lines.len()].clone(), keys.clone(), value.clone());
+        let (line, keys) = (lines[filler % lines.len()].clone(), keys.clone());
+        let mut random = Random::new(filler as u64);
         tasks.spawn(async move {
             for chunk in chunks(&keys, puts).skip(filler).step_by(FILLERS) {
-                put_all(&line, &keys, chunk, &value).await?;
+                put_all(&line, &keys, chunk, || value(&mut random, value_bytes)).await?;
             }
             Ok(())
         });
@@ -58,9 +60,14 @@ fn chunks(keys: &Keys, puts: u64) -> impl Iterator<Item = (u64, u64)> + use<> {
     })
 }
 
-async fn put_all(line: &Line, keys: &Keys, (first, end): (u64, u64), value: &Bytes) -> Result<(), Failure> {
+async fn put_all(
+    line: &Line,
+    keys: &Keys,
+    (first, end): (u64, u64),
+    mut value: impl FnMut() -> Bytes,
+) -> Result<(), Failure> {
     let put = |number| {
-        let put = PutRequest { key: keys.one(number).into(), value: value.clone(), ..Default::default() };
+        let put = PutRequest { key: keys.one(number).into(), value: value(), ..Default::default() };
         RequestOp { request: Some(request_op::Request::RequestPut(put)) }
     };
     let success = (first..end).step_by(keys.directories() as usize).map(put).collect();

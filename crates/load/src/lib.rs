@@ -24,6 +24,7 @@ mod measure;
 mod pace;
 mod random;
 mod tally;
+mod values;
 mod watch;
 mod window;
 

@@ -135,12 +135,13 @@ async fn work(
     window: Window,
     tally: Arc<Tally>,
 ) -> Client {
-    let closed = window.closed();
-    tokio::pin!(closed);
+    let (over, closed) = (window.over(), window.closed());
+    tokio::pin!(over, closed);
     loop {
         let due = tokio::select! {
+            biased;
             due = pace.next() => due,
-            () = &mut closed => break,
+            () = &mut over => break,
         };
         if window.is_over(Instant::now()) {
             if window.holds(due) {
@@ -172,17 +173,19 @@ async fn work(
 
 /// Tells the observer how it goes on; when the measurement ended.
 pub(crate) async fn look_on(window: &Window, tally: &Tally, observer: &mut dyn Observer) -> Instant {
+    let over = window.over();
+    tokio::pin!(over);
     tokio::select! {
+        biased;
+        () = &mut over => {}
         () = tokio::time::sleep_until(window.from) => {}
-        () = window.stop.stopped() => {}
     }
     observer.begun();
     let mut looks = tokio::time::interval_at(window.from + LOOK, LOOK);
-    loop {
+    while !window.is_over(Instant::now()) {
         tokio::select! {
             biased;
-            () = window.stop.stopped() => break,
-            () = tokio::time::sleep_until(window.until) => break,
+            () = &mut over => break,
             _ = looks.tick() => observer.second(tally.answered.load(Ordering::Relaxed)),
         }
     }

@@ -6,6 +6,8 @@ use tokio::time::Instant;
 
 /// So long an operation that began while it counted may take longer than that.
 const GRACE: Duration = Duration::from_secs(10);
+/// And so long when somebody stops the load, who waits.
+const GRACE_STOPPED: Duration = Duration::from_secs(2);
 
 /// How long a load lasts.
 #[derive(Clone, Copy, Debug)]
@@ -70,11 +72,17 @@ impl Window {
         (self.from..self.until).contains(&moment)
     }
 
-    /// Returns when no answer is waited for any more.
-    pub(crate) async fn closed(&self) {
+    /// Returns when nothing is to be begun any more.
+    pub(crate) async fn over(&self) {
         tokio::select! {
-            () = tokio::time::sleep_until(self.until + GRACE) => {}
+            () = tokio::time::sleep_until(self.until) => {}
             () = self.stop.stopped() => {}
         }
+    }
+
+    /// Returns when no answer is waited for any more.
+    pub(crate) async fn closed(&self) {
+        self.over().await;
+        tokio::time::sleep(if self.stop.is_stopped() { GRACE_STOPPED } else { GRACE }).await;
     }
 }
