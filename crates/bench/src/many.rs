@@ -97,13 +97,15 @@ pub(crate) async fn compaction(cluster: &mut Cluster, count: u64) -> Result<Outc
     let watch = Watch::start(&cluster.pids());
     let compacting = async {
         let begun = Instant::now();
-        compact(cluster).await?;
-        let took = begun.elapsed();
+        let problem = compact(cluster).await?;
+        let told = begun.elapsed();
         // Writers go on: what is done behind their backs is felt, too.
-        settled(cluster).await;
-        Ok(took)
+        let at_rest = settled(cluster).await;
+        // Who was not told how long it took sees it end on the disk.
+        let took = if problem.is_none() { told } else { at_rest.duration_since(begun) };
+        Ok((took, problem))
     };
-    let (during, took) = write_during(&lines, compacting).await?;
+    let (during, (took, problem)) = write_during(&lines, compacting).await?;
     let longest = |measured: &Measured| measured.micros_max() / 1e3;
     let metrics = [
         (Metric::OverwriteSeconds, overwritten.as_secs_f64()),
@@ -115,24 +117,28 @@ pub(crate) async fn compaction(cluster: &mut Cluster, count: u64) -> Result<Outc
         (Metric::SpaceBack, disk_before - cluster.disk() as f64),
         (Metric::Rss, process::rss(&cluster.pids()) as f64),
     ];
-    let errors = during.errors + during.unanswered;
+    let errors = during.errors + during.unanswered + u64::from(problem.is_some());
+    let problem = problem.or(during.problem);
     let others = watch.stop(&cluster.pids());
-    Ok(Outcome { metrics: metrics.into(), errors, problem: during.problem, others, ..Outcome::default() })
+    Ok(Outcome { metrics: metrics.into(), errors, problem, others, ..Outcome::default() })
 }
 
-/// Compacts everything up to now, and with etcd defragments one node after the other, as `etcdctl defrag --cluster` does.
-async fn compact(cluster: &Cluster) -> Result<(), Failure> {
+/// Compacts everything up to now, and with etcd defragments one node after the other, as `etcdctl defrag --cluster` does. What the compaction's answer was if
+/// it was not that it is done.
+async fn compact(cluster: &Cluster) -> Result<Option<String>, Failure> {
     let channels: Vec<Channel> = cluster.connect(cluster.endpoints().len()).await?;
     let mut client = KvClient::new(channels[0].clone());
     let now = client.range(RangeRequest { key: "ready".into(), ..Default::default() }).await?.into_inner();
     let revision = now.header.ok_or("a read's answer has no header")?.revision;
-    client.compact(CompactionRequest { revision, physical: true }).await?;
+    let compacted = client.compact(CompactionRequest { revision, physical: true }).await;
+    let problem = compacted.err().map(|status| format!("the compaction: {status}"));
     if cluster.system() != System::Quorate {
         for channel in channels {
-            MaintenanceClient::new(channel).defragment(DefragmentRequest {}).await?;
+            let done = MaintenanceClient::new(channel).defragment(DefragmentRequest {}).await;
+            done.map_err(|status| format!("the defragmentation: {status}"))?;
         }
     }
-    Ok(())
+    Ok(problem)
 }
 
 /// Writes at a rate while something is done; what the writers felt, and what was done.
@@ -153,8 +159,8 @@ async fn write_during<T>(
     Ok((measured?, done?))
 }
 
-/// Waits until the disk is at rest.
-async fn settled(cluster: &Cluster) {
+/// Waits until the disk is at rest; since when it is.
+async fn settled(cluster: &Cluster) -> Instant {
     let begun = Instant::now();
     let (mut since, mut last) = (Instant::now(), 0.0);
     while begun.elapsed() < SETTLED_MAX && since.elapsed() < SETTLED {
@@ -164,4 +170,5 @@ async fn settled(cluster: &Cluster) {
         }
         tokio::time::sleep(LOOK).await;
     }
+    since
 }

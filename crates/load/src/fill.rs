@@ -8,15 +8,18 @@ use crate::values::value;
 use bytes::Bytes;
 use quorate_api::pb::kv_client::KvClient;
 use quorate_api::pb::{PutRequest, RangeRequest, RequestOp, TxnRequest, request_op};
+use std::time::Duration;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 const FILLERS: usize = 16;
 /// Puts of a transaction: etcd takes 128 at most.
 const PUTS: u64 = 100;
 /// And so many bytes: etcd takes requests of 1.5 MiB at most.
 const TXN_BYTES_MAX: u64 = 512 << 10;
-/// How often a transaction is tried.
-const TRIES_MAX: u32 = 20;
+/// A transaction that no node took for so long ends the filling.
+const TRY_FOR: Duration = Duration::from_secs(30);
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// Puts every key, with values of so many bytes, in transactions of many.
 pub async fn fill(lines: &[Line], keys: &Keys, value_bytes: usize) -> Result<(), Failure> {
@@ -73,15 +76,15 @@ async fn put_all(
     let success = (first..end).step_by(keys.directories() as usize).map(put).collect();
     let txn = TxnRequest { success, ..Default::default() };
     let mut client = KvClient::new(line.channel.clone());
-    for again in 1.. {
+    let begun = Instant::now();
+    loop {
         match client.txn(line.request(txn.clone())).await {
-            Ok(_) => break,
+            Ok(_) => return Ok(()),
+            Err(status) if begun.elapsed() > TRY_FOR => return Err(format!("filling: {status}").into()),
             // Written twice it is the same.
-            Err(status) if again == TRIES_MAX => return Err(status.into()),
-            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            Err(_) => tokio::time::sleep(AGAIN).await,
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]
