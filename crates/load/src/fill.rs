@@ -1,13 +1,13 @@
 //! Keys that are there before anybody asks for them.
 
-use crate::Failure;
 use crate::keys::Keys;
 use crate::line::Line;
 use crate::random::Random;
 use crate::values::value;
+use crate::{Failure, calls};
 use bytes::Bytes;
 use quorate_api::pb::kv_client::KvClient;
-use quorate_api::pb::{PutRequest, RangeRequest, RequestOp, TxnRequest, request_op};
+use quorate_api::pb::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, request_op};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -15,6 +15,8 @@ use tokio::time::Instant;
 const FILLERS: usize = 16;
 /// Puts of a transaction: etcd takes 128 at most.
 const PUTS: u64 = 100;
+/// Deletions of a call.
+const DELETES: u64 = 1_000;
 /// And so many bytes: etcd takes requests of 1.5 MiB at most.
 const TXN_BYTES_MAX: u64 = 512 << 10;
 /// A transaction that no node took for so long ends the filling.
@@ -47,11 +49,26 @@ pub(crate) async fn fill_missing(lines: &[Line], keys: &Keys, value_bytes: usize
 }
 
 /// How many keys there are under the prefix.
-pub(crate) async fn count(line: &Line, keys: &Keys) -> Result<u64, Failure> {
+pub async fn count(line: &Line, keys: &Keys) -> Result<u64, Failure> {
     let (from, to) = keys.all();
     let all = RangeRequest { key: from.into(), range_end: to.into(), count_only: true, ..Default::default() };
     let answer = KvClient::new(line.channel.clone()).range(line.request(all)).await?;
     Ok(answer.into_inner().count.unsigned_abs())
+}
+
+/// Removes everything under the prefix, some keys at a time.
+pub async fn clear(lines: &[Line], keys: &Keys) -> Result<(), Failure> {
+    let mut client = KvClient::new(lines[0].channel.clone());
+    for (first, end) in chunks(keys, DELETES) {
+        // Up to the last of them, which is of the same directory.
+        let mut last = keys.one(first + (end - 1 - first) / keys.directories() * keys.directories());
+        last.push(0);
+        let key = keys.one(first).into();
+        let delete = DeleteRangeRequest { key, range_end: last.into(), ..Default::default() };
+        client.delete_range(lines[0].request(delete)).await?;
+    }
+    // What is no numbered key: of locks, and of writers that were watched.
+    Ok(calls::remove(&lines[0], keys.prefix().as_bytes()).await?)
 }
 
 /// The numbers of all keys, those of one transaction together: they are of one directory.

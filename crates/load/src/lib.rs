@@ -28,7 +28,7 @@ mod values;
 mod watch;
 mod window;
 
-pub use fill::fill;
+pub use fill::{clear, count, fill};
 pub use keys::Keys;
 pub use kind::Kind;
 pub use line::Line;

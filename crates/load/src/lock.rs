@@ -52,8 +52,14 @@ impl Drop for Contender {
     }
 }
 
-/// Grants a lease, as a session begins.
-pub(crate) async fn grant(line: &Line) -> Result<i64, Status> {
+/// A name that no other lock has, nor will: that of a lease, which ends at once.
+pub(crate) async fn name(line: &Line) -> Result<String, Status> {
+    let id = grant(line).await?;
+    LeaseClient::new(line.channel.clone()).lease_revoke(line.request(LeaseRevokeRequest { id })).await?;
+    Ok(format!("lock-{id:x}"))
+}
+
+async fn grant(line: &Line) -> Result<i64, Status> {
     let grant = LeaseGrantRequest { ttl: TTL_SECONDS, id: 0 };
     Ok(LeaseClient::new(line.channel.clone()).lease_grant(line.request(grant)).await?.into_inner().id)
 }

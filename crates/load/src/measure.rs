@@ -110,7 +110,7 @@ async fn clients(lines: &[Line], load: &Load, leases: Option<&Leases>) -> Result
     let shared = Arc::new(load.clone());
     // A lock of another run's name would have contenders that are gone.
     let lock = match load.kind {
-        Kind::Lock => format!("{}lock-{:x}", load.keys.prefix(), lock::grant(&lines[0]).await?),
+        Kind::Lock => format!("{}{}", load.keys.prefix(), lock::name(&lines[0]).await?),
         _ => String::new(),
     };
     let mut clients = Vec::with_capacity(load.clients);

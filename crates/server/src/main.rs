@@ -34,6 +34,7 @@ enum Command {
     Ring(cli::ring::Ring),
     Top(cli::top::Top),
     Events(cli::events::Events),
+    Bench(cli::bench::Bench),
     /// The nodes of the cluster, as etcd's clients know them; node list says more
     Members,
     #[command(subcommand)]
@@ -128,6 +129,7 @@ fn run_client(command: Command, target: &Target) -> ExitCode {
             Command::Ring(ring) => ring.run(target).await,
             Command::Top(top) => top.run(target).await,
             Command::Events(events) => events.run(target).await,
+            Command::Bench(bench) => bench.run(target).await,
             Command::Members => cli::status::members(target).await,
             Command::Node(node) => node.run(target).await,
             Command::Put(put) => put.run(target).await,

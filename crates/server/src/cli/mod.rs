@@ -1,5 +1,6 @@
 //! The commands for people, over the public API: what they can do, any etcd client can.
 
+pub mod bench;
 pub(crate) mod columns;
 pub mod doctor;
 pub mod events;
