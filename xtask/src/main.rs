@@ -1,6 +1,7 @@
 //! The daily commands: `cargo xtask ci`, `cargo xtask sim --seeds N`, `cargo xtask fuzz`, `cargo xtask scripts`, `cargo xtask licences`.
 
 mod etcd;
+mod instructions;
 mod licences;
 mod tour;
 
@@ -15,7 +16,8 @@ cargo xtask COMMAND
   sim [ARGS]      the simulation; --seeds N, or --seed N for one with its trace
   fuzz [ARGS]     damaged and hostile bytes for all readers, in a build that sees which ways they take; --list names them, --help lists the rest
   scripts         the stories beside the tests; --update writes down what happens now
-  bench [ARGS]    builds for release and measures; --vs-etcd measures etcd beside us, --help lists the rest
+  bench [ARGS]    builds for release and measures; --vs-etcd measures etcd beside us, --quick does it in two minutes, --help lists the rest
+  instructions    what the hot paths take, in instructions, beside what was saved; --save saves
   tour            the same etcdctl session against etcd 3.5 and against quorate must print the same
   rolling [N]     three and five nodes of a release build restarted in turn under load, N times (3): write gaps, repeated calls
   licences        sources, licences and banned crates among the dependencies
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Some("fuzz") => fuzz(&rest),
         Some("scripts") => scripts(&rest),
         Some("bench") => bench(&rest),
+        Some("instructions") => instructions::run(&rest, &target()),
         Some("rolling") => rolling(&rest),
         Some("tour") => tour(),
         Some("licences") => licences::check(),
@@ -99,7 +102,8 @@ fn bench(arguments: &[&str]) -> Result<(), String> {
         command.extend(["--quorate", &server]);
     }
     let is_named = arguments.iter().any(|argument| argument.starts_with("--etcd"));
-    let etcd = if arguments.contains(&"--vs-etcd") && !is_named {
+    let is_wanted = ["--vs-etcd", "--quick", "--sweep"].iter().any(|word| arguments.contains(word));
+    let etcd = if is_wanted && !is_named {
         Some(etcd::tools()?.0.display().to_string())
     } else {
         None
@@ -108,7 +112,14 @@ fn bench(arguments: &[&str]) -> Result<(), String> {
         command.extend(["--etcd", etcd]);
     }
     command.extend(arguments);
-    run(&command).map(|_| ())
+    // How it ended says whether a target was missed, or could not be measured.
+    let status = Command::new(&program).args(&command[1..]).status();
+    let status = status.map_err(|error| format!("cannot run {program}: {error}"))?;
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(code) => std::process::exit(code),
+        None => Err(status.to_string()),
+    }
 }
 
 /// Restarts each node of clusters in turn under load, and shows what clients saw of it.
