@@ -32,8 +32,11 @@ enum Counter {
 impl Counter {
     /// The first that works. Many virtual machines do not count for `perf`.
     fn find() -> Result<Self, String> {
-        let works = [Counter::Valgrind, Counter::Perf].into_iter().find(|counter| counter.count(&["true"]).is_ok());
-        works.ok_or_else(|| "nothing counts instructions here: neither valgrind nor `perf stat` works".to_owned())
+        let works =
+            [Counter::Valgrind, Counter::Perf].into_iter().find(|counter| counter.count(&["true"]).is_ok());
+        works.ok_or_else(|| {
+            "nothing counts instructions here: neither valgrind nor `perf stat` works".to_owned()
+        })
     }
 
     fn count(self, program: &[&str]) -> Result<u64, String> {
@@ -105,7 +108,10 @@ pub(crate) fn run(arguments: &[&str], target: &str) -> Result<(), String> {
     if wrong.is_empty() {
         return Ok(());
     }
-    Err(format!("not within {tolerance} % of what was saved: {}; if that is meant: cargo xtask instructions --save", wrong.join(", ")))
+    Err(format!(
+        "not within {tolerance} % of what was saved: {}; if that is meant: cargo xtask instructions --save",
+        wrong.join(", ")
+    ))
 }
 
 /// By how many percent each count has changed; `None` if nothing was saved of it.

@@ -103,11 +103,7 @@ fn bench(arguments: &[&str]) -> Result<(), String> {
     }
     let is_named = arguments.iter().any(|argument| argument.starts_with("--etcd"));
     let is_wanted = ["--vs-etcd", "--quick", "--sweep"].iter().any(|word| arguments.contains(word));
-    let etcd = if is_wanted && !is_named {
-        Some(etcd::tools()?.0.display().to_string())
-    } else {
-        None
-    };
+    let etcd = if is_wanted && !is_named { Some(etcd::tools()?.0.display().to_string()) } else { None };
     if let Some(etcd) = &etcd {
         command.extend(["--etcd", etcd]);
     }

@@ -3,6 +3,7 @@
 //! The load is `crates/load`'s; here are the clusters, what the servers take, and the targets.
 
 mod baseline;
+mod chart;
 mod cluster;
 mod costs;
 mod disturbance;
@@ -20,6 +21,7 @@ mod process;
 mod replace;
 mod report;
 mod run;
+mod sweep;
 mod targets;
 
 use clap::Parser;
@@ -93,6 +95,9 @@ struct Options {
     /// Instead of all that: deal the partitions over five nodes, kill, drain and stop one, and measure for how long no write to each partition goes through
     #[arg(long, conflicts_with = "replace")]
     gaps: bool,
+    /// Instead of all that: go along keys, values, clients, watchers and leases, from little to much, and draw what comes out into a directory; takes hours
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["quick", "points", "replace", "gaps"])]
+    sweep: Option<PathBuf>,
     /// Write everything as one JSON object: to a file, or without one to standard output instead of the tables
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
@@ -195,6 +200,11 @@ async fn measure(options: &Options) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     let begun = Instant::now();
+    if let Some(directory) = &options.sweep {
+        let found = sweep::run(options, directory, options.how(begun).times).await?;
+        write_json(options, &found)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let baseline = options.baseline.as_ref().map(|file| baseline::read(file)).transpose()?;
     std::fs::create_dir_all(&options.directory)
         .map_err(|error| format!("cannot make {}: {error}", options.directory.display()))?;

@@ -2,7 +2,7 @@
 
 use crate::cluster::System;
 use crate::costs::{Costs, Threads};
-use crate::point::{Measured, Metric, Point};
+use crate::point::{Measured, Metric, Outcome, Point};
 use crate::targets::Verdict;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -23,6 +23,12 @@ pub(crate) fn line(measured: &Measured, with_costs: bool) {
     if with_costs {
         costs(&outcome.costs, |text| eprintln!("{text}"));
     }
+}
+
+/// A measurement on the way along an axis.
+pub(crate) fn swept(system: System, axis: &str, kind: &str, value: u64, outcome: &Outcome) {
+    let errors = if outcome.errors > 0 { format!("  errors {}", outcome.errors) } else { String::new() };
+    eprintln!("{axis} {value:<10} {:<10} {kind:<12}{}{errors}", system.name(), numbers(&outcome.metrics));
 }
 
 /// A measurement that does not count.
