@@ -73,6 +73,10 @@ pub(crate) fn compare(then: &[Value], all: &[Measured]) -> Vec<Compared> {
 
 /// For people.
 pub(crate) fn print(compared: &[Compared]) {
+    if compared.is_empty() {
+        println!("\nthe baseline has none of these points, or only disturbed measurements of them");
+        return;
+    }
     println!("\n{:<28} {:<15} {:>12} {:>12} {:>8}", "beside the baseline", "", "then", "now", "ratio");
     for line in compared {
         let Compared { metric, then, now, .. } = line;

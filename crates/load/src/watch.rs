@@ -16,8 +16,8 @@ use quorate_api::pb::kv_client::KvClient;
 use quorate_api::pb::watch_client::WatchClient;
 use quorate_api::pb::watch_request::RequestUnion;
 use quorate_api::pb::{PutRequest, WatchCreateRequest, WatchRequest, WatchResponse};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -33,6 +33,11 @@ const CREATED: Duration = Duration::from_secs(30);
 const CREATING_MAX: usize = 64;
 /// The stamps in a value: of the run, of the time, of the number.
 const STAMP_BYTES: usize = 24;
+/// Events of writes that were due in time are waited for so long when the time is over.
+const LATE_MAX: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(10);
+/// So many writes are remembered, so that what was never told of them counts.
+const WRITES_MAX: usize = 1_000_000;
 /// Runs of this process, so that a write of an earlier one is told apart.
 static RUNS: AtomicU64 = AtomicU64::new(0);
 
@@ -51,6 +56,16 @@ struct Run {
     origin: Instant,
     window: Window,
     tally: Arc<Tally>,
+    /// When the writes were due, in their order.
+    written: Arc<Mutex<Vec<Instant>>>,
+}
+
+impl Run {
+    fn remember(&self, dues: impl IntoIterator<Item = Instant>) {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = WRITES_MAX.saturating_sub(written.len());
+        written.extend(dues.into_iter().take(room));
+    }
 }
 
 /// Measures the fan-out.
@@ -66,7 +81,8 @@ pub(crate) async fn measure(
     observer.prepared();
     let origin = Instant::now();
     let id = (u64::from(std::process::id()) << 32) | RUNS.fetch_add(1, Ordering::Relaxed);
-    let run = Run { id, origin, window: Window::open(times, stop.clone()), tally: Arc::new(Tally::new()?) };
+    let (window, tally) = (Window::open(times, stop.clone()), Arc::new(Tally::new()?));
+    let run = Run { id, origin, window, tally, written: Arc::default() };
     let told: Arc<Vec<AtomicU64>> = Arc::new((0..load.clients).map(|_| AtomicU64::new(0)).collect());
     let mut tasks = JoinSet::new();
     for watcher in watchers {
@@ -80,7 +96,9 @@ pub(crate) async fn measure(
             return Err("the writer or a watch ended by itself".into());
         }
     };
+    await_late(&run, &told).await;
     tasks.shutdown().await;
+    count_untold(&run, &told);
     if let Some(deaf) = told.iter().position(|told| told.load(Ordering::Relaxed) == 0)
         && !stop.is_stopped()
     {
@@ -89,6 +107,25 @@ pub(crate) async fn measure(
     calls::remove(&lines[0], prefix.as_bytes()).await?;
     // An event's time counts from when its write was due: nothing is omitted.
     run.tally.measured(&run.window, ended, None)
+}
+
+/// Gives events that are on their way the time to arrive.
+async fn await_late(run: &Run, told: &[AtomicU64]) {
+    let until = Instant::now() + LATE_MAX;
+    let written = run.written.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
+    while told.iter().any(|told| told.load(Ordering::Relaxed) < written) && Instant::now() < until {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Events that have not arrived have taken at least until now.
+fn count_untold(run: &Run, told: &[AtomicU64]) {
+    let written = run.written.lock().unwrap_or_else(PoisonError::into_inner);
+    for (watcher, told) in told.iter().enumerate() {
+        for due in written.iter().skip(told.load(Ordering::Relaxed) as usize) {
+            run.tally.unanswered(watcher, &run.window, *due);
+        }
+    }
 }
 
 async fn create(lines: &[Line], watchers: usize, prefix: &str) -> Result<Vec<Watcher>, Failure> {
@@ -158,14 +195,22 @@ async fn watch(mut watcher: Watcher, told: Arc<Vec<AtomicU64>>, run: Run) -> Res
     Ok(())
 }
 
-/// Writes until it is stopped.
+/// Writes until the time is over, and then waits to be ended.
 async fn write(line: Line, load: Load, prefix: String, run: Run) -> Result<(), Failure> {
     let mut client = KvClient::new(line.channel.clone());
     let mut pace = Pace::new(load.rate, 0, 1, run.origin);
     let filling = vec![b'v'; load.value_bytes.saturating_sub(STAMP_BYTES)];
     for number in 0u64.. {
-        let due = (pace.next().await - run.origin).as_nanos() as u64;
-        let mut value = [run.id, due, number].map(u64::to_be_bytes).concat();
+        let due = pace.next().await;
+        if run.window.is_over(Instant::now()) {
+            // What was due and was not even written is not told of.
+            let missed = [due].into_iter().chain(pace.missed(run.window.until.min(Instant::now())));
+            run.remember(missed.filter(|due| *due < run.window.until));
+            std::future::pending::<()>().await;
+        }
+        run.remember([due]);
+        let since = (due - run.origin).as_nanos() as u64;
+        let mut value = [run.id, since, number].map(u64::to_be_bytes).concat();
         value.extend(&filling);
         let key = match load.keys.directories() {
             1 => format!("{prefix}{:08}", number % KEYS),
