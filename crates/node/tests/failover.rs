@@ -7,7 +7,8 @@ mod cluster;
 use cluster::{Cluster, get, put};
 use quorate_consensus::Message;
 use quorate_node::{Options, PeerMessage, Ticket};
-use quorate_types::{GroupId, KeyspaceId, PartitionId, Rejection, Request, Slot};
+use quorate_types::request::{Operation, TxnRequest};
+use quorate_types::{GroupId, Incarnation, KeyspaceId, NodeId, PartitionId, Rejection, Request, Slot};
 use std::collections::BTreeMap;
 
 const KEYSPACE: KeyspaceId = KeyspaceId::DEFAULT;
@@ -283,4 +284,39 @@ fn who_has_just_died_or_handed_over_is_not_made_leader() {
             assert!(!answered.values().any(is_wrong), "stopped: {is_stopped}, {answered:?}");
         }
     }
+}
+
+/// It has nothing of that partition and knows of nobody who leads it, so it says nothing. A transaction went on asking it until its client's deadline.
+#[test]
+fn who_is_wrongly_said_to_lead_and_knows_nobody_is_not_asked_for_ever() {
+    let mut dealt = Dealt::new(90);
+    let group = |partition: u32| GroupId { keyspace: KEYSPACE, partition: PartitionId(partition) };
+    let mut has = |at: usize, partition: u32| {
+        dealt.cluster.host(at).status().iter().any(|status| status.group == group(partition))
+    };
+    let pairs = (0..PARTITIONS).flat_map(|home| (0..PARTITIONS).map(move |other| (home, other)));
+    let lacking: Vec<(u32, u32, Vec<usize>)> = pairs
+        .map(|(home, other)| (home, other, (0..NODES).filter(|at| !has(*at, other)).collect()))
+        .collect();
+    let of_home = |(home, other, without): (u32, u32, Vec<usize>)| {
+        let coordinator = dealt.leader(home);
+        let wrong = without.iter().copied().find(|at| *at != coordinator)?;
+        (home != other && without.contains(&coordinator)).then_some((home, other, coordinator, wrong))
+    };
+    let (home, other, coordinator, wrong) = lacking.into_iter().find_map(of_home).unwrap();
+    dealt.cluster.lose(move |from, to, message| {
+        (from, to) == (wrong, coordinator) && matches!(message, PeerMessage::Leaders { .. })
+    });
+    let said = PeerMessage::Leaders { leaders: vec![(group(other), NodeId(wrong as u64 + 1))] };
+    let by = NodeId(wrong as u64 + 1);
+    dealt.cluster.host(coordinator).receive(by, Incarnation(by.0), said).unwrap();
+    let operation = |partition: u32| match put(&dealt.keys[partition as usize], 10) {
+        Request::Put(put) => Operation::Put(put),
+        other => panic!("not a put: {other:?}"),
+    };
+    let success = vec![operation(home), operation(other)];
+    let request = Request::Txn(TxnRequest { success, ..TxnRequest::default() });
+    let ticket = dealt.cluster.ask(coordinator, KEYSPACE, request);
+    let answered = dealt.answered(BTreeMap::from([(ticket, (coordinator, home))]), SOON);
+    assert_eq!(answered[&(coordinator, home)], Some(Ok(())));
 }

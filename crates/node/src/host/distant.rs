@@ -127,6 +127,19 @@ impl<E: Engine> Host<E> {
         }
     }
 
+    /// An attempt has waited in vain for votes: who is said to lead groups elsewhere may not, and who is asked wrongly and knows nobody says nothing. The
+    /// holders are asked in turns until one of them knows.
+    pub(super) fn doubt_leaders(&mut self, keyspace: KeyspaceId, txn: TxnId) {
+        let Some(attempt) = self.attempts.get(&(keyspace, txn)) else { return };
+        let silent = attempt.shares.iter().filter(|(_, share)| share.is_asked && share.vote.is_none());
+        for partition in silent.map(|(partition, _)| *partition).collect::<Vec<_>>() {
+            let id = GroupId { keyspace, partition };
+            if self.is_distant(id) {
+                self.leaders.remove(&id);
+            }
+        }
+    }
+
     /// Attempts that asked the wrong node for a vote ask the right one.
     fn ask_again_for_votes(&mut self, id: GroupId) {
         let is_open = |share: &Share| share.is_asked && share.vote.is_none();

@@ -495,6 +495,7 @@ impl<E: Engine> Host<E> {
         let late = self.attempts.iter().filter(|(_, attempt)| is_late(attempt));
         for (keyspace, id) in late.map(|(id, _)| *id).collect::<Vec<_>>() {
             reached!("attempt-out-of-time");
+            self.doubt_leaders(keyspace, id);
             self.give_up(keyspace, id, true)?;
         }
         if now.0.is_multiple_of(TELL_TICKS) {
