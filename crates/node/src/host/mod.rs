@@ -82,7 +82,7 @@ pub use holding::Holding;
 use keyspaces::Keyspace;
 use liveness::Liveness;
 pub use queues::Queue;
-use quorate_consensus::{Consensus, Recovered, Role};
+use quorate_consensus::{Configuration, Consensus, Recovered, Role};
 use quorate_mvcc::engine::Engine;
 use quorate_partition::{Evaluated, ReadError, Reader};
 use quorate_types::{
@@ -317,6 +317,11 @@ impl<E: Engine> Host<E> {
     /// How all groups stand.
     pub fn status(&self) -> Vec<GroupStatus> {
         self.groups.values().map(Group::status).collect()
+    }
+
+    /// Who votes in a group, as the newest entry of this replica's log about it says.
+    pub fn configuration(&self, id: GroupId) -> Option<&Configuration> {
+        self.groups.get(&id).map(|group| group.raft.configuration())
     }
 
     /// The node's time.

@@ -9,7 +9,7 @@
 //! Caveat: watches are only for nodes that have all of a keyspace, and without dealing calls, too.
 
 use super::World;
-use super::node::Node;
+use super::node::{Node, Running};
 use crate::checker::Violation;
 use crate::random::Random;
 use quorate_node::{Options, Standing, Ticket};
@@ -295,15 +295,19 @@ impl World {
         self.members.lost.insert(self.nodes[at].id);
     }
 
-    /// Whether some group has so few voters, as any node knows it, that none of them may forget what it has.
+    /// Whether some group has so few voters, as any node knows it, that none of them may forget what it has: by its row, or, while they are replaced, by a
+    /// log. A row may have another target by then.
     pub(super) fn is_on_few(&self, id: NodeId) -> bool {
-        let places =
-            self.nodes.iter().filter_map(|node| node.running.as_ref()).flat_map(|it| it.host.places());
         let are_few = |voters: &Vec<NodeId>| voters.len() < 3 && voters.contains(&id);
-        self.members.move_groups()
-            && places
-                .into_iter()
-                .any(|(_, place)| are_few(&place.voters) || place.target.as_ref().is_some_and(are_few))
+        let knows = |running: &Running| {
+            running.host.places().iter().any(|(group, place)| {
+                let in_log = running.host.configuration(*group);
+                are_few(&place.voters)
+                    || place.target.as_ref().is_some_and(are_few)
+                    || in_log.is_some_and(|it| are_few(&it.voters) || are_few(&it.outgoing))
+            })
+        };
+        self.members.move_groups() && self.nodes.iter().filter_map(|node| node.running.as_ref()).any(knows)
     }
 
     /// Whether a node that forgets all that it has can ask somebody: one that it is told of whenever it starts, who is a member and stays one,
