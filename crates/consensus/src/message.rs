@@ -71,6 +71,8 @@ pub enum Message {
         round: u64,
         /// End of the follower's log, so that lost appends are noticed.
         last: Index,
+        /// It follows, and votes for nobody yet: it has forgotten what it promised, or may have.
+        withholds: bool,
     },
     /// Leader to follower: campaign at once.
     TimeoutNow {
@@ -124,7 +126,7 @@ wire_enum!(Message {
     3 => Appended { term, matched },
     4 => AppendRejected { term, refused, hint },
     5 => Heartbeat { term, commit, round },
-    6 => HeartbeatResponse { term, round, last },
+    6 => HeartbeatResponse { term, round, last, withholds },
     7 => TimeoutNow { term },
     8 => ReadRequest { term, read },
     9 => ReadResponse { term, read, index },

@@ -130,7 +130,7 @@ fn a_leader_drops_the_acknowledgements_of_a_former_life() {
     raft.step(NodeId(3), Message::Appended { term, matched: position.index });
     assert_eq!(raft.status().commit, position.index);
     let round = 100;
-    raft.step(NodeId(3), Message::HeartbeatResponse { term, round, last: position.index });
+    raft.step(NodeId(3), Message::HeartbeatResponse { term, round, last: position.index, withholds: false });
     let ready = raft.take().reads.into_iter().any(|(_, outcome)| matches!(outcome, ReadOutcome::Ready(_)));
     assert!(ready);
 }

@@ -441,11 +441,12 @@ fn an_old_answer_does_not_confirm_a_new_read() {
     let round = round.unwrap();
     cluster.flying.clear();
     let term = cluster.replicas[0].status().term;
-    let old = Message::HeartbeatResponse { term, round: round - 1, last: Index(1) };
+    let old = Message::HeartbeatResponse { term, round: round - 1, last: Index(1), withholds: false };
     cluster.replicas[0].step(NodeId(2), old);
     cluster.take(0);
     assert!(cluster.reads.is_empty(), "an answer to an earlier round proves nothing about now");
-    cluster.replicas[0].step(NodeId(2), Message::HeartbeatResponse { term, round, last: Index(1) });
+    cluster.replicas[0]
+        .step(NodeId(2), Message::HeartbeatResponse { term, round, last: Index(1), withholds: false });
     cluster.take(0);
     assert!(matches!(cluster.reads[..], [(0, ReadId(1), ReadOutcome::Ready(_))]));
 }
@@ -626,14 +627,17 @@ fn what_cannot_be_is_ignored() {
         assert_eq!(cluster.replicas[1].status().last, before.last);
     }
     // A stranger's newer term. (A candidate or leader may be one that we shall hear of.)
-    let answer = Message::HeartbeatResponse { term: Term(99), round: 1, last: Index(0) };
+    let answer = Message::HeartbeatResponse { term: Term(99), round: 1, last: Index(0), withholds: false };
     cluster.replicas[1].step(NodeId(77), answer);
     cluster.take(1);
     assert_eq!(cluster.replicas[1].status(), before);
     let leader = &mut cluster.replicas[0];
     leader.step(NodeId(2), Message::Appended { term, matched: Index(u64::MAX) });
     leader.step(NodeId(2), Message::AppendRejected { term, refused: Index(u64::MAX), hint: at(u64::MAX, 9) });
-    leader.step(NodeId(2), Message::HeartbeatResponse { term, round: u64::MAX, last: Index(u64::MAX) });
+    leader.step(
+        NodeId(2),
+        Message::HeartbeatResponse { term, round: u64::MAX, last: Index(u64::MAX), withholds: false },
+    );
     cluster.take(0);
     assert!(cluster.replicas[0].status().commit <= cluster.replicas[0].status().last.index);
 }

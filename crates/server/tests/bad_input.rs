@@ -683,7 +683,7 @@ fn absurd_messages(now: Term) -> Vec<PeerMessage> {
                     Message::Appended { term, matched: index },
                     Message::AppendRejected { term, refused: index, hint: far },
                     Message::Heartbeat { term, commit: index, round: number },
-                    Message::HeartbeatResponse { term, round: number, last: index },
+                    Message::HeartbeatResponse { term, round: number, last: index, withholds: false },
                     Message::ReadRequest { term, read },
                     Message::ReadResponse { term, read, index: Some(index) },
                     Message::TimeoutNow { term },

@@ -360,7 +360,9 @@ impl Raft {
             !self.down.contains(id) && self.now - follower.heard < self.options.election_ticks_min
         };
         let is_able = |id: &NodeId, follower: &Follower| {
-            is_heard(id, follower) && follower.progress.mode() != Mode::Snapshot
+            is_heard(id, follower)
+                && follower.progress.mode() != Mode::Snapshot
+                && follower.withholds != Some(true)
         };
         let best = || {
             let able = leader.followers.iter().filter(|(id, follower)| is_able(id, follower) && is_voter(id));

@@ -125,7 +125,9 @@ impl Raft {
 
     pub(super) fn call(&mut self, node: NodeId) {
         let last = self.log.last().index;
-        self.send_after.push((node, Message::HeartbeatResponse { term: self.term, round: 0, last }));
+        let withholds = self.is_withholding;
+        let call = Message::HeartbeatResponse { term: self.term, round: 0, last, withholds };
+        self.send_after.push((node, call));
     }
 
     pub(super) fn on_node_down(&mut self, node: NodeId, delay: u64) {

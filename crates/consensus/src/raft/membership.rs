@@ -52,13 +52,15 @@ impl Raft {
         }
     }
 
-    /// Whether all that this one lacks can be on its way at once. A quorum that waited for more would commit nothing meanwhile.
+    /// Whether all that this one lacks can be on its way at once: a quorum that waited for more would commit nothing meanwhile. And whether it votes: one that has
+    /// forgotten what it promised does again when it has caught up in every group, so a group that could not be led without it would wait for itself.
     fn is_caught_up(&self, id: NodeId) -> bool {
         let State::Leader(leader) = &self.state else { return false };
         id == self.options.id
             || leader.followers.get(&id).is_some_and(|follower| {
                 let lacking = self.commit.0.saturating_sub(follower.progress.matched().0);
                 follower.progress.mode() == Mode::Replicate
+                    && follower.withholds == Some(false)
                     && lacking <= self.options.inflight_messages_max as u64
             })
     }

@@ -141,6 +141,8 @@ struct Follower {
     round: u64,
     /// The snapshot it is offered.
     offer: Option<SnapshotMeta>,
+    /// Whether it votes for nobody yet, as it said last.
+    withholds: Option<bool>,
 }
 
 impl Follower {
@@ -153,6 +155,7 @@ impl Follower {
             commit_sent: Index::START,
             round: 0,
             offer: None,
+            withholds: None,
         }
     }
 }
@@ -384,7 +387,9 @@ impl Consensus for Raft {
             Message::Appended { matched, .. } => self.on_appended(from, matched),
             Message::AppendRejected { refused, hint, .. } => self.on_append_rejected(from, refused, hint),
             Message::Heartbeat { commit, round, .. } => self.on_heartbeat(from, commit, round),
-            Message::HeartbeatResponse { round, last, .. } => self.on_heartbeat_response(from, round, last),
+            Message::HeartbeatResponse { round, last, withholds, .. } => {
+                self.on_heartbeat_response(from, round, last, withholds);
+            }
             Message::TimeoutNow { .. } => self.on_timeout_now(),
             Message::ReadRequest { read, .. } => self.on_read_request(from, read),
             Message::ReadResponse { read, index, .. } => self.on_read_response(read, index),

@@ -173,7 +173,9 @@ impl Raft {
         // Without a state it needs a snapshot also of what it has the entries of.
         let last = if self.is_stateless { Index::START } else { self.log.last().index };
         if round > 0 {
-            self.send_after.push((from, Message::HeartbeatResponse { term: self.term, round, last }));
+            let withholds = self.is_withholding;
+            let answer = Message::HeartbeatResponse { term: self.term, round, last, withholds };
+            self.send_after.push((from, answer));
         }
         // Where nothing is written there is no append to refuse.
         if self.is_stateless && self.fetch.is_none() {
@@ -187,10 +189,11 @@ impl Raft {
         self.send_after.push((from, Message::AppendRejected { term: self.term, refused, hint }));
     }
 
-    pub(super) fn on_heartbeat_response(&mut self, from: NodeId, round: u64, last: Index) {
+    pub(super) fn on_heartbeat_response(&mut self, from: NodeId, round: u64, last: Index, withholds: bool) {
         let State::Leader(leader) = &mut self.state else { return };
         let Some(follower) = leader.followers.get_mut(&from) else { return };
         follower.heard = self.now;
+        follower.withholds = Some(withholds);
         follower.round = follower.round.max(round.min(leader.rounds.newest()));
         // Its end may be a suffix that does not match, so it proves nothing; but it is worth a probe.
         if follower.offer.as_ref().is_some_and(|offer| last >= offer.position.index) {

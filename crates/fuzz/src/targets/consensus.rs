@@ -153,7 +153,7 @@ pub(super) fn answer(message: Message) -> Option<Message> {
             Message::Appended { term, matched: entries.last().map_or(previous.index, |entry| entry.index) }
         }
         Message::Heartbeat { term, commit, round } => {
-            Message::HeartbeatResponse { term, round, last: commit }
+            Message::HeartbeatResponse { term, round, last: commit, withholds: false }
         }
         Message::SnapshotOffer { term, meta } => Message::Appended { term, matched: meta.position.index },
         _ => return None,
