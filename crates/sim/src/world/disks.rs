@@ -145,7 +145,7 @@ impl World {
 impl Node {
     /// It lacks, or is about to lack, what it had.
     pub(super) fn is_poor(&self) -> bool {
-        self.is_forgetful || self.is_spoilt || self.rot.is_some()
+        self.is_forgetful || self.is_spoilt || self.rot.is_some() || self.has_rotted
     }
 
     /// It has an empty disk, and is known to the others as one that had another.

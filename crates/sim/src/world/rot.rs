@@ -125,16 +125,19 @@ impl World {
     pub(super) fn tend_stores(&mut self) -> Result<(), Violation> {
         for at in 0..self.nodes.len() {
             match self.nodes[at].rot {
-                None => {}
+                None => {
+                    // What a crash could bring back has been written over, too.
+                    let node = &mut self.nodes[at];
+                    if node.has_rotted && node.engine.unflushed() == 0 && !is_rotten(&node.engine) {
+                        node.has_rotted = false;
+                    }
+                }
                 Some(Rot::Unseen) => {
                     if !self.rotting.random.chance(SCRUB) && self.is_faulty {
                         continue;
                     }
                     // What rotted may have been removed since.
                     self.nodes[at].rot = is_rotten(&self.nodes[at].engine).then_some(Rot::Seen);
-                    if self.nodes[at].rot.is_none() && self.nodes[at].engine.unflushed() == 0 {
-                        self.nodes[at].has_rotted = false;
-                    }
                 }
                 Some(Rot::Seen | Rot::Stopped) => {
                     let may_go = self.awake(at).is_some_and(|running| running.host.leave_store());
