@@ -67,6 +67,7 @@ fn outcome(measured: &Measured, others: f64, costs: &Costs, cpu: f64, rss: u64) 
     Outcome {
         metrics: metrics.into(),
         errors: measured.errors + measured.unanswered,
+        failed: (measured.errors + measured.unanswered) as f64 / operations,
         problem: measured.problem.clone(),
         costs: Costs::combined(std::slice::from_ref(costs), |micros| micros[0] / operations),
         others,

@@ -164,7 +164,7 @@ async fn main() -> ExitCode {
         Ok(code) => code,
         Err(problem) => {
             eprintln!("quorate-bench: {problem}");
-            ExitCode::FAILURE
+            ExitCode::from(4)
         }
     }
 }

@@ -253,6 +253,8 @@ pub(crate) struct Outcome {
     pub(crate) metrics: BTreeMap<Metric, f64>,
     /// Operations that were refused or not answered.
     pub(crate) errors: u64,
+    /// The same as a part of all, where a load was measured.
+    pub(crate) failed: f64,
     /// The first of the errors.
     pub(crate) problem: Option<String>,
     /// Processor time per operation, by node and thread.

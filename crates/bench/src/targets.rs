@@ -30,6 +30,9 @@ const fn target(nodes: usize, kind: Kind, clients: usize, metric: Metric, aim: A
     Target { point: Point { kind, nodes, clients }, metric, aim }
 }
 
+/// A system of whose operations a larger part fails is not measured by those that do not.
+const FAILED_MAX: f64 = 0.001;
+
 /// The table.
 pub(crate) const TARGETS: &[Target] = &[
     target(3, Kind::Put, 1, Metric::Rate, Aim::Times(1.5)),
@@ -128,6 +131,11 @@ fn verdict(target: Target, all: &[Measured]) -> Verdict {
     let needs_theirs = !matches!(target.aim, Aim::Within(_));
     let is_disturbed = !is_ours || (needs_theirs && !is_theirs);
     let said = median(&ours).and_then(|ours| target.aim.is_met(ours, ratio));
+    let said = match (fails(all, System::Quorate, target), fails(all, System::Etcd, target)) {
+        (true, _) => said.map(|_| false),
+        (false, true) if needs_theirs => None,
+        _ => said,
+    };
     Verdict {
         target,
         ours: median(&ours),
@@ -137,6 +145,12 @@ fn verdict(target: Target, all: &[Measured]) -> Verdict {
         is_met: said.filter(|_| !is_disturbed),
         is_disturbed,
     }
+}
+
+/// Whether so many operations failed that what is measured of the others says nothing.
+fn fails(all: &[Measured], system: System, target: Target) -> bool {
+    let of = |measured: &&Measured| measured.system == system && measured.point == target.point;
+    all.iter().filter(of).any(|measured| measured.outcome.failed > FAILED_MAX)
 }
 
 /// The rounds' numbers, and whether they count. Those that somebody disturbed are left out, unless all were: then they are shown, and do not count.
@@ -162,6 +176,17 @@ mod tests {
         let metrics = [(Metric::Rate, rate)].into();
         let outcome = Outcome { metrics, ..Outcome::default() };
         Measured { system, round, point: TARGET.point, outcome, is_disturbed }
+    }
+
+    #[test]
+    fn what_fails_meets_nothing_and_is_nothing_to_be_measured_by() {
+        let of = |ours: f64, theirs: f64| {
+            let mut all =
+                [measured(System::Quorate, 0, 900.0, false), measured(System::Etcd, 0, 100.0, false)];
+            (all[0].outcome.failed, all[1].outcome.failed) = (ours, theirs);
+            verdict(TARGET, &all).is_met
+        };
+        assert_eq!([of(0.0, 0.0), of(0.01, 0.0), of(0.0, 0.01)], [Some(true), Some(false), None]);
     }
 
     #[test]

@@ -15,6 +15,8 @@ use tokio::time::Instant;
 const FILLERS: usize = 16;
 /// Puts of a transaction: etcd takes 128 at most.
 const PUTS: u64 = 100;
+/// About so many keys are looked for, to see whether they are there.
+const LOOKED_AT: u64 = 64;
 /// Deletions of a call.
 const DELETES: u64 = 1_000;
 /// And so many bytes: etcd takes requests of 1.5 MiB at most.
@@ -43,9 +45,20 @@ pub async fn fill(lines: &[Line], keys: &Keys, value_bytes: usize) -> Result<(),
     Ok(())
 }
 
-/// The same, unless as many are there.
+/// The same, unless as many are there and those that are looked at are among them: other loads leave other keys behind.
 pub(crate) async fn fill_missing(lines: &[Line], keys: &Keys, value_bytes: usize) -> Result<(), Failure> {
-    if count(&lines[0], keys).await? >= keys.count() { Ok(()) } else { fill(lines, keys, value_bytes).await }
+    let mut is_filled = count(&lines[0], keys).await? >= keys.count();
+    let step = (keys.count() / LOOKED_AT).max(1) as usize;
+    for number in (0..keys.count()).step_by(step).chain([keys.count().saturating_sub(1)]) {
+        if !is_filled {
+            break;
+        }
+        let key = keys.one(number).into();
+        let one = RangeRequest { key, count_only: true, ..Default::default() };
+        let answer = KvClient::new(lines[0].channel.clone()).range(lines[0].request(one)).await?;
+        is_filled = answer.into_inner().count > 0;
+    }
+    if is_filled { Ok(()) } else { fill(lines, keys, value_bytes).await }
 }
 
 /// How many keys there are under the prefix.

@@ -20,6 +20,11 @@ impl Pace {
         Self { gap: Some(gap), next: start + gap.mul_f64(client as f64 / clients as f64) }
     }
 
+    /// Whether operations are due at times of their own, whatever became of those before.
+    pub(crate) fn is_open(&self) -> bool {
+        self.gap.is_some()
+    }
+
     /// Waits until the next is due, and says from when it counts.
     ///
     /// A client that comes too late, because its last answer did, says when it should have come. One that had to wait says when it woke: timers are a

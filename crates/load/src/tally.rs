@@ -57,11 +57,12 @@ impl Tally {
         }
     }
 
-    /// The server said no.
+    /// The server said no. That took its time, too: else failing fast, or late, would look like being fast.
     pub(crate) fn failed(&self, client: usize, window: &Window, due: Instant, problem: &str) {
         if window.holds(due) {
             let mut shard = self.shard(client);
             shard.errors += 1;
+            let _ = shard.latencies.record(nanos(Instant::now() - due));
             shard.problem.get_or_insert_with(|| problem.to_owned());
         }
     }

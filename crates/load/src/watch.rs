@@ -8,6 +8,7 @@ use crate::calls;
 use crate::keys::prefix_end;
 use crate::line::Line;
 use crate::load::Load;
+use crate::lock;
 use crate::measure::{Observer, look_on};
 use crate::pace::Pace;
 use crate::tally::{Measured, Tally};
@@ -76,7 +77,8 @@ pub(crate) async fn measure(
     stop: &Stop,
     observer: &mut dyn Observer,
 ) -> Result<Measured, Failure> {
-    let prefix = format!("{}w/", load.keys.prefix());
+    // Of this run only: it is removed in the end.
+    let prefix = format!("{}w-{}/", load.keys.prefix(), lock::name(&lines[0]).await?);
     let watchers = create(lines, load.clients, &prefix).await?;
     observer.prepared();
     let origin = Instant::now();
@@ -199,13 +201,14 @@ async fn watch(mut watcher: Watcher, told: Arc<Vec<AtomicU64>>, run: Run) -> Res
 async fn write(line: Line, load: Load, prefix: String, run: Run) -> Result<(), Failure> {
     let mut client = KvClient::new(line.channel.clone());
     let mut pace = Pace::new(load.rate, 0, 1, run.origin);
+    let pace_is_open = pace.is_open();
     let filling = vec![b'v'; load.value_bytes.saturating_sub(STAMP_BYTES)];
     for number in 0u64.. {
         let due = pace.next().await;
         if run.window.is_over(Instant::now()) {
             // What was due and was not even written is not told of.
             let missed = [due].into_iter().chain(pace.missed(run.window.until.min(Instant::now())));
-            run.remember(missed.filter(|due| *due < run.window.until));
+            run.remember(missed.filter(|due| pace_is_open && *due < run.window.until));
             std::future::pending::<()>().await;
         }
         run.remember([due]);

@@ -7,10 +7,10 @@ mod cluster;
 use cluster::{Cluster, put};
 use quorate_node::PeerMessage;
 use quorate_node::transaction::TxnMessage;
-use quorate_types::request::{Operation, TxnRequest};
+use quorate_types::request::{Operation, PutLease, PutRequest, TxnRequest};
 use quorate_types::{
-    Footprint, GroupId, Incarnation, KeyRange, KeyspaceId, NodeId, PartitionId, Request, Revision, Slot,
-    TxnId,
+    Footprint, GroupId, Incarnation, KeyRange, KeyspaceId, LeaseId, NodeId, PartitionId, Request, Revision,
+    Slot, TxnId,
 };
 
 const KEYSPACE: KeyspaceId = KeyspaceId::DEFAULT;
@@ -174,4 +174,38 @@ fn a_transaction_yields_to_one_that_has_waited_much_longer() {
     }
     cluster.answers.remove(&older).expect("the younger one yields").unwrap();
     assert!(!cluster.answers.contains_key(&younger));
+}
+
+/// The end of the lease has waited longest, so the write stands behind it; and it holds no lock that would be given back when it has passed.
+#[test]
+fn who_stood_behind_the_end_of_a_lease_goes_on_when_that_has_passed() {
+    let mut cluster = cluster();
+    let lease = (1..)
+        .map(|id| LeaseId::new(id).unwrap())
+        .find(|lease| {
+            let map = cluster.host(0).maps().find(|map| map.id == KEYSPACE).unwrap().clone();
+            map.partition(PartitionId(2)).unwrap().slots.contains(Slot::of_lease(*lease))
+        })
+        .unwrap();
+    let key = key(&mut cluster, 2, "k");
+    cluster.request(SEQUENCER, KEYSPACE, Request::LeaseGrant { lease, ttl_seconds: 2 }).unwrap();
+    let Request::Put(leased) = put(&key, 1) else { panic!("not a put") };
+    let leased = PutRequest { lease: PutLease::Attach(lease), ..leased };
+    cluster.request(SEQUENCER, KEYSPACE, Request::Put(leased)).unwrap();
+    cluster.lose(|_, _, message| {
+        matches!(message, PeerMessage::Txn { message: TxnMessage::Vote { id, .. }, .. } if is_given_up(id))
+            || matches!(message, PeerMessage::Txn { message: TxnMessage::Status { id, .. }, .. } if is_given_up(id))
+    });
+    let id = given_up(&mut cluster, 0);
+    let exclusive = vec![KeyRange::Single(key.clone().into())];
+    let footprint = Footprint { exclusive, ..Footprint::default() };
+    let message = TxnMessage::Prepare { id, footprint, wait: false, waited: 0, at: Revision::FIRST };
+    tell(&mut cluster, SEQUENCER, 2, message);
+    // The lease runs out, and its end waits long for the key.
+    cluster.seconds(4);
+    let waiting = cluster.ask(SEQUENCER, KEYSPACE, put(&key, 1));
+    cluster.tick();
+    tell(&mut cluster, SEQUENCER, 2, TxnMessage::Finish { id, effects: None });
+    (0..4).for_each(|_| cluster.tick());
+    cluster.answers.remove(&waiting).expect("nothing is in its way").unwrap();
 }

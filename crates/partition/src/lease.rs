@@ -36,7 +36,7 @@ struct Lease {
     /// The other partitions that hold keys of it; known at its home.
     holders: BTreeSet<PartitionId>,
     end: Option<Tick>,
-    /// When it would have ended, while its revocation is under way.
+    /// When its time was over, or would have been, once a revocation has been begun: until it is renewed.
     end_before: Option<Tick>,
     checkpoint: Option<Tick>,
 }
@@ -189,9 +189,11 @@ impl Leases {
     /// Its revocation is proposed: it is not due again.
     pub(crate) fn ending(&mut self, lease: LeaseId) {
         let end = self.end(lease);
-        self.forget_times(lease);
-        if let Some(lease) = self.table.get_mut(&lease) {
-            lease.end_before = end.or(lease.end_before);
+        let Some(found) = self.table.get_mut(&lease) else { return };
+        found.end_before = end;
+        // It is recorded on as before, should nothing come of it.
+        if let Some(end) = found.end.take() {
+            self.ends.remove(&(end, lease));
         }
     }
 
@@ -200,13 +202,18 @@ impl Leases {
         let Some(found) = self.table.get(&lease).filter(|lease| lease.end.is_none()) else { return };
         if !found.row.is_copy {
             reached!("lease-ends-again");
-            self.set_end(lease, found.end_before.unwrap_or(now));
+            let before = found.end_before;
+            // Behind those whose turn has not come yet, or a few that cannot end would be all that is tried.
+            self.set_end(lease, before.map_or(now, |before| before.max(now)));
+            if let Some(found) = self.table.get_mut(&lease) {
+                found.end_before = before;
+            }
         }
     }
 
-    /// When it ends, or would end if its revocation did not come about.
+    /// When it ends or its time was over, whether a revocation is under way or not.
     pub(crate) fn end(&self, lease: LeaseId) -> Option<Tick> {
-        self.table.get(&lease).and_then(|lease| lease.end.or(lease.end_before))
+        self.table.get(&lease).and_then(|lease| lease.end_before.or(lease.end))
     }
 
     /// When the next lease ends or is to be recorded.

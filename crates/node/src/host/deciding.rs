@@ -5,7 +5,7 @@ use super::Host;
 use super::requests::propose;
 use super::sequencing::Count;
 use crate::draws::Decision;
-use crate::group::{State, Then, Wait};
+use crate::group::{Origin, State, Then, Wait};
 use crate::transaction::{Attempt, Phase, TxnMessage};
 use quorate_consensus::Consensus;
 use quorate_mvcc::engine::Engine;
@@ -174,9 +174,12 @@ impl<E: Engine> Host<E> {
         let (kind, data) = match partition.decide(id, &outcome, index) {
             Ok(entry) => entry,
             Err(rejection) => {
-                let origin = attempt.work.origin;
+                let work = attempt.work.clone();
                 self.end_attempt(keyspace, id);
-                self.reply(origin, Err(rejection));
+                // One of this node's own would be tried, and be too large, in every tick.
+                if work.origin != Origin::Own {
+                    self.turn_away(home, &work, rejection);
+                }
                 return Ok(());
             }
         };

@@ -135,6 +135,8 @@ impl<E: Engine> Host<E> {
         for partition in silent.map(|(partition, _)| *partition).collect::<Vec<_>>() {
             let id = GroupId { keyspace, partition };
             if self.is_distant(id) {
+                // It may lead and keep the attempt waiting for locks: it is told before it is doubted.
+                self.tell(keyspace, partition, TxnMessage::Finish { id: txn, effects: None });
                 self.leaders.remove(&id);
             }
         }

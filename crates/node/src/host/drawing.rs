@@ -169,7 +169,11 @@ impl<E: Engine> Host<E> {
             while room > 0
                 && let Some(work) = group.drawing.pop_front()
             {
-                if group.is_to_wait(&work, now)? {
+                let waits = group.is_to_wait(&work, now)?;
+                if group.precedence.take_freed() {
+                    self.rouse_blocked.insert(id);
+                }
+                if waits {
                     reached!("draw-waits-for-locks");
                     if work.origin != Origin::Own {
                         group.blocked.push_back(Blocked::Work(work));

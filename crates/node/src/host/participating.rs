@@ -36,7 +36,7 @@ impl<E: Engine> Host<E> {
             group.blocked.push_back(Blocked::Prepare(asked));
             return Ok(());
         }
-        let footprint = partition.with_keys_of_leases(asked.footprint)?;
+        let footprint = partition.with_keys_of_leases(asked.footprint.clone())?;
         let no = |host: &mut Self| {
             let vote = TxnMessage::Vote { id: txn, from: id.partition, outcome: None, epoch };
             host.tell(id.keyspace, txn.home, vote);
@@ -51,7 +51,7 @@ impl<E: Engine> Host<E> {
             if asked.waits {
                 reached!("attempt-waits-for-locks");
                 group.precedence.wait(Waiter::Attempt(txn), asked.since, &footprint, now);
-                group.blocked.push_back(Blocked::Prepare(Prepare { footprint, ..asked }));
+                group.blocked.push_back(Blocked::Prepare(asked));
             } else {
                 no(self);
             }

@@ -22,7 +22,7 @@ use crate::transaction::{Phase, TxnMessage};
 use quorate_mvcc::engine::Engine;
 use quorate_partition::Claim;
 use quorate_types::{Fault, Footprint, GroupId, LeaseId, Request, Tick, TxnId};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// Who has waited for so long goes before those that came later; and nobody yields but to one who has waited so much longer. In ticks; as long as one
 /// attempt waits for one vote.
@@ -55,6 +55,8 @@ struct Claimed {
 #[derive(Debug, Default)]
 pub(crate) struct Precedence {
     claims: Vec<Claimed>,
+    /// Somebody has gone whom others stood behind, and who held no lock that is given back.
+    has_freed: bool,
 }
 
 impl Precedence {
@@ -89,7 +91,14 @@ impl Precedence {
     pub(crate) fn withdraw(&mut self, waiter: Waiter) -> bool {
         let before = self.claims.len();
         self.claims.retain(|claimed| claimed.waiter != waiter);
-        self.claims.len() < before
+        let had_one = self.claims.len() < before;
+        self.has_freed |= had_one;
+        had_one
+    }
+
+    /// Whether somebody has withdrawn since this was asked last: those behind have to be woken.
+    pub(crate) fn take_freed(&mut self) -> bool {
+        std::mem::take(&mut self.has_freed)
     }
 
     /// Forgets those that nobody has renewed. Returns whether there were any.
@@ -141,7 +150,7 @@ impl<E: Engine> Host<E> {
     /// Notes who waits at each partition led here, forgets who does not any more, and asks for the locks of those that have not waited long.
     pub(super) fn tick_precedence(&mut self) -> Result<(), Fault> {
         let now = self.now;
-        let mut yields: BTreeSet<(GroupId, TxnId, u64)> = BTreeSet::new();
+        let mut yields: BTreeMap<(GroupId, TxnId), u64> = BTreeMap::new();
         for (id, group) in &mut self.groups {
             if group.blocked.is_empty() && group.precedence.is_empty() {
                 continue;
@@ -167,16 +176,18 @@ impl<E: Engine> Host<E> {
                     Blocked::Work(_) | Blocked::Home(..) | Blocked::Prepare(_) => {}
                 }
             }
-            if group.precedence.forget(now) {
+            if group.precedence.forget(now) | group.precedence.take_freed() {
                 self.rouse_blocked.insert(*id);
             }
             for claimed in &group.precedence.claims {
                 let waited = now.since(claimed.since);
-                let holders = partition.in_the_way_of(&claimed.claim).into_iter();
-                yields.extend(holders.map(|txn| (*id, txn, waited)));
+                for txn in partition.in_the_way_of(&claimed.claim) {
+                    let most = yields.entry((*id, txn)).or_default();
+                    *most = waited.max(*most);
+                }
             }
         }
-        for (id, txn, waited) in yields {
+        for ((id, txn), waited) in yields {
             self.tell(id.keyspace, txn.home, TxnMessage::Yield { id: txn, waited });
         }
         Ok(())

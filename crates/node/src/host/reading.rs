@@ -240,7 +240,11 @@ impl<E: Engine> Host<E> {
                     if self.now < deadline
                         && let Some(group) = self.groups.get_mut(&id)
                     {
-                        group.questions.insert((from, reading), question);
+                        // One that waits already was named after the reader asked, too, and waits for less.
+                        let waiting = group.questions.entry((from, reading)).or_insert(question.clone());
+                        if waiting.epoch != question.epoch {
+                            *waiting = question;
+                        }
                     }
                     return Ok(());
                 }

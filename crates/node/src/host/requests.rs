@@ -110,7 +110,11 @@ impl<E: Engine> Host<E> {
             return Ok(());
         }
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
-        if group.is_to_wait(&work, self.now)? {
+        let waits = group.is_to_wait(&work, self.now)?;
+        if group.precedence.take_freed() {
+            self.rouse_blocked.insert(id);
+        }
+        if waits {
             // A lease that ran out may be renewed while a key of it is locked; if it is not, its end is due again.
             if work.origin == Origin::Own {
                 self.lease_ends_again(id, &work.request);

@@ -266,6 +266,7 @@ impl<E: Engine> Host<E> {
         let Some(meta) = self.groups.get(&GroupId::META) else { return Ok(()) };
         let (epoch, leader) = (meta.term, meta.leader);
         let gathers = self.gathers(id);
+        let is_leader_short = leader.is_some_and(|leader| self.is_peer_short(leader));
         let Some(group) = self.groups.get_mut(&id).filter(|group| group.is_serving) else { return Ok(()) };
         let is_distant = leader.is_some_and(|leader| leader != self.options.id)
             && !(gathers && leader.is_some_and(|leader| group.raft.configuration().is_voter(leader)));
@@ -280,6 +281,7 @@ impl<E: Engine> Host<E> {
             }
         } else if let Some(leader) = leader
             && leader != self.options.id
+            && !is_leader_short
             && group.raft.configuration().is_voter(leader)
             && group.raft.can_propose().is_ok()
         {

@@ -69,13 +69,8 @@ impl<E: Engine> Host<E> {
         self.space.peers.contains_key(&node)
     }
 
-    /// What is led here is handed over to whoever is not short and has most of it, unless too many are: then it would only go round.
+    /// What is led here is handed over to whoever is not short and has most of it, unless too many of a group are: it would only go round, and write its members full.
     fn leave_to_those_with_space(&mut self) {
-        let short = 1 + self.space.peers.keys().filter(|peer| self.members.contains(peer)).count();
-        let size = self.members.len() + 1;
-        if size - short <= size / 2 {
-            return;
-        }
         let mut heirs: Vec<(GroupId, NodeId)> = Vec::new();
         for (id, group) in self.groups.iter().filter(|(_, it)| matches!(it.role, Role::Leader { .. })) {
             let can_take = |node: NodeId| {
@@ -84,6 +79,10 @@ impl<E: Engine> Host<E> {
                     && self.liveness.is_reachable(node)
                     && !self.is_peer_short(node)
             };
+            let has_space = |node: NodeId| node != self.options.id && !self.is_peer_short(node);
+            if !group.raft.configuration().agreed(has_space) {
+                continue;
+            }
             let others = group.raft.status().matched.into_iter().filter(|(node, _)| can_take(*node));
             if let Some((heir, _)) = others.max_by_key(|(node, matched)| (*matched, std::cmp::Reverse(*node)))
                 && group.raft.can_propose().is_ok()

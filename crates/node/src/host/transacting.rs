@@ -174,13 +174,15 @@ impl<E: Engine> Host<E> {
         let (State::Ready(partition), true) = (&mut group.state, group.is_serving) else {
             return self.give_up(keyspace, id, false);
         };
-        let footprint = partition.with_keys_of_leases(footprint)?;
+        // What waits is what was asked for: the lease may have other keys by then.
+        let asked = footprint;
+        let footprint = partition.with_keys_of_leases(asked.clone())?;
         let attempt = self.attempts.get(&(keyspace, id));
         let since = attempt.map_or(self.now, |attempt| attempt.work.received);
         if group.drawing_asked > 0 || group.is_share_to_wait(id, since, &footprint) {
             reached!("home-waits-for-locks");
             group.precedence.wait(Waiter::Attempt(id), since, &footprint, self.now);
-            group.blocked.push_back(Blocked::Home(id, footprint, since));
+            group.blocked.push_back(Blocked::Home(id, asked, since));
             return Ok(());
         }
         group.precedence.withdraw(Waiter::Attempt(id));
@@ -244,6 +246,11 @@ impl<E: Engine> Host<E> {
     pub(super) fn give_up(&mut self, keyspace: KeyspaceId, id: TxnId, in_order: bool) -> Result<(), Fault> {
         let Some(attempt) = self.end_attempt(keyspace, id) else { return Ok(()) };
         let work = attempt.work;
+        // Also when it waited for locks in vain: nobody waits for it, and its place among those that wait comes from when the lease was over.
+        if work.origin == Origin::Own && (attempt.in_order || !in_order) {
+            self.lease_ends_again(attempt.home, &work.request);
+            return Ok(());
+        }
         if work.origin != Origin::Own && self.now >= work.deadline {
             reached!("transaction-contended");
             self.turn_away(attempt.home, &work, Rejection::Contended);
@@ -270,11 +277,10 @@ impl<E: Engine> Host<E> {
         let is_home = self.router.route(home.keyspace, &work.request) == Ok(home);
         match self.shares(home, &work.request) {
             Some(shares) if is_serving && is_home => self.begin_attempt(home, work, shares, in_order),
-            _ if work.origin == Origin::Own => {
+            _ => {
                 self.lease_ends_again(home, &work.request);
-                Ok(())
+                if work.origin == Origin::Own { Ok(()) } else { self.dispatch_again(home, work) }
             }
-            _ => self.dispatch_again(home, work),
         }
     }
 
