@@ -22,12 +22,22 @@ impl<E: Engine> Host<E> {
             Count::Own | Count::Wait => return Ok(()),
         };
         let (now, is_closed) = (self.now, self.is_closed_to_transactions(id));
+        // What coordinators have given up counts until nobody waits for it any more.
+        let blocked_max = self.options.inflight_max.saturating_mul(self.members.len() + 1);
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         let epoch = group.registered.unwrap_or_default();
         let State::Ready(partition) = &mut group.state else { return Ok(()) };
         // One that comes late must not begin again what is over.
         if partition.holds(txn) || partition.is_prepared(txn) || group.ended.contains_key(&txn) {
             reached!("prepare-after-end", group.ended.contains_key(&txn));
+            return Ok(());
+        }
+        let no = |host: &mut Self| {
+            let vote = TxnMessage::Vote { id: txn, from: id.partition, outcome: None, epoch };
+            host.tell(id.keyspace, txn.home, vote);
+        };
+        if group.blocked.len() >= blocked_max {
+            no(self);
             return Ok(());
         }
         // A revision may be on its way for a request on these keys, and it must not be used after a later one of this transaction.
@@ -37,10 +47,6 @@ impl<E: Engine> Host<E> {
             return Ok(());
         }
         let footprint = partition.with_keys_of_leases(asked.footprint.clone())?;
-        let no = |host: &mut Self| {
-            let vote = TxnMessage::Vote { id: txn, from: id.partition, outcome: None, epoch };
-            host.tell(id.keyspace, txn.home, vote);
-        };
         if is_closed {
             reached!("prepare-while-splitting");
             no(self);
