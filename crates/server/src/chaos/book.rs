@@ -33,6 +33,8 @@ pub(super) struct Book {
     scarce: Mutex<Vec<(u64, Option<u64>)>>,
     /// Up to which revisions compactions were asked for, and when first.
     compactions: Mutex<Vec<Compaction>>,
+    /// The newest revision that a watch was told to be the oldest.
+    told_compacted: AtomicU64,
     /// Watches that began late and ended early, and up to which revision they were told everything.
     late: Mutex<Vec<(Watched, Revision)>>,
     /// The newest revision that anybody was told.
@@ -50,6 +52,8 @@ pub(super) struct Written {
     pub(super) wrong: Vec<Violation>,
     pub(super) scarce: Vec<(u64, Option<u64>)>,
     pub(super) compactions: Vec<Compaction>,
+    /// The newest revision that a watch was told to be the oldest.
+    pub(super) told_compacted: Revision,
     pub(super) late: Vec<(Watched, Revision)>,
 }
 
@@ -77,6 +81,7 @@ impl Book {
             wrong: Mutex::default(),
             scarce: Mutex::default(),
             compactions: Mutex::default(),
+            told_compacted: AtomicU64::new(0),
             late: Mutex::default(),
             newest: AtomicU64::new(1),
             is_closed: AtomicBool::new(false),
@@ -137,6 +142,11 @@ impl Book {
         self.wrong.lock().push(violation);
     }
 
+    /// Whether any client has met what must not be.
+    pub(super) fn has_wrong(&self) -> bool {
+        !self.wrong.lock().is_empty()
+    }
+
     /// A disk has no space from now on.
     pub(super) fn scarce_begins(&self) {
         self.scarce.lock().push((self.now(), None));
@@ -157,6 +167,8 @@ impl Book {
     /// Whether what is at this revision and before may be gone by now; and not more, if `told` is what is said to be the oldest.
     pub(super) fn may_be_compacted(&self, revision: Revision, told: Revision) -> bool {
         let asked = self.compactions.lock().iter().map(|compaction| compaction.until).max();
+        // Others compact what we may not have heard of yet; whether that was there at all is known in the end.
+        self.told_compacted.fetch_max(told.0, Ordering::Relaxed);
         asked.is_some_and(|until| revision < told && told <= until)
     }
 
@@ -182,6 +194,7 @@ impl Book {
             wrong: std::mem::take(&mut self.wrong.lock()),
             scarce: std::mem::take(&mut self.scarce.lock()),
             compactions: std::mem::take(&mut self.compactions.lock()),
+            told_compacted: Revision(self.told_compacted.load(Ordering::Relaxed)),
             late: std::mem::take(&mut self.late.lock()),
         }
     }

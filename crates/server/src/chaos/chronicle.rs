@@ -1,7 +1,7 @@
 //! The history as far as all nodes have told the same of it, which is kept: what it says may then be compacted, while clients read and watch.
 
 use super::faults::{Ended, Tormentor};
-use super::judge;
+use super::judge::{self, Untold};
 use quorate_api::pb;
 use quorate_api::pb::kv_client::KvClient;
 use quorate_checker::{History, Violation};
@@ -25,6 +25,18 @@ pub(super) struct Chronicle {
     pub(super) told: u64,
 }
 
+impl Chronicle {
+    /// From where on everybody has to have everything, if it is ours from `first` on.
+    fn kept_from(&self, first: Revision) -> Revision {
+        self.compacted.next().max(first)
+    }
+
+    /// What nodes have told of this revision and those that came after it.
+    fn kept(&self, from: Revision) -> History {
+        self.history.range(from..).map(|(revision, events)| (*revision, events.clone())).collect()
+    }
+}
+
 impl Tormentor {
     /// When all is well: all nodes tell what came since, up to this revision, and it is the same.
     pub(super) async fn chronicle(
@@ -37,19 +49,39 @@ impl Tormentor {
         for (name, address) in self.cluster.members() {
             match judge::history_of(&address, &self.book.prefix, from, until, self.patience).await {
                 Ok(history) => histories.push((name, history)),
-                // There others compact.
-                Err(what) if self.book.is_guest => return Err(Ended::Ours(format!("{name}: {what}"))),
+                // There others compact. That is not ours to judge, but what was found before it is.
+                Err(Untold::Compacted(what)) if self.book.is_guest && violations.is_empty() => {
+                    return Err(Ended::Ours(format!("{name}: {what}")));
+                }
                 Err(what) => violations.push(Violation::new(format!("{name}: {what}"), Vec::new())),
             }
         }
         judge::same(&histories, violations);
         let Some((_, history)) = histories.into_iter().next() else {
-            return Err(Ended::Ours("no node tells its history".into()));
+            // Without a history nothing else can be checked.
+            let nobody = || Violation::new("no node tells its history", Vec::new());
+            return Err(Ended::Wrong(violations.pop().unwrap_or_else(nobody)));
         };
         self.chronicle.history.extend(history);
         self.chronicle.told = self.now();
         self.chronicle.until = until.max(self.chronicle.until);
         Ok(())
+    }
+
+    /// When all is over: all nodes tell once more what was not compacted, and it is still what they have told before. What is told while it is new
+    /// says nothing about what has become of it.
+    pub(super) async fn tell_again(&mut self, violations: &mut Vec<Violation>) {
+        let (from, until) = (self.chronicle.kept_from(self.book.first), self.chronicle.until);
+        let kept = self.chronicle.kept(from);
+        for (name, address) in self.cluster.members() {
+            match judge::history_of(&address, &self.book.prefix, from, until, self.patience).await {
+                Ok(history) => judge::same_as_kept(&kept, (name, history), violations),
+                Err(what) => {
+                    let what = format!("{name} was asked for its history once more: {what}");
+                    violations.push(Violation::new(what, Vec::new()));
+                }
+            }
+        }
     }
 
     /// The revision up to which is to be compacted; `part` of a thousand of what there is.
@@ -92,5 +124,20 @@ impl Tormentor {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All that is not compacted is asked for once more, and nothing before what is ours.
+    #[test]
+    fn what_is_kept_begins_where_nothing_is_compacted() {
+        let from = |compacted, first| {
+            let chronicle = Chronicle { compacted: Revision(compacted), ..Chronicle::default() };
+            chronicle.kept_from(Revision(first))
+        };
+        assert_eq!((from(0, 2), from(7, 2), from(7, 20)), (Revision(2), Revision(8), Revision(20)));
     }
 }

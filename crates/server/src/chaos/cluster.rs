@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::codegen::http::Method;
@@ -22,6 +22,9 @@ const PORTS: std::ops::Range<u32> = 12_000..32_000;
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Lines of a node's log that are shown when something went wrong.
 const LOG_LINES_SHOWN: usize = 15;
+
+/// What the log of a program in Rust has where something in it has panicked.
+const PANICKED: &str = "panicked at";
 
 /// What a node's process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +59,8 @@ pub(super) struct Machine {
     child: Option<Child>,
     /// What its data directory is on, if it does as it is told.
     pub(super) disk: Option<DataDisk>,
-    /// It may end by itself, once.
-    pub(super) may_end: bool,
+    /// It may end by itself, once, as a node does whose disk fails; and how much it had logged before.
+    pub(super) may_end: Option<u64>,
 }
 
 impl Machine {
@@ -136,9 +139,13 @@ impl Machine {
 
     /// Whether it has logged this since.
     pub(super) fn has_logged(&self, words: &str, since: u64) -> bool {
+        self.logged_since(since).contains(words)
+    }
+
+    fn logged_since(&self, since: u64) -> String {
         let log = std::fs::read(&self.log).unwrap_or_default();
         let new = log.get(since as usize..).unwrap_or_default();
-        String::from_utf8_lossy(new).contains(words)
+        String::from_utf8_lossy(new).into_owned()
     }
 
     fn signal(&self, signal: Signal) {
@@ -181,8 +188,18 @@ impl Machine {
 
     /// How the process ended that should run.
     fn ended(&mut self) -> Option<String> {
-        let status = self.child.as_mut()?.try_wait().ok()??;
+        let status = self.status()?;
         Some(format!("{} ended by itself: {status}", self.name))
+    }
+
+    fn status(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut()?.try_wait().ok()?
+    }
+
+    /// Whether it has ended by itself, and may have done so.
+    fn has_fallen(&mut self) -> bool {
+        let (Some(since), Some(status)) = (self.may_end, self.status()) else { return false };
+        is_of_its_disk(status.code(), &self.logged_since(since))
     }
 
     /// Whether it takes part, as far as its directory says.
@@ -207,6 +224,11 @@ impl Drop for Machine {
             let _ = disk.settle();
         }
     }
+}
+
+/// Whether a node has ended as it does of its disk: with an error that it says, of its own will.
+fn is_of_its_disk(code: Option<i32>, logged: &str) -> bool {
+    code == Some(1) && !logged.contains(PANICKED)
 }
 
 /// Removes what is in a folder.
@@ -334,7 +356,7 @@ impl Cluster {
         let (data_dir, log) = (self.data_dir(&name), self.folder.join(format!("{name}.log")));
         let mount = || DataDisk::mount(&self.folder.join(&name), &data_dir);
         let disk = self.has_disks.then(mount).transpose()?;
-        let (state, is_founder, may_end) = (State::Down, false, false);
+        let (state, is_founder, may_end) = (State::Down, false, None);
         Ok(Machine {
             name,
             client,
@@ -419,12 +441,14 @@ impl Cluster {
         self.machines.iter_mut().filter(should_run).find_map(Machine::ended)
     }
 
-    /// Those that may end by themselves and have just done so, and how.
+    /// Those that may end by themselves and have just done so, and how. Who has ended otherwise than it may is among the [`Cluster::ended`].
     pub(super) fn fallen(&mut self) -> Vec<(String, String)> {
         let mut fallen = Vec::new();
-        for machine in self.machines.iter_mut().filter(|machine| machine.may_end) {
-            if let Some(how) = machine.ended() {
-                (machine.child, machine.state, machine.may_end) = (None, State::Down, false);
+        for machine in &mut self.machines {
+            if machine.has_fallen()
+                && let Some(how) = machine.ended()
+            {
+                (machine.child, machine.state, machine.may_end) = (None, State::Down, None);
                 fallen.push((machine.name.clone(), how));
             }
         }
@@ -463,4 +487,24 @@ impl Cluster {
 /// A node of that name in a list of nodes.
 pub(super) fn listed<'a>(list: &'a Value, name: &str) -> Option<&'a Value> {
     list["nodes"].as_array()?.iter().find(|node| node["name"] == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only as a node ends that cannot go on without its disk.
+    #[test]
+    fn a_disk_excuses_an_error_and_no_crash() {
+        let check = |code, logged: &str, expected| {
+            assert_eq!(is_of_its_disk(code, logged), expected, "{code:?}: {logged}");
+        };
+        check(Some(1), "quorate: writing the log: Input/output error\n", true);
+        check(Some(1), "", true);
+        // A panic, an abort or a signal, an end that says that all is well.
+        check(Some(101), "", false);
+        check(None, "", false);
+        check(Some(0), "", false);
+        check(Some(1), "thread 'store' panicked at crates/node/src/a.rs:1:2:\nunreachable\n", false);
+    }
 }

@@ -136,7 +136,7 @@ impl Tormentor {
                 if matches!(outcome, Outcome::Reply(..)) && takes_part {
                     self.lives.served(&name, self.book.now());
                     if let Some(machine) = self.cluster.named(&name) {
-                        machine.may_end = false;
+                        machine.may_end = None;
                     }
                     break;
                 }

@@ -231,7 +231,9 @@ mod tests {
 
     fn lines(calls: Vec<Call>, leases: Vec<Lease>) -> Vec<Value> {
         let (sights, watched, wrong, scarce, compactions, late) = Default::default();
-        let written = Written { calls, leases, sights, watched, wrong, scarce, compactions, late };
+        let told_compacted = quorate_types::Revision::default();
+        let written =
+            Written { calls, leases, sights, watched, wrong, scarce, compactions, told_compacted, late };
         let mut file = Vec::new();
         let count = write(&written, &mut file).unwrap();
         let text = String::from_utf8(file).unwrap();

@@ -55,6 +55,7 @@ use leaders::Leaders;
 use lives::{Condition, Lives};
 use parking_lot::Mutex;
 use plan::{CALM, DISKS, HOLD, Kind, Plan, USUAL};
+use quorate_checker::Violation;
 use quorate_checker::calls::Outcome;
 use quorate_consensus::random::Random;
 use quorate_types::Revision;
@@ -158,6 +159,15 @@ async fn until_stopped<T>(work: impl Future<Output = Result<T, String>>) -> Resu
         _ = tokio::signal::ctrl_c() => Err("stopped by Ctrl-C".into()),
         _ = terminate.recv() => Err("stopped".into()),
     }
+}
+
+/// We could not do our part: the run has failed, unless something wrong was found by then. That is told of, and why there is no more.
+fn unfinished(what: String, has_wrong: bool, violations: &mut Vec<Violation>) -> Result<(), String> {
+    if violations.is_empty() && !has_wrong {
+        return Err(what);
+    }
+    violations.push(Violation::new(format!("and the run could not be finished: {what}"), Vec::new()));
+    Ok(())
 }
 
 /// Clients at work.
@@ -362,7 +372,10 @@ impl Chaos {
                 stopped = Some(book.now());
                 violations.push(violation);
             }
-            Err(Ended::Ours(what)) => return Err(what),
+            Err(Ended::Ours(what)) => {
+                unfinished(what, book.has_wrong(), &mut violations)?;
+                stopped = Some(book.now());
+            }
         }
         drop(asking);
         say(&format!("{:>7.1} s  calls end; checking", book.now() as f64 / 1e6));
@@ -372,7 +385,7 @@ impl Chaos {
             match settling::settle(&mut tormentor, load, &mut violations).await {
                 Ok(history) => found = Some(history),
                 Err(Ended::Wrong(violation)) => violations.push(violation),
-                Err(Ended::Ours(what)) => return Err(what),
+                Err(Ended::Ours(what)) => unfinished(what, book.has_wrong(), &mut violations)?,
             }
         }
         let written = book.take();
@@ -449,5 +462,25 @@ impl Chaos {
             Random::new(random.draw()),
         )));
         Load { clients, watches, until }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was found is never lost because something else went wrong.
+    #[test]
+    fn a_run_that_found_something_is_told_of() {
+        let mut violations = Vec::new();
+        assert_eq!(unfinished("broken".into(), false, &mut violations), Err("broken".into()));
+        assert!(violations.is_empty());
+        // A client met something.
+        assert_eq!(unfinished("broken".into(), true, &mut violations), Ok(()));
+        assert_eq!(violations.len(), 1);
+        // It was found between rounds.
+        assert_eq!(unfinished("again".into(), false, &mut violations), Ok(()));
+        assert_eq!(violations.len(), 2);
+        assert!(violations[1].to_string().contains("again"), "{}", violations[1]);
     }
 }

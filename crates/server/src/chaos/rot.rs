@@ -33,7 +33,7 @@ impl Tormentor {
         if matches!(ailment, Ailment::PowerLoss(_) | Ailment::Rot(_)) {
             machine.kill();
         }
-        machine.may_end = ailment.may_end_a_node();
+        machine.may_end = ailment.may_end_a_node().then(|| machine.logged());
         if let Some(disk) = &machine.disk {
             disk.ail(ailment)?;
         }

@@ -72,6 +72,9 @@ pub(super) async fn settle(
         let _ = tokio::time::timeout(tormentor.patience, watch).await;
     }
     tormentor.chronicle(until, violations).await?;
+    if !tormentor.book.is_guest {
+        tormentor.tell_again(violations).await;
+    }
     let mut hashes = Vec::new();
     // In another's cluster they are of his keys as well.
     let hashed = if tormentor.book.is_guest { &[][..] } else { &nodes };

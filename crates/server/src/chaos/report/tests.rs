@@ -34,6 +34,7 @@ pub(super) fn entry(faults: &[Fault], begun: u64, healed: Option<u64>, served: O
 /// One in which nothing happened.
 pub(super) fn report() -> Report {
     let (calls, leases, sights, watched, wrong, scarce, compactions, late) = Default::default();
+    let told_compacted = Revision::default();
     Report {
         seed: 5,
         command: "quorate chaos --seed 5".into(),
@@ -42,7 +43,7 @@ pub(super) fn report() -> Report {
         timeline: Vec::new(),
         lives: Lives::default(),
         leaders: Leaders::default(),
-        written: Written { calls, leases, sights, watched, wrong, scarce, compactions, late },
+        written: Written { calls, leases, sights, watched, wrong, scarce, compactions, told_compacted, late },
         verdict: Verdict::default(),
     }
 }
