@@ -123,14 +123,27 @@ fn settings() -> fuser::Config {
     settings
 }
 
-/// What we may not mount ourselves `fusermount3` is asked to, where there is one; that it refuses, too, comes as words without a kind. A device whose driver is not
-/// there is none.
+/// How `fusermount3`, or `fusermount`, begins what it says.
+const REFUSER: &str = "fusermount";
+/// And how it says that it may not.
+const REFUSALS: [&str; 3] = ["not permitted", "ermission denied", "not allowed"];
+
+/// How it is said that a policy of the system denies it, other than for want of a right.
+const DENIED: &str = "EACCES: Permission denied";
+
+/// What we may not mount ourselves `fusermount3` is asked to, where there is one; that it refuses, too, comes as words without a kind, as does all else that
+/// goes wrong with mounting. A device whose driver is not there is none.
 fn as_refusal(error: io::Error) -> io::Error {
     let has_no_driver =
         [Errno::NODEV, Errno::NXIO].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
+    let words = error.to_string();
+    let is_refusal = error.raw_os_error().is_none()
+        && (words.ends_with(DENIED)
+            || words.trim_start().starts_with(REFUSER)
+                && REFUSALS.iter().any(|refusal| words.contains(refusal)));
     match error.kind() {
-        ErrorKind::Other if error.raw_os_error().is_none() => {
-            io::Error::new(ErrorKind::PermissionDenied, error.to_string().trim().to_owned())
+        ErrorKind::Other if is_refusal => {
+            io::Error::new(ErrorKind::PermissionDenied, words.trim().to_owned())
         }
         _ if has_no_driver => io::Error::new(ErrorKind::NotFound, error),
         _ => error,
@@ -186,4 +199,32 @@ pub fn serve(
     controlled(controls.clone())?;
     session.run()?;
     controls.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A test is skipped for want of a right, not because mounting is broken.
+    #[test]
+    fn only_a_refusal_is_one() {
+        let check = |error: io::Error, expected| assert_eq!(as_refusal(error).kind(), expected);
+        let other = |words: &str| io::Error::other(words.to_owned());
+        check(other("fusermount3: mount failed: Operation not permitted\n"), ErrorKind::PermissionDenied);
+        check(other("fusermount3: mount failed: Permission denied\n"), ErrorKind::PermissionDenied);
+        check(
+            other("fusermount3: failed to open /dev/fuse: Permission denied\n"),
+            ErrorKind::PermissionDenied,
+        );
+        check(
+            other("Error calling mount() at \"m\": EACCES: Permission denied"),
+            ErrorKind::PermissionDenied,
+        );
+        check(other("fusermount3: unknown option 'x'\n"), ErrorKind::Other);
+        check(other("Error calling mount() at \"m\": EINVAL: not permitted"), ErrorKind::Other);
+        check(other(""), ErrorKind::Other);
+        check(io::Error::from_raw_os_error(Errno::NXIO.raw_os_error()), ErrorKind::NotFound);
+        check(io::Error::from_raw_os_error(Errno::PERM.raw_os_error()), ErrorKind::PermissionDenied);
+        check(io::Error::from_raw_os_error(Errno::IO.raw_os_error()), io::Error::from(Errno::IO).kind());
+    }
 }

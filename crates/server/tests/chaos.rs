@@ -4,14 +4,12 @@
 
 mod support;
 
-use quorate_faultfs::disk::Disk;
-use quorate_faultfs::volume::Options;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::Duration;
+use support::ended::{Starter, mounted_below};
 use support::{PATIENCE, quorate, run, run_for, until};
 
 /// Processes whose parent is this one.
@@ -104,44 +102,45 @@ fn history_fits(report: &Value, history: &str) {
 /// Ctrl-C at a terminal: no process is left behind.
 #[tokio::test]
 async fn who_is_interrupted_ends_all_nodes() {
+    nodes_end_with("INT", "stopped by Ctrl-C").await;
+}
+
+/// The terminal is closed.
+#[tokio::test]
+async fn who_has_no_terminal_any_more_ends_all_nodes() {
+    // Where tests were started to outlive their terminal, so is what they start.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    if u64::from_str_radix(ignored.trim(), 16).unwrap() & 1 == 0 {
+        nodes_end_with("HUP", "stopped: the terminal is gone").await;
+    }
+}
+
+async fn nodes_end_with(name: &str, words: &str) {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let args = ["chaos", "--nodes", "3", "--duration", "1h", "--data-dir", data.to_str().unwrap()];
-    let mut child = quorate(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = quorate(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = Starter::new(child, Some(folder.path()));
     let nodes = until("its nodes run", async || {
         assert!(child.try_wait().unwrap().is_none(), "it has ended");
         Some(children(child.id())).filter(|nodes| nodes.len() == 3)
     })
     .await;
-    support::signal(child.id(), "INT");
+    support::signal(child.id(), name);
     let ended = until("it has ended", async || child.try_wait().unwrap()).await;
     assert_eq!(ended.code(), Some(1));
     let said = std::io::read_to_string(child.stderr.take().unwrap()).unwrap();
-    assert!(said.contains("stopped by Ctrl-C"), "{said}");
+    assert!(said.contains(words), "{said}");
     for node in nodes {
         assert!(!std::path::Path::new(&format!("/proc/{node}")).exists(), "{node} is left");
     }
 }
 
-/// What is mounted below a folder.
-fn mounted_below(folder: &Path) -> Vec<String> {
-    let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    let places = table.lines().filter_map(|line| line.split(' ').nth(1));
-    places.filter(|place| Path::new(place).starts_with(folder)).map(str::to_owned).collect()
-}
-
 /// Whether file systems of ours can be mounted; said loudly where not.
 fn can_mount() -> bool {
     let folder = tempfile::tempdir().unwrap();
-    let (backing, mountpoint) = (folder.path().join("backing"), folder.path().join("mounted"));
-    std::fs::create_dir(&backing).unwrap();
-    std::fs::create_dir(&mountpoint).unwrap();
-    let tried = Disk::mount(&backing, &mountpoint, Options::default());
-    if let Err(error) = &tried {
-        // Not through print macros, which the test harness would keep to itself.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: nothing can be mounted here: {error}");
-    }
-    tried.is_ok()
+    support::disks::mounted(&folder.path().join("backing"), &folder.path().join("mounted")).is_some()
 }
 
 #[test]
@@ -163,7 +162,11 @@ fn a_cluster_whose_disks_fail_keeps_its_promises() {
     assert!(said.ends_with("nothing wrong\n"), "{said}");
     let report = std::fs::read_to_string(folder.path().join("report/report.json")).unwrap();
     let report: Value = serde_json::from_str(&report).unwrap();
-    for (kind, figures) in report["kinds"].as_object().unwrap() {
+    let kinds_met = report["kinds"].as_object().unwrap();
+    // Twenty seconds are several rounds, each of a disk or more.
+    assert!(!kinds_met.is_empty(), "no disk failed: {report}");
+    for (kind, figures) in kinds_met {
+        assert!(figures["rounds"].as_u64().unwrap() > 0, "{kind}: {figures}");
         assert!(kinds.split(',').any(|named| named == kind), "{kind}");
         assert!(
             figures["nodes"].as_u64().unwrap() >= figures["rounds"].as_u64().unwrap(),
@@ -186,7 +189,8 @@ async fn who_is_interrupted_unmounts_all_disks() {
     let words = "--nodes 3 --duration 1h --faults hung-disk --hold 1h --calm 1ms";
     let args: Vec<&str> =
         ["chaos", "--data-dir", data.to_str().unwrap()].into_iter().chain(words.split(' ')).collect();
-    let mut child = quorate(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let child = quorate(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = Starter::new(child, Some(folder.path()));
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let hangs = lines.by_ref().map(Result::unwrap).any(|line| line.contains("the disk of"));
     assert!(hangs, "no disk hangs");

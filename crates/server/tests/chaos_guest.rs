@@ -8,6 +8,7 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::Duration;
+use support::ended::Starter;
 use support::{Cluster, PATIENCE, quorate, run, run_for, until};
 
 /// A command that pauses nodes and lets them go on, and writes down what it was told.
@@ -94,7 +95,8 @@ async fn a_guest_that_is_interrupted_heals_and_leaves_nothing() {
         .into_iter()
         .chain(words.split(' '))
         .collect();
-    let mut child = quorate(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let child = quorate(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = Starter::new(child, None);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line.contains(" pause ")), "no node is paused");
     assert!(!cluster.client().prefix("quorate-chaos/").await.1.is_empty());
@@ -120,6 +122,23 @@ async fn what_is_below_a_prefix_is_left_alone() {
     refused(&["--faults", "kill"], "--faults needs --inject");
     refused(&["--inject", "true"], "--inject needs --faults");
     refused(&["--inject", "true", "--faults", "join"], "--faults join");
+    for kind in ["wipe", "rot"] {
+        refused(
+            &["--inject", "true", "--faults", kind],
+            &format!("--faults {kind}: not in a cluster of others"),
+        );
+    }
+    for (flag, value) in [
+        ("--nodes", "5"),
+        ("--partitions", "8"),
+        ("--replicas", "3"),
+        ("--faults-max", "1"),
+        ("--data-dir", "d"),
+        ("--grace-period", "5"),
+    ] {
+        refused(&[flag, value], &format!("{flag}: not in a cluster of others"));
+    }
+    refused(&["--", "--election-timeout", "1000"], "settings after --: not in a cluster of others");
     refused(&["--inject", "exit 7;", "--faults", "kill", "--calm", "1ms"], "exit status: 7");
     assert_eq!(client.get("p/mine").await.as_deref(), Some("v"));
     assert!(client.prefix("quorate-chaos/").await.1.is_empty());

@@ -303,11 +303,10 @@ async fn all_nodes_end_while_a_partition_is_split() {
             let endpoints = crashes.cluster.endpoints().join(",");
             let split = async || {
                 let args = ["--endpoints", &endpoints, "partitions", "split"];
-                let mut command = quorate(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-                // Who ends meanwhile does not answer; who is asked again may have it under way.
-                while command.try_wait().unwrap().is_none() {
-                    tokio::time::sleep(LOOK).await;
-                }
+                let mut command = tokio::process::Command::from(quorate(&args));
+                command.stdout(Stdio::null()).stderr(Stdio::null());
+                // Who ends meanwhile does not answer; who is asked again may have it under way. Nobody waits for it once the point is reached.
+                command.kill_on_drop(true).status().await.unwrap();
             };
             crashes.first_reached_by(split).await;
             crashes.cluster.ready().await;

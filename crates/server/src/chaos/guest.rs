@@ -111,6 +111,9 @@ impl Chaos {
         let Some(endpoints) = endpoints else {
             return if self.inject.is_some() { Err("--inject needs --endpoints".into()) } else { Ok(None) };
         };
+        if let Some(said) = self.of_own_nodes() {
+            return Err(format!("{said}: not in a cluster of others, whose nodes are not ours to start"));
+        }
         if self.prefix.is_empty() {
             return Err("--prefix: it must not be all keys there are".into());
         }
@@ -130,6 +133,20 @@ impl Chaos {
         }
         let (prefix, inject) = (self.prefix.clone(), self.inject.clone());
         Ok(Some(Guest { endpoints, prefix, inject }))
+    }
+
+    /// What was said that only nodes of our own can be told.
+    fn of_own_nodes(&self) -> Option<&'static str> {
+        let said = [
+            ("--nodes", self.nodes.is_some()),
+            ("--partitions", self.partitions.is_some()),
+            ("--replicas", self.replicas.is_some()),
+            ("--faults-max", self.faults_max.is_some()),
+            ("--grace-period", self.grace_period.is_some()),
+            ("--data-dir", self.data_dir.is_some()),
+            ("settings after --", !self.settings.is_empty()),
+        ];
+        said.into_iter().find_map(|(what, is_said)| is_said.then_some(what))
     }
 
     pub(super) async fn run_as_guest(&self, seed: u64, guest: &Guest) -> Result<(), String> {

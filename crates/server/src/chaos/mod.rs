@@ -89,15 +89,15 @@ Examples:
   quorate chaos --replicas 5 --duration 10m -- --election-timeout 1000"
 )]
 pub struct Chaos {
-    /// How many nodes the cluster begins with
-    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=15))]
-    nodes: u16,
-    /// Into how many partitions the keys are dealt
-    #[arg(long, default_value_t = 8, value_name = "N")]
-    partitions: u32,
-    /// On how many nodes everything is kept
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=7))]
-    replicas: u16,
+    /// How many nodes the cluster begins with [default: 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=15))]
+    nodes: Option<u16>,
+    /// Into how many partitions the keys are dealt [default: 8]
+    #[arg(long, value_name = "N")]
+    partitions: Option<u32>,
+    /// On how many nodes everything is kept [default: 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=7))]
+    replicas: Option<u16>,
     /// How long, e.g. 90s or 30m
     #[arg(long, default_value = "60s", value_name = "TIME", value_parser = crate::cli::events::time::parse)]
     duration: Duration,
@@ -122,9 +122,9 @@ pub struct Chaos {
     /// How long all is well between two rounds
     #[arg(long, default_value_t = CALM, value_name = "LEAST..MOST")]
     calm: Lasting,
-    /// Seconds of silence before a node counts as lost
-    #[arg(long, default_value_t = 5, value_name = "SECONDS")]
-    grace_period: u64,
+    /// Seconds of silence before a node counts as lost [default: 5]
+    #[arg(long, value_name = "SECONDS")]
+    grace_period: Option<u64>,
     /// Seconds that anything may take when all is well
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     patience: u64,
@@ -151,13 +151,33 @@ pub struct Chaos {
     settings: Vec<String>,
 }
 
-/// Does this until it is done, or somebody stops it. What was started is ended when it is dropped, by its process id.
+fn is_empty(folder: &Path) -> bool {
+    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+/// Whether a process ignores SIGHUP, as one does that `nohup` started, by what the system says of it: a set of signals, of which it is the first (proc(5)).
+fn ignores_hangup(status: &str) -> bool {
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).is_some_and(|set| set & 1 == 1)
+}
+
+/// Does this until it is done, or somebody stops it, or its terminal is gone. What was started is ended when it is dropped, by its process id.
 async fn until_stopped<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| format!("signals: {error}"))?;
+    let fail = |error| format!("signals: {error}");
+    let mut terminate = signal(SignalKind::terminate()).map_err(fail)?;
+    let is_to_stay = ignores_hangup(&std::fs::read_to_string("/proc/self/status").unwrap_or_default());
+    let mut hangup = if is_to_stay { None } else { Some(signal(SignalKind::hangup()).map_err(fail)?) };
+    let hung_up = async {
+        match &mut hangup {
+            Some(hangup) => hangup.recv().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         outcome = work => outcome,
         _ = tokio::signal::ctrl_c() => Err("stopped by Ctrl-C".into()),
         _ = terminate.recv() => Err("stopped".into()),
+        _ = hung_up => Err("stopped: the terminal is gone".into()),
     }
 }
 
@@ -213,15 +233,18 @@ impl Chaos {
         if std::fs::read_dir(&folder).map_err(fail)?.next().is_some() {
             return Err(format!("--data-dir: {} is not empty", folder.display()));
         }
-        let history = self.open_files().inspect_err(|_| {
-            if is_own {
-                // It is empty, and what went wrong is something else.
-                let _ = std::fs::remove_dir(&folder);
-            }
-        })?;
-        let outcome = until_stopped(self.drive_at_home(seed, &folder, history)).await;
+        let outcome = match self.open_files() {
+            Ok(history) => until_stopped(self.drive_at_home(seed, &folder, history)).await,
+            Err(what) => Err(what),
+        };
         let outcome = outcome.and_then(|report| self.tell(&report));
-        outcome.map_err(|what| format!("{what}; data and logs are in {}", folder.display()))?;
+        outcome.map_err(|what| {
+            // One that was refused has nothing in it, and is removed; any other cannot be.
+            if is_own && std::fs::remove_dir(&folder).is_ok() || is_empty(&folder) {
+                return what;
+            }
+            format!("{what}; data and logs are in {}", folder.display())
+        })?;
         if is_own {
             std::fs::remove_dir_all(&folder).map_err(fail)?;
         }
@@ -258,10 +281,27 @@ impl Chaos {
         Ok(Some(BufWriter::new(file)))
     }
 
+    // In a cluster of others these are not ours to say, so that what was said is told from what is usual.
+    fn nodes(&self) -> u16 {
+        self.nodes.unwrap_or(5)
+    }
+
+    fn partitions(&self) -> u32 {
+        self.partitions.unwrap_or(8)
+    }
+
+    fn replicas(&self) -> u16 {
+        self.replicas.unwrap_or(3)
+    }
+
+    fn grace_period(&self) -> u64 {
+        self.grace_period.unwrap_or(5)
+    }
+
     /// The least that must survive: a minority of those that hold a group.
     fn faults_max(&self) -> usize {
-        let survived = (usize::from(self.replicas.min(self.nodes)) - 1) / 2;
-        self.faults_max.unwrap_or(survived).min(usize::from(self.nodes))
+        let survived = (usize::from(self.replicas().min(self.nodes())) - 1) / 2;
+        self.faults_max.unwrap_or(survived).min(usize::from(self.nodes()))
     }
 
     /// Which faults there are, and whether the nodes' disks are to do as they are told.
@@ -285,9 +325,9 @@ impl Chaos {
 
     fn settings(&self, has_disks: bool) -> Vec<String> {
         let own = [
-            ("--partitions", self.partitions.to_string()),
-            ("--replicas", self.replicas.to_string()),
-            ("--grace-period", self.grace_period.to_string()),
+            ("--partitions", self.partitions().to_string()),
+            ("--replicas", self.replicas().to_string()),
+            ("--grace-period", self.grace_period().to_string()),
         ];
         let scrub = has_disks.then(|| ("--scrub-rate", SCRUB_RATE.to_string()));
         let own = own.into_iter().chain(scrub).filter(|(flag, _)| {
@@ -304,20 +344,20 @@ impl Chaos {
         history: Option<BufWriter<File>>,
     ) -> Result<Report, String> {
         let say = self.say();
-        let nodes = usize::from(self.nodes);
+        let nodes = usize::from(self.nodes());
         let (kinds, has_disks) = self.kinds(folder, say)?;
         let plan = Plan {
             kinds,
             nodes,
-            replicas: usize::from(self.replicas),
+            replicas: usize::from(self.replicas()),
             faults_max: self.faults_max(),
             calm: self.calm,
             hold: self.hold,
         };
         say(&format!(
             "{nodes} nodes with {} partitions, everything on {} of them; seed {seed}; faults of {} at a time at most; {}",
-            self.partitions,
-            self.replicas,
+            self.partitions(),
+            self.replicas(),
             plan.faults_max,
             folder.display()
         ));
@@ -399,7 +439,7 @@ impl Chaos {
         verdict.violations.splice(0..0, violations);
         let Tormentor { timeline, lives, leaders, .. } = tormentor;
         let leaders = std::mem::take(&mut *leaders.lock());
-        let command = self.again(seed, guest);
+        let command = self.again(seed, &plan.kinds, guest);
         Ok(Report { seed, command, elapsed, stopped, timeline, lives, leaders, written, verdict })
     }
 
@@ -482,5 +522,12 @@ mod tests {
         assert_eq!(unfinished("again".into(), false, &mut violations), Ok(()));
         assert_eq!(violations.len(), 2);
         assert!(violations[1].to_string().contains("again"), "{}", violations[1]);
+    }
+
+    #[test]
+    fn who_was_started_to_stay_is_not_stopped_with_its_terminal() {
+        assert!(ignores_hangup("Name:\tquorate\nSigIgn:\t0000000000001001\n"));
+        assert!(!ignores_hangup("Name:\tquorate\nSigIgn:\t0000000000001000\n"));
+        assert!(!ignores_hangup(""));
     }
 }

@@ -5,6 +5,7 @@ use quorate_faultfs::disk::Disk;
 use quorate_faultfs::power::Unsynced;
 use quorate_faultfs::volume::Options;
 use std::io::{ErrorKind, Write};
+use std::path::Path;
 use tempfile::TempDir;
 
 /// Nodes, each on a file system of its own, which is its data directory.
@@ -13,6 +14,22 @@ pub struct OnDisks {
     pub cluster: Cluster,
     pub disks: Vec<Disk>,
     _folder: TempDir,
+}
+
+/// A file system of ours on folders that are made for it; `None`, said loudly, where nothing can be mounted. What fails otherwise is no reason to skip a test.
+pub fn mounted(backing: &Path, mountpoint: &Path) -> Option<Disk> {
+    std::fs::create_dir(backing).unwrap();
+    std::fs::create_dir(mountpoint).unwrap();
+    match Disk::mount(backing, mountpoint, Options::default()) {
+        Ok(disk) => Some(disk),
+        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound) => {
+            // Not through print macros, which the test harness would keep to itself; at once, as others write, too.
+            let said = format!("SKIPPED: nothing can be mounted here: {error}\n");
+            let _ = std::io::stderr().write_all(said.as_bytes());
+            None
+        }
+        Err(error) => panic!("mounting: {error}"),
+    }
 }
 
 impl OnDisks {
@@ -24,18 +41,7 @@ impl OnDisks {
         for node in &mut cluster.nodes {
             let backing = folder.path().join(format!("{}.backing", node.name));
             let mountpoint = folder.path().join(&node.name);
-            std::fs::create_dir(&backing).unwrap();
-            std::fs::create_dir(&mountpoint).unwrap();
-            match Disk::mount(&backing, &mountpoint, Options::default()) {
-                Ok(disk) => disks.push(disk),
-                Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound) => {
-                    // Not through print macros, which the test harness would keep to itself; at once, as others write, too.
-                    let said = format!("SKIPPED: nothing can be mounted here: {error}\n");
-                    let _ = std::io::stderr().write_all(said.as_bytes());
-                    return None;
-                }
-                Err(error) => panic!("mounting: {error}"),
-            }
+            disks.push(mounted(&backing, &mountpoint)?);
             node.settings.insert("--data-dir", mountpoint.display().to_string());
             node.settings.insert("--partitions", "2".to_owned());
             node.data_dir = mountpoint;

@@ -12,6 +12,7 @@ pub mod client;
 pub mod crashes;
 pub mod damage;
 pub mod disks;
+pub mod ended;
 pub mod load;
 pub mod plans;
 pub mod watches;
@@ -86,8 +87,13 @@ pub fn run_for(args: &[&str], max: Duration) -> (Option<i32>, String) {
     let pid = child.id();
     let (ended, wait) = std::sync::mpsc::channel::<()>();
     let guard = std::thread::spawn(move || {
-        if wait.recv_timeout(max).is_err() {
-            signal(pid, "KILL");
+        // What it has started is ended by it, if it is told to; killed, it would leave that.
+        for name in ["TERM", "KILL"] {
+            let max = if name == "TERM" { max } else { ended::ENDING_MAX };
+            if wait.recv_timeout(max) != Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                return;
+            }
+            signal(pid, name);
         }
     });
     let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
