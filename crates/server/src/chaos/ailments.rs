@@ -8,6 +8,9 @@ use std::time::Duration;
 /// How late a slow disk is, in milliseconds: each call of a kind.
 const LATE_MILLIS: std::ops::Range<u64> = 5..150;
 
+/// What the log of a program in Rust has where something in it has panicked.
+const PANICKED: &str = "panicked at";
+
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ailment {
@@ -125,5 +128,30 @@ impl Ailment {
             }
             Self::Rot(_) => format!("kill -9 of {node}; bits flip on its disk"),
         }
+    }
+}
+
+/// Whether a node has ended as it does of its disk: with an error that it says, of its own will.
+pub(super) fn is_of_its_disk(code: Option<i32>, logged: &str) -> bool {
+    code == Some(1) && !logged.contains(PANICKED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only as a node ends that cannot go on without its disk.
+    #[test]
+    fn a_disk_excuses_an_error_and_no_crash() {
+        let check = |code, logged: &str, expected| {
+            assert_eq!(is_of_its_disk(code, logged), expected, "{code:?}: {logged}");
+        };
+        check(Some(1), "quorate: writing the log: Input/output error\n", true);
+        check(Some(1), "", true);
+        // A panic, an abort or a signal, an end that says that all is well.
+        check(Some(101), "", false);
+        check(None, "", false);
+        check(Some(0), "", false);
+        check(Some(1), "thread 'store' panicked at crates/node/src/a.rs:1:2:\nunreachable\n", false);
     }
 }

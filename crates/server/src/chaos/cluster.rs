@@ -1,5 +1,6 @@
 //! The nodes: processes of this program, in folders and on ports of their own, reached by each other through [`super::links`].
 
+use super::ailments::is_of_its_disk;
 use super::client::{Directory, channel_to};
 use super::disks::DataDisk;
 use super::links::Links;
@@ -22,9 +23,6 @@ const PORTS: std::ops::Range<u32> = 12_000..32_000;
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Lines of a node's log that are shown when something went wrong.
 const LOG_LINES_SHOWN: usize = 15;
-
-/// What the log of a program in Rust has where something in it has panicked.
-const PANICKED: &str = "panicked at";
 
 /// What a node's process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,11 +222,6 @@ impl Drop for Machine {
             let _ = disk.settle();
         }
     }
-}
-
-/// Whether a node has ended as it does of its disk: with an error that it says, of its own will.
-fn is_of_its_disk(code: Option<i32>, logged: &str) -> bool {
-    code == Some(1) && !logged.contains(PANICKED)
 }
 
 /// Removes what is in a folder.
@@ -487,24 +480,4 @@ impl Cluster {
 /// A node of that name in a list of nodes.
 pub(super) fn listed<'a>(list: &'a Value, name: &str) -> Option<&'a Value> {
     list["nodes"].as_array()?.iter().find(|node| node["name"] == name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Only as a node ends that cannot go on without its disk.
-    #[test]
-    fn a_disk_excuses_an_error_and_no_crash() {
-        let check = |code, logged: &str, expected| {
-            assert_eq!(is_of_its_disk(code, logged), expected, "{code:?}: {logged}");
-        };
-        check(Some(1), "quorate: writing the log: Input/output error\n", true);
-        check(Some(1), "", true);
-        // A panic, an abort or a signal, an end that says that all is well.
-        check(Some(101), "", false);
-        check(None, "", false);
-        check(Some(0), "", false);
-        check(Some(1), "thread 'store' panicked at crates/node/src/a.rs:1:2:\nunreachable\n", false);
-    }
 }

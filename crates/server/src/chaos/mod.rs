@@ -5,7 +5,7 @@
 //! * [`disks`]: what the nodes' data directories are on; [`ailments`]: what can be wrong with that; [`rot`]: a node that has to mend what it has.
 //! * [`guest`], [`prefix`]: a cluster that is somebody else's.
 //! * [`changes`]: nodes that come and go; [`lives`]: what was done to each node; [`leaders`]: who led.
-//! * [`chronicle`]: the history so far, of which the old may be compacted; [`settling`]: the end of a run; [`judge`]: whether what clients wrote down fits, with `quorate_checker`.
+//! * [`chronicle`]: the history so far, of which the old may be compacted; [`settling`]: the end of a run; [`stopping`]: its end before that; [`judge`]: whether what clients wrote down fits, with `quorate_checker`.
 //! * [`report`], [`timeline`]: what people and programs are told; [`history`]: what clients were, for others to check; [`again`]: the command that does it
 //!   once more.
 //!
@@ -38,6 +38,7 @@ mod prefix;
 mod report;
 mod rot;
 mod settling;
+mod stopping;
 mod timeline;
 mod watching;
 mod wire;
@@ -66,7 +67,7 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
+use stopping::until_stopped;
 use tokio::task::JoinHandle;
 
 /// Those of clients begin at 1.
@@ -143,7 +144,7 @@ pub struct Chaos {
     /// With --endpoints: where its keys are in a cluster that is not its own; nothing else is touched, and what is there is deleted at the end
     #[arg(long, default_value = "quorate-chaos/", value_name = "PREFIX")]
     prefix: String,
-    /// With --endpoints: what does faults. It is called with a kind of --faults and an endpoint, and later with heal and the endpoint
+    /// With --endpoints: what does faults. It is called with a kind of --faults (of one node, which loses nothing: not wipe, not rot) and an endpoint, and later with heal and the endpoint
     #[arg(long, value_name = "COMMAND")]
     inject: Option<String>,
     /// Settings of quorate serve, for all nodes
@@ -153,32 +154,6 @@ pub struct Chaos {
 
 fn is_empty(folder: &Path) -> bool {
     std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
-}
-
-/// Whether a process ignores SIGHUP, as one does that `nohup` started, by what the system says of it: a set of signals, of which it is the first (proc(5)).
-fn ignores_hangup(status: &str) -> bool {
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    ignored.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).is_some_and(|set| set & 1 == 1)
-}
-
-/// Does this until it is done, or somebody stops it, or its terminal is gone. What was started is ended when it is dropped, by its process id.
-async fn until_stopped<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    let fail = |error| format!("signals: {error}");
-    let mut terminate = signal(SignalKind::terminate()).map_err(fail)?;
-    let is_to_stay = ignores_hangup(&std::fs::read_to_string("/proc/self/status").unwrap_or_default());
-    let mut hangup = if is_to_stay { None } else { Some(signal(SignalKind::hangup()).map_err(fail)?) };
-    let hung_up = async {
-        match &mut hangup {
-            Some(hangup) => hangup.recv().await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        outcome = work => outcome,
-        _ = tokio::signal::ctrl_c() => Err("stopped by Ctrl-C".into()),
-        _ = terminate.recv() => Err("stopped".into()),
-        _ = hung_up => Err("stopped: the terminal is gone".into()),
-    }
 }
 
 /// We could not do our part: the run has failed, unless something wrong was found by then. That is told of, and why there is no more.
@@ -522,12 +497,5 @@ mod tests {
         assert_eq!(unfinished("again".into(), false, &mut violations), Ok(()));
         assert_eq!(violations.len(), 2);
         assert!(violations[1].to_string().contains("again"), "{}", violations[1]);
-    }
-
-    #[test]
-    fn who_was_started_to_stay_is_not_stopped_with_its_terminal() {
-        assert!(ignores_hangup("Name:\tquorate\nSigIgn:\t0000000000001001\n"));
-        assert!(!ignores_hangup("Name:\tquorate\nSigIgn:\t0000000000001000\n"));
-        assert!(!ignores_hangup(""));
     }
 }
