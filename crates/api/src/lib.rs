@@ -32,3 +32,15 @@ pub mod request;
 pub mod response;
 pub mod status;
 pub mod version;
+
+/// The end of the range of all keys that begin with `prefix`, as etcd's API writes it.
+pub fn prefix_end(prefix: &[u8]) -> Vec<u8> {
+    match prefix.iter().rposition(|byte| *byte != 0xff) {
+        Some(last) => {
+            let mut end = prefix[..=last].to_vec();
+            end[last] += 1;
+            end
+        }
+        None => vec![0],
+    }
+}

@@ -1,6 +1,5 @@
 //! Puts, reads and transactions: one call each.
 
-use crate::keys::prefix_end;
 use crate::kind::Kind;
 use crate::line::Line;
 use crate::load::Load;
@@ -11,6 +10,7 @@ use quorate_api::pb::{
     Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, compare, request_op,
     response_op,
 };
+use quorate_api::prefix_end;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tonic::Status;

@@ -1,5 +1,6 @@
 //! Which keys are asked for, and which of them are together.
 
+use quorate_api::prefix_end;
 use std::sync::Arc;
 
 /// A set of numbered keys under a prefix; clones are the same.
@@ -79,18 +80,6 @@ impl Keys {
 
     fn key_in(&self, directory: u64, number: u64) -> Vec<u8> {
         format!("{}{directory:05}/{number:010}", self.prefix).into_bytes()
-    }
-}
-
-/// The end of the range of all keys that begin with `prefix`, as etcd's API writes it.
-pub(crate) fn prefix_end(prefix: &[u8]) -> Vec<u8> {
-    match prefix.iter().rposition(|byte| *byte != 0xff) {
-        Some(last) => {
-            let mut end = prefix[..=last].to_vec();
-            end[last] += 1;
-            end
-        }
-        None => vec![0],
     }
 }
 

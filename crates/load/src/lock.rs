@@ -6,7 +6,6 @@
 //!
 //! Caveat: each contender keeps one stream of watches, while the Go client opens one for each wait.
 
-use crate::keys::prefix_end;
 use crate::line::Line;
 use bytes::Bytes;
 use quorate_api::mvccpb::event::EventType;
@@ -20,6 +19,7 @@ use quorate_api::pb::{
     RangeRequest, RangeResponse, RequestOp, TxnRequest, WatchCancelRequest, WatchCreateRequest, WatchRequest,
     WatchResponse, compare, request_op, response_op,
 };
+use quorate_api::prefix_end;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;

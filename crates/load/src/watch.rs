@@ -5,7 +5,6 @@
 
 use crate::Failure;
 use crate::calls;
-use crate::keys::prefix_end;
 use crate::line::Line;
 use crate::load::Load;
 use crate::lock;
@@ -17,6 +16,7 @@ use quorate_api::pb::kv_client::KvClient;
 use quorate_api::pb::watch_client::WatchClient;
 use quorate_api::pb::watch_request::RequestUnion;
 use quorate_api::pb::{PutRequest, WatchCreateRequest, WatchRequest, WatchResponse};
+use quorate_api::prefix_end;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -20,6 +20,7 @@ pub mod watch;
 use crate::services::KEYSPACE_HEADER;
 use clap::{Args, ValueEnum};
 use quorate_api::pb;
+pub use quorate_api::prefix_end;
 use quorate_types::map::is_name;
 use quorate_types::{Bytes, MapError};
 use std::path::{Path, PathBuf};
@@ -276,18 +277,6 @@ fn said(status: &Status) -> String {
     match std::error::Error::source(status) {
         None => status.message().to_owned(),
         Some(cause) => format!("the connection broke: {}", whole(cause)),
-    }
-}
-
-/// The end of the range of all keys that begin with `prefix`, as etcd's API writes it.
-pub fn prefix_end(prefix: &[u8]) -> Vec<u8> {
-    match prefix.iter().rposition(|byte| *byte != 0xff) {
-        Some(last) => {
-            let mut end = prefix[..=last].to_vec();
-            end[last] += 1;
-            end
-        }
-        None => vec![0],
     }
 }
 
