@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 use support::client::Client;
 use support::crashes::{Crashes, has_ended_at};
 use support::damage::Segment;
@@ -22,6 +23,10 @@ use support::{Cluster, LOOK, Node, PATIENCE, quorate, run, until};
 
 /// Acknowledged writes that show that the cluster goes on.
 const SOME: u64 = 40;
+
+/// Entries by which nodes may differ that have applied much the same, and how long they are waited for.
+const LEVEL: u64 = 100;
+const LEVEL_MAX: Duration = Duration::from_secs(15);
 
 fn rounds() -> usize {
     std::env::var("QUORATE_CRASH_ROUNDS")
@@ -127,6 +132,25 @@ impl Large {
     }
 }
 
+/// Waits until those of the nodes that answer have applied much the same, for a while: a node that is filled with a snapshot writes no log, and where the
+/// disk is slow and clients do not wait for it, the log is cut faster than the node is filled, again and again.
+async fn until_level(nodes: &[Client]) {
+    let begun = Instant::now();
+    while begun.elapsed() < LEVEL_MAX {
+        let mut applied = Vec::new();
+        for node in nodes {
+            if let Ok(status) = node.maintenance().status(pb::StatusRequest {}).await {
+                applied.push(status.into_inner().raft_applied_index);
+            }
+        }
+        let (first, last) = (applied.iter().min().copied(), applied.iter().max().copied());
+        if last.unwrap_or_default() - first.unwrap_or_default() < LEVEL {
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 /// A transaction of a hundred puts.
 async fn put_hundred(client: &Client, prefix: &str, round: usize) {
     let put = |number| pb::RequestOp {
@@ -189,7 +213,13 @@ async fn nodes_end_while_the_log_is_filled_and_cut() {
             crashes.plan((at + round) % 3, plan);
         }
         crashes.restart();
-        crashes.reached_by(async || large.put(&client).await).await;
+        let nodes: Vec<Client> = crashes.cluster.nodes.iter().map(Node::only).collect();
+        crashes
+            .reached_by(async || {
+                large.put(&client).await;
+                until_level(&nodes).await;
+            })
+            .await;
     }
     check(&mut crashes, load).await;
 }

@@ -2,7 +2,10 @@
 
 use super::{Cluster, LOOK, Node, PATIENCE};
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Until a node has come to a point: longer than anything else is waited for, as where the disk is slow it may first have to be filled with a snapshot.
+const POINT_MAX: Duration = Duration::from_secs(180);
 
 /// What a node has before it.
 #[derive(Default)]
@@ -126,7 +129,7 @@ impl Crashes {
                 continue;
             };
             if self.cluster.nodes[at].is_running() {
-                assert!(since.elapsed() < PATIENCE, "node {at} has not come to {point}");
+                assert!(since.elapsed() < POINT_MAX, "node {at} has not come to {point}");
                 continue;
             }
             self.ended(at, &point);
