@@ -152,12 +152,21 @@ impl Options {
     }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let options = Options::parse();
+    match quorate_load::runtime() {
+        Ok(runtime) => runtime.block_on(run(&options)),
+        Err(error) => {
+            eprintln!("quorate-bench: cannot start: {error}");
+            ExitCode::from(4)
+        }
+    }
+}
+
+async fn run(options: &Options) -> ExitCode {
     // Leaving the other branch drops the cluster, and a cluster that is dropped kills its servers.
     let outcome = tokio::select! {
-        outcome = measure(&options) => outcome,
+        outcome = measure(options) => outcome,
         () = told_to_stop() => Err("stopped; the servers were killed".into()),
     };
     match outcome {

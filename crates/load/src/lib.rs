@@ -37,5 +37,18 @@ pub use measure::{Observer, measure};
 pub use tally::Measured;
 pub use window::{Stop, Times};
 
+/// A runtime for it: of half of the processors, as those that are measured need some, too. One thread does without handing anything to another, which
+/// takes least.
+///
+/// # Errors
+/// The system has no threads or files left.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    match processors / 2 {
+        0 | 1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        threads => tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
+    }
+}
+
 /// What may go wrong before anything is measured, or with what is measured; it ends the run with its words.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;

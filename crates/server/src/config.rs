@@ -11,6 +11,7 @@ pub use args::{LogFormat, Placement, ServeArgs};
 pub(crate) use placement::rules;
 pub use tls::{ClientTls, PeerTls};
 
+use crate::runtime::threads::{self, THREADS_MAX};
 use addresses::{Port, parse_members};
 use placement::{pins, spreads};
 use quorate_types::map::{PARTITIONS_MAX, is_name};
@@ -108,6 +109,8 @@ pub struct Config {
     pub election_timeout: Duration,
     /// Answer reads from the leader's lease.
     pub lease_read: bool,
+    /// Threads that serve clients and peers.
+    pub threads: usize,
     /// The largest request.
     pub request_bytes_max: usize,
     /// The most operations in a transaction.
@@ -264,6 +267,10 @@ impl ServeArgs {
             );
             return senseless("grace-period", problem);
         }
+        let threads = self.threads.unwrap_or_else(threads::usual);
+        if !(1..=THREADS_MAX).contains(&threads) {
+            return senseless("threads", format!("must be between 1 and {THREADS_MAX}"));
+        }
         let moves_max = self.moves_max.unwrap_or(8);
         if !(1..=PARTITIONS_MAX as usize).contains(&moves_max) {
             return senseless("moves-max", format!("must be between 1 and {PARTITIONS_MAX}"));
@@ -303,6 +310,7 @@ impl ServeArgs {
             heartbeat_interval: Duration::from_millis(heartbeat),
             election_timeout: Duration::from_millis(election),
             lease_read: self.lease_read.unwrap_or(false),
+            threads,
             request_bytes_max,
             txn_operations_max,
             quota_bytes: Some(self.quota_bytes.unwrap_or(8 << 30)).filter(|bytes| *bytes > 0),
@@ -349,6 +357,7 @@ impl Config {
             heartbeat_interval: Some(self.heartbeat_interval.as_millis() as u64),
             election_timeout: Some(self.election_timeout.as_millis() as u64),
             lease_read: Some(self.lease_read),
+            threads: Some(self.threads),
             max_request_bytes: Some(self.request_bytes_max),
             max_txn_ops: Some(self.txn_operations_max),
             quota_bytes: Some(self.quota_bytes.unwrap_or(0)),
@@ -489,6 +498,7 @@ mod tests {
         check(ServeArgs { replicas: Some(0), ..none() }, "--replicas");
         check(ServeArgs { grace_period: Some(0), ..none() }, "--grace-period");
         check(ServeArgs { moves_max: Some(0), ..none() }, "--moves-max");
+        check(ServeArgs { threads: Some(0), ..none() }, "--threads");
         check(ServeArgs { fill_rate: Some(0), ..none() }, "--fill-rate");
         check(ServeArgs { scrub_rate: Some(FILL_RATE_MAX + 1), ..none() }, "--scrub-rate");
     }

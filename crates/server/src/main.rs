@@ -7,6 +7,7 @@ use quorate::config::{LogFormat, ServeArgs};
 use quorate::crash_points;
 use quorate::demo::Demo;
 use quorate::repair;
+use quorate::runtime::threads;
 use quorate::serve::ServeError;
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -116,7 +117,12 @@ fn endpoints_given() -> Option<Vec<String>> {
 }
 
 fn run_client(command: Command, target: &Target) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // What puts a load on others is to take little itself.
+    let runtime = match command {
+        Command::Bench(_) => quorate_load::runtime(),
+        _ => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
+    };
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &format!("cannot start: {error}")),
     };
@@ -173,7 +179,7 @@ fn run_serve(args: ServeArgs, target: &Target) -> ExitCode {
         LogFormat::Human => logs.with_target(false).init(),
         LogFormat::Json => logs.json().init(),
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = threads::runtime(config.threads);
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &format!("cannot start: {error}")),

@@ -16,6 +16,7 @@ use crate::runtime::calls::{self, Calls};
 use crate::runtime::connections::{self, Slots};
 use crate::runtime::gateway::{Gateway, Member};
 use crate::runtime::hello::{self, Identity};
+use crate::runtime::inbox;
 use crate::runtime::keyspaces::Keyspaces;
 use crate::runtime::log_thread::{self, LogWriter};
 use crate::runtime::removal::Removal;
@@ -247,7 +248,7 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     let gone = transport.gone();
 
     // Bounded by what feeds them: clients by the gateway, peers by the transport, the disk by the worker.
-    let (worker_in, worker_out) = crossbeam_channel::unbounded();
+    let (worker_in, worker_out) = inbox::inbox();
     let (log_in, log_out) = crossbeam_channel::unbounded();
     let (flush_in, flush_out) = crossbeam_channel::unbounded();
     let (applied_in, applied_out) = crossbeam_channel::unbounded();
@@ -276,9 +277,9 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     }
     let worker = Worker::new(host, worker_out, outlets, tick(&config));
     let (stopped_in, mut stopped) = tokio::sync::oneshot::channel();
-    let worker_thread = thread("worker", move || {
-        let _ = stopped_in.send(worker.run());
-    })?;
+    let worker_task = tokio::spawn(async move {
+        let _ = stopped_in.send(worker.run().await);
+    });
     let log_thread = {
         let worker = worker_in.clone();
         thread("log", move || log_thread::run(&log_writer, &log_out, &worker))?
@@ -402,8 +403,8 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     let _ = worker_in.send(Input::Stop);
     drop(scrubbing);
     // The worker's end closes the log thread's queue; both end by themselves.
+    let _ = worker_task.await;
     let join = move || {
-        let _ = worker_thread.join();
         let _ = log_thread.join();
         let _ = scrub_thread.join();
     };

@@ -13,8 +13,8 @@ use crate::config::Config;
 use crate::engine::FjallEngine;
 use crate::events::Told;
 use crate::events::recorder::Recorder;
+use crate::runtime::inbox::Sender;
 use crate::runtime::worker::Input;
-use crossbeam_channel::Sender;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,13 +40,7 @@ impl Space {
     }
 
     /// Looks at once, so that a node that starts on a full disk refuses writes from the beginning.
-    pub fn look(
-        &self,
-        engine: &FjallEngine,
-        config: &Config,
-        worker: &Sender<Input>,
-        recorder: &Recorder,
-    ) -> bool {
+    pub fn look(&self, engine: &FjallEngine, config: &Config, worker: &Sender, recorder: &Recorder) -> bool {
         let shortage = shortage(engine, config);
         let is_short = shortage.is_some();
         if self.is_short.swap(is_short, Ordering::Relaxed) != is_short {
@@ -61,7 +55,7 @@ impl Space {
     }
 
     /// Looks every second until the worker is gone.
-    pub async fn watch(self, engine: FjallEngine, config: Config, worker: Sender<Input>, recorder: Recorder) {
+    pub async fn watch(self, engine: FjallEngine, config: Config, worker: Sender, recorder: Recorder) {
         let (mut removed, mut reclaimed) = (0, None::<Instant>);
         while self.look(&engine, &config, &worker, &recorder) {
             tokio::time::sleep(INTERVAL).await;

@@ -108,6 +108,12 @@ pub struct ServeArgs {
     #[arg(long, env = "QUORATE_LEASE_READ", num_args = 0..=1, default_missing_value = "true")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lease_read: Option<bool>,
+    /// Threads that serve clients and peers. With one of them a call is answered without going from thread to thread, which is fastest by far
+    /// on few processors; more of them serve more clients where processors are idle. The disk has threads of its own [default: half of the
+    /// processors]
+    #[arg(long, env = "QUORATE_THREADS", value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
     /// The largest request, in bytes [default: 1572864]
     #[arg(long, env = "QUORATE_MAX_REQUEST_BYTES", value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -237,6 +243,7 @@ impl ServeArgs {
             heartbeat_interval,
             election_timeout,
             lease_read,
+            threads,
             max_request_bytes,
             max_txn_ops,
             quota_bytes,

@@ -1,12 +1,12 @@
 //! What the services call: every client request goes through here.
 
+use super::inbox::Sender;
 use super::keyspaces::{Keyspace, Keyspaces};
 use super::standing::{Standing, Survivors};
 use super::watch_thread::WatchHub;
 use super::worker::Input;
 use crate::engine::FjallEngine;
 use crate::metrics::Metrics;
-use crossbeam_channel::Sender;
 use quorate_node::recovery::RecoverRefused;
 use quorate_node::{ClusterOrder, ClusterOrders, Grant, Nodes, OrderRefused, OrderStep, Reach};
 use quorate_partition::{ReadError, Reader, Touched};
@@ -53,7 +53,7 @@ pub struct Gateway {
 }
 
 struct Inner {
-    worker: Sender<Input>,
+    worker: Sender,
     identity: Member,
     calls: AtomicUsize,
     keyspaces: Arc<Keyspaces>,
@@ -71,12 +71,7 @@ impl Drop for Call<'_> {
 
 impl Gateway {
     /// A handle over the worker that `worker` leads to.
-    pub fn new(
-        worker: Sender<Input>,
-        identity: Member,
-        keyspaces: Arc<Keyspaces>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub fn new(worker: Sender, identity: Member, keyspaces: Arc<Keyspaces>, metrics: Arc<Metrics>) -> Self {
         let calls = AtomicUsize::new(0);
         Self { inner: Arc::new(Inner { worker, identity, calls, keyspaces, metrics }) }
     }

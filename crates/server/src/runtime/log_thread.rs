@@ -1,9 +1,10 @@
 //! Making the log durable: group commit on a thread of its own, or at once where nobody would share the sync.
 
+use super::inbox::Sender;
 use super::worker::Input;
 use crate::disk::FileDisk;
 use crate::metrics::Metrics;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 use quorate_node::WriteId;
 use quorate_storage::wal::Wal;
@@ -77,7 +78,7 @@ impl LogWriter {
 
 /// Writes batches until the worker is gone. Whatever queued up while the disk was busy goes into one
 /// append and shares one fdatasync.
-pub fn run(log: &LogWriter, batches: &Receiver<(WriteId, Vec<(GroupId, LogWrite)>)>, worker: &Sender<Input>) {
+pub fn run(log: &LogWriter, batches: &Receiver<(WriteId, Vec<(GroupId, LogWrite)>)>, worker: &Sender) {
     while let Ok((mut newest, mut writes)) = batches.recv() {
         while let Ok((id, more)) = batches.try_recv() {
             newest = id;

@@ -1,7 +1,7 @@
 //! The shell around [`quorate_node::Host`]: threads, channels, sockets, the real clock. It decides nothing.
 //!
 //! ```text
-//! gRPC tasks ── Gateway ──▶ worker thread (Host) ──▶ log thread (append, one fdatasync) ──┐
+//! gRPC tasks ── Gateway ──▶ worker task (Host) ────▶ log thread (append, one fdatasync) ──┐
 //!      ▲                      ▲  │  │  │                                                │
 //!      └──── replies ─────────┘  │  │  └──▶ flush thread (ordered store)                 │
 //!                                │  └─────▶ watch thread (Watches) ──▶ watch streams     │
@@ -9,6 +9,8 @@
 //! ```
 //!
 //! * [`worker`]: owns the host; everything it does is a reaction to an [`worker::Input`].
+//! * [`inbox`]: where those wait for it.
+//! * [`threads`]: how many the tasks have; with one of them nothing but the disk's work is handed from thread to thread.
 //! * [`log_thread`]: group commit: whatever queued up while the disk was busy shares the next fdatasync.
 //! * [`scrub`]: reads all that is stored, in search of damage.
 //! * [`snapshot_threads`]: read and write the rows of snapshots.
@@ -28,12 +30,14 @@ pub mod connections;
 pub(crate) mod frames;
 pub mod gateway;
 pub mod hello;
+pub mod inbox;
 pub mod keyspaces;
 pub mod log_thread;
 pub mod removal;
 pub mod scrub;
 pub mod snapshot_threads;
 pub mod standing;
+pub mod threads;
 pub mod transport;
 pub mod watch_thread;
 pub mod worker;

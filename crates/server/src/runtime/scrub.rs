@@ -2,9 +2,9 @@
 //!
 //! Reading a row is checking it twice, by the checksum of its block and by its own seal; no more is done with it.
 
+use super::inbox::Sender;
 use super::worker::Input;
 use crate::engine::FjallEngine;
-use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex};
 use quorate_mvcc::engine::{Read, Table};
 use quorate_mvcc::layout;
@@ -40,7 +40,7 @@ impl Drop for Scrubbing {
 }
 
 /// Makes a scrub, and what stops it.
-pub fn new(engine: FjallEngine, worker: Sender<Input>, rate: Rate) -> (Scrub, Scrubbing) {
+pub fn new(engine: FjallEngine, worker: Sender, rate: Rate) -> (Scrub, Scrubbing) {
     let stop = Arc::new((Mutex::new(false), Condvar::new()));
     (Scrub { engine, worker, rate, stop: Arc::clone(&stop) }, Scrubbing(stop))
 }
@@ -48,7 +48,7 @@ pub fn new(engine: FjallEngine, worker: Sender<Input>, rate: Rate) -> (Scrub, Sc
 /// What the thread does.
 pub struct Scrub {
     engine: FjallEngine,
-    worker: Sender<Input>,
+    worker: Sender,
     rate: Rate,
     stop: Arc<(Mutex<bool>, Condvar)>,
 }
@@ -144,7 +144,9 @@ impl Scrub {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::inbox::inbox;
     use quorate_mvcc::engine::{Batch, Engine};
+    use std::collections::VecDeque;
 
     fn store(rows: u32) -> (tempfile::TempDir, FjallEngine) {
         let dir = tempfile::tempdir().unwrap();
@@ -163,7 +165,7 @@ mod tests {
     fn every_row_is_read_and_damage_is_told_once() {
         const ROWS: u32 = 400;
         let (_dir, engine) = store(ROWS);
-        let (sender, inputs) = crossbeam_channel::unbounded();
+        let (sender, inputs) = inbox();
         let rate = Rate { usual: 0, is_first_urgent: true };
         let (scrub, _scrubbing) = new(engine.clone(), sender, rate);
         let pass = scrub.pass(None).unwrap().unwrap();
@@ -177,14 +179,16 @@ mod tests {
         batch.put(Table::Version, key, layout::seal(Table::Version, &other, vec![7; 10]));
         engine.write(batch).unwrap();
         scrub.run();
-        let told: Vec<Input> = inputs.try_iter().collect();
+        let mut told = VecDeque::new();
+        inputs.take(&mut told);
+        let told = Vec::from(told);
         assert!(matches!(&told[..], [Input::Suspect(fault)] if fault.is_damage()), "{} inputs", told.len());
     }
 
     #[test]
     fn it_ends_when_it_is_told_to_however_slow_it_is() {
         let (_dir, engine) = store(400);
-        let (sender, inputs) = crossbeam_channel::unbounded();
+        let (sender, inputs) = inbox();
         let (scrub, scrubbing) = new(engine, sender, Rate { usual: 1, is_first_urgent: false });
         let thread = std::thread::spawn(move || scrub.run());
         drop(scrubbing);

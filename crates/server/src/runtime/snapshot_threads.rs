@@ -6,9 +6,10 @@
 //! What is written is bounded by what the store takes in: a write to a store that is behind waits in it, whoever it is for, and the
 //! worker's must not be the one. So this thread waits before. What it has written is synced in parts, so that no sync has much to write.
 
+use super::inbox::Sender;
 use super::worker::Input;
 use crate::engine::FjallEngine;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use quorate_mvcc::engine::Engine;
 use quorate_node::Errand;
 use std::time::Duration;
@@ -28,7 +29,7 @@ pub fn yield_to_others() {
 }
 
 /// Runs errands until the worker is gone.
-pub fn run(engine: &FjallEngine, errands: &Receiver<Errand<FjallEngine>>, worker: &Sender<Input>) {
+pub fn run(engine: &FjallEngine, errands: &Receiver<Errand<FjallEngine>>, worker: &Sender) {
     let mut unsynced = 0;
     while let Ok(errand) = errands.recv() {
         if errand.is_write() {

@@ -9,11 +9,11 @@
 
 use super::frames::{frame, next_frame};
 use super::hello::{DialError, HELLO_TIMEOUT, Identity, Peer, Refusal, Stream, Use, admit, connect};
+use super::inbox::Sender;
 use super::removal::{Gone, Removal};
 use super::worker::Input;
 use crate::tls::{Current, PeerConfig};
 use bytes::BytesMut;
-use crossbeam_channel::Sender;
 use quorate_node::PeerMessage;
 use quorate_types::{Decode, Member, NodeId};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -61,7 +61,6 @@ struct Dialled {
 pub struct Transport {
     identity: Identity,
     tls: Option<Arc<Current<PeerConfig>>>,
-    /// Who owns this need not be a thread of the runtime.
     runtime: Handle,
     dialled: HashMap<NodeId, Dialled>,
     /// For those who accept.
@@ -223,7 +222,7 @@ pub async fn listen(
     identity: Identity,
     (peers, gone): (watch::Receiver<Arc<Peers>>, Gone),
     tls: Option<Arc<Current<PeerConfig>>>,
-    worker: Sender<Input>,
+    worker: Sender,
     answerer: Answerer,
 ) {
     // A peer's connections for calls.
@@ -337,11 +336,7 @@ impl TurnedAway {
 
 enum Never {}
 
-async fn receive(
-    stream: &mut Stream,
-    (from, incarnation): Peer,
-    worker: &Sender<Input>,
-) -> io::Result<Never> {
+async fn receive(stream: &mut Stream, (from, incarnation): Peer, worker: &Sender) -> io::Result<Never> {
     let mut buffer = BytesMut::with_capacity(64 << 10);
     loop {
         while let Some(payload) = next_frame(&mut buffer)? {

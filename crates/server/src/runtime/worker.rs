@@ -1,6 +1,7 @@
-//! The thread that owns the host.
+//! The task that owns the host. It never waits but for its inputs, and for the disk where nobody would share a sync.
 
 use super::complaint::Complaint;
+use super::inbox::Inbox;
 use super::keyspaces::Keyspaces;
 use super::log_thread::LogWriter;
 use super::removal::Removal;
@@ -10,15 +11,16 @@ use crate::engine::FjallEngine;
 use crate::events::Told;
 use crate::events::recorder::Recorder;
 use crate::repair::Order;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 use quorate_node::recovery::RecoverRefused;
 use quorate_node::{Done, Effects, Errand, Grant, Host, Notice, PeerMessage, Ticket, WriteId};
 use quorate_types::{
     Entry, Fault, GroupId, Incarnation, KeyRange, KeyspaceId, KeyspaceMap, LogWrite, NodeId, Position,
     Rejection, Reply, Request, Revision, Rules, Term, crash_point,
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -68,7 +70,7 @@ pub enum Input {
     Fault(Fault),
     /// Something was read that makes no sense: the store is to be given up, when others lead what is in it.
     Suspect(Fault),
-    /// End the thread.
+    /// End.
     Stop,
 }
 
@@ -126,10 +128,10 @@ impl From<Fault> for Stopped {
     }
 }
 
-/// The worker thread's state.
+/// The worker.
 pub struct Worker {
     host: Host<FjallEngine>,
-    inputs: Receiver<Input>,
+    inputs: Inbox,
     outlets: Outlets,
     tick: Duration,
     next_ticket: u64,
@@ -154,7 +156,7 @@ pub struct Worker {
 
 impl Worker {
     /// A worker that is not running yet.
-    pub fn new(host: Host<FjallEngine>, inputs: Receiver<Input>, outlets: Outlets, tick: Duration) -> Self {
+    pub fn new(host: Host<FjallEngine>, inputs: Inbox, outlets: Outlets, tick: Duration) -> Self {
         // Replies that peers still owe this node's last life must not answer calls of this one.
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Self {
@@ -180,25 +182,30 @@ impl Worker {
 
     /// Runs until told to stop. A fault means that this node's disk cannot be trusted any more: nothing is
     /// acknowledged after it.
-    pub fn run(mut self) -> Result<(), Stopped> {
+    pub async fn run(mut self) -> Result<(), Stopped> {
         let mut next_tick = Instant::now() + self.tick;
+        let mut timer = pin!(tokio::time::sleep_until(next_tick.into()));
+        let mut taken = VecDeque::new();
         loop {
-            if let Ok(input) = self.inputs.recv_deadline(next_tick) {
-                let mut next = Some(input);
-                let mut handled = 0;
-                while let Some(input) = next {
-                    if let Input::Stop = input {
-                        return Ok(());
-                    }
-                    // Looked at after each input is taken: one that came while we were paused must find the lease gone.
-                    if Instant::now() > next_tick + self.tick {
-                        self.host.slept();
-                        next_tick = Instant::now();
-                    }
-                    self.handle(input)?;
-                    handled += 1;
-                    next = if handled < INPUTS_PER_ROUND_MAX { self.inputs.try_recv().ok() } else { None };
+            if taken.is_empty() {
+                tokio::select! {
+                    biased;
+                    () = self.inputs.arrived() => {}
+                    () = timer.as_mut() => {}
                 }
+                self.inputs.take(&mut taken);
+            }
+            for _ in 0..INPUTS_PER_ROUND_MAX {
+                let Some(input) = taken.pop_front() else { break };
+                if let Input::Stop = input {
+                    return Ok(());
+                }
+                // Looked at after each input is taken: one that came while we were paused must find the lease gone.
+                if Instant::now() > next_tick + self.tick {
+                    self.host.slept();
+                    next_tick = Instant::now();
+                }
+                self.handle(input)?;
             }
             let now = Instant::now();
             if now > next_tick + self.tick {
@@ -220,10 +227,11 @@ impl Worker {
                 }
                 // Ticks missed in a pause are not made up for: leases then live longer, never shorter.
                 next_tick = (next_tick + self.tick).max(now);
+                timer.as_mut().reset(next_tick.into());
             }
             loop {
                 let effects = self.host.take()?;
-                let is_more = self.carry_out(effects)?;
+                let is_more = self.carry_out(effects).await?;
                 for errand in self.host.errands() {
                     let outlets = &self.outlets;
                     let thread =
@@ -330,7 +338,7 @@ impl Worker {
     }
 
     /// Returns whether there is more to take: a write was made durable at once.
-    fn carry_out(&mut self, effects: Effects) -> Result<bool, Fault> {
+    async fn carry_out(&mut self, effects: Effects) -> Result<bool, Fault> {
         // With nothing to write and nobody to answer there is nothing that could be cut short.
         let matters = effects.persist.is_some() || !effects.replies.is_empty();
         if matters {
@@ -359,6 +367,8 @@ impl Worker {
         let mut is_written = false;
         if let Some((id, writes)) = effects.persist {
             if self.is_worth_writing_here(&writes) {
+                // What was queued for the others leaves first, where their tasks have this thread: they sync while this node does.
+                tokio::task::yield_now().await;
                 self.outlets.log_writer.write(&writes)?;
                 crash_point("round.logged_here");
                 self.persisted = id;
