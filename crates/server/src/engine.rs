@@ -14,9 +14,9 @@ mod manifest;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use quorate_mvcc::engine::{Batch, Engine, ROW_KEY_BYTES_MAX, Read, Row, RowRange, Rows, Table};
 use quorate_types::{Bytes, Fault, crash_point};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use tracing::warn;
 
 /// What is written to memory before a table's part is written to disk. The memory is taken as it fills, and by all tables together no more than the journals
@@ -29,6 +29,8 @@ const JOURNAL_BYTES_MAX: u64 = 128 << 20;
 /// The first only flushes, and passes merging on to the others; as long as none of those is free it does nothing but that, with all of a processor. With two
 /// that would be whenever anything is merged; a third nearly always is free.
 const WORKERS: usize = 3;
+/// Written and not synced: from so much on the disk is to begin with it.
+const EASED_BYTES: usize = 256 << 10;
 /// Parts of tables waiting to be written to disk, and written and not merged, from which on the store is behind. From twice as many on writes wait.
 const FLUSHES_BEHIND: usize = 2;
 const TABLES_BEHIND: usize = 10;
@@ -40,9 +42,12 @@ pub struct FjallEngine {
 }
 
 struct Inner {
+    path: PathBuf,
     database: Database,
     tables: [Keyspace; 3],
     is_poisoned: AtomicBool,
+    /// About how many bytes were written since the journals were synced.
+    unsynced: AtomicUsize,
     /// Rows removed so far: what a reclaim may give back.
     removed: AtomicU64,
 }
@@ -130,9 +135,11 @@ impl FjallEngine {
         crash_point("store.open.named");
         Ok(Self {
             inner: Arc::new(Inner {
+                path: path.to_owned(),
                 database,
                 tables,
                 is_poisoned: AtomicBool::new(false),
+                unsynced: AtomicUsize::new(0),
                 removed: AtomicU64::new(0),
             }),
         })
@@ -154,6 +161,18 @@ impl FjallEngine {
     /// Rows removed since the process started. Their space comes back when tables are merged.
     pub fn removed(&self) -> u64 {
         self.inner.removed.load(Ordering::Relaxed)
+    }
+
+    /// Has the disk begin with what will have to be durable, if that is much. A sync of all of it at once is one that those of the log wait behind, and with them
+    /// everybody who writes. To be called now and then beside [`Engine::flush`], which is what makes it durable.
+    pub fn ease(&self) -> Result<(), Fault> {
+        if self.inner.unsynced.load(Ordering::Relaxed) < EASED_BYTES {
+            return Ok(());
+        }
+        self.inner.guarded("syncing the store's journals", || {
+            self.inner.unsynced.store(0, Ordering::Relaxed);
+            Ok(journal::sync(&self.inner.path)?)
+        })
     }
 
     /// Merges every table with whatever is in memory, so that removed rows give their space back now rather than in time. Takes
@@ -271,7 +290,9 @@ impl Engine for FjallEngine {
     fn write(&self, batch: Batch) -> Result<(), Fault> {
         self.inner.guarded("writing to the store", || {
             let mut write = self.inner.database.batch();
+            let mut bytes = 0;
             for (table, key, value) in batch.changes {
+                bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
                 let table = self.inner.table(table);
                 match value {
                     Some(value) => {
@@ -283,6 +304,7 @@ impl Engine for FjallEngine {
                     }
                 }
             }
+            self.inner.unsynced.fetch_add(bytes, Ordering::Relaxed);
             crash_point("store.batch.ready");
             write.commit()?;
             crash_point("store.batch.written");
@@ -293,6 +315,9 @@ impl Engine for FjallEngine {
     fn flush(&self) -> Result<(), Fault> {
         self.inner.guarded("flushing the store", || {
             crash_point("store.flush.begun");
+            // fjall syncs with a lock held that every write needs; by then there is to be nothing left that takes long.
+            self.inner.unsynced.store(0, Ordering::Relaxed);
+            journal::sync(&self.inner.path)?;
             self.inner.database.persist(PersistMode::SyncAll)?;
             crash_point("store.flush.durable");
             Ok(())

@@ -28,6 +28,7 @@ use crate::runtime::worker::{Input, Outlets, Stopped, Wished, Worker};
 use crate::services::{self, Context};
 use crate::space::Space;
 use crate::tls::{self, TlsError};
+use crossbeam_channel::RecvTimeoutError;
 use quorate_mvcc::engine::Engine;
 use quorate_node::{Host, Lives, Options, Standing};
 use quorate_storage::wal::{OpenError, Wal, WalOptions};
@@ -38,6 +39,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+/// How often the disk is given what was written to the store in between two flushes.
+const EASE_INTERVAL: Duration = Duration::from_millis(50);
 /// How long leaderships may take to be handed over before the process stops anyway.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 /// How long writing down the last events may take.
@@ -287,8 +290,15 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     {
         let (worker, engine) = (worker_in.clone(), engine.clone());
         thread("flush", move || {
-            while flush_out.recv().is_ok() {
-                let input = engine.flush().map_or_else(Input::Fault, |()| Input::Flushed);
+            loop {
+                let input = match flush_out.recv_timeout(EASE_INTERVAL) {
+                    Ok(()) => engine.flush().map_or_else(Input::Fault, |()| Input::Flushed),
+                    Err(RecvTimeoutError::Timeout) => match engine.ease() {
+                        Ok(()) => continue,
+                        Err(fault) => Input::Fault(fault),
+                    },
+                    Err(RecvTimeoutError::Disconnected) => return,
+                };
                 if worker.send(input).is_err() {
                     return;
                 }

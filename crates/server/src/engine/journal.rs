@@ -79,6 +79,22 @@ pub(super) fn mend(store: &Path) -> Result<Option<Cut>, Fault> {
     Ok(is_cut.then(|| Cut { file: active.clone(), offset: end as u64 }))
 }
 
+/// Makes durable what the journals of an open store hold.
+///
+/// # Errors
+/// What could not be written is not known, as ever after that.
+pub(super) fn sync(store: &Path) -> io::Result<()> {
+    for journal in journals(store)? {
+        match File::open(journal) {
+            Ok(file) => file.sync_data()?,
+            // All that was in it is in tables.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// The oldest first.
 fn journals(store: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(store) {
