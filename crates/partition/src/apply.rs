@@ -142,6 +142,7 @@ impl<E: Engine> Partition<E> {
         crash_point("apply.written");
         self.are_slots_stored = true;
         self.head = head;
+        self.publication.published.lately.note(&applied.changes);
         self.publication.publish(&head);
         crash_point("apply.published");
         if let Some(overlay) = &mut self.overlay {

@@ -3,7 +3,7 @@
 //! * [`evaluate`]: the leader turns a request into effects; only then is a revision drawn.
 //! * [`footprint`] and [`transactions`]: its share in transactions over several partitions.
 //! * [`apply`]: every replica makes committed effects part of its state, without deciding anything.
-//! * [`publication`] and [`reader`]: any thread reads the applied state.
+//! * [`publication`] and [`reader`]: any thread reads the applied state, what was read lately from memory (`lately`).
 //! * [`split`]: a part of the keys becomes another partition's.
 //! * [`snapshot`]: the whole state, sent to a replica that fell behind.
 //! * [`watch`]: who hears of which change.
@@ -16,6 +16,7 @@ mod compare;
 pub mod error;
 pub mod evaluate;
 pub mod footprint;
+mod lately;
 mod lease;
 pub mod limits;
 mod locks;

@@ -138,6 +138,7 @@ impl<E: Engine> Partition<E> {
         let prepared = state::load_prepared(&engine, group)?;
         let decided = state::load_decided(&engine, group)?;
         let cache = RefCell::new(Cache::new(limits.cache_bytes_max));
+        publication.published.lately.open(head.revision);
         Ok(Self {
             engine,
             group,

@@ -6,6 +6,7 @@
 //!
 //! While any of them is replaced by a snapshot the keyspace cannot be read here.
 
+use crate::lately::Lately;
 use crate::reader::Reader;
 use crate::state::Head;
 use quorate_types::{KeyspaceId, Rejection, Revision, SlotSet};
@@ -104,6 +105,8 @@ pub(crate) struct Published {
     held: RwLock<Arc<SlotSet>>,
     /// and how often some of them were lost.
     losses: AtomicU64,
+    /// What was read of the newest revision.
+    pub(crate) lately: Lately,
 }
 
 impl Default for Published {
@@ -117,6 +120,7 @@ impl Default for Published {
             generation: AtomicU64::new(0),
             held: RwLock::default(),
             losses: AtomicU64::new(0),
+            lately: Lately::default(),
         }
     }
 }
@@ -135,6 +139,8 @@ impl Published {
         // In this order: a reader that finds the keyspace available has the generation of before.
         self.unavailable.fetch_add(1, Ordering::SeqCst);
         self.generation.fetch_add(1, Ordering::SeqCst);
+        // What is learnt from now on is refused: it is of another generation.
+        self.lately.forget();
     }
 
     /// To be called once for each [`Published::begin_replacing`], when the new state is whole.

@@ -11,7 +11,7 @@ use crate::publication::Published;
 use crate::range;
 use crate::state::Head;
 use crate::txn;
-use crate::view::Applied;
+use crate::view::{Applied, Pairs, View};
 use crate::watch::{History, HistoryError, Piece};
 use crate::writer::Writer;
 use quorate_mvcc::engine::{Engine, Read, Table};
@@ -82,12 +82,54 @@ impl<E: Engine> Reader<E> {
         request: &RangeRequest,
         newest: Revision,
     ) -> Result<(Revision, RangeAnswer), ReadError> {
-        self.read(newest, |view| {
+        if let Some(known) = self.known(request, newest) {
+            return Ok(known);
+        }
+        let generation = self.generation()?;
+        let (revision, answer) = self.read(newest, |view| {
             let at = range::revision_asked(view, request.revision)?;
             let answer = range::answer(view, request, at)?;
             self.check_kept(request.revision.filter(|asked| *asked > 0), at)?;
             Ok((view.revision, answer))
-        })
+        })?;
+        let is_readable = || self.check_generation(generation).is_ok();
+        self.published.lately.learn(request, &answer, revision, is_readable);
+        Ok((revision, answer))
+    }
+
+    /// The same without a look at the store, if all of it is in memory.
+    pub fn known(&self, request: &RangeRequest, newest: Revision) -> Option<(Revision, RangeAnswer)> {
+        let generation = self.generation().ok()?;
+        let answer = self.published.lately.answer(request, newest)?;
+        self.check_generation(generation).is_ok().then_some((newest, answer))
+    }
+
+    /// The same if the range has no more than `pairs_max` pairs and is not of history; it is read no further than that. What is asked of it (an order, a filter) is
+    /// worked out from all of them, so that what was read can be kept in memory.
+    pub fn range_if_small(
+        &self,
+        request: &RangeRequest,
+        newest: Revision,
+        pairs_max: usize,
+    ) -> Result<Option<(Revision, RangeAnswer)>, ReadError> {
+        if request.revision.is_some_and(|asked| asked > 0) || request.range.is_empty() {
+            return Ok(None);
+        }
+        let generation = self.generation()?;
+        let (revision, pairs) = self.read(newest, |view| {
+            let pairs = view.pairs(&request.range, view.revision).take(pairs_max + 1);
+            let pairs = pairs.collect::<Result<Vec<_>, Fault>>()?;
+            self.check_kept(None, view.revision)?;
+            Ok((view.revision, pairs))
+        })?;
+        if pairs.len() > pairs_max {
+            return Ok(None);
+        }
+        let all = RangeAnswer { count: pairs.len() as u64, pairs, more: false };
+        let plain = RangeRequest::new(request.range.clone());
+        let is_readable = || self.check_generation(generation).is_ok();
+        self.published.lately.learn(&plain, &all, revision, is_readable);
+        Ok(Some((revision, range::answer(&Pairs(&all.pairs, revision), request, revision)?)))
     }
 
     /// Answers a transaction that only reads ([`TxnRequest::is_read_only`]), as of `newest` like [`Reader::range`].

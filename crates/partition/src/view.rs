@@ -59,6 +59,31 @@ impl<R: Read> View for Applied<'_, R> {
     }
 }
 
+/// All pairs of a range as of a revision, of which nothing else is asked.
+pub(crate) struct Pairs<'a>(pub(crate) &'a [KeyValue], pub(crate) Revision);
+
+impl View for Pairs<'_> {
+    fn slot(&self, _: &[u8]) -> Slot {
+        panic!("nothing is written over pairs that were read: a leader evaluates")
+    }
+
+    fn revision(&self) -> Revision {
+        self.1
+    }
+
+    fn compacted(&self) -> Option<Revision> {
+        None
+    }
+
+    fn get(&self, key: &Key, _: Revision) -> Result<Option<KeyValue>, Fault> {
+        Ok(self.0.iter().find(|pair| pair.key == *key).cloned())
+    }
+
+    fn pairs<'v>(&'v self, _: &KeyRange, _: Revision) -> PairIter<'v> {
+        Box::new(self.0.iter().cloned().map(Ok))
+    }
+}
+
 /// Pairs with newer ones laid over them; `None` over a key hides it. Both ascend by key.
 pub(crate) fn laid_over<'v>(
     base: PairIter<'v>,

@@ -23,8 +23,8 @@ use tokio::sync::oneshot;
 
 /// Calls waiting for the worker; more are refused as busy.
 const CALLS_MAX: usize = 50_000;
-/// A range that may return more pairs than this is read on a thread of its own.
-const PAIRS_INLINE_MAX: u64 = 512;
+/// A range that has more pairs than this is read on a thread of its own.
+const PAIRS_INLINE_MAX: usize = 128;
 
 /// Who answers: in every response's header.
 #[derive(Clone, Copy, Debug)]
@@ -254,14 +254,18 @@ impl Gateway {
             }
             (grant.revision, grant.term)
         };
+        if let Some((revision, answer)) = here.reader.known(&request, newest) {
+            return Ok((revision, term, answer));
+        }
+        if matches!(request.range, KeyRange::Single(_)) {
+            let (revision, answer) = here.reader.range(&request, newest)?;
+            return Ok((revision, term, answer));
+        }
+        if let Some((revision, answer)) = here.reader.range_if_small(&request, newest, PAIRS_INLINE_MAX)? {
+            return Ok((revision, term, answer));
+        }
         let reader = here.reader.clone();
-        let is_small = matches!(request.range, KeyRange::Single(_))
-            || (request.limit.is_some_and(|limit| limit <= PAIRS_INLINE_MAX) && request.sort_order.is_none());
-        let (revision, answer) = if is_small {
-            reader.range(&request, newest)?
-        } else {
-            on_thread(move || reader.range(&request, newest)).await?
-        };
+        let (revision, answer) = on_thread(move || reader.range(&request, newest)).await?;
         Ok((revision, term, answer))
     }
 
@@ -304,6 +308,7 @@ impl Gateway {
         let touched = Touched::by(&request).footprint;
         let past = touched.past.into_iter().map(|past| past.range);
         let ranges: Vec<KeyRange> = touched.shared.into_iter().chain(past).collect();
+        let is_small = ranges.iter().all(|range| matches!(range, KeyRange::Single(_)));
         let grant = self.barrier(keyspace, ranges).await.map_err(ReadError::Rejection)?;
         if grant.reach != Reach::Here {
             let reply = self.carried_out(keyspace, request).await.map_err(ReadError::Rejection)?;
@@ -316,7 +321,11 @@ impl Gateway {
             };
         }
         let Request::Txn(request) = request else { unreachable!("it was made right here") };
-        let (revision, answer) = on_thread(move || reader.txn(&request, grant.revision)).await?;
+        let (revision, answer) = if is_small {
+            reader.txn(&request, grant.revision)?
+        } else {
+            on_thread(move || reader.txn(&request, grant.revision)).await?
+        };
         Ok((revision, grant.term, answer))
     }
 }

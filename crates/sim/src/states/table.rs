@@ -278,6 +278,27 @@ pub const TABLE: &[(&str, &[Row])] = &[
         ],
     ),
     (
+        "Reads from memory",
+        &[
+            ("read-from-memory", Common, "a range of the newest revision was answered from memory"),
+            (
+                "read-from-memory-too-new",
+                Common,
+                "not, because what is known of a key is newer than what is published",
+            ),
+            (
+                "read-from-memory-removed-since",
+                Rare,
+                "not, because a key was removed that may have been there",
+            ),
+            (
+                "read-overtaken-not-kept",
+                Common,
+                "what a read brought was not kept, because something in its range is newer than it",
+            ),
+        ],
+    ),
+    (
         "Snapshots",
         &[
             ("snapshot-shared", Common, "a snapshot was offered that is being read for somebody else"),
