@@ -13,6 +13,10 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// Calls are many small allocations, which a thread frees that did not make them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A replicated, transactional key space that speaks the etcd v3 API
 #[derive(Parser)]
 #[command(version, about, arg_required_else_help = true)]
