@@ -16,11 +16,12 @@ use tracing::warn;
 
 /// A sync slower than this is worth telling the operator about.
 const SLOW: Duration = Duration::from_millis(500);
-/// When the log is larger than this, groups that hold its oldest segments are asked to let go.
-const LOG_BYTES_MAX: u64 = 512 << 20;
-/// On a slower disk the worker never waits for a sync itself: everything else would wait with it.
+/// When the log is larger than this, groups that hold its oldest segments are asked to let go: a group that is seldom written would keep all that others
+/// have written since, on the disk and to be read at every start.
+const LOG_BYTES_MAX: u64 = 96 << 20;
 /// What a frame takes besides its entries, generously.
 const ROOM: u64 = 64 << 10;
+/// On a slower disk the worker never waits for a sync itself: everything else would wait with it.
 const FAST: Duration = Duration::from_millis(2);
 
 /// The log, for whoever has the next batch.
