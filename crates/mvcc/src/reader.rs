@@ -94,6 +94,7 @@ impl<'a, R: Read> KeySpace<'a, R> {
             current: Bytes::new(),
             answered: false,
             skipped: 0,
+            rows_left: u64::MAX,
             is_over: false,
         }
     }
@@ -190,16 +191,29 @@ pub struct Pairs<'a, R> {
     /// The version that counts was met; the rest of this key's rows are older.
     answered: bool,
     skipped: u32,
+    /// How many more rows may be looked at.
+    rows_left: u64,
     is_over: bool,
 }
 
 impl<R: Read> Pairs<'_, R> {
+    /// Looks at so many rows at most, a seek past old versions counting as [`SKIPPED_MAX`] of them: a range without a pair may have any number of versions.
+    pub fn at_most(self, rows: u64) -> Self {
+        Self { rows_left: rows, ..self }
+    }
+
+    /// Whether it ended because it had looked at as many rows as it may, and not because there are no more pairs.
+    pub fn is_cut_off(&self) -> bool {
+        self.rows_left == 0
+    }
+
     fn skip(&mut self) {
         self.skipped += 1;
         if self.skipped < SKIPPED_MAX {
             return;
         }
         self.skipped = 0;
+        self.rows_left = self.rows_left.saturating_sub(SKIPPED_MAX.into());
         let start = if self.answered {
             layout::seek_past(&self.current)
         } else {
@@ -217,7 +231,11 @@ impl<R: Read> Pairs<'_, R> {
 
     fn step(&mut self) -> Result<Option<KeyValue>, Fault> {
         loop {
+            if self.rows_left == 0 {
+                return Ok(None);
+            }
             let Some(row) = self.rows.next() else { return Ok(None) };
+            self.rows_left -= 1;
             let (row, sealed) = row?;
             let damaged = |cause| layout::damaged(Table::Version, &row, cause);
             let (name, stamp) = layout::split_version(&row).map_err(damaged)?;

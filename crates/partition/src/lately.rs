@@ -8,8 +8,9 @@
 //!
 //! * Changes come in before they are published ([`Lately::note`]). Whoever reads as of a revision is answered only if nothing in its range is newer, and if
 //!   nothing newer was removed from it; of a keyspace with several partitions some have applied more than is published.
-//! * What a read brings ([`Lately::learn`]) is as of its revision. What was applied since must not be in its range: the changes of late are remembered by
-//!   key, and a read that is older than those is not taken.
+//! * What a read brings ([`Lately::learn`]) is as of its revision. Nothing in its range may have been applied since it began, nor be newer than it: the changes of
+//!   late are remembered by key, and a read that is older than those is not taken. Both are asked, because after the recovery of a lost quorum revisions may begin
+//!   again below what was published.
 //! * Whatever else changes the rows (a snapshot, slots that come and go) makes the keyspace unreadable first, and with that all is forgotten
 //!   ([`Lately::forget`]); a partition that is opened may have more than is published and noted ([`Lately::open`]).
 //!
@@ -32,10 +33,14 @@ const BYTES_MAX: usize = 16 << 20;
 const OVERHEAD_BYTES: usize = 200;
 /// Ranges with more pairs are not kept, nor answered: whoever applies would wait for it.
 const PAIRS_MAX: u64 = 1_000;
+/// Of the pairs of one range, about: to copy more takes long.
+const READ_BYTES_MAX: usize = 1 << 20;
 /// Pairs that are given up together.
 const GIVEN_UP_AT_ONCE: usize = 64;
 /// Changes that a read may be overtaken by and still be kept, if they are of other keys.
 const RECENT_MAX: usize = 512;
+/// A change of a longer key is not remembered: no read that it may have overtaken is kept.
+const RECENT_KEY_BYTES_MAX: usize = 1_024;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -50,17 +55,33 @@ struct Inner {
     /// Where known ranges begin and end (`None`: nowhere); they neither overlap nor touch.
     known: BTreeMap<Key, Option<Key>>,
     bytes: usize,
-    /// The newest change that removed a key from a known range.
+    /// The newest change that removed a key.
     removed: Revision,
-    /// The keys that were changed last, by when.
-    recent: VecDeque<(Revision, Key)>,
-    /// The newest of these,
+    /// How many changes were noted.
+    noted: u64,
+    /// The last of them.
+    recent: VecDeque<Recent>,
+    /// The newest revision of these,
     newest: Revision,
-    /// and the newest change that may be missing among them.
+    /// the newest that may be missing among them,
     unseen: Revision,
+    /// and the number of the last that is missing.
+    dropped: u64,
     /// Where to go on with giving up what is over.
     hand: Key,
 }
+
+/// A change of late: its number, when it was made, and of what.
+#[derive(Debug)]
+struct Recent {
+    number: u64,
+    revision: Revision,
+    key: Key,
+}
+
+/// What had been noted when a read began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark(u64);
 
 impl Default for Lately {
     fn default() -> Self {
@@ -77,9 +98,11 @@ impl Lately {
                 known: BTreeMap::new(),
                 bytes: 0,
                 removed: Revision(0),
+                noted: 0,
                 recent: VecDeque::new(),
                 newest: Revision(0),
                 unseen: Revision(0),
+                dropped: 0,
                 hand: Key::new(),
             }),
         }
@@ -111,7 +134,9 @@ impl Lately {
     /// A partition was opened, or filled anew, whose rows go up to this revision.
     pub(crate) fn open(&self, revision: Revision) {
         let mut inner = self.write();
+        inner.clear();
         inner.unseen = inner.unseen.max(revision);
+        inner.removed = inner.removed.max(revision);
     }
 
     /// Rows may change without a word. To be called when nobody may read the keyspace any more.
@@ -140,17 +165,24 @@ impl Lately {
         is_known.then_some(answer)
     }
 
+    /// To be taken before the store is read, for [`Lately::learn`].
+    pub(crate) fn mark(&self) -> Mark {
+        Mark(self.read().noted)
+    }
+
     /// What the store had of a range as of `at`. `is_readable` is asked while nobody else can change anything here.
     pub(crate) fn learn(
         &self,
         request: &RangeRequest,
         answer: &RangeAnswer,
-        at: Revision,
+        (at, mark): (Revision, Mark),
         is_readable: impl FnOnce() -> bool,
     ) {
         let is_whole = !request.count_only && !request.keys_only && !request.filter.is_set();
         let is_in_order = request.sort_order.is_none() && request.sort_target == SortTarget::Key;
-        if is_of_a_revision(request) || !is_whole || !is_in_order || answer.pairs.len() as u64 > PAIRS_MAX {
+        let is_small = answer.pairs.len() as u64 <= PAIRS_MAX
+            && answer.pairs.iter().map(pair_bytes).sum::<usize>() <= READ_BYTES_MAX;
+        if is_of_a_revision(request) || !is_whole || !is_in_order || !is_small || request.limit == Some(0) {
             return;
         }
         let start = request.range.start();
@@ -161,15 +193,17 @@ impl Lately {
             (KeyRange::Between(..), None) => return,
             (KeyRange::From(_), None) => None,
         };
+        // Before anybody has to wait.
+        let pairs: Vec<KeyValue> = answer.pairs.iter().map(copied).collect();
         let mut inner = self.write();
         if !is_readable() {
             return;
         }
-        if inner.is_overtaken(&request.range, at) {
+        if inner.is_overtaken(&request.range, at) || inner.has_changed(&request.range, mark) {
             reached!("read-overtaken-not-kept");
             return;
         }
-        inner.learn(start, end, &answer.pairs);
+        inner.learn(start, end, pairs);
     }
 }
 
@@ -264,41 +298,59 @@ impl Inner {
 
     fn note(&mut self, event: &Event, revision: Revision) {
         let key = event.key();
-        self.recent.push_back((revision, Key::copy_from_slice(key)));
-        self.newest = self.newest.max(revision);
-        if self.recent.len() > RECENT_MAX
-            && let Some((oldest, _)) = self.recent.pop_front()
-        {
-            self.unseen = self.unseen.max(oldest);
-        }
-        if self.known_end(key).is_none() {
-            return;
-        }
+        self.remember(key, revision);
+        let is_known = self.known_end(key).is_some();
         match event {
-            Event::Put(pair) => self.put(pair),
+            Event::Put(pair) if is_known => self.put(copied(pair)),
+            Event::Put(_) => {}
             Event::Delete { key, modified } => {
                 self.drop_pair(key);
+                // Also of what is not known now: it may be when somebody comes who is to see the key.
                 self.removed = self.removed.max(*modified);
             }
         }
     }
 
-    fn put(&mut self, pair: &KeyValue) {
-        let pair = copied(pair);
+    fn remember(&mut self, key: &Key, revision: Revision) {
+        self.noted += 1;
+        self.newest = self.newest.max(revision);
+        let mut forgotten = None;
+        if key.len() > RECENT_KEY_BYTES_MAX {
+            forgotten = Some((self.noted, revision));
+        } else {
+            let key = Key::copy_from_slice(key);
+            self.recent.push_back(Recent { number: self.noted, revision, key });
+            if self.recent.len() > RECENT_MAX {
+                forgotten = self.recent.pop_front().map(|recent| (recent.number, recent.revision));
+            }
+        }
+        if let Some((number, revision)) = forgotten {
+            self.dropped = self.dropped.max(number);
+            self.unseen = self.unseen.max(revision);
+        }
+    }
+
+    fn put(&mut self, pair: KeyValue) {
         self.bytes += pair_bytes(&pair);
         if let Some(before) = self.pairs.insert(pair.key.clone(), pair) {
             self.bytes -= pair_bytes(&before);
         }
     }
 
-    /// Whether something in the range was changed after `at`, or may have been.
+    /// Whether something in the range is newer than `at`, or may be.
     fn is_overtaken(&self, range: &KeyRange, at: Revision) -> bool {
-        let is_in = |(revision, key): &(Revision, Key)| *revision > at && range.contains(key);
-        at < self.unseen || (at < self.newest && self.recent.iter().any(is_in))
+        let is_newer = |recent: &Recent| recent.revision > at && range.contains(&recent.key);
+        at < self.unseen || (at < self.newest && self.recent.iter().any(is_newer))
+    }
+
+    /// Whether something in the range was applied after `mark`, or may have been.
+    fn has_changed(&self, range: &KeyRange, mark: Mark) -> bool {
+        let since = self.recent.iter().rev().take_while(|recent| recent.number > mark.0);
+        mark.0 < self.dropped || { since }.any(|recent| range.contains(&recent.key))
     }
 
     /// The pairs are those of the range now.
-    fn learn(&mut self, start: &Key, end: Option<Key>, pairs: &[KeyValue]) {
+    fn learn(&mut self, start: &Key, end: Option<Key>, pairs: Vec<KeyValue>) {
         for pair in pairs {
             self.put(pair);
         }
@@ -468,7 +520,7 @@ mod tests {
             let (lately, mut store) = (Lately::new(6_000), Store::default());
             let (mut newest, mut published) = (1, Revision(1));
             // Reads under way: the request, the answer, and as of when.
-            let mut reads: Vec<(RangeRequest, RangeAnswer, Revision)> = Vec::new();
+            let mut reads: Vec<(RangeRequest, RangeAnswer, (Revision, Mark))> = Vec::new();
             for _ in 0..3_000 {
                 match random.below(10) {
                     0..3 => {
@@ -487,7 +539,7 @@ mod tests {
                         let limit = (random.below(3) == 0).then(|| 1 + random.below(5));
                         let request = request(some_range(&mut random), limit);
                         let answer = range::answer(&store, &request, published).unwrap();
-                        reads.push((request, answer, published));
+                        reads.push((request, answer, (published, lately.mark())));
                     }
                     6 if !reads.is_empty() => {
                         let (request, answer, at) =
@@ -504,10 +556,12 @@ mod tests {
                             3 => request.sort_order = Some(SortOrder::Descending),
                             _ => {}
                         }
-                        if let Some(answer) = lately.answer(&request, published) {
+                        // As one that was granted a while ago.
+                        let at = Revision(published.0.saturating_sub([0, 0, 1, 5][random.below(4) as usize]));
+                        if let Some(answer) = lately.answer(&request, at) {
                             answered += 1;
-                            let expected = range::answer(&store, &request, published).unwrap();
-                            assert_eq!(answer, expected, "seed {seed}: {request:?} at {published}");
+                            let expected = range::answer(&store, &request, at).unwrap();
+                            assert_eq!(answer, expected, "seed {seed}: {request:?} at {at}");
                         }
                     }
                 }
@@ -528,14 +582,43 @@ mod tests {
         let all = request(KeyRange::all(), None);
         let answer = RangeAnswer { count: 1, pairs: vec![pair(1, 5, 1)], more: false };
         lately.open(Revision(6));
-        lately.learn(&all, &answer, Revision(5), || true);
+        lately.learn(&all, &answer, (Revision(5), lately.mark()), || true);
         assert_eq!(lately.answer(&all, Revision(6)), None);
-        lately.learn(&all, &answer, Revision(6), || false);
+        lately.learn(&all, &answer, (Revision(6), lately.mark()), || false);
         assert_eq!(lately.answer(&all, Revision(6)), None);
-        lately.learn(&all, &answer, Revision(6), || true);
+        lately.learn(&all, &answer, (Revision(6), lately.mark()), || true);
         assert_eq!(lately.answer(&all, Revision(6)), Some(answer));
         lately.forget();
         assert_eq!(lately.answer(&all, Revision(6)), None);
+    }
+
+    #[test]
+    fn what_was_applied_while_the_store_was_read_counts_also_below_what_was_published() {
+        let lately = Lately::default();
+        let all = request(KeyRange::all(), None);
+        let answer = RangeAnswer { count: 1, pairs: vec![pair(1, 60, 1)], more: false };
+        let mark = lately.mark();
+        // Revisions have begun again: the state was replaced by one that is older than what was published.
+        lately.note(&[put(pair(1, 81, 2))]);
+        lately.learn(&all, &answer, (Revision(100), mark), || true);
+        assert_eq!(lately.answer(&all, Revision(100)), None);
+        let long = Key::from(vec![b'k'; RECENT_KEY_BYTES_MAX + 1]);
+        let mark = lately.mark();
+        lately.note(&[put(KeyValue { key: long, ..pair(1, 82, 2) })]);
+        lately.learn(&all, &answer, (Revision(100), mark), || true);
+        assert_eq!(lately.answer(&all, Revision(100)), None);
+        lately.learn(&all, &answer, (Revision(100), lately.mark()), || true);
+        assert_eq!(lately.answer(&all, Revision(100)), Some(answer));
+    }
+
+    #[test]
+    fn a_key_that_was_removed_before_its_range_was_known_is_missed_by_who_is_to_see_it() {
+        let lately = Lately::default();
+        let all = request(KeyRange::all(), None);
+        lately.note(&[delete(1, 11)]);
+        lately.learn(&all, &RangeAnswer::default(), (Revision(11), lately.mark()), || true);
+        assert_eq!(lately.answer(&all, Revision(10)), None);
+        assert_eq!(lately.answer(&all, Revision(11)), Some(RangeAnswer::default()));
     }
 
     #[test]
@@ -544,11 +627,11 @@ mod tests {
         let all = request(KeyRange::all(), None);
         let pairs: Vec<KeyValue> = (0..=PAIRS_MAX).map(|number| pair(number, 5, 1)).collect();
         let mut answer = RangeAnswer { count: PAIRS_MAX + 1, pairs, more: false };
-        lately.learn(&all, &answer, Revision(6), || true);
+        lately.learn(&all, &answer, (Revision(6), lately.mark()), || true);
         assert_eq!(lately.answer(&all, Revision(6)), None);
         answer.pairs.pop();
         answer.count = PAIRS_MAX;
-        lately.learn(&all, &answer, Revision(6), || true);
+        lately.learn(&all, &answer, (Revision(6), lately.mark()), || true);
         assert!(lately.answer(&all, Revision(6)).is_some());
         lately.note(&[put(pair(9_999, 7, 1))]);
         assert_eq!(lately.answer(&all, Revision(7)), None);

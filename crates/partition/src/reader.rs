@@ -11,7 +11,7 @@ use crate::publication::Published;
 use crate::range;
 use crate::state::Head;
 use crate::txn;
-use crate::view::{Applied, Pairs, View};
+use crate::view::{Applied, Pairs};
 use crate::watch::{History, HistoryError, Piece};
 use crate::writer::Writer;
 use quorate_mvcc::engine::{Engine, Read, Table};
@@ -28,6 +28,11 @@ use std::sync::Arc;
 
 /// Revisions in one page of history, as many as etcd sends a watcher that is behind.
 const PAGE_REVISIONS_MAX: usize = 1_000;
+
+/// Rows, old versions and removed keys among them, that a range is read over before it counts as large,
+const ROWS_IF_SMALL: u64 = 4_000;
+/// and bytes of its pairs.
+const BYTES_IF_SMALL: usize = 256 << 10;
 
 /// How often a read of the newest revision that writes and a compaction overtook is begun again.
 const OVERTAKEN_MAX: usize = 8;
@@ -85,7 +90,7 @@ impl<E: Engine> Reader<E> {
         if let Some(known) = self.known(request, newest) {
             return Ok(known);
         }
-        let generation = self.generation()?;
+        let (generation, mark) = (self.generation()?, self.published.lately.mark());
         let (revision, answer) = self.read(newest, |view| {
             let at = range::revision_asked(view, request.revision)?;
             let answer = range::answer(view, request, at)?;
@@ -93,7 +98,7 @@ impl<E: Engine> Reader<E> {
             Ok((view.revision, answer))
         })?;
         let is_readable = || self.check_generation(generation).is_ok();
-        self.published.lately.learn(request, &answer, revision, is_readable);
+        self.published.lately.learn(request, &answer, (revision, mark), is_readable);
         Ok((revision, answer))
     }
 
@@ -104,7 +109,8 @@ impl<E: Engine> Reader<E> {
         self.check_generation(generation).is_ok().then_some((newest, answer))
     }
 
-    /// The same if the range has no more than `pairs_max` pairs and is not of history; it is read no further than that. What is asked of it (an order, a filter) is
+    /// The same if the range has no more than `pairs_max` pairs and is not of history; it is read no further than that, over no more old versions than may be bearable, and to
+    /// so many bytes. What is asked of it (an order, a filter) is
     /// worked out from all of them, so that what was read can be kept in memory.
     pub fn range_if_small(
         &self,
@@ -115,20 +121,30 @@ impl<E: Engine> Reader<E> {
         if request.revision.is_some_and(|asked| asked > 0) || request.range.is_empty() {
             return Ok(None);
         }
-        let generation = self.generation()?;
+        if let Some(known) = self.known(request, newest) {
+            return Ok(Some(known));
+        }
+        let (generation, mark) = (self.generation()?, self.published.lately.mark());
         let (revision, pairs) = self.read(newest, |view| {
-            let pairs = view.pairs(&request.range, view.revision).take(pairs_max + 1);
-            let pairs = pairs.collect::<Result<Vec<_>, Fault>>()?;
+            let mut rows = view.space.range(&request.range, view.revision).at_most(ROWS_IF_SMALL);
+            let (mut pairs, mut bytes) = (Vec::new(), 0);
+            for pair in rows.by_ref() {
+                let pair = pair?;
+                bytes += pair.bytes();
+                pairs.push(pair);
+                if pairs.len() > pairs_max || bytes > BYTES_IF_SMALL {
+                    return Ok((view.revision, None));
+                }
+            }
+            let pairs = (!rows.is_cut_off()).then_some(pairs);
             self.check_kept(None, view.revision)?;
             Ok((view.revision, pairs))
         })?;
-        if pairs.len() > pairs_max {
-            return Ok(None);
-        }
+        let Some(pairs) = pairs else { return Ok(None) };
         let all = RangeAnswer { count: pairs.len() as u64, pairs, more: false };
         let plain = RangeRequest::new(request.range.clone());
         let is_readable = || self.check_generation(generation).is_ok();
-        self.published.lately.learn(&plain, &all, revision, is_readable);
+        self.published.lately.learn(&plain, &all, (revision, mark), is_readable);
         Ok(Some((revision, range::answer(&Pairs(&all.pairs, revision), request, revision)?)))
     }
 

@@ -79,20 +79,14 @@ pub(super) fn mend(store: &Path) -> Result<Option<Cut>, Fault> {
     Ok(is_cut.then(|| Cut { file: active.clone(), offset: end as u64 }))
 }
 
-/// Makes durable what the journals of an open store hold.
+/// Has what the journals of an open store hold written. One that cannot be opened is left out: all that it had may be in tables by now, or there are no descriptors left, and
+/// whoever needs it durable has fjall say so afterwards.
 ///
 /// # Errors
 /// What could not be written is not known, as ever after that.
 pub(super) fn sync(store: &Path) -> io::Result<()> {
-    for journal in journals(store)? {
-        match File::open(journal) {
-            Ok(file) => file.sync_data()?,
-            // All that was in it is in tables.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
+    let opened = journals(store).into_iter().flatten().filter_map(|journal| File::open(journal).ok());
+    opened.into_iter().try_for_each(|file| file.sync_data())
 }
 
 /// The oldest first.

@@ -17,7 +17,7 @@ use quorate_types::{
     Revision, Term,
 };
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -25,6 +25,11 @@ use tokio::sync::oneshot;
 const CALLS_MAX: usize = 50_000;
 /// A range that has more pairs than this is read on a thread of its own.
 const PAIRS_INLINE_MAX: usize = 128;
+
+/// Where reading at once took longer than this, the disk was asked,
+const AT_ONCE_MAX: Duration = Duration::from_millis(8);
+/// and for so long others are read on threads of their own.
+const AT_ONCE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Who answers: in every response's header.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +61,9 @@ struct Inner {
     worker: Sender,
     identity: Member,
     calls: AtomicUsize,
+    /// When the store is read at once again, in milliseconds since `begun`: not soon after that took long.
+    at_once_from: AtomicU64,
+    begun: Instant,
     keyspaces: Arc<Keyspaces>,
     metrics: Arc<Metrics>,
 }
@@ -73,7 +81,8 @@ impl Gateway {
     /// A handle over the worker that `worker` leads to.
     pub fn new(worker: Sender, identity: Member, keyspaces: Arc<Keyspaces>, metrics: Arc<Metrics>) -> Self {
         let calls = AtomicUsize::new(0);
-        Self { inner: Arc::new(Inner { worker, identity, calls, keyspaces, metrics }) }
+        let (at_once_from, begun) = (AtomicU64::new(0), Instant::now());
+        Self { inner: Arc::new(Inner { worker, identity, calls, at_once_from, begun, keyspaces, metrics }) }
     }
 
     /// Who answers.
@@ -237,6 +246,22 @@ impl Gateway {
         }
     }
 
+    /// Reads right here, which is quick while what is read is in the system's memory; if it was not, for a while nothing is read so (`None`): who has this thread
+    /// is everybody, the worker among them.
+    fn at_once<T>(&self, read: impl FnOnce() -> T) -> Option<T> {
+        let Inner { at_once_from, begun, .. } = &*self.inner;
+        let now = begun.elapsed();
+        if (now.as_millis() as u64) < at_once_from.load(Ordering::Relaxed) {
+            return None;
+        }
+        let outcome = read();
+        let after = begun.elapsed();
+        if after - now > AT_ONCE_MAX {
+            at_once_from.store((after + AT_ONCE_PAUSE).as_millis() as u64, Ordering::Relaxed);
+        }
+        Some(outcome)
+    }
+
     async fn read_range(
         &self,
         keyspace: KeyspaceId,
@@ -257,11 +282,14 @@ impl Gateway {
         if let Some((revision, answer)) = here.reader.known(&request, newest) {
             return Ok((revision, term, answer));
         }
-        if matches!(request.range, KeyRange::Single(_)) {
-            let (revision, answer) = here.reader.range(&request, newest)?;
-            return Ok((revision, term, answer));
-        }
-        if let Some((revision, answer)) = here.reader.range_if_small(&request, newest, PAIRS_INLINE_MAX)? {
+        let is_single = matches!(request.range, KeyRange::Single(_));
+        let at_once = self.at_once(|| {
+            if is_single {
+                return here.reader.range(&request, newest).map(Some);
+            }
+            here.reader.range_if_small(&request, newest, PAIRS_INLINE_MAX)
+        });
+        if let Some((revision, answer)) = at_once.transpose()?.flatten() {
             return Ok((revision, term, answer));
         }
         let reader = here.reader.clone();
@@ -321,10 +349,10 @@ impl Gateway {
             };
         }
         let Request::Txn(request) = request else { unreachable!("it was made right here") };
-        let (revision, answer) = if is_small {
-            reader.txn(&request, grant.revision)?
-        } else {
-            on_thread(move || reader.txn(&request, grant.revision)).await?
+        let at_once = if is_small { self.at_once(|| reader.txn(&request, grant.revision)) } else { None };
+        let (revision, answer) = match at_once {
+            Some(read) => read?,
+            None => on_thread(move || reader.txn(&request, grant.revision)).await?,
         };
         Ok((revision, grant.term, answer))
     }

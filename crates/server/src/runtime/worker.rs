@@ -132,6 +132,8 @@ impl From<Fault> for Stopped {
 pub struct Worker {
     host: Host<FjallEngine>,
     inputs: Inbox,
+    /// What was taken from there and is not handled yet.
+    taken: VecDeque<Input>,
     outlets: Outlets,
     tick: Duration,
     next_ticket: u64,
@@ -162,6 +164,7 @@ impl Worker {
         Self {
             host,
             inputs,
+            taken: VecDeque::new(),
             outlets,
             tick,
             next_ticket: now.as_micros() as u64,
@@ -185,18 +188,20 @@ impl Worker {
     pub async fn run(mut self) -> Result<(), Stopped> {
         let mut next_tick = Instant::now() + self.tick;
         let mut timer = pin!(tokio::time::sleep_until(next_tick.into()));
-        let mut taken = VecDeque::new();
         loop {
-            if taken.is_empty() {
+            if !self.taken.is_empty() {
+                // There were more than a round takes: what the last one has answered and sent leaves first.
+                tokio::task::yield_now().await;
+            } else {
                 tokio::select! {
                     biased;
                     () = self.inputs.arrived() => {}
                     () = timer.as_mut() => {}
                 }
-                self.inputs.take(&mut taken);
+                self.inputs.take(&mut self.taken);
             }
             for _ in 0..INPUTS_PER_ROUND_MAX {
-                let Some(input) = taken.pop_front() else { break };
+                let Some(input) = self.taken.pop_front() else { break };
                 if let Input::Stop = input {
                     return Ok(());
                 }
@@ -420,6 +425,7 @@ impl Worker {
             && entries().nth(1).is_none()
             && self.replies.len() + self.grants.len() <= 1
             && self.inputs.is_empty()
+            && self.taken.is_empty()
             && self.outlets.log_writer.is_fast(entries().map(Entry::size).sum())
     }
 

@@ -288,7 +288,7 @@ pub const TABLE: &[(&str, &[Row])] = &[
             ),
             (
                 "read-from-memory-removed-since",
-                Rare,
+                Common,
                 "not, because a key was removed that may have been there",
             ),
             (

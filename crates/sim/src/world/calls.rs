@@ -7,6 +7,9 @@ use quorate_node::{Grant, Reach, Ticket};
 use quorate_partition::ReadError;
 use quorate_types::{Answer, KeyspaceId, Rejection, Reply, Request, Revision};
 
+/// More are read as a large range is.
+const PAIRS_IF_SMALL: usize = 3;
+
 const CALLS_OPEN_MAX: usize = 8;
 
 impl World {
@@ -136,7 +139,13 @@ impl World {
         };
         let reader =
             self.nodes[at].running.as_ref().and_then(|running| running.host.reader(KeyspaceId::DEFAULT));
-        match reader.map(|reader| reader.range(request, newest)) {
+        // As a gateway does.
+        let read = reader.map(|reader| match reader.range_if_small(request, newest, PAIRS_IF_SMALL) {
+            Ok(None) => reader.range(request, newest),
+            Ok(Some(read)) => Ok(read),
+            Err(error) => Err(error),
+        });
+        match read {
             Some(Ok((revision, answer))) => Ok(Outcome::Read(revision, answer)),
             Some(Err(ReadError::Rejection(rejection))) => Ok(Outcome::Rejected(rejection)),
             Some(Err(ReadError::Fault(fault))) if fault.is_damage() && self.sees_rot(at) => {
