@@ -18,8 +18,17 @@ const MANY: u64 = 300;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_and_pauses_lose_no_acknowledged_write_and_no_event() {
+    kills_and_pauses(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_do_they_where_connections_and_worker_have_several_threads() {
+    kills_and_pauses(3).await;
+}
+
+async fn kills_and_pauses(threads: u32) {
     // As it is in etcd, no revision may be missing; over many partitions some are, when their sequencer dies.
-    let mut cluster = Cluster::partitioned(3, 1).await;
+    let mut cluster = Cluster::set(3, &[("--partitions", 1), ("--threads", threads)]).await;
     let client = cluster.client();
     let watcher = Watcher::start(&client).await;
     let load = Load::start(&client);

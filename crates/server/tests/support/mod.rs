@@ -295,9 +295,14 @@ impl Cluster {
 
     /// The same, with so many partitions.
     pub async fn partitioned(size: usize, partitions: u32) -> Self {
+        Self::set(size, &[("--partitions", partitions)]).await
+    }
+
+    /// The same, with these settings.
+    pub async fn set(size: usize, settings: &[(&'static str, u32)]) -> Self {
         let mut cluster = Self::new(size);
         for node in &mut cluster.nodes {
-            node.settings.insert("--partitions", partitions.to_string());
+            node.settings.extend(settings.iter().map(|(name, value)| (*name, value.to_string())));
         }
         cluster.start().await
     }
