@@ -109,9 +109,8 @@ impl<E: Engine> Reader<E> {
         self.check_generation(generation).is_ok().then_some((newest, answer))
     }
 
-    /// The same if the range has no more than `pairs_max` pairs and is not of history; it is read no further than that, over no more old versions than may be bearable, and to
-    /// so many bytes. What is asked of it (an order, a filter) is
-    /// worked out from all of them, so that what was read can be kept in memory.
+    /// The same if the range has no more than `pairs_max` pairs and is not of history; it is read no further than that, nor over more old versions or bytes than whoever shares
+    /// this thread can bear. What is asked of it (an order, a filter) is worked out from all pairs, so that they can be kept in memory.
     pub fn range_if_small(
         &self,
         request: &RangeRequest,

@@ -85,8 +85,8 @@ pub(super) fn mend(store: &Path) -> Result<Option<Cut>, Fault> {
 /// # Errors
 /// What could not be written is not known, as ever after that.
 pub(super) fn sync(store: &Path) -> io::Result<()> {
-    let opened = journals(store).into_iter().flatten().filter_map(|journal| File::open(journal).ok());
-    opened.into_iter().try_for_each(|file| file.sync_data())
+    let mut opened = journals(store).into_iter().flatten().filter_map(|journal| File::open(journal).ok());
+    opened.try_for_each(|file| file.sync_data())
 }
 
 /// The oldest first.

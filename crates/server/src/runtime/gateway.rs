@@ -279,9 +279,6 @@ impl Gateway {
             }
             (grant.revision, grant.term)
         };
-        if let Some((revision, answer)) = here.reader.known(&request, newest) {
-            return Ok((revision, term, answer));
-        }
         let is_single = matches!(request.range, KeyRange::Single(_));
         let at_once = self.at_once(|| {
             if is_single {
@@ -289,7 +286,11 @@ impl Gateway {
             }
             here.reader.range_if_small(&request, newest, PAIRS_INLINE_MAX)
         });
-        if let Some((revision, answer)) = at_once.transpose()?.flatten() {
+        let answered = match at_once {
+            Some(read) => read?,
+            None => here.reader.known(&request, newest),
+        };
+        if let Some((revision, answer)) = answered {
             return Ok((revision, term, answer));
         }
         let reader = here.reader.clone();
