@@ -365,11 +365,11 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     let mut servers = tokio::task::JoinSet::new();
     for (keyspace, address, listener) in listeners {
         info!(keyspace, clients = address, "listens for a keyspace's clients");
-        let router = services::router(Context { keyspace: Some(keyspace.into()), ..context.clone() });
-        servers.spawn(connections::serve(listener, client_tls.clone(), router, slots.clone(), stop.clone()));
+        let served = services::served(Context { keyspace: Some(keyspace.into()), ..context.clone() });
+        servers.spawn(connections::serve(listener, client_tls.clone(), served, slots.clone(), stop.clone()));
     }
-    let router = services::router(context);
-    servers.spawn(connections::serve(clients, client_tls, router, slots, stop.clone()));
+    let served = services::served(context);
+    servers.spawn(connections::serve(clients, client_tls, served, slots, stop.clone()));
     info!(
         clients = config.listen_client,
         client_tls = config.client_tls.is_some(),

@@ -1,11 +1,13 @@
 //! The client port: accepting connections and speaking HTTP on them.
 //!
-//! gRPC is HTTP/2, health and metrics are mostly asked for over HTTP/1.1; which of the two it is, the first bytes tell (or TLS,
+//! gRPC is HTTP/2 ([`super::http2`]), health and metrics are mostly asked for over HTTP/1.1; which of the two it is, the first bytes tell (or TLS,
 //! when it is on). Everything a stranger can make us hold has a bound: connections, streams on one, the time
 //! until the first byte, the TLS handshake and the headers of an HTTP/1 request. What is not bounded: how long a
 //! connection may stay without calls, as clients keep theirs open; a dead one is found by HTTP/2 pings.
 
 use super::complaint::Complaint;
+use super::http2;
+use crate::services::unary::Unary;
 use crate::tls::{self, Current};
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -22,26 +24,16 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tracing::{debug, info, warn};
 
-/// Calls at a time on one connection; a client that wants more waits. etcd has no limit to speak of, and a
-/// Kubernetes API server puts all its watches on one connection.
-const STREAMS_MAX: u32 = 16_384;
 /// Connections at a time, if the system lets us have so many files; more are refused.
 const CONNECTIONS_MAX: usize = 16_384;
 /// A client that says nothing for so long after it has connected is let go.
 const FIRST_BYTE_MAX: Duration = Duration::from_secs(30);
 /// How long the headers of an HTTP/1 request may take.
 const HEADERS_MAX: Duration = Duration::from_secs(30);
-/// After so long without a frame from the client it is asked for a sign of life, as grpc-go's servers do,
-const PING_AFTER: Duration = Duration::from_secs(2 * 60 * 60);
-/// and has so long to give it.
-const PING_MAX: Duration = Duration::from_secs(20);
-/// Bytes of one call that may be on their way: a request of the default largest size fits.
-const STREAM_WINDOW: u32 = 2 << 20;
-/// Bytes of one connection that may be on their way.
-const CONNECTION_WINDOW: u32 = 8 << 20;
-/// Calls that a client takes back before we have looked at them; a client that does it to more is cut off (CVE-2023-44487).
-/// The usual 20 would hit one that gives up a thousand waiting calls at once.
-const TAKEN_BACK_MAX: usize = 1_024;
+/// What HTTP/2 begins with (RFC 9113, 3.4), and no request of HTTP/1.
+const HTTP2_BEGINS: [u8; 3] = *b"PRI";
+/// What it is called within TLS.
+const HTTP2_PROTOCOL: &[u8] = b"h2";
 /// Between attempts to accept when the system has no files left, and between lines about refusals.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
@@ -66,11 +58,11 @@ impl Slots {
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Current<ServerConfig>>>,
-    router: Router,
+    (router, unary): (Router, Unary),
     Slots { slots, connections_max }: Slots,
     mut stop: watch::Receiver<bool>,
 ) {
-    let server = Arc::new(Server { tls, router: router.with_state(()), builder: builder() });
+    let server = Arc::new(Server { tls, router: router.with_state(()), unary, builder: builder() });
     let mut refusals = Complaint::every(COMPLAINT_INTERVAL);
     let mut failures = Complaint::every(COMPLAINT_INTERVAL);
     loop {
@@ -115,6 +107,7 @@ pub async fn serve(
 struct Server {
     tls: Option<Arc<Current<ServerConfig>>>,
     router: Router,
+    unary: Unary,
     builder: Builder<TokioExecutor>,
 }
 
@@ -130,7 +123,11 @@ impl Server {
             () = stopping(&mut stop) => return Ok(()),
         };
         let refusal = match (&self.tls, begins_as_tls) {
-            (None, false) => return self.http(stream, stop).await,
+            (None, false) => {
+                let mut first = [0; HTTP2_BEGINS.len()];
+                let begun = stream.peek(&mut first).await.map_err(|error| error.to_string())?;
+                return self.http(stream, first[..begun] == HTTP2_BEGINS, stop).await;
+            }
             (None, true) => "it speaks TLS, which this node does not: --cert-file is not set",
             (Some(_), false) => "it does not speak TLS: clients of this node need https:// and a CA",
             (Some(tls), true) => {
@@ -141,7 +138,10 @@ impl Server {
                     () = stopping(&mut stop) => return Ok(()),
                 };
                 return match shaken {
-                    Ok(Ok(stream)) => self.http(stream, stop).await,
+                    Ok(Ok(stream)) => {
+                        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2_PROTOCOL);
+                        self.http(stream, is_http2, stop).await
+                    }
                     Ok(Err((error, stream))) => {
                         tls::close_gently(stream).await;
                         Err(format!("the TLS handshake failed: {error}"))
@@ -154,10 +154,14 @@ impl Server {
         Err(refusal.into())
     }
 
-    async fn http<S>(&self, stream: S, mut stop: watch::Receiver<bool>) -> Result<(), String>
+    /// What is not known to be HTTP/2 may still turn out to be.
+    async fn http<S>(&self, stream: S, is_http2: bool, mut stop: watch::Receiver<bool>) -> Result<(), String>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        if is_http2 {
+            return http2::serve(stream, self.router.clone(), self.unary.clone(), stop).await;
+        }
         let service = TowerToHyperService::new(self.router.clone());
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
         let served = tokio::select! {
@@ -177,12 +181,12 @@ fn builder() -> Builder<TokioExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .keep_alive_interval(PING_AFTER)
-        .keep_alive_timeout(PING_MAX)
-        .max_pending_accept_reset_streams(TAKEN_BACK_MAX);
+        .max_concurrent_streams(http2::STREAMS_MAX)
+        .initial_stream_window_size(http2::STREAM_WINDOW)
+        .initial_connection_window_size(http2::CONNECTION_WINDOW)
+        .keep_alive_interval(http2::PING_EVERY)
+        .keep_alive_timeout(http2::PING_MAX)
+        .max_pending_accept_reset_streams(http2::TAKEN_BACK_MAX);
     builder
 }
 

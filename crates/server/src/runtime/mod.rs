@@ -22,7 +22,8 @@
 //! * [`keyspaces`]: what clients are told of each keyspace.
 //! * [`standing`]: how things stand on this node.
 //! * [`complaint`]: lines of the log that would be too many.
-//! * [`connections`]: the client port, below gRPC: accepting, HTTP, bounds.
+//! * [`connections`]: the client port, below gRPC: accepting, HTTP/1, bounds.
+//! * [`http2`]: a connection of a gRPC client, and the calls on it.
 
 pub mod calls;
 pub mod complaint;
@@ -30,6 +31,7 @@ pub mod connections;
 pub(crate) mod frames;
 pub mod gateway;
 pub mod hello;
+mod http2;
 pub mod inbox;
 pub mod keyspaces;
 pub mod log_thread;

@@ -10,6 +10,7 @@ mod maintenance;
 pub(crate) mod nodes;
 pub(crate) mod recovery;
 pub(crate) mod ring;
+pub(crate) mod unary;
 mod watch;
 
 use crate::belonging::Belonging;
@@ -23,9 +24,11 @@ use quorate_api::{pb, response};
 use quorate_partition::ReadError;
 use quorate_types::map::is_name;
 use quorate_types::{Fault, KeyspaceId, Rejection, Reply, Request as Ask, Revision, Term};
+use std::fmt::Display;
 use std::sync::Arc;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
+use unary::Unary;
 
 /// What every service has at hand.
 #[derive(Clone)]
@@ -166,9 +169,14 @@ fn unreadable(fault: &Fault) -> Status {
     Status::data_loss("etcdserver: corrupt cluster")
 }
 
-/// Everything that is served on the client port.
-pub fn router(context: Context) -> axum::Router {
+/// Everything that is served on the client port, and those of it that most calls are.
+pub fn served(context: Context) -> (axum::Router, Unary) {
     let message_bytes_max = context.config.request_bytes_max + FRAME_OVERHEAD;
+    let unary = Unary::new(context.clone(), message_bytes_max);
+    (router(context, message_bytes_max), unary)
+}
+
+fn router(context: Context, message_bytes_max: usize) -> axum::Router {
     let mut routes = tonic::service::Routes::builder();
     routes.add_service(
         pb::kv_server::KvServer::new(kv::Kv(context.clone()))
@@ -211,6 +219,11 @@ pub fn peer_router(context: Context) -> axum::Router {
     routes.routes().prepare().into_axum_router()
 }
 
+/// As etcd says it.
+fn too_large(found: impl Display, limit: impl Display) -> Status {
+    Status::resource_exhausted(format!("grpc: received message larger than max ({found} vs. {limit})"))
+}
+
 /// How the gRPC library tells that a frame is over the limit, up to the two numbers.
 const TOO_LARGE: &str = "Error, decoded message length too large: found ";
 
@@ -227,10 +240,9 @@ async fn too_large_as_etcd(response: axum::response::Response) -> axum::response
     let Some(sizes) = refusal.message().strip_prefix(TOO_LARGE) else { return response };
     let mut numbers = sizes.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty());
     let (found, limit) = (numbers.next().unwrap_or("?"), numbers.next().unwrap_or("?"));
-    let text = format!("grpc: received message larger than max ({found} vs. {limit})");
     let (mut parts, body) = response.into_parts();
     // The message is plain ASCII, so it can be said in a header.
-    if Status::resource_exhausted(text).add_header(&mut parts.headers).is_err() {
+    if too_large(found, limit).add_header(&mut parts.headers).is_err() {
         tracing::debug!("a refusal could not be put into words");
     }
     axum::response::Response::from_parts(parts, body)
