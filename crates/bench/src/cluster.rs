@@ -3,7 +3,7 @@
 use crate::Failure;
 use quorate_api::pb::kv_client::KvClient;
 use quorate_api::pb::{PutRequest, StatusRequest, maintenance_client::MaintenanceClient};
-use quorate_load::Line;
+use quorate_load::{Endpoint as Node, Line};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -156,8 +156,7 @@ impl Cluster {
         let count = self.endpoints.len() * CONNECTIONS_PER_NODE;
         let mut lines = Vec::with_capacity(count);
         for endpoint in self.endpoints.iter().cycle().skip(leader).take(count) {
-            let endpoint = Endpoint::from_shared(endpoint.clone())?.tcp_nodelay(true);
-            lines.push(Line::new(endpoint.connect().await?));
+            lines.push(Line::connect(Node::new(endpoint, None)?).await?);
         }
         Ok(lines)
     }

@@ -3,9 +3,9 @@
 use crate::kind::Kind;
 use crate::line::Line;
 use crate::load::Load;
+use crate::method;
 use crate::random::Random;
 use crate::values::value;
-use quorate_api::pb::kv_client::KvClient;
 use quorate_api::pb::{
     Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, compare, request_op,
     response_op,
@@ -14,11 +14,9 @@ use quorate_api::prefix_end;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tonic::Status;
-use tonic::transport::Channel;
 
 /// A client of one of these kinds.
 pub(crate) struct Caller {
-    client: KvClient<Channel>,
     line: Line,
     load: Arc<Load>,
     /// Which of the clients this is.
@@ -30,9 +28,8 @@ pub(crate) struct Caller {
 
 impl Caller {
     pub(crate) fn new(line: Line, load: Arc<Load>, number: usize) -> Self {
-        let client = KvClient::new(line.channel.clone());
         let number = number as u64;
-        Self { client, line, load, number, random: Random::new(number), left: BTreeMap::new() }
+        Self { line, load, number, random: Random::new(number), left: BTreeMap::new() }
     }
 
     /// The next call.
@@ -55,22 +52,22 @@ impl Caller {
 
     async fn put(&mut self, number: u64) -> Result<(), Status> {
         let put = self.put_of(self.load.keys.one(number));
-        self.client.put(self.line.request(put)).await.map(|_| ())
+        self.line.call(method::PUT, &put).await.map(|_| ())
     }
 
     async fn get(&mut self, number: u64, serializable: bool) -> Result<(), Status> {
         let range =
             RangeRequest { key: self.load.keys.one(number).into(), serializable, ..Default::default() };
-        let answer = self.client.range(self.line.request(range)).await?;
-        found(answer.get_ref().kvs.len(), 1)
+        let answer = self.line.call(method::RANGE, &range).await?;
+        found(answer.kvs.len(), 1)
     }
 
     async fn range(&mut self, number: u64) -> Result<(), Status> {
         let keys = self.load.range_keys.min(self.load.keys.count() / self.load.keys.directories());
         let (from, to) = self.load.keys.row(number, keys);
         let range = RangeRequest { key: from.into(), range_end: to.into(), ..Default::default() };
-        let answer = self.client.range(self.line.request(range)).await?;
-        found(answer.get_ref().kvs.len(), keys as usize)
+        let answer = self.line.call(method::RANGE, &range).await?;
+        found(answer.kvs.len(), keys as usize)
     }
 
     /// Puts a key of this client's own, unless somebody else has since it last did. What it does not know yet it is told by the first attempt.
@@ -94,7 +91,7 @@ impl Caller {
             success: vec![RequestOp { request: Some(put) }],
             failure: vec![RequestOp { request: Some(request_op::Request::RequestRange(get)) }],
         };
-        let answer = self.client.txn(self.line.request(txn)).await?.into_inner();
+        let answer = self.line.call(method::TXN, &txn).await?;
         let now = match (answer.succeeded, answer.responses.first().and_then(|first| first.response.as_ref()))
         {
             (true, _) => answer.header.map(|header| header.revision),
@@ -122,8 +119,8 @@ impl Caller {
         let put = |key| RequestOp { request: Some(request_op::Request::RequestPut(self.put_of(key))) };
         let success = keys.into_iter().map(put).collect();
         let txn = TxnRequest { compare, success, failure: Vec::new() };
-        let answer = self.client.txn(self.line.request(txn)).await?;
-        if answer.get_ref().succeeded { Ok(()) } else { Err(Status::data_loss("what always holds did not")) }
+        let answer = self.line.call(method::TXN, &txn).await?;
+        if answer.succeeded { Ok(()) } else { Err(Status::data_loss("what always holds did not")) }
     }
 }
 
@@ -143,5 +140,5 @@ pub(crate) async fn remove(line: &Line, prefix: &[u8]) -> Result<(), Status> {
         range_end: prefix_end(prefix).into(),
         ..Default::default()
     };
-    KvClient::new(line.channel.clone()).delete_range(line.request(all)).await.map(|_| ())
+    line.call(method::DELETE_RANGE, &all).await.map(|_| ())
 }

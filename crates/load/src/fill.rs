@@ -2,11 +2,11 @@
 
 use crate::keys::Keys;
 use crate::line::Line;
+use crate::method;
 use crate::random::Random;
 use crate::values::value;
 use crate::{Failure, calls};
 use bytes::Bytes;
-use quorate_api::pb::kv_client::KvClient;
 use quorate_api::pb::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, request_op};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -55,8 +55,7 @@ pub(crate) async fn fill_missing(lines: &[Line], keys: &Keys, value_bytes: usize
         }
         let key = keys.one(number).into();
         let one = RangeRequest { key, count_only: true, ..Default::default() };
-        let answer = KvClient::new(lines[0].channel.clone()).range(lines[0].request(one)).await?;
-        is_filled = answer.into_inner().count > 0;
+        is_filled = lines[0].call(method::RANGE, &one).await?.count > 0;
     }
     if is_filled { Ok(()) } else { fill(lines, keys, value_bytes).await }
 }
@@ -65,20 +64,18 @@ pub(crate) async fn fill_missing(lines: &[Line], keys: &Keys, value_bytes: usize
 pub async fn count(line: &Line, keys: &Keys) -> Result<u64, Failure> {
     let (from, to) = keys.all();
     let all = RangeRequest { key: from.into(), range_end: to.into(), count_only: true, ..Default::default() };
-    let answer = KvClient::new(line.channel.clone()).range(line.request(all)).await?;
-    Ok(answer.into_inner().count.unsigned_abs())
+    Ok(line.call(method::RANGE, &all).await?.count.unsigned_abs())
 }
 
 /// Removes everything under the prefix, some keys at a time.
 pub async fn clear(lines: &[Line], keys: &Keys) -> Result<(), Failure> {
-    let mut client = KvClient::new(lines[0].channel.clone());
     for (first, end) in chunks(keys, DELETES) {
         // Up to the last of them, which is of the same directory.
         let mut last = keys.one(first + (end - 1 - first) / keys.directories() * keys.directories());
         last.push(0);
         let key = keys.one(first).into();
         let delete = DeleteRangeRequest { key, range_end: last.into(), ..Default::default() };
-        client.delete_range(lines[0].request(delete)).await?;
+        lines[0].call(method::DELETE_RANGE, &delete).await?;
     }
     // What is no numbered key: of locks, and of writers that were watched.
     Ok(calls::remove(&lines[0], keys.prefix().as_bytes()).await?)
@@ -105,10 +102,9 @@ async fn put_all(
     };
     let success = (first..end).step_by(keys.directories() as usize).map(put).collect();
     let txn = TxnRequest { success, ..Default::default() };
-    let mut client = KvClient::new(line.channel.clone());
     let begun = Instant::now();
     loop {
-        match client.txn(line.request(txn.clone())).await {
+        match line.call(method::TXN, &txn).await {
             Ok(_) => return Ok(()),
             Err(status) if begun.elapsed() > TRY_FOR => return Err(format!("filling: {status}").into()),
             // Written twice it is the same.

@@ -1,15 +1,14 @@
 //! Lives of leases, prolonged over a stream for each client.
 
 use crate::Failure;
+use crate::exchange::Exchange;
 use crate::line::Line;
+use crate::method;
 use crate::random::Random;
-use quorate_api::pb::lease_client::LeaseClient;
 use quorate_api::pb::{LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseRevokeRequest};
 use std::sync::Arc;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 /// They outlive the run, and end by themselves if that is cut short.
 const TTL_SECONDS: i64 = 600;
@@ -26,11 +25,10 @@ impl Leases {
         for granter in 0..GRANTERS {
             let line = lines[granter % lines.len()].clone();
             tasks.spawn(async move {
-                let mut client = LeaseClient::new(line.channel.clone());
                 let mut granted = Vec::new();
                 for _ in (granter as u64..count).step_by(GRANTERS) {
                     let grant = LeaseGrantRequest { ttl: TTL_SECONDS, id: 0 };
-                    granted.push(client.lease_grant(line.request(grant)).await?.into_inner().id);
+                    granted.push(line.call(method::LEASE_GRANT, &grant).await?.id);
                 }
                 Ok(granted)
             });
@@ -47,9 +45,8 @@ impl Leases {
         for revoker in 0..GRANTERS {
             let (line, leases) = (lines[revoker % lines.len()].clone(), self.0.clone());
             tasks.spawn(async move {
-                let mut client = LeaseClient::new(line.channel.clone());
                 for id in leases.iter().skip(revoker).step_by(GRANTERS) {
-                    client.lease_revoke(line.request(LeaseRevokeRequest { id: *id })).await?;
+                    line.call(method::LEASE_REVOKE, &LeaseRevokeRequest { id: *id }).await?;
                 }
                 Ok(())
             });
@@ -66,7 +63,7 @@ pub(crate) struct Keeper {
     line: Line,
     leases: Leases,
     random: Random,
-    stream: Option<(mpsc::Sender<LeaseKeepAliveRequest>, Streaming<LeaseKeepAliveResponse>)>,
+    stream: Option<Exchange<LeaseKeepAliveRequest, LeaseKeepAliveResponse>>,
 }
 
 impl Keeper {
@@ -77,31 +74,20 @@ impl Keeper {
     /// Prolongs one.
     pub(crate) async fn keep(&mut self) -> Result<(), Status> {
         let id = self.leases.0[self.random.below(self.leases.0.len() as u64) as usize];
+        let request = LeaseKeepAliveRequest { id };
         // After an error the next one begins anew.
-        let (requests, mut answers) = match self.stream.take() {
-            Some((requests, answers)) => {
-                send(&requests, id).await?;
-                (requests, answers)
+        let mut stream = match self.stream.take() {
+            Some(mut stream) => {
+                stream.send(&request)?;
+                stream
             }
-            None => {
-                let (requests, stream) = mpsc::channel(1);
-                // The first goes with the call: a server may answer nothing before it has one.
-                send(&requests, id).await?;
-                let mut client = LeaseClient::new(self.line.channel.clone());
-                let call = self.line.request(ReceiverStream::new(stream));
-                (requests, client.lease_keep_alive(call).await?.into_inner())
-            }
+            None => self.line.exchange(method::LEASE_KEEP_ALIVE, &request).await?,
         };
-        let answer = answers.message().await?.ok_or_else(|| Status::unavailable("the stream has ended"))?;
+        let answer = stream.next().await?.ok_or_else(|| Status::unavailable("the stream has ended"))?;
         if answer.id != id || answer.ttl <= 0 {
             return Err(Status::not_found(format!("lease {id:x} has {} s left", answer.ttl)));
         }
-        self.stream = Some((requests, answers));
+        self.stream = Some(stream);
         Ok(())
     }
-}
-
-async fn send(requests: &mpsc::Sender<LeaseKeepAliveRequest>, id: i64) -> Result<(), Status> {
-    let sent = requests.send(LeaseKeepAliveRequest { id }).await;
-    sent.map_err(|_| Status::unavailable("the stream has ended"))
 }

@@ -10,10 +10,17 @@
 //! operations stands for those that would have begun meanwhile (`tally.rs`). Operations that are not answered when the time is over are waited for a while and
 //! count with what they have taken.
 //!
-//! Caveat: the generator runs where it is started, and takes its share of that machine.
+//! **Connections** ([`Line`]) speak gRPC over the `h2` crate, without the layers of a client library above it: a call is a head that was put together before, one frame,
+//! and an answer (`exchange.rs`, `framing.rs`). What a client of the library would add, compression, deadlines, balancing, no load needs.
+//!
+//! Caveat: the generator runs where it is started, and takes its share of that machine. Calls that its clients begin at the same time leave in one write, as those
+//! of one busy program do; as many programs with a connection each would cost servers more.
 
 mod calls;
+mod endpoint;
+mod exchange;
 mod fill;
+mod framing;
 mod keepalive;
 mod keys;
 mod kind;
@@ -21,6 +28,7 @@ mod line;
 mod load;
 mod lock;
 mod measure;
+mod method;
 mod pace;
 mod random;
 mod tally;
@@ -28,6 +36,7 @@ mod values;
 mod watch;
 mod window;
 
+pub use endpoint::{ConnectError, Endpoint};
 pub use fill::{clear, count, fill};
 pub use keys::Keys;
 pub use kind::Kind;

@@ -6,13 +6,12 @@
 //!
 //! Caveat: each contender keeps one stream of watches, while the Go client opens one for each wait.
 
+use crate::exchange::Exchange;
 use crate::line::Line;
+use crate::method;
 use bytes::Bytes;
 use quorate_api::mvccpb::event::EventType;
-use quorate_api::pb::kv_client::KvClient;
-use quorate_api::pb::lease_client::LeaseClient;
 use quorate_api::pb::range_request::{SortOrder, SortTarget};
-use quorate_api::pb::watch_client::WatchClient;
 use quorate_api::pb::watch_request::RequestUnion;
 use quorate_api::pb::{
     Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, PutRequest,
@@ -21,10 +20,7 @@ use quorate_api::pb::{
 };
 use quorate_api::prefix_end;
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 /// As a session of etcd's has it if nothing is said.
 const TTL_SECONDS: i64 = 60;
@@ -33,17 +29,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// One of those who want the lock.
 pub(crate) struct Contender {
     line: Line,
-    client: KvClient<Channel>,
     lock: Bytes,
     key: Bytes,
     lease: i64,
-    watches: Option<Watches>,
+    watches: Option<Exchange<WatchRequest, WatchResponse>>,
     keeper: tokio::task::JoinHandle<()>,
-}
-
-struct Watches {
-    requests: mpsc::Sender<WatchRequest>,
-    answers: Streaming<WatchResponse>,
 }
 
 impl Drop for Contender {
@@ -55,13 +45,13 @@ impl Drop for Contender {
 /// A name that no other lock has, nor will: that of a lease, which ends at once.
 pub(crate) async fn name(line: &Line) -> Result<String, Status> {
     let id = grant(line).await?;
-    LeaseClient::new(line.channel.clone()).lease_revoke(line.request(LeaseRevokeRequest { id })).await?;
+    line.call(method::LEASE_REVOKE, &LeaseRevokeRequest { id }).await?;
     Ok(format!("lock-{id:x}"))
 }
 
 async fn grant(line: &Line) -> Result<i64, Status> {
     let grant = LeaseGrantRequest { ttl: TTL_SECONDS, id: 0 };
-    Ok(LeaseClient::new(line.channel.clone()).lease_grant(line.request(grant)).await?.into_inner().id)
+    Ok(line.call(method::LEASE_GRANT, &grant).await?.id)
 }
 
 impl Contender {
@@ -69,9 +59,8 @@ impl Contender {
     pub(crate) async fn new(line: Line, lock: &str) -> Result<Self, Status> {
         let lease = grant(&line).await?;
         let (lock, key) = (format!("{lock}/"), format!("{lock}/{lease:x}"));
-        let client = KvClient::new(line.channel.clone());
         let keeper = tokio::spawn(keep_alive(line.clone(), lease));
-        Ok(Self { line, client, lock: lock.into(), key: key.into(), lease, watches: None, keeper })
+        Ok(Self { line, lock: lock.into(), key: key.into(), lease, watches: None, keeper })
     }
 
     /// Takes the lock and gives it back.
@@ -80,20 +69,20 @@ impl Contender {
         if let Some(own) = own {
             self.wait(own).await?;
             let range = RangeRequest { key: self.key.clone(), ..Default::default() };
-            let is_there = !self.client.range(self.line.request(range)).await?.get_ref().kvs.is_empty();
+            let is_there = !self.line.call(method::RANGE, &range).await?.kvs.is_empty();
             if !is_there {
                 return Err(Status::aborted("the session has expired"));
             }
         }
         let delete = DeleteRangeRequest { key: self.key.clone(), ..Default::default() };
-        let deleted = self.client.delete_range(self.line.request(delete)).await?.into_inner().deleted;
+        let deleted = self.line.call(method::DELETE_RANGE, &delete).await?.deleted;
         if deleted == 1 { Ok(()) } else { Err(Status::data_loss("the lock was not there to be given back")) }
     }
 
     /// Ends the session; with it goes the key that may be left.
     pub(crate) async fn end(&self) -> Result<(), Status> {
-        let mut client = LeaseClient::new(self.line.channel.clone());
-        client.lease_revoke(self.line.request(LeaseRevokeRequest { id: self.lease })).await.map(|_| ())
+        let revoke = LeaseRevokeRequest { id: self.lease };
+        self.line.call(method::LEASE_REVOKE, &revoke).await.map(|_| ())
     }
 
     /// Puts the key, unless it is there. `None` if that took the lock, else the revision that the key was made at.
@@ -115,7 +104,7 @@ impl Contender {
             success: vec![put, range(owner.clone())],
             failure: vec![range(get), range(owner)],
         };
-        let answer = self.client.txn(self.line.request(txn)).await?.into_inner();
+        let answer = self.line.call(method::TXN, &txn).await?;
         let created = |at: usize| -> Option<i64> {
             match answer.responses.get(at)?.response.as_ref()? {
                 response_op::Response::ResponseRange(RangeResponse { kvs, .. }) => {
@@ -138,7 +127,7 @@ impl Contender {
                 max_create_revision: own - 1,
                 ..self.contenders()
             };
-            let answer = self.client.range(self.line.request(last)).await?.into_inner();
+            let answer = self.line.call(method::RANGE, &last).await?;
             let Some(before) = answer.kvs.into_iter().next() else { return Ok(()) };
             let now = answer.header.map_or(0, |header| header.revision);
             self.wait_for_delete(before.key, now).await?;
@@ -150,15 +139,15 @@ impl Contender {
         let create = WatchCreateRequest { key, start_revision: revision, ..Default::default() };
         let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         let mut watches = match self.watches.take() {
-            Some(watches) => {
-                watches.send(create).await?;
+            Some(mut watches) => {
+                watches.send(&create)?;
                 watches
             }
-            None => Watches::open(&self.line, create).await?,
+            None => self.line.exchange(method::WATCH, &create).await?,
         };
         let mut id = None;
         loop {
-            let answer = watches.answers.message().await?;
+            let answer = watches.next().await?;
             let answer = answer.ok_or_else(|| Status::unavailable("the stream of watches has ended"))?;
             if answer.created {
                 id = Some(answer.watch_id);
@@ -175,9 +164,7 @@ impl Contender {
             }
             if answer.events.iter().any(|event| event.r#type == EventType::Delete as i32) {
                 let cancel = WatchCancelRequest { watch_id: answer.watch_id };
-                watches
-                    .send(WatchRequest { request_union: Some(RequestUnion::CancelRequest(cancel)) })
-                    .await?;
+                watches.send(&WatchRequest { request_union: Some(RequestUnion::CancelRequest(cancel)) })?;
                 self.watches = Some(watches);
                 return Ok(());
             }
@@ -195,29 +182,14 @@ impl Contender {
     }
 }
 
-impl Watches {
-    async fn open(line: &Line, create: WatchRequest) -> Result<Self, Status> {
-        let (requests, stream) = mpsc::channel(4);
-        let sent = requests.send(create).await;
-        sent.map_err(|_| Status::unavailable("the stream of watches has ended"))?;
-        let call = line.request(ReceiverStream::new(stream));
-        let answers = WatchClient::new(line.channel.clone()).watch(call).await?.into_inner();
-        Ok(Self { requests, answers })
-    }
-
-    async fn send(&self, request: WatchRequest) -> Result<(), Status> {
-        let sent = self.requests.send(request).await;
-        sent.map_err(|_| Status::unavailable("the stream of watches has ended"))
-    }
-}
-
 /// As a session does it. If it cannot, the lease ends, and who needs it is told.
 async fn keep_alive(line: Line, lease: i64) {
     loop {
         tokio::time::sleep(KEEP_ALIVE).await;
-        let once = line.request(tokio_stream::once(LeaseKeepAliveRequest { id: lease }));
-        if let Ok(answers) = LeaseClient::new(line.channel.clone()).lease_keep_alive(once).await {
-            let _ = answers.into_inner().message().await;
+        if let Ok(mut stream) =
+            line.exchange(method::LEASE_KEEP_ALIVE, &LeaseKeepAliveRequest { id: lease }).await
+        {
+            let _ = stream.next().await;
         }
     }
 }

@@ -5,26 +5,23 @@
 
 use crate::Failure;
 use crate::calls;
+use crate::exchange::Exchange;
 use crate::line::Line;
 use crate::load::Load;
 use crate::lock;
 use crate::measure::{Observer, look_on};
+use crate::method;
 use crate::pace::Pace;
 use crate::tally::{Measured, Tally};
 use crate::window::{Stop, Times, Window};
-use quorate_api::pb::kv_client::KvClient;
-use quorate_api::pb::watch_client::WatchClient;
 use quorate_api::pb::watch_request::RequestUnion;
 use quorate_api::pb::{PutRequest, WatchCreateRequest, WatchRequest, WatchResponse};
 use quorate_api::prefix_end;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
 
 /// In one directory, so many keys are written in turn.
 const KEYS: u64 = 100;
@@ -45,9 +42,7 @@ static RUNS: AtomicU64 = AtomicU64::new(0);
 /// A watch and what it was told.
 struct Watcher {
     number: usize,
-    answers: Streaming<WatchResponse>,
-    /// A stream of requests that ends is a watch that ends.
-    _requests: mpsc::Sender<WatchRequest>,
+    stream: Exchange<WatchRequest, WatchResponse>,
 }
 
 /// What all of a run know.
@@ -157,14 +152,10 @@ impl Watcher {
         let key = prefix.as_bytes().to_vec();
         let range_end = prefix_end(&key).into();
         let create = WatchCreateRequest { key: key.into(), range_end, ..Default::default() };
-        let (requests, stream) = mpsc::channel(1);
-        requests.send(WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }).await?;
-        let call = line.request(ReceiverStream::new(stream));
-        let mut answers = WatchClient::new(line.channel.clone()).watch(call).await?.into_inner();
-        match answers.message().await? {
-            Some(answer) if answer.created && !answer.canceled => {
-                Ok(Self { number, answers, _requests: requests })
-            }
+        let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+        let mut stream = line.exchange(method::WATCH, &create).await?;
+        match stream.next().await? {
+            Some(answer) if answer.created && !answer.canceled => Ok(Self { number, stream }),
             _ => Err(format!("watch {number} was not created").into()),
         }
     }
@@ -173,7 +164,7 @@ impl Watcher {
 /// Counts events until the watch ends.
 async fn watch(mut watcher: Watcher, told: Arc<Vec<AtomicU64>>, run: Run) -> Result<(), Failure> {
     let mut expected = 0;
-    while let Some(answer) = watcher.answers.message().await? {
+    while let Some(answer) = watcher.stream.next().await? {
         for pair in answer.events.iter().filter_map(|event| event.kv.as_ref()) {
             let words = pair.value.as_chunks::<8>().0.iter().map(|word| u64::from_be_bytes(*word));
             let mut words = words.take(STAMP_BYTES / 8);
@@ -199,7 +190,6 @@ async fn watch(mut watcher: Watcher, told: Arc<Vec<AtomicU64>>, run: Run) -> Res
 
 /// Writes until the time is over, and then waits to be ended.
 async fn write(line: Line, load: Load, prefix: String, run: Run) -> Result<(), Failure> {
-    let mut client = KvClient::new(line.channel.clone());
     let mut pace = Pace::new(load.rate, 0, 1, run.origin);
     let pace_is_open = pace.is_open();
     let filling = vec![b'v'; load.value_bytes.saturating_sub(STAMP_BYTES)];
@@ -220,7 +210,7 @@ async fn write(line: Line, load: Load, prefix: String, run: Run) -> Result<(), F
             directories => format!("{prefix}{:05}/k", number % directories),
         };
         let put = PutRequest { key: key.into(), value: value.into(), ..Default::default() };
-        client.put(line.request(put)).await?;
+        line.call(method::PUT, &put).await?;
     }
     Ok(())
 }

@@ -218,6 +218,20 @@ pub fn for_peers(tls: &PeerTls) -> Result<Arc<Current<PeerConfig>>, TlsError> {
     })
 }
 
+/// For a client of nodes: whom it trusts, and what it shows.
+pub(crate) fn for_client(ca: &Path, shown: Option<(&Path, &Path)>) -> Result<ClientConfig, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(unusable("cacert", ca))?
+        .with_root_certificates(roots("cacert", ca)?);
+    match shown {
+        None => Ok(builder.with_no_client_auth()),
+        Some((path, of_key)) => builder
+            .with_client_auth_cert(certificates("cert", path)?, key("key", of_key)?)
+            .map_err(unusable("cert", path)),
+    }
+}
+
 /// Named wherever one is needed, so that no other in the tree can make it a matter of chance.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())

@@ -7,7 +7,9 @@ mod support;
 use quorate_api::pb;
 use serde_json::Value;
 use std::process::{Command, Stdio};
-use support::{Cluster, quorate, run, until};
+use support::client::Client;
+use support::ended::Starter;
+use support::{Cluster, quorate, run, signal, until};
 
 /// What it prints for programs, of a load that lasts a second.
 fn bench(endpoint: &str, arguments: &[&str]) -> Value {
@@ -68,5 +70,35 @@ async fn a_load_that_is_stopped_says_what_it_has_measured_and_cleans_up() {
     assert!(output.status.success(), "{:?}", output.status);
     let said: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(said["operations"].as_u64().unwrap() > 0, "{said}");
+    assert_eq!(client.prefix("quorate-bench/").await.1.len(), 0);
+}
+
+/// Waits until so many more revisions were given out.
+async fn until_written(client: &Client, more: i64) {
+    let revision = async || client.prefix("nothing/").await.0;
+    let first = revision().await;
+    until("it writes", async || (revision().await > first + more).then_some(())).await;
+}
+
+/// The generator's connections end with the node: what is asked meanwhile fails, and when the node is back it goes on by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_goes_on_when_its_node_is_back() {
+    let mut cluster = Cluster::started(1).await;
+    let (client, endpoint) = (cluster.nodes[0].only(), cluster.nodes[0].client.clone());
+    let arguments =
+        ["--endpoints", &endpoint, "bench", "put", "--json", "--duration", "86400", "--warm-up", "0"];
+    let child = quorate(&arguments).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = Starter::new(child, None);
+    until_written(&client, 100).await;
+    cluster.nodes[0].kill();
+    cluster.nodes[0].start();
+    cluster.nodes[0].ready().await;
+    until_written(&client, 100).await;
+    signal(child.id(), "INT");
+    let mut said = String::new();
+    std::io::Read::read_to_string(child.stdout.as_mut().unwrap(), &mut said).unwrap();
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert!(said["errors"].as_u64().unwrap() > 0, "{said}");
+    assert!(said["operations"].as_u64().unwrap() > 200, "{said}");
     assert_eq!(client.prefix("quorate-bench/").await.1.len(), 0);
 }

@@ -239,6 +239,18 @@ async fn clients_need_a_certificate_of_the_ca() {
     })
     .await;
 
+    // The generator has a client of its own.
+    let load = ["bench", "mixed", "--clients", "4", "--keys", "10", "--duration", "1", "--warm-up", "0"];
+    let (is_good, text) = command(&[&tls[..], &load].concat());
+    assert!(is_good && text.contains("operations") && !text.contains("errors"), "{text}");
+    let (is_good, text) = command(&[&["--endpoints", &https, "--cacert", &ca_file], &load[..]].concat());
+    assert!(!is_good && text.contains("ertificate"), "{text}");
+    let of_other = shown(&wrong.ca);
+    let (is_good, text) = command(&[&["--endpoints", &https, "--cacert", &of_other], &load[..]].concat());
+    assert!(!is_good && text.contains("UnknownIssuer"), "{text}");
+    let (is_good, text) = command(&[&["--endpoints", &https], &load[..]].concat());
+    assert!(!is_good && text.contains("https:// needs --cacert"), "{text}");
+
     // Without a certificate, or with a stranger's: the handshake fails, perhaps seen by the first call only.
     for (tls, what) in [(trusting(&server.ca), "without"), (showing(&wrong, &server.ca), "other CA")] {
         let refused = put(&target(&https, tls), "key", what).await.unwrap_err().to_string();

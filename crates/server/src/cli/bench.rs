@@ -3,7 +3,7 @@
 use super::{CliError, Target};
 use crate::services::KEYSPACE_HEADER;
 use clap::Args;
-use quorate_load::{Keys, Kind, Line, Load, Measured, Observer, Stop, Times};
+use quorate_load::{ConnectError, Endpoint, Keys, Kind, Line, Load, Measured, Observer, Stop, Times};
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -177,15 +177,13 @@ impl Bench {
 
     /// Some connections with each endpoint, in turn.
     async fn lines(&self, target: &Target) -> Result<Vec<Line>, CliError> {
-        // The generator has limits of its own, and a watch may be silent.
-        let target = Target { timeout: u64::from(u32::MAX), ..target.clone() };
         let mut lines = Vec::new();
         for _ in 0..self.connections.min(self.clients.max(1)) {
             for endpoint in &target.endpoints {
-                let channel = target.connect_to(endpoint).await?;
+                let line = line_to(target, endpoint).await?;
                 let line = match &target.keyspace {
-                    None => Some(Line::new(channel)),
-                    Some(name) => Line::with_header(channel, KEYSPACE_HEADER, name),
+                    None => Some(line),
+                    Some(name) => line.with_header(KEYSPACE_HEADER, name),
                 };
                 lines.push(line.ok_or_else(|| CliError::Usage("--keyspace: not a name".into()))?);
             }
@@ -254,6 +252,21 @@ impl Bench {
             "longest_us": measured.micros_max(),
         })
     }
+}
+
+/// A connection of the generator's own kind. It waits for answers without a limit: the generator has its own, and a watch may be silent.
+async fn line_to(target: &Target, endpoint: &str) -> Result<Line, CliError> {
+    let (is_tls, address) = target.told_apart(endpoint);
+    let tls = if is_tls { Some(target.tls.rustls_config()?) } else { None };
+    let scheme = if is_tls { "https" } else { "http" };
+    let connected = match Endpoint::new(&format!("{scheme}://{address}"), tls) {
+        Ok(endpoint) => Line::connect(endpoint).await,
+        Err(error) => Err(error),
+    };
+    connected.map_err(|error| match error {
+        ConnectError::Address(why) => CliError::Usage(format!("--endpoints: «{endpoint}»: {why}")),
+        error => CliError::Unreachable(format!("{endpoint} ({error})")),
+    })
 }
 
 /// The first Ctrl-C, or SIGTERM, ends the load; the second ends the program, whatever it leaves behind.

@@ -18,6 +18,7 @@ pub mod top;
 pub mod watch;
 
 use crate::services::KEYSPACE_HEADER;
+use crate::tls;
 use clap::{Args, ValueEnum};
 use quorate_api::pb;
 pub use quorate_api::prefix_end;
@@ -25,6 +26,7 @@ use quorate_types::map::is_name;
 use quorate_types::{Bytes, MapError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio_rustls::rustls::ClientConfig;
 use tonic::codegen::{Service as _, http};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -83,18 +85,34 @@ impl TargetTls {
             let unreadable = |error| CliError::Usage(format!("--{flag} {}: {error}", path.display()));
             std::fs::read(path).map_err(unreadable)
         };
+        let (cacert, shown) = self.files()?;
+        let config = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(read("cacert", cacert)?))
+            .timeout(CONNECT_MAX);
+        match shown {
+            Some((cert, key)) => {
+                Ok(config.identity(Identity::from_pem(read("cert", cert)?, read("key", key)?)))
+            }
+            None => Ok(config),
+        }
+    }
+
+    /// The same for connections that are not the gRPC library's.
+    fn rustls_config(&self) -> Result<ClientConfig, CliError> {
+        let (cacert, shown) = self.files()?;
+        tls::for_client(cacert, shown).map_err(|error| CliError::Usage(error.to_string()))
+    }
+
+    /// The CA, and the certificate with its key.
+    #[expect(clippy::type_complexity, reason = "three files, of which two go together")]
+    fn files(&self) -> Result<(&Path, Option<(&Path, &Path)>), CliError> {
         let Some(cacert) = &self.cacert else {
             let problem = "https:// needs --cacert, the CA of the nodes' certificates";
             return Err(CliError::Usage(problem.into()));
         };
-        let config = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(read("cacert", cacert)?))
-            .timeout(CONNECT_MAX);
         match (&self.cert, &self.key) {
-            (Some(cert), Some(key)) => {
-                Ok(config.identity(Identity::from_pem(read("cert", cert)?, read("key", key)?)))
-            }
-            (None, None) => Ok(config),
+            (Some(cert), Some(key)) => Ok((cacert, Some((cert, key)))),
+            (None, None) => Ok((cacert, None)),
             _ => Err(CliError::Usage("--cert and --key go together".into())),
         }
     }
@@ -198,13 +216,18 @@ impl Target {
         InterceptedService::new(channel, ForKeyspace(name))
     }
 
-    /// Connects to one endpoint.
-    pub async fn connect_to(&self, endpoint: &str) -> Result<Channel, CliError> {
-        let (is_tls, plain) = match (endpoint.strip_prefix("http://"), endpoint.strip_prefix("https://")) {
+    /// Whether an endpoint speaks TLS, and where it is.
+    fn told_apart<'a>(&self, endpoint: &'a str) -> (bool, &'a str) {
+        match (endpoint.strip_prefix("http://"), endpoint.strip_prefix("https://")) {
             (Some(plain), _) => (false, plain),
             (_, Some(plain)) => (true, plain),
             (None, None) => (self.tls.cacert.is_some(), endpoint),
-        };
+        }
+    }
+
+    /// Connects to one endpoint.
+    pub async fn connect_to(&self, endpoint: &str) -> Result<Channel, CliError> {
+        let (is_tls, plain) = self.told_apart(endpoint);
         let usage = |error| CliError::Usage(format!("--endpoints: «{endpoint}»: {}", whole(&error)));
         let scheme = if is_tls { "https" } else { "http" };
         let mut target = Endpoint::from_shared(format!("{scheme}://{plain}"))
