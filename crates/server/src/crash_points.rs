@@ -93,6 +93,8 @@ pub const ALL: &[(&str, &str)] = &[
     ("store.flush.told", "the worker is told; no log is cut"),
     ("store.reclaim.written", "what a table had in memory is in a file; nothing is merged"),
     ("store.reclaim.merged", "a table is merged; others may not be"),
+    ("store.rest.written", "a store at rest is to write what is in memory to files; it may not have"),
+    ("store.rest.freed", "a store at rest is to remove files that were merged; it may not have"),
     ("snapshot.offered", "a follower is behind the log, and a snapshot for it is held; it is not told"),
     ("snapshot.section_read", "rows of a snapshot are read; not sent"),
     (

@@ -10,14 +10,17 @@
 
 pub(crate) mod journal;
 mod manifest;
+mod rest;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use quorate_mvcc::engine::{Batch, Engine, ROW_KEY_BYTES_MAX, Read, Row, RowRange, Rows, Table};
 use quorate_types::{Bytes, Fault, crash_point};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tracing::warn;
+
+pub use rest::Rest;
 
 /// What is written to memory before a table's part is written to disk. The memory is taken as it fills, and by all tables together no more than the journals
 /// hold. With a quarter of it a node that is filled merges so much more often that the store takes twice the processor time.
@@ -30,7 +33,7 @@ const JOURNAL_BYTES_MAX: u64 = 128 << 20;
 /// that would be whenever anything is merged; a third nearly always is free.
 const WORKERS: usize = 3;
 /// Written and not synced: from so much on the disk is to begin with it.
-const EASED_BYTES: usize = 256 << 10;
+const EASED_BYTES: u64 = 256 << 10;
 /// Parts of tables waiting to be written to disk, and written and not merged, from which on the store is behind. From twice as many on writes wait.
 const FLUSHES_BEHIND: usize = 2;
 const TABLES_BEHIND: usize = 10;
@@ -46,8 +49,10 @@ struct Inner {
     database: Database,
     tables: [Keyspace; 3],
     is_poisoned: AtomicBool,
-    /// About how many bytes were written since the journals were synced.
-    unsynced: AtomicUsize,
+    /// About how many bytes were written,
+    written: AtomicU64,
+    /// and how many of them when the journals were last synced.
+    synced: AtomicU64,
     /// Rows removed so far: what a reclaim may give back.
     removed: AtomicU64,
 }
@@ -139,7 +144,8 @@ impl FjallEngine {
                 database,
                 tables,
                 is_poisoned: AtomicBool::new(false),
-                unsynced: AtomicUsize::new(0),
+                written: AtomicU64::new(0),
+                synced: AtomicU64::new(0),
                 removed: AtomicU64::new(0),
             }),
         })
@@ -163,14 +169,20 @@ impl FjallEngine {
         self.inner.removed.load(Ordering::Relaxed)
     }
 
+    /// About how many bytes were written since the process started.
+    fn written(&self) -> u64 {
+        self.inner.written.load(Ordering::Relaxed)
+    }
+
     /// Has the disk begin with what will have to be durable, if that is much. A sync of all of it at once is one that those of the log wait behind, and with them
     /// everybody who writes. To be called now and then beside [`Engine::flush`], which is what makes it durable.
     pub fn ease(&self) -> Result<(), Fault> {
-        if self.inner.unsynced.load(Ordering::Relaxed) < EASED_BYTES {
+        let written = self.written();
+        if written - self.inner.synced.load(Ordering::Relaxed) < EASED_BYTES {
             return Ok(());
         }
         self.inner.guarded("syncing the store's journals", || {
-            self.inner.unsynced.store(0, Ordering::Relaxed);
+            self.inner.synced.fetch_max(written, Ordering::Relaxed);
             Ok(journal::sync(&self.inner.path)?)
         })
     }
@@ -304,7 +316,7 @@ impl Engine for FjallEngine {
                     }
                 }
             }
-            self.inner.unsynced.fetch_add(bytes, Ordering::Relaxed);
+            self.inner.written.fetch_add(bytes as u64, Ordering::Relaxed);
             crash_point("store.batch.ready");
             write.commit()?;
             crash_point("store.batch.written");
@@ -316,7 +328,7 @@ impl Engine for FjallEngine {
         self.inner.guarded("flushing the store", || {
             crash_point("store.flush.begun");
             // fjall syncs with a lock held that every write needs; by then there is to be nothing left that takes long.
-            self.inner.unsynced.store(0, Ordering::Relaxed);
+            self.inner.synced.fetch_max(self.written(), Ordering::Relaxed);
             journal::sync(&self.inner.path)?;
             self.inner.database.persist(PersistMode::SyncAll)?;
             crash_point("store.flush.durable");

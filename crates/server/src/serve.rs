@@ -5,7 +5,7 @@ use crate::cli::TargetTls;
 use crate::config::{Config, PARTITIONS_DEFAULT, Placement, REPLICAS_DEFAULT};
 use crate::data_dir::{self, DataDirError, Owner};
 use crate::disk::FileDisk;
-use crate::engine::FjallEngine;
+use crate::engine::{FjallEngine, Rest};
 use crate::events::Told;
 use crate::events::recorder::Recorder;
 use crate::events::telling::Telling;
@@ -39,7 +39,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-/// How often the disk is given what was written to the store in between two flushes.
+/// How often the disk is given what was written to the store in between two flushes, and looked whether the store is at rest.
 const EASE_INTERVAL: Duration = Duration::from_millis(50);
 /// How long leaderships may take to be handed over before the process stops anyway.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
@@ -290,10 +290,11 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     {
         let (worker, engine) = (worker_in.clone(), engine.clone());
         thread("flush", move || {
+            let mut rest = Rest::default();
             loop {
                 let input = match flush_out.recv_timeout(EASE_INTERVAL) {
                     Ok(()) => engine.flush().map_or_else(Input::Fault, |()| Input::Flushed),
-                    Err(RecvTimeoutError::Timeout) => match engine.ease() {
+                    Err(RecvTimeoutError::Timeout) => match engine.ease().and_then(|()| rest.look(&engine)) {
                         Ok(()) => continue,
                         Err(fault) => Input::Fault(fault),
                     },

@@ -47,7 +47,7 @@ fn later(point: &str, round: usize) -> String {
 
 #[test]
 fn every_crash_point_is_in_some_plan() {
-    let plans = [WRITING, OFFERING, COMPACTION, REMOVAL, SPLIT, JOINING, DISCARD, REPAIR, FORGET, TORN];
+    let plans = [WRITING, OFFERING, COMPACTION, REST, REMOVAL, SPLIT, JOINING, DISCARD, REPAIR, FORGET, TORN];
     let planned = plans
         .iter()
         .chain(&BEGINNING)
@@ -312,6 +312,33 @@ async fn nodes_end_while_history_and_keyspaces_are_removed() {
         crashes.all_reached().await;
     }
     check(&mut crashes, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_end_while_their_stores_come_to_rest() {
+    if !has_crash_points() {
+        return;
+    }
+    let mut crashes = started(1).await;
+    let client = crashes.cluster.client();
+    let mut large = Large::default();
+    for _ in 0..rounds() {
+        for at in 0..3 {
+            crashes.plan(at, REST);
+        }
+        crashes.restart();
+        // More than stays in memory, and then nothing.
+        for _ in 0..5 {
+            large.put(&client).await;
+        }
+        crashes.all_reached().await;
+    }
+    let load = Load::start(&client);
+    check(&mut crashes, load).await;
+    for number in 1..=large.number.min(39) {
+        let found = client.get(&format!("large/{number}")).await;
+        assert!(found.is_some(), "large/{number} is lost");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

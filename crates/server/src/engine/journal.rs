@@ -3,7 +3,7 @@
 //! After the power has failed sectors of what was not synced are there or not, in any order. fjall itself does not open a store in which a batch is there in part and something follows; and where it drops
 //! the end of one journal it goes on with the next, so that rows are missing in the middle.
 //!
-//! A journal is synced before the next one is begun, and rows go to tables only from those before the newest. So what a failure of the power leaves behind is in the newest, and when that is cut the store
+//! A journal is synced before the next one is begun, and before rows of it go to tables. So what a failure of the power leaves behind is in the newest, and when that is cut the store
 //! is what it was at some moment, in all its tables: the log has what came later, and whoever opens a group sees whether it goes back far enough (if not, the store has lost what it had confirmed, which is
 //! damage). Cutting an older one would leave tables with rows from after that moment.
 //!

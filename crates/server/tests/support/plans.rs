@@ -125,6 +125,8 @@ pub const COMPACTION: &[&str] = &[
     "store.reclaim.written",
     "store.reclaim.merged",
 ];
+/// Of a node that has taken in much and is left alone.
+pub const REST: &[&str] = &["store.rest.written", "store.rest.freed"];
 pub const REMOVAL: &[&str] = &["removal.rows_removed", "removal.rows_gone", "removal.logs_needless"];
 /// Of whoever passes them first.
 pub const SPLIT: &[&str] =
