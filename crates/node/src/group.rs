@@ -50,8 +50,6 @@ pub(crate) enum Then {
     Reply(Origin, (Revision, Answer)),
     /// This is why not.
     Refuse(Origin, Rejection),
-    /// As [`Then::Reply`], but only when the space has been given back up to this revision.
-    ReplyPhysical(Origin, (Revision, Answer), Revision),
     /// The rows of members are not old.
     Roster,
     /// A call for leases' remaining times, answered from the leader's timers.
@@ -223,7 +221,6 @@ pub(crate) struct Group<E: Engine> {
     pub(crate) forwarded: BTreeMap<Ticket, (NodeId, Work)>,
     pub(crate) reads: BTreeMap<ReadId, ReadWait>,
     pub(crate) waits: BTreeMap<Index, Vec<Wait>>,
-    pub(crate) physical: Vec<(Revision, Origin, (Revision, Answer), Tick)>,
     /// Messages that wait for one of this group's writes.
     pub(crate) held: VecDeque<(quorate_consensus::WriteId, NodeId, PeerMessage)>,
     /// The newest of this group's writes that is durable.
@@ -270,8 +267,7 @@ impl<E: Engine> Group<E> {
             && self.drawing.is_empty()
             && self.forwarded.is_empty()
             && self.reads.is_empty()
-            && self.waits.is_empty()
-            && self.physical.is_empty());
+            && self.waits.is_empty());
         is_waited_for || !quorate_consensus::Consensus::is_hibernating(&self.raft)
     }
 

@@ -11,8 +11,7 @@ use quorate_consensus::Consensus;
 use quorate_mvcc::engine::Engine;
 use quorate_partition::{Partition, ReadError, transactions};
 use quorate_types::{
-    Fault, Footprint, GroupId, KeyspaceId, PartitionId, PreState, Request, Revision, Term, Tick, TxnId,
-    reached,
+    Fault, Footprint, GroupId, KeyspaceId, PartitionId, PreState, Revision, Term, Tick, TxnId, reached,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -184,12 +183,6 @@ impl<E: Engine> Host<E> {
             }
         };
         attempt.phase = Phase::Deciding(outcome.drawn);
-        let physical = match attempt.work.request {
-            Request::Compact { revision, physical: true } => {
-                Some(Revision(u64::try_from(revision).unwrap_or(0)))
-            }
-            _ => None,
-        };
         let origin = attempt.work.origin;
         let position = propose(&mut group.raft, kind, data, index);
         group.proposed = position;
@@ -203,10 +196,7 @@ impl<E: Engine> Host<E> {
             self.take_revision(home, &changed, revision);
         }
         let Some(group) = self.groups.get_mut(&home) else { return Ok(()) };
-        let reply = match physical {
-            Some(revision) => Then::ReplyPhysical(origin, outcome.reply, revision),
-            None => Then::Reply(origin, outcome.reply),
-        };
+        let reply = Then::Reply(origin, outcome.reply);
         let waits = group.waits.entry(index).or_default();
         let term = Some(position.term);
         // Others are told when it is decided; the client when the sequencer's office is confirmed, too.

@@ -388,11 +388,8 @@ impl<E: Engine> Host<E> {
                 continue;
             }
             keyspace.compactor.step(&self.engine, compacted, rows_max)?;
-            let groups: Vec<GroupId> = self.groups_of(id).collect();
-            for group in groups {
-                self.answer_physical(group);
-            }
         }
+        self.tick_physical();
         Ok(())
     }
 

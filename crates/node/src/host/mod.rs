@@ -13,6 +13,7 @@
 //! * [`liveness`]: which other nodes are heard.
 //! * [`messages`]: what comes from other nodes.
 //! * [`moves`]: groups go where their rows say.
+//! * [`physical`]: callers who wait until history is removed.
 //! * [`planning`]: what the meta group's leader decides about members and places.
 //! * [`opening`]: from what is stored to a group at work.
 //! * [`roster`]: which members there are, and where the groups are.
@@ -47,6 +48,7 @@ mod messages;
 mod moves;
 mod opening;
 mod participating;
+mod physical;
 mod planning;
 pub(crate) mod precedence;
 mod queues;
@@ -81,6 +83,7 @@ use drawing::Drawing;
 pub use holding::Holding;
 use keyspaces::Keyspace;
 use liveness::Liveness;
+use physical::PhysicalCalls;
 pub use queues::Queue;
 use quorate_consensus::{Configuration, Consensus, Recovered, Role};
 use quorate_mvcc::engine::Engine;
@@ -153,6 +156,7 @@ pub struct Host<E: Engine> {
     in_hand: InHand,
     /// Requests for groups that have no replica here.
     distant: BTreeMap<GroupId, Distant>,
+    physical: PhysicalCalls,
     /// Who is said to lead such groups.
     leaders: BTreeMap<GroupId, NodeId>,
     /// Leaders that registered here and that nobody was told of yet.
@@ -258,6 +262,7 @@ impl<E: Engine> Host<E> {
             is_office_asked: false,
             in_hand: InHand::default(),
             distant: BTreeMap::new(),
+            physical: PhysicalCalls::default(),
             leaders: BTreeMap::new(),
             leaders_news: BTreeMap::new(),
             parked: BTreeMap::new(),
@@ -416,6 +421,10 @@ impl<E: Engine> Host<E> {
     pub fn request(&mut self, ticket: Ticket, keyspace: KeyspaceId, request: Request) -> Result<(), Fault> {
         if self.is_removed {
             self.reply(Origin::Local(ticket), Err(Rejection::Unavailable));
+            return Ok(());
+        }
+        if !self.note_physical(ticket, keyspace, &request) {
+            self.reply(Origin::Local(ticket), Err(Rejection::Busy));
             return Ok(());
         }
         let deadline = self.now.after(self.options.request_ticks_max);

@@ -157,7 +157,6 @@ impl<E: Engine> Host<E> {
             forwarded: BTreeMap::new(),
             reads: BTreeMap::new(),
             waits: BTreeMap::new(),
-            physical: Vec::new(),
             held: VecDeque::new(),
             persisted: quorate_consensus::WriteId(0),
             flushing: None,

@@ -26,9 +26,7 @@ use crate::snapshots::Fetching;
 use crate::transaction::Phase;
 use quorate_mvcc::engine::{Batch, Engine, RowRange, Table};
 use quorate_types::request::DeleteRequest;
-use quorate_types::{
-    Answer, Bytes, Fault, GroupId, KeyRange, KeyspaceId, LogWrite, Rejection, Request, Revision, crash_point,
-};
+use quorate_types::{Bytes, Fault, GroupId, KeyRange, KeyspaceId, LogWrite, Rejection, Request, crash_point};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
@@ -183,10 +181,6 @@ impl<E: Engine> Host<E> {
                 .map(|wait| (wait.then, if wait.term.is_some() { Rejection::Unknown } else { why.clone() })),
         );
         ended.extend(group.unconfirmed.into_iter().map(|(_, _, wait)| (wait.then, Rejection::Unknown)));
-        let physical = group.physical.into_iter();
-        ended.extend(physical.map(|(_, origin, ..)| {
-            (Then::Reply(origin, (Revision(0), Answer::Compact)), Rejection::Unknown)
-        }));
         for (then, rejection) in ended {
             self.reject(then, rejection);
         }

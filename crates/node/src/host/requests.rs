@@ -180,13 +180,7 @@ impl<E: Engine> Host<E> {
                 let position = propose(&mut group.raft, kind, data, index);
                 group.proposed = position;
                 self.dirty.insert(id);
-                let then = match work.request {
-                    Request::Compact { revision, physical: true } => {
-                        let revision = Revision(u64::try_from(revision).unwrap_or(0));
-                        Then::ReplyPhysical(work.origin, reply, revision)
-                    }
-                    _ => Then::Reply(work.origin, reply),
-                };
+                let then = Then::Reply(work.origin, reply);
                 let confirm = confirm.filter(|_| count != Count::Own);
                 if confirm.is_some() {
                     self.wants_office.insert(id);
@@ -298,9 +292,6 @@ impl<E: Engine> Host<E> {
                 self.reply(origin, Ok(Reply { revision, term, answer }));
             }
             Then::Refuse(origin, rejection) => self.reply(origin, Err(rejection)),
-            Then::ReplyPhysical(origin, reply, revision) => {
-                group.physical.push((revision, origin, reply, deadline));
-            }
             Then::Grant(ticket) if is_sequenced => {
                 // The keyspace has been split since: there are more partitions to ask.
                 return self.begin_reading(Purpose::Client(ticket), id.keyspace, Vec::new());
@@ -360,7 +351,7 @@ impl<E: Engine> Host<E> {
 
     pub(super) fn reject(&mut self, then: Then, rejection: Rejection) {
         match then {
-            Then::Reply(origin, _) | Then::Refuse(origin, _) | Then::ReplyPhysical(origin, _, _) => {
+            Then::Reply(origin, _) | Then::Refuse(origin, _) => {
                 self.reply(origin, Err(rejection));
             }
             Then::Lease(work) => self.reply(work.origin, Err(rejection)),
@@ -395,7 +386,7 @@ impl<E: Engine> Host<E> {
 
     pub(super) fn reply(&mut self, origin: Origin, outcome: Result<Reply, Rejection>) {
         match origin {
-            Origin::Local(ticket) => self.out.replies.push((ticket, outcome)),
+            Origin::Local(ticket) => self.reply_here(ticket, outcome),
             Origin::Remote(node, ticket) => {
                 self.in_hand.answered(node, ticket);
                 let bytes_max = self.options.partition.entry_bytes_max as u64;
@@ -454,22 +445,6 @@ impl<E: Engine> Host<E> {
             self.dirty.insert(id);
         } else {
             self.wait_afar(id, from, work);
-        }
-    }
-
-    pub(super) fn answer_physical(&mut self, id: GroupId) {
-        let done = self.physically_compacted(id.keyspace);
-        let Some(group) = self.groups.get_mut(&id) else { return };
-        if group.physical.is_empty() {
-            return;
-        }
-        let term = group.registered.unwrap_or(group.term);
-        let (ready, rest) = std::mem::take(&mut group.physical)
-            .into_iter()
-            .partition(|(revision, ..)| done.is_some_and(|done| done >= *revision));
-        group.physical = rest;
-        for (_, origin, (revision, answer), _) in Vec::from_iter::<Vec<_>>(ready) {
-            self.reply(origin, Ok(Reply { revision, term, answer }));
         }
     }
 
@@ -546,13 +521,6 @@ impl<E: Engine> Host<E> {
                 });
             }
             group.waits.retain(|_, waits| !waits.is_empty());
-            group.physical.retain(|(_, origin, reply, deadline)| {
-                let is_late = *deadline <= now;
-                if is_late {
-                    late.push((Then::Reply(*origin, reply.clone()), Rejection::Timeout));
-                }
-                !is_late
-            });
         }
         for (then, rejection) in late {
             self.reject(then, rejection);

@@ -150,7 +150,6 @@ impl<E: Engine> Host<E> {
                 }
             }
         }
-        self.answer_physical(id);
         Ok(())
     }
 
