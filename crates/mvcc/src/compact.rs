@@ -29,7 +29,7 @@ use std::ops::Bound;
 const STATE_NAME: &[u8] = b"compaction";
 
 /// Removes the forgotten history of a keyspace from a node's store, step by step. It has one owner.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Compactor {
     keyspace: KeyspaceId,
     progress: Progress,

@@ -1,4 +1,4 @@
-//! Reading and writing the rows of snapshots, and removing those of replicas that are given up: so much work that everybody would feel it if
+//! Reading and writing the rows of snapshots, and removing those of replicas that are given up and of forgotten history: so much work that everybody would feel it if
 //! the host did it itself.
 //!
 //! The host says what is to be done ([`crate::Host::errands`]); the shell does it on whatever thread it likes, in any order, and tells the host
@@ -8,9 +8,10 @@
 
 use crate::pass::{Wanted, Work};
 use crate::sources::PassId;
+use quorate_mvcc::Compactor;
 use quorate_mvcc::engine::Engine;
 use quorate_partition::snapshot::{Chunk, InstallError, Installer, Section, SnapshotSource};
-use quorate_types::{Fault, GroupId};
+use quorate_types::{Fault, GroupId, KeyspaceId, Revision};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Something to do beside the host.
@@ -23,6 +24,14 @@ enum Kind<E: Engine> {
     Write { group: GroupId, installer: Shared<E>, chunk: Chunk },
     /// Old rows to remove; so many are looked at.
     Clear { group: GroupId, installer: Shared<E>, rows_max: usize },
+    /// Forgotten history to remove, on the way to this revision; so many rows are looked at.
+    Forget {
+        keyspace: KeyspaceId,
+        engine: E,
+        compactor: Lent<Compactor>,
+        compacted: Option<Revision>,
+        rows_max: usize,
+    },
 }
 
 /// How an [`Errand`] went.
@@ -46,6 +55,12 @@ pub(crate) enum Outcome<E: Engine> {
         /// Whether none is left; nothing if the installer was taken back before.
         outcome: Option<Result<bool, Fault>>,
     },
+    Forgotten {
+        keyspace: KeyspaceId,
+        compactor: Lent<Compactor>,
+        /// Whether none is left; nothing if the compactor was taken back before.
+        outcome: Option<Result<bool, Fault>>,
+    },
 }
 
 impl<E: Engine> Errand<E> {
@@ -61,8 +76,23 @@ impl<E: Engine> Errand<E> {
         Self(Kind::Clear { group, installer, rows_max })
     }
 
+    pub(crate) fn forget(
+        keyspace: KeyspaceId,
+        engine: E,
+        compactor: Lent<Compactor>,
+        compacted: Option<Revision>,
+        rows_max: usize,
+    ) -> Self {
+        Self(Kind::Forget { keyspace, engine, compactor, compacted, rows_max })
+    }
+
     /// Whether it writes to the store; the others read.
     pub fn is_write(&self) -> bool {
+        matches!(self.0, Kind::Write { .. } | Kind::Clear { .. } | Kind::Forget { .. })
+    }
+
+    /// Whether it writes so much that the store had better be synced now and then.
+    pub fn is_large_write(&self) -> bool {
         matches!(self.0, Kind::Write { .. } | Kind::Clear { .. })
     }
 
@@ -85,22 +115,30 @@ impl<E: Engine> Errand<E> {
                 let outcome = installer.clear_some(rows_max);
                 Outcome::Cleared { group, installer, outcome }
             }
+            Kind::Forget { keyspace, engine, compactor, compacted, rows_max } => {
+                let outcome = compactor.with(|compactor| compactor.step(&engine, compacted, rows_max));
+                Outcome::Forgotten { keyspace, compactor, outcome }
+            }
         })
     }
 }
 
-/// An installer that is with the host and with an errand. It is somebody's until the host takes it back.
-pub(crate) struct Shared<E>(Arc<Mutex<Option<Installer<E>>>>);
+/// Something that is with the host and with an errand. It is somebody's until the host takes it back.
+#[derive(Debug)]
+pub(crate) struct Lent<T>(Arc<Mutex<Option<T>>>);
 
-impl<E> Clone for Shared<E> {
+/// What takes in a snapshot, or clears what was before it.
+pub(crate) type Shared<E> = Lent<Installer<E>>;
+
+impl<T> Clone for Lent<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<E: Engine> Shared<E> {
-    pub(crate) fn new(installer: Installer<E>) -> Self {
-        Self(Arc::new(Mutex::new(Some(installer))))
+impl<T> Lent<T> {
+    pub(crate) fn new(lent: T) -> Self {
+        Self(Arc::new(Mutex::new(Some(lent))))
     }
 
     /// Whether both are the same.
@@ -108,27 +146,32 @@ impl<E: Engine> Shared<E> {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// Does something with it, if the host has not taken it back.
+    fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> Option<R> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(work)
+    }
+
+    /// Takes it back, when the work under way has ended.
+    pub(crate) fn take(&self) -> T {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.take().expect("whoever has it takes it back once, and ends with that")
+    }
+}
+
+impl<E: Engine> Shared<E> {
     /// Writes a chunk, if the host has not taken the installer back; returns whether it was the last.
     fn add(&self, chunk: Chunk) -> Option<Result<bool, InstallError>> {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let installer = held.as_mut()?;
-        let added = installer.add(chunk).and_then(|()| match installer.is_complete() {
-            true => installer.flush().map(|()| true).map_err(InstallError::from),
-            false => Ok(false),
-        });
-        Some(added)
+        self.with(|installer| {
+            installer.add(chunk).and_then(|()| match installer.is_complete() {
+                true => installer.flush().map(|()| true).map_err(InstallError::from),
+                false => Ok(false),
+            })
+        })
     }
 
     /// Removes some old rows, if the host has not taken the installer back; returns whether none is left.
     fn clear_some(&self, rows_max: usize) -> Option<Result<bool, Fault>> {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(held.as_mut()?.clear_some(rows_max))
-    }
-
-    /// Takes it back, when the write under way has ended.
-    pub(crate) fn take(&self) -> Installer<E> {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        held.take().expect("whoever has it takes it back once, and ends with that")
+        self.with(|installer| installer.clear_some(rows_max))
     }
 }
 

@@ -125,6 +125,7 @@ impl<E: Engine> Host<E> {
         self.sources.forget(id);
         let clear = self.slots_to_clear(id, true);
         self.forget_told(id)?;
+        self.stop_compaction(id.keyspace);
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         group.digests = Digests::default();
         if let State::Ready(partition) = std::mem::replace(&mut group.state, State::Installing(None)) {

@@ -155,6 +155,7 @@ impl<E: Engine> Host<E> {
         id: GroupId,
         clear: &SlotSet,
     ) -> Result<Option<Installer<E>>, Fault> {
+        self.stop_compaction(id.keyspace);
         let fetching = self.fetching.remove(&id).map(crate::snapshots::Fetching::into_installer);
         let closed = self.close_group(id, Rejection::Unavailable);
         self.unopened.remove(&id);

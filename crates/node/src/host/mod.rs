@@ -6,6 +6,7 @@
 //! * [`collecting`]: what the shell is to do, and what it reports done.
 //! * [`distant`]: groups that have no replica here.
 //! * [`drawing`]: revisions from a sequencer on another node.
+//! * [`forgetting`]: forgotten history is removed.
 //! * [`joining`]: this node's admission, and that of others.
 //! * [`keyspaces`]: what the partitions of one keyspace share.
 //! * [`lineages`]: groups whose quorum was lost for good.
@@ -38,6 +39,7 @@ mod deciding;
 mod discarding;
 mod distant;
 mod drawing;
+mod forgetting;
 mod holding;
 mod joining;
 mod keyspaces;
@@ -340,7 +342,7 @@ impl<E: Engine> Host<E> {
         self.now = self.now.after(1);
         self.sources.refill(self.options.snapshot_bytes_per_tick);
         self.serve_snapshots();
-        self.tick_compaction()?;
+        self.tick_compaction();
         self.tick_removals()?;
         self.tick_usage()?;
         let mut lags = false;

@@ -33,6 +33,8 @@ impl<E: Engine> Host<E> {
             keyspace.is_split = true;
             keyspace.publication.together();
         }
+        // It may have compacted less than the others.
+        self.stop_compaction(id.keyspace);
         let keyspace = self.keyspace(id.keyspace)?;
         keyspace.is_compaction_due = true;
         let publication = keyspace.publication.clone();

@@ -117,6 +117,8 @@ impl<E: Engine> Host<E> {
         if let Some(sequencer) = &mut self.sequencer {
             sequencer.close(id);
         }
+        // It would write down how far it came.
+        self.stop_compaction(id);
         if let Some(keyspace) = self.keyspaces.remove(&id) {
             keyspace.publication.close();
         }

@@ -42,6 +42,7 @@ impl<E: Engine> Host<E> {
         let clear = self.slots_to_clear(id, has_rows);
         // Before the first row goes.
         self.forget_told(id)?;
+        self.stop_compaction(id.keyspace);
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         // From here on there is no state to apply to, until the snapshot is whole.
         group.raft.state_lost();
@@ -111,6 +112,9 @@ impl<E: Engine> Host<E> {
                     Some(Err(error)) => self.fail_fetch(group, error.to_string()),
                 }
                 Ok(())
+            }
+            Outcome::Forgotten { keyspace, compactor, outcome } => {
+                self.has_forgotten(keyspace, &compactor, outcome)
             }
             Outcome::Cleared { group, installer, outcome } => {
                 let is_cleared = outcome.transpose()?.unwrap_or(false);

@@ -1,4 +1,4 @@
-//! Snapshots are read and written beside the worker, each on a thread of its own.
+//! Snapshots are read and written beside the worker, each on a thread of its own; forgotten history is removed where they are written.
 //!
 //! The one that reads has a low priority: those that serve clients go first, and what is not read need not be sent, taken in or stored. The one that writes has not: it
 //! holds the store's lock for a while, and whoever waits for that must not wait for all that goes first, too.
@@ -30,16 +30,16 @@ pub fn yield_to_others() {
 
 /// Runs errands until the worker is gone.
 pub fn run(engine: &FjallEngine, errands: &Receiver<Errand<FjallEngine>>, worker: &Sender) {
-    let mut unsynced = 0;
+    let mut unsynced: u32 = 0;
     while let Ok(errand) = errands.recv() {
         if errand.is_write() {
             while engine.is_behind() {
                 std::thread::sleep(BEHIND);
             }
-            unsynced += 1;
+            unsynced += u32::from(errand.is_large_write());
         }
         let done = errand.run();
-        if unsynced == WRITES_PER_SYNC {
+        if unsynced >= WRITES_PER_SYNC {
             unsynced = 0;
             if let Err(fault) = engine.flush() {
                 // The worker may be gone already; then there is nobody left to stop.
