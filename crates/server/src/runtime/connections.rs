@@ -7,7 +7,7 @@
 
 use super::complaint::Complaint;
 use super::http2;
-use crate::services::unary::Unary;
+use crate::services::direct::Direct;
 use crate::tls::{self, Current};
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -58,11 +58,11 @@ impl Slots {
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Current<ServerConfig>>>,
-    (router, unary): (Router, Unary),
+    (router, direct): (Router, Direct),
     Slots { slots, connections_max }: Slots,
     mut stop: watch::Receiver<bool>,
 ) {
-    let server = Arc::new(Server { tls, router: router.with_state(()), unary, builder: builder() });
+    let server = Arc::new(Server { tls, router: router.with_state(()), direct, builder: builder() });
     let mut refusals = Complaint::every(COMPLAINT_INTERVAL);
     let mut failures = Complaint::every(COMPLAINT_INTERVAL);
     loop {
@@ -107,7 +107,7 @@ pub async fn serve(
 struct Server {
     tls: Option<Arc<Current<ServerConfig>>>,
     router: Router,
-    unary: Unary,
+    direct: Direct,
     builder: Builder<TokioExecutor>,
 }
 
@@ -160,7 +160,7 @@ impl Server {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         if is_http2 {
-            return http2::serve(stream, self.router.clone(), self.unary.clone(), stop).await;
+            return http2::serve(stream, self.router.clone(), self.direct.clone(), stop).await;
         }
         let service = TowerToHyperService::new(self.router.clone());
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));

@@ -1,12 +1,13 @@
 //! HTTP/2 on the client port, straight over the h2 library.
 //!
-//! One task has a connection and all calls on it that [`Unary`] answers: what came in one read is answered in one write, and no call is handed from
+//! One task has a connection and all calls on it that [`Direct`] answers: what came in one read is answered in one write, and no call is handed from
 //! task to task. Whatever else comes goes to the router, in a task of its own.
 //!
 //! What a client can make us hold is bounded: calls at a time, headers, windows, calls taken back; and of each call one piece of the answer, if the client does not take it.
 
 use super::connections::stopping;
-use crate::services::unary::{Method, PREFIX_BYTES, Unary};
+use super::gathered::Gathered;
+use crate::services::direct::{Direct, Method, PREFIX_BYTES};
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -48,6 +49,9 @@ const UNSENT_BYTES_MAX: usize = 400 << 10;
 /// The usual 20 would hit one that gives up a thousand waiting calls at once.
 pub(super) const TAKEN_BACK_MAX: usize = 1_024;
 
+/// Answers sent in one go. With more the client has nothing to do until all it has asked is answered, and this node has nothing to do then.
+const ANSWERS_MAX: usize = 16;
+
 /// The head of an answer, and what stands behind it.
 static HEAD: LazyLock<HeaderMap> = LazyLock::new(|| {
     HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"))])
@@ -60,7 +64,7 @@ static OK: LazyLock<HeaderMap> = LazyLock::new(|| {
 pub(super) async fn serve<S>(
     stream: S,
     router: Router,
-    unary: Unary,
+    direct: Direct,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), String>
 where
@@ -74,8 +78,8 @@ where
         .max_header_list_size(HEADERS_BYTES_MAX)
         .max_send_buffer_size(UNSENT_BYTES_MAX)
         .max_pending_accept_reset_streams(TAKEN_BACK_MAX);
-    let handshake = builder.handshake(stream);
-    let mut connection: Connection<S, Bytes> = tokio::select! {
+    let handshake = builder.handshake(Gathered::new(stream));
+    let mut connection: Connection<Gathered<S>, Bytes> = tokio::select! {
         shaken = tokio::time::timeout(HANDSHAKE_MAX, handshake) => match shaken {
             Ok(shaken) => shaken.map_err(|error| error.to_string())?,
             Err(_) => return Err("it did not begin HTTP/2 in time".into()),
@@ -83,7 +87,7 @@ where
         () = stopping(&mut stop) => return Ok(()),
     };
     let mut silent = pin!(silent(connection.ping_pong()));
-    let begin = |request, respond| call(&router, &unary, request, respond);
+    let begin = |request, respond| call(&router, &direct, request, respond);
     let mut calls = FuturesUnordered::new();
     let mut is_stopping = false;
     loop {
@@ -112,17 +116,20 @@ where
 {
     loop {
         // What is answered now the connection, which comes after, sends in one go.
-        while let Poll::Ready(Some(())) = calls.poll_next_unpin(context) {}
-        let mut is_new = false;
+        let mut answered = 0;
+        while answered < ANSWERS_MAX && calls.poll_next_unpin(context) == Poll::Ready(Some(())) {
+            answered += 1;
+        }
+        let mut is_more = answered == ANSWERS_MAX;
         while let Poll::Ready(accepted) = connection.poll_accept(context) {
             let Some(accepted) = accepted else { return Poll::Ready(Ok(())) };
             let (request, respond) = accepted?;
             if let Some(call) = begin(request, respond) {
                 calls.push(call);
-                is_new = true;
+                is_more = true;
             }
         }
-        if !is_new {
+        if !is_more {
             return Poll::Pending;
         }
     }
@@ -145,12 +152,12 @@ async fn silent(pings: Option<PingPong>) {
 /// Begins a call: what has to be done is returned, unless the router does it.
 fn call(
     router: &Router,
-    unary: &Unary,
+    direct: &Direct,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
 ) -> Option<impl Future<Output = ()> + use<>> {
     let (head, body) = request.into_parts();
-    let Some(method) = Unary::method(&head) else {
+    let Some(method) = Direct::method(&head) else {
         let router = router.clone();
         tokio::spawn(async move {
             if let Err(error) = routed(router, head, body, respond).await {
@@ -159,9 +166,14 @@ fn call(
         });
         return None;
     };
-    let unary = unary.clone();
+    let direct = direct.clone();
     Some(async move {
-        if let Err(error) = answered(unary, method, head.headers, body, respond).await {
+        let done = match method {
+            // What lasts may be large, what most calls are is not.
+            Method::Watch => Box::pin(watched(direct, head.headers, body, respond)).await,
+            method => answered(direct, method, head.headers, body, respond).await,
+        };
+        if let Err(error) = done {
             debug!(%error, "a call was cut off");
         }
     })
@@ -183,38 +195,74 @@ async fn unless_reset<T>(
 }
 
 async fn answered(
-    unary: Unary,
+    direct: Direct,
     method: Method,
     headers: HeaderMap,
     mut body: RecvStream,
     mut respond: SendResponse<Bytes>,
 ) -> Result<(), h2::Error> {
     let work = async {
-        match message(&unary, &mut body).await? {
-            Ok(message) => Ok::<_, h2::Error>(unary.answer(method, headers, message).await),
+        match message(&direct, &mut body).await? {
+            Ok(message) => Ok::<_, h2::Error>(direct.answer(method, headers, message).await),
             Err(status) => Ok(Err(status)),
         }
     };
     let Some(answer) = unless_reset(|context| respond.poll_reset(context), work).await else { return Ok(()) };
-    let mut response = Response::new(());
-    *response.headers_mut() = HEAD.clone();
     match answer? {
         Ok(frame) => {
+            let mut response = Response::new(());
+            *response.headers_mut() = HEAD.clone();
             let mut stream = respond.send_response(response, false)?;
             send(&mut stream, frame).await?;
             stream.send_trailers(OK.clone())
         }
-        Err(status) => {
-            if status.add_header(response.headers_mut()).is_err() {
-                debug!("a refusal could not be put into words");
-            }
-            respond.send_response(response, true).map(drop)
+        Err(status) => refuse(&mut respond, &status),
+    }
+}
+
+/// An answer that is all head.
+fn refuse(respond: &mut SendResponse<Bytes>, status: &Status) -> Result<(), h2::Error> {
+    let mut response = Response::new(());
+    *response.headers_mut() = said(status, &HEAD);
+    respond.send_response(response, true).map(drop)
+}
+
+/// `headers`, and how a call ended.
+fn said(status: &Status, headers: &HeaderMap) -> HeaderMap {
+    let mut headers = headers.clone();
+    if status.add_header(&mut headers).is_err() {
+        debug!("a refusal could not be put into words");
+    }
+    headers
+}
+
+async fn watched(
+    direct: Direct,
+    headers: HeaderMap,
+    body: RecvStream,
+    mut respond: SendResponse<Bytes>,
+) -> Result<(), h2::Error> {
+    let begin = direct.watch(headers, Body::new(Received { stream: body, is_read: false }));
+    let mut watching = match unless_reset(|context| respond.poll_reset(context), begin).await {
+        None => return Ok(()),
+        Some(Err(status)) => return refuse(&mut respond, &status),
+        Some(Ok(watching)) => watching,
+    };
+    let mut response = Response::new(());
+    *response.headers_mut() = HEAD.clone();
+    let mut stream = respond.send_response(response, false)?;
+    loop {
+        match unless_reset(|context| stream.poll_reset(context), watching.next()).await {
+            None => return Ok(()),
+            Some(None) => return stream.send_trailers(OK.clone()),
+            Some(Some(Ok(told))) => send(&mut stream, told).await?,
+            Some(Some(Err(status))) => return stream.send_trailers(said(&status, &HeaderMap::new())),
         }
     }
 }
 
 /// The one message of a call, without its prefix. Of the connection's buffers nothing is kept.
-async fn message(unary: &Unary, body: &mut RecvStream) -> Result<Result<Bytes, Status>, h2::Error> {
+async fn message(direct: &Direct, body: &mut RecvStream) -> Result<Result<Bytes, Status>, h2::Error> {
     let mut bytes = Vec::new();
     let mut length = None;
     while let Some(data) = body.data().await {
@@ -225,7 +273,7 @@ async fn message(unary: &Unary, body: &mut RecvStream) -> Result<Result<Bytes, S
             bytes.extend_from_slice(&data);
         }
         if let (None, Some(prefix)) = (length, bytes.first_chunk()) {
-            match unary.message_bytes(*prefix) {
+            match direct.message_bytes(*prefix) {
                 Ok(said) => length = Some(said),
                 Err(status) => return Ok(Err(status)),
             }

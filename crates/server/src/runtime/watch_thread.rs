@@ -3,21 +3,23 @@
 use super::keyspaces::Keyspaces;
 use crate::engine::FjallEngine;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use futures_util::task::AtomicWaker;
 use parking_lot::{Mutex, MutexGuard};
 use quorate_node::effects::Applied;
 use quorate_partition::watch::{Counts, History, Limits, Part, Refusal, StreamId, WatchResponse, Watches};
 use quorate_partition::{PartReader, Reader};
 use quorate_types::{Fault, KeyspaceId, Revision, WatchRequest};
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
 
 /// How often the hub is told that time goes on, for progress notifications.
 const TICK: Duration = Duration::from_millis(100);
-/// With more streams the worker leaves finding their watches to the watch thread.
-const STREAMS_AT_ONCE_MAX: usize = 32;
+/// With more streams the worker leaves finding their watches to the watch thread. Not with fewer: the two would wait for each other's locks.
+const STREAMS_AT_ONCE_MAX: usize = 2_048;
 /// Bytes of events handed to a stream in one go.
 const POLL_BYTES_MAX: usize = 2 << 20;
 
@@ -36,8 +38,30 @@ struct Inner {
     watches: Watches,
     /// Of some slots each.
     parts: Watches,
-    wakers: HashMap<StreamId, Arc<Notify>>,
+    bells: HashMap<StreamId, Arc<Bell>>,
     next: u64,
+}
+
+/// Says that a stream has something, to the one task that waits for it.
+#[derive(Default)]
+struct Bell {
+    is_rung: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Bell {
+    fn ring(&self) {
+        self.is_rung.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    fn poll(&self, context: &Context<'_>) -> Poll<()> {
+        if !self.is_rung.load(Ordering::Relaxed) {
+            self.waker.register(context.waker());
+        }
+        // It may have been rung before the waker was there.
+        if self.is_rung.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+    }
 }
 
 impl Inner {
@@ -52,8 +76,8 @@ impl Inner {
 
     fn wake(&mut self) {
         for stream in self.watches.take_ready().into_iter().chain(self.parts.take_ready()) {
-            if let Some(waker) = self.wakers.get(&stream) {
-                waker.notify_one();
+            if let Some(bell) = self.bells.get(&stream) {
+                bell.ring();
             }
         }
     }
@@ -66,7 +90,7 @@ impl WatchHub {
         let limits = Limits { progress_ticks: ticks, ..Limits::default() };
         let watches = Watches::new(limits, reader.revision());
         let parts = Watches::new(limits, reader.revision());
-        let inner = Inner { watches, parts, wakers: HashMap::new(), next: 0 };
+        let inner = Inner { watches, parts, bells: HashMap::new(), next: 0 };
         Arc::new(Self {
             inner: Mutex::new(inner),
             open: AtomicUsize::new(0),
@@ -110,9 +134,9 @@ impl WatchHub {
                 watches.restored(revision.max(watches.revision()));
             }
         }
-        let ready = Arc::new(Notify::new());
-        inner.wakers.insert(id, ready.clone());
-        WatchStream { hub: self.clone(), id, ready, is_part, part: None }
+        let bell = Arc::new(Bell::default());
+        inner.bells.insert(id, bell.clone());
+        WatchStream { hub: self.clone(), id, bell, is_part, part: None }
     }
 
     /// Open streams and watches.
@@ -199,7 +223,7 @@ fn tell(watches: &mut Watches, applied: &Applied) {
 pub struct WatchStream {
     hub: Arc<WatchHub>,
     id: StreamId,
-    ready: Arc<Notify>,
+    bell: Arc<Bell>,
     is_part: bool,
     /// What a part reads.
     part: Option<PartReader<FjallEngine>>,
@@ -253,9 +277,9 @@ impl WatchStream {
         self.hub.inner.lock().of(self.is_part).accepts(self.id)
     }
 
-    /// Waits until there may be something to poll.
+    /// Waits until there may be something to poll. One task at a time may.
     pub async fn ready(&self) {
-        self.ready.notified().await;
+        poll_fn(|context| self.bell.poll(context)).await;
     }
 
     /// What there is to send now.
@@ -271,7 +295,7 @@ impl Drop for WatchStream {
     fn drop(&mut self) {
         let mut inner = self.hub.inner.lock();
         inner.of(self.is_part).close(self.id);
-        inner.wakers.remove(&self.id);
+        inner.bells.remove(&self.id);
         self.hub.open.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -1,6 +1,7 @@
 //! etcd's API over gRPC, health, version and metrics over HTTP: all on the client port.
 
 mod cluster;
+pub(crate) mod direct;
 pub(crate) mod events;
 mod http;
 pub(crate) mod keyspaces;
@@ -10,7 +11,6 @@ mod maintenance;
 pub(crate) mod nodes;
 pub(crate) mod recovery;
 pub(crate) mod ring;
-pub(crate) mod unary;
 mod watch;
 
 use crate::belonging::Belonging;
@@ -19,6 +19,7 @@ use crate::engine::FjallEngine;
 use crate::metrics::Metrics;
 use crate::runtime::calls::Calls;
 use crate::runtime::gateway::Gateway;
+use direct::Direct;
 use quorate_api::part::part_server;
 use quorate_api::{pb, response};
 use quorate_partition::ReadError;
@@ -28,7 +29,6 @@ use std::fmt::Display;
 use std::sync::Arc;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
-use unary::Unary;
 
 /// What every service has at hand.
 #[derive(Clone)]
@@ -170,10 +170,10 @@ fn unreadable(fault: &Fault) -> Status {
 }
 
 /// Everything that is served on the client port, and those of it that most calls are.
-pub fn served(context: Context) -> (axum::Router, Unary) {
+pub fn served(context: Context) -> (axum::Router, Direct) {
     let message_bytes_max = context.config.request_bytes_max + FRAME_OVERHEAD;
-    let unary = Unary::new(context.clone(), message_bytes_max);
-    (router(context, message_bytes_max), unary)
+    let direct = Direct::new(context.clone(), message_bytes_max);
+    (router(context, message_bytes_max), direct)
 }
 
 fn router(context: Context, message_bytes_max: usize) -> axum::Router {

@@ -1,5 +1,6 @@
 //! Watches: the shell between a gRPC stream and a watch hub, this node's or that of a node that has what is watched.
 
+mod aside;
 mod assembled;
 mod assembly;
 mod cover;
@@ -18,7 +19,7 @@ use crate::runtime::keyspaces::Keyspace;
 use futures_core::Stream;
 use quorate_api::pb;
 use quorate_types::{KeyspaceId, Rejection};
-use session::Session;
+pub(in crate::services) use session::Session;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,10 +50,8 @@ impl pb::watch_server::Watch for Watch {
         &self,
         message: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let keyspace = self.0.keyspace(message.metadata()).await?;
-        let here = self.0.gateway.keyspace(keyspace).map_err(rejected)?;
-        let is_leader_required = requires_leader(message.metadata());
-        Ok(serve(&self.0, here, message.into_inner(), is_leader_required, false))
+        let (metadata, _, requests) = message.into_parts();
+        Ok(responses(self.session(&metadata, requests).await?))
     }
 }
 
@@ -67,7 +66,7 @@ impl pb::watch_server::Watch for PeerWatch {
         let keyspace = keyspace_of(message.metadata())?;
         let here = self.0.gateway.keyspace(keyspace).map_err(rejected)?;
         // Whoever asks can turn to others, and does when this node has long lost sight of the keyspace's leaders.
-        Ok(serve(&self.0, here, message.into_inner(), true, true))
+        Ok(responses(session(&self.0, here, message.into_inner(), true, true)))
     }
 }
 
@@ -77,18 +76,34 @@ fn keyspace_of(metadata: &MetadataMap) -> Result<KeyspaceId, Status> {
     keyspace.ok_or_else(|| Status::invalid_argument("no keyspace is named"))
 }
 
-fn serve(
+impl Watch {
+    /// A client's stream.
+    pub(super) async fn session(
+        &self,
+        metadata: &MetadataMap,
+        requests: Streaming<pb::WatchRequest>,
+    ) -> Result<Session, Status> {
+        let keyspace = self.0.keyspace(metadata).await?;
+        let here = self.0.gateway.keyspace(keyspace).map_err(rejected)?;
+        Ok(session(&self.0, here, requests, requires_leader(metadata), false))
+    }
+}
+
+fn session(
     context: &Context,
     here: Arc<Keyspace>,
     requests: Streaming<pb::WatchRequest>,
     is_leader_required: bool,
     is_for_peer: bool,
-) -> Response<Responses> {
+) -> Session {
     let ending = {
         let (context, here) = (context.clone(), here.clone());
-        Box::pin(async move { ending(&context, &here, is_leader_required).await })
+        async move { ending(&context, &here, is_leader_required).await }
     };
-    let session = Session::new(context.clone(), here, requests, ending, is_for_peer);
+    Session::new(context.clone(), here, requests, ending, is_for_peer)
+}
+
+fn responses(session: Session) -> Response<Responses> {
     let responses = futures_util::stream::unfold(session, |mut session| async move {
         let next = session.next().await?;
         Some((next, session))

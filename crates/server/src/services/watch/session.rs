@@ -1,5 +1,6 @@
 //! One client's stream of watches, from its first message to its end.
 
+use super::aside::{Aside, Happened};
 use super::assembled::Assembled;
 use super::resume::{self, Resume};
 use super::source::{Afar, ask, convert};
@@ -9,18 +10,18 @@ use crate::runtime::watch_thread::WatchStream;
 use quorate_api::pb;
 use quorate_node::Holding;
 use quorate_partition::watch::Refusal;
-use quorate_types::{NodeId, Rejection, Term};
+use quorate_types::{Rejection, Term};
 use std::collections::VecDeque;
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::sleep;
 use tonic::{Status, Streaming};
 
 /// How often hubs are asked how far quiet watches are, where they may have to go on elsewhere.
-const PROGRESS_EVERY: Duration = Duration::from_secs(30);
+pub(super) const PROGRESS_EVERY: Duration = Duration::from_secs(30);
 
 /// Streams that were opened at other nodes, so that they go to all of them in turns.
 static OPENED: AtomicUsize = AtomicUsize::new(0);
@@ -28,7 +29,7 @@ static OPENED: AtomicUsize = AtomicUsize::new(0);
 /// The stream. It is driven by the connection that carries its responses, whenever that takes another: there is no queue in
 /// between, and what the client does not take stays in the hub, whose queues are bounded, or on the way from there, which has a window.
 /// It ends when it is dropped.
-pub(super) struct Session {
+pub(in crate::services) struct Session {
     context: Context,
     here: Arc<Keyspace>,
     /// Other nodes' clients are served from here or not at all.
@@ -39,19 +40,17 @@ pub(super) struct Session {
     /// When the last one was found.
     opened: Option<Instant>,
     resume: Resume,
-    requests: Streaming<pb::WatchRequest>,
-    /// The client may send more. That it does not ends nothing.
-    has_requests: bool,
+    aside: Aside,
     /// For the hub, before anything else of the client is read.
     asks: VecDeque<pb::WatchRequest>,
     /// From the hub, not looked at.
     told: VecDeque<pb::WatchResponse>,
     /// For the client, not from the hub.
     answers: VecDeque<pb::WatchResponse>,
+    /// The hub may have something.
+    is_due: bool,
     is_over: bool,
-    ending: Pin<Box<dyn Future<Output = Status> + Send>>,
     holding: watch::Receiver<Option<Holding>>,
-    progress: tokio::time::Interval,
 }
 
 /// Where the watches are.
@@ -65,19 +64,13 @@ enum Source {
 enum Woken {
     /// There is something to do at the next look.
     Look,
-    /// The client asks something.
-    Asked(pb::WatchRequest),
-    /// The client asks nothing more.
-    Silent,
-    /// The client went away.
-    Left,
     /// The hub says something.
     Told(pb::WatchResponse),
-    /// The hub is no more, or not for all of the keyspace.
+    /// The hub is no more.
     Lost,
-    /// Time to ask how far quiet watches are.
-    Tick,
     End(Status),
+    /// Something else happened.
+    Aside(Happened),
 }
 
 impl Session {
@@ -85,12 +78,9 @@ impl Session {
         context: Context,
         here: Arc<Keyspace>,
         requests: Streaming<pb::WatchRequest>,
-        ending: Pin<Box<dyn Future<Output = Status> + Send>>,
+        ending: impl Future<Output = Status> + Send + 'static,
         is_for_peer: bool,
     ) -> Self {
-        let mut progress = interval(PROGRESS_EVERY);
-        progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        progress.reset();
         let holding = here.holding();
         Self {
             context,
@@ -100,32 +90,40 @@ impl Session {
             lost: Instant::now(),
             opened: None,
             resume: Resume::default(),
-            requests,
-            has_requests: true,
+            aside: Aside::new(requests, ending, !is_for_peer),
             asks: VecDeque::new(),
             told: VecDeque::new(),
             answers: VecDeque::new(),
+            is_due: false,
             is_over: false,
-            ending,
             holding,
-            progress,
         }
     }
 
+    /// What there is for the client without waiting.
+    pub(in crate::services) fn next_now(&mut self) -> Option<pb::WatchResponse> {
+        if self.is_over {
+            return None;
+        }
+        if let Some(answer) = self.answers.pop_front() {
+            return Some(self.signed(answer));
+        }
+        while let Some(told) = self.told.pop_front() {
+            if let Some(told) = self.resume.told(told) {
+                return Some(self.signed(told));
+            }
+        }
+        None
+    }
+
     /// What the client gets next.
-    pub(super) async fn next(&mut self) -> Option<Result<pb::WatchResponse, Status>> {
+    pub(in crate::services) async fn next(&mut self) -> Option<Result<pb::WatchResponse, Status>> {
         loop {
             if self.is_over {
                 return None;
             }
-            if let Some(answer) = self.answers.pop_front() {
-                return Some(Ok(self.signed(answer)));
-            }
-            if let Some(told) = self.told.pop_front() {
-                match self.resume.told(told) {
-                    Some(told) => return Some(Ok(self.signed(told))),
-                    None => continue,
-                }
+            if let Some(next) = self.next_now() {
+                return Some(Ok(next));
             }
             if self.source.is_none() {
                 if let Err(status) = self.open().await {
@@ -133,29 +131,44 @@ impl Session {
                 }
                 continue;
             }
-            match self.push() {
-                Ok(true) => continue,
-                Ok(false) => {}
-                Err(status) => return self.end(status),
+            if self.is_due || !self.asks.is_empty() {
+                // If the hub has more than it tells now, it says so again.
+                self.is_due = false;
+                match self.push() {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(status) => return self.end(status),
+                }
             }
-            match self.woken().await {
-                Woken::Look => {}
-                Woken::Asked(request) => {
+            let happened = match self.woken().await {
+                Woken::Look => {
+                    self.is_due = true;
+                    continue;
+                }
+                Woken::Told(told) => {
+                    self.told.push_back(told);
+                    continue;
+                }
+                Woken::Lost => Happened::Lost,
+                Woken::End(status) => Happened::End(status),
+                Woken::Aside(happened) => happened,
+            };
+            match happened {
+                Happened::Asked(request) => {
                     let (asked, answer) = self.resume.ask(request);
                     self.asks.extend(asked);
                     self.answers.extend(answer);
                 }
-                Woken::Silent => self.has_requests = false,
-                Woken::Left => return None,
-                Woken::Told(told) => self.told.push_back(told),
-                Woken::Lost if self.is_for_peer => return self.end(elsewhere()),
-                Woken::Lost => self.lose(),
-                Woken::Tick => {
+                Happened::Silent => {}
+                Happened::Left => return None,
+                Happened::Lost if self.is_for_peer => return self.end(elsewhere()),
+                Happened::Lost => self.lose(),
+                Happened::Tick => {
                     if self.resume.wants_progress() && self.asks.is_empty() {
                         self.asks.push_back(resume::progress());
                     }
                 }
-                Woken::End(status) => return self.end(status),
+                Happened::End(status) => return self.end(status),
             }
         }
     }
@@ -174,7 +187,8 @@ impl Session {
             }
             Some(Source::Afar(_)) | None => return Ok(false),
         };
-        while stream.accepts()
+        while !self.asks.is_empty()
+            && stream.accepts()
             && let Some(asked) = self.asks.pop_front()
         {
             ask(stream, asked).map_err(refused)?;
@@ -190,17 +204,27 @@ impl Session {
 
     /// Waits for whatever comes first. Nothing is lost when the future is dropped.
     async fn woken(&mut self) -> Woken {
-        let has_room = self.asks.is_empty() && self.has_requests && self.resume.accepts();
+        let has_room = self.asks.is_empty() && self.resume.accepts();
+        let accepts = match &self.source {
+            None => return Woken::Look,
+            Some(Source::Here(stream)) => !self.aside.is_listening() && stream.accepts(),
+            Some(Source::Afar(_)) => true,
+            Some(Source::Assembled(assembled)) => assembled.accepts(),
+        };
+        if has_room && accepts {
+            self.aside.listen();
+        }
+        let aside = &mut self.aside;
+        let aside = poll_fn(|context| aside.poll_next(context));
         match &mut self.source {
             None => Woken::Look,
             Some(Source::Here(stream)) => tokio::select! {
+                biased;
+                happened = aside => Woken::Aside(happened),
                 () = stream.ready() => Woken::Look,
-                () = left(&mut self.holding, None) => Woken::Lost,
-                status = &mut self.ending => Woken::End(status),
-                _ = self.progress.tick(), if !self.is_for_peer => Woken::Tick,
-                message = self.requests.message(), if has_room && stream.accepts() => asked(message),
             },
             Some(Source::Afar(afar)) => tokio::select! {
+                happened = aside => Woken::Aside(happened),
                 told = afar.responses.message() => match told {
                     Ok(Some(told)) => Woken::Told(told),
                     // Whatever its reason: another may have none.
@@ -215,19 +239,13 @@ impl Session {
                     }
                     Err(_) => Woken::Lost,
                 },
-                () = left(&mut self.holding, Some(afar.node)) => Woken::Lost,
-                status = &mut self.ending => Woken::End(status),
-                _ = self.progress.tick() => Woken::Tick,
-                message = self.requests.message(), if has_room => asked(message),
             },
             Some(Source::Assembled(assembled)) => tokio::select! {
-                message = self.requests.message(), if has_room && assembled.accepts() => asked(message),
+                happened = aside => Woken::Aside(happened),
                 told = assembled.next() => match told {
                     Some(told) => Woken::Told(told),
                     None => Woken::End(rejected(Rejection::Unavailable)),
                 },
-                status = &mut self.ending => Woken::End(status),
-                _ = self.progress.tick() => Woken::Tick,
             },
         }
     }
@@ -235,14 +253,25 @@ impl Session {
     /// Finds a hub for the watches that the client has, and those it still waits for.
     async fn open(&mut self) -> Result<(), Status> {
         // One that was lost at once is not asked again at once.
-        if let Some(rest) = self.opened.and_then(|opened| PAUSE.checked_sub(opened.elapsed())) {
-            sleep(rest).await;
-        }
+        let rest = self.opened.and_then(|opened| PAUSE.checked_sub(opened.elapsed()));
+        let Self { context, here, holding, aside, lost, is_for_peer, .. } = self;
         let source = tokio::select! {
-            found = find(&self.context, &self.here, &mut self.holding, self.lost, self.is_for_peer) => found?,
-            status = &mut self.ending => return Err(status),
+            found = async {
+                if let Some(rest) = rest {
+                    sleep(rest).await;
+                }
+                find(context, here, holding, *lost, *is_for_peer).await
+            } => found?,
+            status = aside.ended() => return Err(status),
         };
+        let node = match &source {
+            Source::Here(_) => Some(None),
+            Source::Afar(afar) => Some(Some(afar.node)),
+            Source::Assembled(_) => None,
+        };
+        self.aside.moved(node.map(|node| (self.holding.clone(), node)));
         self.source = Some(source);
+        self.is_due = true;
         self.opened = Some(Instant::now());
         let (asks, answers) = self.resume.reopen();
         self.asks = asks.into();
@@ -256,6 +285,7 @@ impl Session {
             self.lost = Instant::now();
         }
         self.source = None;
+        self.aside.moved(None);
         // What the client was not told of is told again.
         self.told.clear();
         self.asks.clear();
@@ -273,14 +303,6 @@ impl Session {
         let revision = quorate_types::Revision(u64::try_from(header.revision).unwrap_or(0));
         told.header = self.context.header(revision, term);
         told
-    }
-}
-
-fn asked(message: Result<Option<pb::WatchRequest>, Status>) -> Woken {
-    match message {
-        Ok(Some(message)) => Woken::Asked(message),
-        Ok(None) => Woken::Silent,
-        Err(_) => Woken::Left,
     }
 }
 
@@ -337,17 +359,5 @@ async fn find(
             },
             () = sleep(PAUSE) => {}
         }
-    }
-}
-
-/// Returns when all of the keyspace is at that node no more, this one if none is named.
-async fn left(holding: &mut watch::Receiver<Option<Holding>>, node: Option<NodeId>) {
-    let is_left = |holding: &Option<Holding>| match (holding, node) {
-        (None, _) => false,
-        (Some(holding), None) => !holding.is_here,
-        (Some(holding), Some(node)) => !holding.others.contains(&node),
-    };
-    if holding.wait_for(is_left).await.is_err() {
-        std::future::pending().await
     }
 }

@@ -1,29 +1,36 @@
 //! The calls that most of a node's time goes to, answered from the bytes of their message, with nothing in between.
 //!
-//! They are those of etcd's KV service. The services themselves are the same as behind the router, which knows the same paths and takes what is out of the ordinary
-//! (see [`Unary::method`]).
+//! They are those of etcd's KV service, and streams of watches. The services themselves are the same as behind the router, which knows the same paths and takes what is out of the ordinary
+//! (see [`Direct::method`]).
 
 use super::Context;
 use super::kv::Kv;
+use super::watch::{Session, Watch};
+use axum::body::Body;
 use prost::Message;
 use prost::bytes::{BufMut, BytesMut};
+use quorate_api::pb;
 use quorate_api::pb::kv_server::Kv as _;
 use quorate_types::Bytes;
 use std::sync::Arc;
 use tonic::codegen::http::request::Parts;
 use tonic::codegen::http::{HeaderMap, Method as HttpMethod, header};
 use tonic::metadata::MetadataMap;
-use tonic::{Extensions, Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status, Streaming};
+use tonic_prost::ProstDecoder;
 
 /// Bytes in front of a message: whether it is compressed, and how long it is.
 pub(crate) const PREFIX_BYTES: usize = 5;
 /// How a message of a call may be compressed, says its head. Those of clients hardly ever are.
 const ENCODING: &str = "grpc-encoding";
+/// A client is told of no more at a time when it is so much.
+const TOLD_BYTES: usize = 32 << 10;
 
 /// The services behind these calls; clones are the same.
 #[derive(Clone)]
-pub struct Unary {
+pub struct Direct {
     kv: Arc<Kv>,
+    watch: Arc<Watch>,
     message_bytes_max: usize,
 }
 
@@ -34,12 +41,13 @@ pub(crate) enum Method {
     Put,
     DeleteRange,
     Txn,
+    Watch,
 }
 
-impl Unary {
+impl Direct {
     /// Those of `context`, whose messages may be so long.
     pub(super) fn new(context: Context, message_bytes_max: usize) -> Self {
-        Self { kv: Arc::new(Kv(context)), message_bytes_max }
+        Self { kv: Arc::new(Kv(context.clone())), watch: Arc::new(Watch(context)), message_bytes_max }
     }
 
     /// Which call a request's head begins, if it is one of these and an ordinary one.
@@ -49,6 +57,7 @@ impl Unary {
             "/etcdserverpb.KV/Put" => Method::Put,
             "/etcdserverpb.KV/DeleteRange" => Method::DeleteRange,
             "/etcdserverpb.KV/Txn" => Method::Txn,
+            "/etcdserverpb.Watch/Watch" => Method::Watch,
             _ => return None,
         };
         let is_grpc = || {
@@ -75,7 +84,7 @@ impl Unary {
         if found > limit { Err(super::too_large(found, limit)) } else { Ok(found) }
     }
 
-    /// Answers a call. What comes back has its prefix.
+    /// Answers a call of one message with another. What comes back has its prefix.
     pub(crate) async fn answer(
         &self,
         method: Method,
@@ -83,11 +92,20 @@ impl Unary {
         message: Bytes,
     ) -> Result<Bytes, Status> {
         match method {
-            Method::Range => framed(self.kv.range(asked(headers, message)?).await?),
-            Method::Put => framed(self.kv.put(asked(headers, message)?).await?),
-            Method::DeleteRange => framed(self.kv.delete_range(asked(headers, message)?).await?),
-            Method::Txn => framed(self.kv.txn(asked(headers, message)?).await?),
+            Method::Range => framed(&self.kv.range(asked(headers, message)?).await?),
+            Method::Put => framed(&self.kv.put(asked(headers, message)?).await?),
+            Method::DeleteRange => framed(&self.kv.delete_range(asked(headers, message)?).await?),
+            Method::Txn => framed(&self.kv.txn(asked(headers, message)?).await?),
+            Method::Watch => Err(Status::internal("a stream has no one message")),
         }
+    }
+
+    /// Begins a stream of watches, whose requests are in `body`.
+    pub(crate) async fn watch(&self, headers: HeaderMap, body: Body) -> Result<Watching, Status> {
+        let decoder = ProstDecoder::<pb::WatchRequest>::default();
+        let requests = Streaming::new_request(decoder, body, None, Some(self.message_bytes_max));
+        let session = self.watch.session(&MetadataMap::from_headers(headers), requests).await?;
+        Ok(Watching { session })
     }
 }
 
@@ -96,16 +114,46 @@ fn asked<M: Message + Default>(headers: HeaderMap, message: Bytes) -> Result<Req
     Ok(Request::from_parts(MetadataMap::from_headers(headers), Extensions::new(), message))
 }
 
-fn framed<M: Message>(answer: Response<M>) -> Result<Bytes, Status> {
-    let answer = answer.into_inner();
-    let length = answer.encoded_len();
+fn framed<M: Message>(answer: &Response<M>) -> Result<Bytes, Status> {
+    let mut frames = BytesMut::new();
+    push(&mut frames, answer.get_ref())?;
+    Ok(frames.freeze())
+}
+
+/// Writes a message behind its prefix.
+fn push(frames: &mut BytesMut, message: &impl Message) -> Result<(), Status> {
+    let length = message.encoded_len();
     let said = u32::try_from(length).ok().filter(|length| i32::try_from(*length).is_ok());
     let said = said.ok_or_else(|| {
         Status::out_of_range(format!("Error, encoded message length too large: found {length} bytes"))
     })?;
-    let mut frame = BytesMut::with_capacity(PREFIX_BYTES + length);
-    frame.put_u8(0);
-    frame.put_u32(said);
-    answer.encode_raw(&mut frame);
-    Ok(frame.freeze())
+    frames.reserve(PREFIX_BYTES + length);
+    frames.put_u8(0);
+    frames.put_u32(said);
+    message.encode_raw(frames);
+    Ok(())
+}
+
+/// A stream of watches.
+pub(crate) struct Watching {
+    session: Session,
+}
+
+impl Watching {
+    /// What the client is told next: all there is, if that is not much. `None` when nothing comes any more.
+    pub(crate) async fn next(&mut self) -> Option<Result<Bytes, Status>> {
+        let first = match self.session.next().await? {
+            Ok(first) => first,
+            Err(status) => return Some(Err(status)),
+        };
+        let mut frames = BytesMut::new();
+        let mut pushed = push(&mut frames, &first);
+        while pushed.is_ok()
+            && frames.len() < TOLD_BYTES
+            && let Some(next) = self.session.next_now()
+        {
+            pushed = push(&mut frames, &next);
+        }
+        Some(pushed.map(|()| frames.freeze()))
+    }
 }
