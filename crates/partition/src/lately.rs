@@ -17,13 +17,17 @@
 //! Bounded in bytes, of a keyspace on a node: what is over goes from the smallest keys to the largest and from the smallest again, so that nothing has to be
 //! remembered of who reads what.
 
+mod recent;
+
 use crate::range;
 use crate::view::{PairIter, View};
 use quorate_types::reply::RangeAnswer;
 use quorate_types::request::{RangeRequest, SortTarget};
 use quorate_types::{Bytes, Changes, Event, Fault, Key, KeyRange, KeyValue, Revision, Slot, reached};
+pub(crate) use recent::Mark;
+use recent::Recent;
 use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -37,10 +41,6 @@ const PAIRS_MAX: u64 = 1_000;
 const READ_BYTES_MAX: usize = 1 << 20;
 /// Pairs that are given up together.
 const GIVEN_UP_AT_ONCE: usize = 64;
-/// Changes that a read may be overtaken by and still be kept, if they are of other keys.
-const RECENT_MAX: usize = 512;
-/// A change of a longer key is not remembered: no read that it may have overtaken is kept.
-const RECENT_KEY_BYTES_MAX: usize = 1_024;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -57,31 +57,10 @@ struct Inner {
     bytes: usize,
     /// The newest change that removed a key.
     removed: Revision,
-    /// How many changes were noted.
-    noted: u64,
-    /// The last of them.
-    recent: VecDeque<Recent>,
-    /// The newest revision of these,
-    newest: Revision,
-    /// the newest that may be missing among them,
-    unseen: Revision,
-    /// and the number of the last that is missing.
-    dropped: u64,
+    recent: Recent,
     /// Where to go on with giving up what is over.
     hand: Key,
 }
-
-/// A change of late: its number, when it was made, and of what.
-#[derive(Debug)]
-struct Recent {
-    number: u64,
-    revision: Revision,
-    key: Key,
-}
-
-/// What had been noted when a read began.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Mark(u64);
 
 impl Default for Lately {
     fn default() -> Self {
@@ -98,11 +77,7 @@ impl Lately {
                 known: BTreeMap::new(),
                 bytes: 0,
                 removed: Revision(0),
-                noted: 0,
-                recent: VecDeque::new(),
-                newest: Revision(0),
-                unseen: Revision(0),
-                dropped: 0,
+                recent: Recent::default(),
                 hand: Key::new(),
             }),
         }
@@ -135,7 +110,7 @@ impl Lately {
     pub(crate) fn open(&self, revision: Revision) {
         let mut inner = self.write();
         inner.clear();
-        inner.unseen = inner.unseen.max(revision);
+        inner.recent.miss(revision);
         inner.removed = inner.removed.max(revision);
     }
 
@@ -153,7 +128,7 @@ impl Lately {
         if !inner.knows(&request.range) {
             return None;
         }
-        if at < inner.removed && inner.is_overtaken(&request.range, at) {
+        if at < inner.removed && inner.recent.is_overtaken(&request.range, at) {
             reached!("read-from-memory-removed-since");
             return None;
         }
@@ -167,7 +142,7 @@ impl Lately {
 
     /// To be taken before the store is read, for [`Lately::learn`].
     pub(crate) fn mark(&self) -> Mark {
-        Mark(self.read().noted)
+        self.read().recent.mark()
     }
 
     /// What the store had of a range as of `at`. `is_readable` is asked while nobody else can change anything here.
@@ -199,7 +174,7 @@ impl Lately {
         if !is_readable() {
             return;
         }
-        if inner.is_overtaken(&request.range, at) || inner.has_changed(&request.range, mark) {
+        if inner.recent.is_overtaken(&request.range, at) || inner.recent.has_changed(&request.range, mark) {
             reached!("read-overtaken-not-kept");
             return;
         }
@@ -298,7 +273,7 @@ impl Inner {
 
     fn note(&mut self, event: &Event, revision: Revision) {
         let key = event.key();
-        self.remember(key, revision);
+        self.recent.note(key, revision);
         let is_known = self.known_end(key).is_some();
         match event {
             Event::Put(pair) if is_known => self.put(copied(pair)),
@@ -311,42 +286,11 @@ impl Inner {
         }
     }
 
-    fn remember(&mut self, key: &Key, revision: Revision) {
-        self.noted += 1;
-        self.newest = self.newest.max(revision);
-        let mut forgotten = None;
-        if key.len() > RECENT_KEY_BYTES_MAX {
-            forgotten = Some((self.noted, revision));
-        } else {
-            let key = Key::copy_from_slice(key);
-            self.recent.push_back(Recent { number: self.noted, revision, key });
-            if self.recent.len() > RECENT_MAX {
-                forgotten = self.recent.pop_front().map(|recent| (recent.number, recent.revision));
-            }
-        }
-        if let Some((number, revision)) = forgotten {
-            self.dropped = self.dropped.max(number);
-            self.unseen = self.unseen.max(revision);
-        }
-    }
-
     fn put(&mut self, pair: KeyValue) {
         self.bytes += pair_bytes(&pair);
         if let Some(before) = self.pairs.insert(pair.key.clone(), pair) {
             self.bytes -= pair_bytes(&before);
         }
-    }
-
-    /// Whether something in the range is newer than `at`, or may be.
-    fn is_overtaken(&self, range: &KeyRange, at: Revision) -> bool {
-        let is_newer = |recent: &Recent| recent.revision > at && range.contains(&recent.key);
-        at < self.unseen || (at < self.newest && self.recent.iter().any(is_newer))
-    }
-
-    /// Whether something in the range was applied after `mark`, or may have been.
-    fn has_changed(&self, range: &KeyRange, mark: Mark) -> bool {
-        let since = self.recent.iter().rev().take_while(|recent| recent.number > mark.0);
-        mark.0 < self.dropped || { since }.any(|recent| range.contains(&recent.key))
     }
 
     /// The pairs are those of the range now.
@@ -419,221 +363,4 @@ impl View for Known<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use quorate_types::request::SortOrder;
-
-    /// A generator of its own: splitmix64.
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, bound: u64) -> u64 {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut mixed = self.0;
-            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            (mixed ^ (mixed >> 31)) % bound
-        }
-    }
-
-    fn key(number: u64) -> Key {
-        Key::from(format!("k{number:02}"))
-    }
-
-    fn pair(number: u64, revision: u64, bytes: usize) -> KeyValue {
-        let modified = Revision(revision);
-        let value = vec![b'v'; bytes].into();
-        KeyValue { key: key(number), value, create: modified, modified, version: 1, lease: None }
-    }
-
-    fn put(pair: KeyValue) -> Changes {
-        Changes::whole(pair.modified, vec![Event::Put(pair)])
-    }
-
-    fn delete(number: u64, revision: u64) -> Changes {
-        let modified = Revision(revision);
-        Changes::whole(modified, vec![Event::Delete { key: key(number), modified }])
-    }
-
-    fn request(range: KeyRange, limit: Option<u64>) -> RangeRequest {
-        RangeRequest { limit, ..RangeRequest::new(range) }
-    }
-
-    /// The history of the keys: what a store is.
-    #[derive(Default)]
-    struct Store(BTreeMap<Key, Vec<(Revision, Option<KeyValue>)>>);
-
-    impl Store {
-        fn apply(&mut self, changes: &Changes) {
-            for event in changes.events.iter() {
-                let pair = match event {
-                    Event::Put(pair) => Some(pair.clone()),
-                    Event::Delete { .. } => None,
-                };
-                self.0.entry(event.key().clone()).or_default().push((changes.revision, pair));
-            }
-        }
-
-        fn at(&self, key: &Key, at: Revision) -> Option<KeyValue> {
-            let versions = self.0.get(key)?;
-            versions.iter().rev().find(|(revision, _)| *revision <= at)?.1.clone()
-        }
-    }
-
-    impl View for Store {
-        fn slot(&self, _: &[u8]) -> Slot {
-            Slot(0)
-        }
-
-        fn revision(&self) -> Revision {
-            Revision(u64::MAX)
-        }
-
-        fn compacted(&self) -> Option<Revision> {
-            None
-        }
-
-        fn get(&self, key: &Key, at: Revision) -> Result<Option<KeyValue>, Fault> {
-            Ok(self.at(key, at))
-        }
-
-        fn pairs<'v>(&'v self, range: &KeyRange, at: Revision) -> PairIter<'v> {
-            let keys = self.0.range::<[u8], _>(range.bounds());
-            Box::new(keys.filter_map(move |(key, _)| self.at(key, at)).map(Ok))
-        }
-    }
-
-    fn some_range(random: &mut Random) -> KeyRange {
-        match random.below(8) {
-            0..4 => KeyRange::Single(key(random.below(30))),
-            7 => KeyRange::From(key(random.below(30))),
-            _ => KeyRange::Between(key(random.below(30)), key(random.below(30))),
-        }
-    }
-
-    /// Reads that are learnt late, changes that are published late, and never another answer than the store's.
-    #[test]
-    fn it_answers_as_the_store_does_or_not_at_all() {
-        let (mut answered, mut learnt) = (0, 0);
-        for seed in 0..60 {
-            let mut random = Random(seed);
-            let (lately, mut store) = (Lately::new(6_000), Store::default());
-            let (mut newest, mut published) = (1, Revision(1));
-            // Reads under way: the request, the answer, and as of when.
-            let mut reads: Vec<(RangeRequest, RangeAnswer, (Revision, Mark))> = Vec::new();
-            for _ in 0..3_000 {
-                match random.below(10) {
-                    0..3 => {
-                        newest += 1;
-                        let number = random.below(30);
-                        let change = if random.below(3) == 0 {
-                            delete(number, newest)
-                        } else {
-                            put(pair(number, newest, random.below(200) as usize))
-                        };
-                        store.apply(&change);
-                        lately.note(&[change]);
-                    }
-                    3 => published = published.max(Revision(newest - random.below(3).min(newest - 1))),
-                    4..6 => {
-                        let limit = (random.below(3) == 0).then(|| 1 + random.below(5));
-                        let request = request(some_range(&mut random), limit);
-                        let answer = range::answer(&store, &request, published).unwrap();
-                        reads.push((request, answer, (published, lately.mark())));
-                    }
-                    6 if !reads.is_empty() => {
-                        let (request, answer, at) =
-                            reads.swap_remove(random.below(reads.len() as u64) as usize);
-                        lately.learn(&request, &answer, at, || true);
-                        learnt += 1;
-                    }
-                    _ => {
-                        let mut request = request(some_range(&mut random), None);
-                        match random.below(6) {
-                            0 => request.limit = Some(1 + random.below(4)),
-                            1 => request.count_only = true,
-                            2 => request.keys_only = true,
-                            3 => request.sort_order = Some(SortOrder::Descending),
-                            _ => {}
-                        }
-                        // As one that was granted a while ago.
-                        let at = Revision(published.0.saturating_sub([0, 0, 1, 5][random.below(4) as usize]));
-                        if let Some(answer) = lately.answer(&request, at) {
-                            answered += 1;
-                            let expected = range::answer(&store, &request, at).unwrap();
-                            assert_eq!(answer, expected, "seed {seed}: {request:?} at {at}");
-                        }
-                    }
-                }
-                let inner = lately.read();
-                let pairs: usize = inner.pairs.values().map(pair_bytes).sum();
-                let ranges = inner.known.iter().map(|(start, end)| range_bytes(start, end.as_ref()));
-                assert_eq!(inner.bytes, pairs + ranges.sum::<usize>());
-                assert!(inner.bytes <= inner.bytes_max);
-                assert!(inner.pairs.keys().all(|key| inner.known_end(key).is_some()), "a pair in no range");
-            }
-        }
-        assert!(answered > 5_000 && learnt > 5_000, "{answered} answered, {learnt} learnt");
-    }
-
-    #[test]
-    fn nothing_is_learnt_from_before_a_partition_was_opened_nor_after_the_ground_was_pulled_away() {
-        let lately = Lately::default();
-        let all = request(KeyRange::all(), None);
-        let answer = RangeAnswer { count: 1, pairs: vec![pair(1, 5, 1)], more: false };
-        lately.open(Revision(6));
-        lately.learn(&all, &answer, (Revision(5), lately.mark()), || true);
-        assert_eq!(lately.answer(&all, Revision(6)), None);
-        lately.learn(&all, &answer, (Revision(6), lately.mark()), || false);
-        assert_eq!(lately.answer(&all, Revision(6)), None);
-        lately.learn(&all, &answer, (Revision(6), lately.mark()), || true);
-        assert_eq!(lately.answer(&all, Revision(6)), Some(answer));
-        lately.forget();
-        assert_eq!(lately.answer(&all, Revision(6)), None);
-    }
-
-    #[test]
-    fn what_was_applied_while_the_store_was_read_counts_also_below_what_was_published() {
-        let lately = Lately::default();
-        let all = request(KeyRange::all(), None);
-        let answer = RangeAnswer { count: 1, pairs: vec![pair(1, 60, 1)], more: false };
-        let mark = lately.mark();
-        // Revisions have begun again: the state was replaced by one that is older than what was published.
-        lately.note(&[put(pair(1, 81, 2))]);
-        lately.learn(&all, &answer, (Revision(100), mark), || true);
-        assert_eq!(lately.answer(&all, Revision(100)), None);
-        let long = Key::from(vec![b'k'; RECENT_KEY_BYTES_MAX + 1]);
-        let mark = lately.mark();
-        lately.note(&[put(KeyValue { key: long, ..pair(1, 82, 2) })]);
-        lately.learn(&all, &answer, (Revision(100), mark), || true);
-        assert_eq!(lately.answer(&all, Revision(100)), None);
-        lately.learn(&all, &answer, (Revision(100), lately.mark()), || true);
-        assert_eq!(lately.answer(&all, Revision(100)), Some(answer));
-    }
-
-    #[test]
-    fn a_key_that_was_removed_before_its_range_was_known_is_missed_by_who_is_to_see_it() {
-        let lately = Lately::default();
-        let all = request(KeyRange::all(), None);
-        lately.note(&[delete(1, 11)]);
-        lately.learn(&all, &RangeAnswer::default(), (Revision(11), lately.mark()), || true);
-        assert_eq!(lately.answer(&all, Revision(10)), None);
-        assert_eq!(lately.answer(&all, Revision(11)), Some(RangeAnswer::default()));
-    }
-
-    #[test]
-    fn ranges_that_are_too_large_are_left_to_the_store() {
-        let lately = Lately::default();
-        let all = request(KeyRange::all(), None);
-        let pairs: Vec<KeyValue> = (0..=PAIRS_MAX).map(|number| pair(number, 5, 1)).collect();
-        let mut answer = RangeAnswer { count: PAIRS_MAX + 1, pairs, more: false };
-        lately.learn(&all, &answer, (Revision(6), lately.mark()), || true);
-        assert_eq!(lately.answer(&all, Revision(6)), None);
-        answer.pairs.pop();
-        answer.count = PAIRS_MAX;
-        lately.learn(&all, &answer, (Revision(6), lately.mark()), || true);
-        assert!(lately.answer(&all, Revision(6)).is_some());
-        lately.note(&[put(pair(9_999, 7, 1))]);
-        assert_eq!(lately.answer(&all, Revision(7)), None);
-    }
-}
+mod tests;
