@@ -1,8 +1,9 @@
-//! The newest pairs of ranges that were read lately: what is read again is answered from memory, whatever history its keys have.
+//! The newest pairs of keys and ranges that were read lately: what is read again is answered from memory, whatever history its keys have.
 //!
 //! In the store the versions of a key stand together, so a range over keys that are often written walks over old versions, or seeks past
 //! them, key by key. What was read of the newest revision is kept here, and every change that is applied is made here, too. The ranges that are
-//! *known* are kept beside the pairs: a key that is in one and has no pair does not exist.
+//! *known* are kept beside the pairs: a key that is in one and has no pair does not exist. A key that was read by itself is a *point*
+//! ([`points`]): it is found sooner, and takes less.
 //!
 //! It must never answer otherwise than the store:
 //!
@@ -14,24 +15,26 @@
 //! * Whatever else changes the rows (a snapshot, slots that come and go) makes the keyspace unreadable first, and with that all is forgotten
 //!   ([`Lately::forget`]); a partition that is opened may have more than is published and noted ([`Lately::open`]).
 //!
-//! Bounded in bytes, of a keyspace on a node: what is over goes from the smallest keys to the largest and from the smallest again, so that nothing has to be
-//! remembered of who reads what.
+//! Bounded in bytes, of a keyspace on a node: points or ranges, of what there is more. Ranges go from the smallest keys to the largest and from the smallest again, so that nothing has
+//! to be remembered of who reads what.
 
+mod known;
+mod points;
 mod recent;
 
 use crate::range;
-use crate::view::{PairIter, View};
+use known::Known;
+use points::{Newest, PAIR_BYTES_MAX, Points};
 use quorate_types::reply::RangeAnswer;
 use quorate_types::request::{RangeRequest, SortTarget};
-use quorate_types::{Bytes, Changes, Event, Fault, Key, KeyRange, KeyValue, Revision, Slot, reached};
+use quorate_types::{Bytes, Changes, Event, Key, KeyRange, KeyValue, Revision, reached};
 pub(crate) use recent::Mark;
 use recent::Recent;
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Bytes of pairs and ranges.
+/// Bytes of points, pairs and ranges.
 const BYTES_MAX: usize = 16 << 20;
 /// Counted for each pair and each range beside their bytes.
 const OVERHEAD_BYTES: usize = 200;
@@ -51,9 +54,11 @@ pub(crate) struct Lately {
 #[derive(Debug)]
 struct Inner {
     bytes_max: usize,
+    points: Points,
     pairs: BTreeMap<Key, KeyValue>,
     /// Where known ranges begin and end (`None`: nowhere); they neither overlap nor touch.
     known: BTreeMap<Key, Option<Key>>,
+    /// Of pairs and ranges.
     bytes: usize,
     /// The newest change that removed a key.
     removed: Revision,
@@ -73,6 +78,7 @@ impl Lately {
         Self {
             inner: RwLock::new(Inner {
                 bytes_max,
+                points: Points::default(),
                 pairs: BTreeMap::new(),
                 known: BTreeMap::new(),
                 bytes: 0,
@@ -125,19 +131,51 @@ impl Lately {
             return None;
         }
         let inner = self.read();
-        if !inner.knows(&request.range) {
+        let is_single = matches!(request.range, KeyRange::Single(_));
+        if !is_single && !inner.is_known_at(&request.range, at) {
             return None;
         }
-        if at < inner.removed && inner.recent.is_overtaken(&request.range, at) {
-            reached!("read-from-memory-removed-since");
-            return None;
-        }
-        let view = Known { inner: &inner, at, is_known: Cell::new(true) };
+        let view = Known::new(&inner, at);
         let answer = range::answer(&view, request, at).ok()?;
-        let is_known = view.is_known.get() && answer.count <= PAIRS_MAX;
-        reached!("read-from-memory", is_known);
-        reached!("read-from-memory-too-new", !view.is_known.get());
+        let is_known = view.is_known() && answer.count <= PAIRS_MAX;
+        reached!("read-from-memory", is_known && !is_single);
+        reached!("read-from-memory-too-new", !is_single && !view.is_known());
         is_known.then_some(answer)
+    }
+
+    /// A key as of `at`, which is not newer than what is published, if that is known here; else what [`Lately::learn_key`] is to be given.
+    pub(crate) fn get(&self, key: &Key, at: Revision) -> Result<Option<KeyValue>, Mark> {
+        let inner = self.read();
+        let known = inner.get(key, at);
+        reached!("key-from-memory", known.is_some());
+        known.ok_or_else(|| inner.recent.mark())
+    }
+
+    /// What the store had of a key as of `at`. `is_readable` is asked while nobody else can change anything here.
+    pub(crate) fn learn_key(
+        &self,
+        key: &Key,
+        pair: Option<&KeyValue>,
+        (at, mark): (Revision, Mark),
+        is_readable: impl FnOnce() -> bool,
+    ) {
+        if pair.is_some_and(|pair| pair.bytes() > PAIR_BYTES_MAX) {
+            return;
+        }
+        // Before anybody has to wait.
+        let newest = Newest::read(key, pair, at);
+        let range = KeyRange::Single(key.clone());
+        let mut inner = self.write();
+        if !is_readable() {
+            return;
+        }
+        let recent = &inner.recent;
+        if recent.is_overtaken(&range, at) || recent.has_changed(&range, mark) {
+            reached!("key-overtaken-not-kept");
+            return;
+        }
+        inner.points.learn(newest);
+        inner.bound();
     }
 
     /// To be taken before the store is read, for [`Lately::learn`].
@@ -145,7 +183,7 @@ impl Lately {
         self.read().recent.mark()
     }
 
-    /// What the store had of a range as of `at`. `is_readable` is asked while nobody else can change anything here.
+    /// What the store had of a range as of `at`; single keys are [`Lately::learn_key`]'s. `is_readable` is asked while nobody else can change anything here.
     pub(crate) fn learn(
         &self,
         request: &RangeRequest,
@@ -162,8 +200,8 @@ impl Lately {
         }
         let start = request.range.start();
         let end = match (&request.range, answer.pairs.last().filter(|_| answer.more)) {
+            (KeyRange::Single(_), _) => return,
             (_, Some(last)) => Some(behind(&last.key)),
-            (KeyRange::Single(key), None) => Some(behind(key)),
             (KeyRange::Between(start, end), None) if start < end => Some(Key::copy_from_slice(end)),
             (KeyRange::Between(..), None) => return,
             (KeyRange::From(_), None) => None,
@@ -215,6 +253,7 @@ fn copied(pair: &KeyValue) -> KeyValue {
 
 impl Inner {
     fn clear(&mut self) {
+        self.points.clear();
         self.pairs.clear();
         self.known.clear();
         self.bytes = 0;
@@ -222,7 +261,12 @@ impl Inner {
 
     /// Gives up what is over.
     fn bound(&mut self) {
-        while self.bytes > self.bytes_max {
+        while self.points.bytes() + self.bytes > self.bytes_max {
+            // So neither has less than half, if it needs that.
+            if self.points.bytes() >= self.bytes {
+                self.points.give_up();
+                continue;
+            }
             let behind = self.known.range::<Key, _>(&self.hand..).next();
             let Some((start, end)) = behind.or_else(|| self.known.iter().next()) else { return };
             let (start, end) = (start.clone(), end.clone());
@@ -271,8 +315,30 @@ impl Inner {
         }
     }
 
+    /// Whether what a range was as of `at` is known, but for pairs that are newer.
+    fn is_known_at(&self, range: &KeyRange, at: Revision) -> bool {
+        let is_removed_since = || at < self.removed && self.recent.is_overtaken(range, at);
+        if self.knows(range) && !is_removed_since() {
+            return true;
+        }
+        reached!("read-from-memory-removed-since", self.knows(range));
+        false
+    }
+
+    fn get(&self, key: &Key, at: Revision) -> Option<Option<KeyValue>> {
+        if let Some(known) = self.points.get(key, at) {
+            return Some(known);
+        }
+        if self.known.is_empty() || !self.is_known_at(&KeyRange::Single(key.clone()), at) {
+            return None;
+        }
+        let pair = self.pairs.get(key);
+        pair.is_none_or(|pair| pair.modified <= at).then(|| pair.cloned())
+    }
+
     fn note(&mut self, event: &Event, revision: Revision) {
         let key = event.key();
+        self.points.note(event);
         self.recent.note(key, revision);
         let is_known = self.known_end(key).is_some();
         match event {
@@ -316,49 +382,6 @@ impl Inner {
         self.bytes += range_bytes(&start, end.as_ref());
         self.known.insert(start, end);
         self.bound();
-    }
-}
-
-/// What is known, as of a revision.
-struct Known<'a> {
-    inner: &'a Inner,
-    at: Revision,
-    /// Nothing newer was met.
-    is_known: Cell<bool>,
-}
-
-impl Known<'_> {
-    fn is_of(&self, pair: &KeyValue) -> bool {
-        let is_of = pair.modified <= self.at;
-        if !is_of {
-            self.is_known.set(false);
-        }
-        is_of
-    }
-}
-
-impl View for Known<'_> {
-    fn slot(&self, _: &[u8]) -> Slot {
-        panic!("nothing is written over what is known: a leader evaluates")
-    }
-
-    fn revision(&self) -> Revision {
-        self.at
-    }
-
-    fn compacted(&self) -> Option<Revision> {
-        None
-    }
-
-    fn get(&self, key: &Key, _: Revision) -> Result<Option<KeyValue>, Fault> {
-        Ok(self.inner.pairs.get(key).filter(|pair| self.is_of(pair)).cloned())
-    }
-
-    fn pairs<'v>(&'v self, range: &KeyRange, _: Revision) -> PairIter<'v> {
-        let pairs = self.inner.pairs.range::<[u8], _>(range.bounds()).map(|(_, pair)| pair);
-        // One more than is answered, which tells that there are too many.
-        let pairs = pairs.take(PAIRS_MAX as usize + 1).take_while(|pair| self.is_of(pair));
-        Box::new(pairs.map(|pair| Ok(pair.clone())))
     }
 }
 

@@ -26,6 +26,7 @@ pub mod partition;
 pub mod publication;
 mod range;
 pub mod reader;
+mod recall;
 pub mod snapshot;
 pub mod split;
 mod state;

@@ -9,9 +9,10 @@ use crate::error::ReadError;
 use crate::part_reader::{PartReader, piece};
 use crate::publication::Published;
 use crate::range;
+use crate::recall::Recall;
 use crate::state::Head;
 use crate::txn;
-use crate::view::{Applied, Pairs};
+use crate::view::{Applied, Pairs, View};
 use crate::watch::{History, HistoryError, Piece};
 use crate::writer::Writer;
 use quorate_mvcc::engine::{Engine, Read, Table};
@@ -20,8 +21,8 @@ use quorate_types::reply::{RangeAnswer, TxnAnswer};
 use quorate_types::request::{RangeRequest, TxnRequest};
 use quorate_types::revision::LocalRevisions;
 use quorate_types::{
-    Changes, Fault, GroupId, Key, KeyValue, KeyspaceId, Malformed, PartitionId, Rejection, Revision, Slot,
-    SlotSet,
+    Changes, Fault, GroupId, Key, KeyRange, KeyValue, KeyspaceId, Malformed, PartitionId, Rejection,
+    Revision, Slot, SlotSet,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -87,16 +88,20 @@ impl<E: Engine> Reader<E> {
         request: &RangeRequest,
         newest: Revision,
     ) -> Result<(Revision, RangeAnswer), ReadError> {
+        let read = |view: &Recall<'_, E>| {
+            let at = range::revision_asked(view, request.revision)?;
+            let answer = range::answer(view, request, at)?;
+            self.check_kept(request.revision.filter(|asked| *asked > 0), at)?;
+            Ok((view.revision(), answer))
+        };
+        if let KeyRange::Single(_) = request.range {
+            return self.read(newest, read);
+        }
         if let Some(known) = self.known(request, newest) {
             return Ok(known);
         }
         let (generation, mark) = (self.generation()?, self.published.lately.mark());
-        let (revision, answer) = self.read(newest, |view| {
-            let at = range::revision_asked(view, request.revision)?;
-            let answer = range::answer(view, request, at)?;
-            self.check_kept(request.revision.filter(|asked| *asked > 0), at)?;
-            Ok((view.revision, answer))
-        })?;
+        let (revision, answer) = self.read(newest, read)?;
         let is_readable = || self.check_generation(generation).is_ok();
         self.published.lately.learn(request, &answer, (revision, mark), is_readable);
         Ok((revision, answer))
@@ -109,7 +114,7 @@ impl<E: Engine> Reader<E> {
         self.check_generation(generation).is_ok().then_some((newest, answer))
     }
 
-    /// The same if the range has no more than `pairs_max` pairs and is not of history; it is read no further than that, nor over more old versions or bytes than whoever shares
+    /// The same if it is a single key, or the range has no more than `pairs_max` pairs and is not of history; it is read no further than that, nor over more old versions or bytes than whoever shares
     /// this thread can bear. What is asked of it (an order, a filter) is worked out from all pairs, so that they can be kept in memory.
     pub fn range_if_small(
         &self,
@@ -117,6 +122,9 @@ impl<E: Engine> Reader<E> {
         newest: Revision,
         pairs_max: usize,
     ) -> Result<Option<(Revision, RangeAnswer)>, ReadError> {
+        if let KeyRange::Single(_) = request.range {
+            return self.range(request, newest).map(Some);
+        }
         if request.revision.is_some_and(|asked| asked > 0) || request.range.is_empty() {
             return Ok(None);
         }
@@ -125,19 +133,19 @@ impl<E: Engine> Reader<E> {
         }
         let (generation, mark) = (self.generation()?, self.published.lately.mark());
         let (revision, pairs) = self.read(newest, |view| {
-            let mut rows = view.space.range(&request.range, view.revision).at_most(ROWS_IF_SMALL);
+            let mut rows = view.applied.space.range(&request.range, view.revision()).at_most(ROWS_IF_SMALL);
             let (mut pairs, mut bytes) = (Vec::new(), 0);
             for pair in rows.by_ref() {
                 let pair = pair?;
                 bytes += pair.bytes();
                 pairs.push(pair);
                 if pairs.len() > pairs_max || bytes > BYTES_IF_SMALL {
-                    return Ok((view.revision, None));
+                    return Ok((view.revision(), None));
                 }
             }
             let pairs = (!rows.is_cut_off()).then_some(pairs);
-            self.check_kept(None, view.revision)?;
-            Ok((view.revision, pairs))
+            self.check_kept(None, view.revision())?;
+            Ok((view.revision(), pairs))
         })?;
         let Some(pairs) = pairs else { return Ok(None) };
         let all = RangeAnswer { count: pairs.len() as u64, pairs, more: false };
@@ -153,12 +161,12 @@ impl<E: Engine> Reader<E> {
         self.read(newest, |view| {
             let path = txn::choose(view, request)?;
             txn::check(view, &path, &|_| false)?;
-            let mut writer = Writer::new(view, LocalRevisions::after(view.revision));
+            let mut writer = Writer::new(view, LocalRevisions::after(view.revision()));
             let answer = txn::execute(&mut writer, &path)?;
             // The oldest that was read decides, and without one the newest, which all of it is at.
             let oldest = path.oldest_asked();
-            self.check_kept(oldest, oldest.map_or(view.revision, |asked| Revision(asked as u64)))?;
-            Ok((view.revision, answer))
+            self.check_kept(oldest, oldest.map_or(view.revision(), |asked| Revision(asked as u64)))?;
+            Ok((view.revision(), answer))
         })
     }
 
@@ -279,16 +287,17 @@ impl<E: Engine> Reader<E> {
     fn read<T>(
         &self,
         mut newest: Revision,
-        answer: impl Fn(&Applied<'_, E>) -> Result<T, ReadError>,
+        answer: impl Fn(&Recall<'_, E>) -> Result<T, ReadError>,
     ) -> Result<T, ReadError> {
         let mut tries = 0..OVERTAKEN_MAX;
         loop {
             let generation = self.generation()?;
-            let view = Applied {
+            let applied = Applied {
                 space: KeySpace::new(&self.engine, self.keyspace),
                 revision: newest,
                 compacted: self.compacted(),
             };
+            let view = Recall { applied, published: &self.published, generation };
             let result = answer(&view);
             // First, because whatever else was found in a state half replaced means nothing.
             self.check_generation(generation)?;

@@ -7,13 +7,15 @@ mod support;
 
 use quorate_mvcc::engine::{Engine, Table};
 use quorate_partition::snapshot::{Chunk, Cursor, InstallError, Installer, SnapshotSource};
-use quorate_partition::{Opened, Partition, ReadError};
+use quorate_partition::{Opened, Partition, ReadError, Reader};
 use quorate_types::request::{PutLease, PutRequest};
 use quorate_types::{
     Command, Decode, Effect, Encode, Entry, EntryKind, GroupId, Index, KeyRange, PartitionId, Position,
     Rejection, Request, Revision, Slot, SlotSet, Split, Stamp, Term, Tick,
 };
 use support::{GROUP, Pair, Random, TestEngine, delete, lease, limits, open, put_op, range};
+
+const KEYS: [&str; 5] = ["a", "b", "b\0", "c/d", "c/e"];
 
 /// A group with something of everything in it.
 fn grown(random: &mut Random, steps: u64) -> Pair {
@@ -22,7 +24,7 @@ fn grown(random: &mut Random, steps: u64) -> Pair {
         pair.evaluate(&Request::LeaseGrant { lease: lease(id), ttl_seconds: 600 }).unwrap();
     }
     for step in 0..steps {
-        let key: &'static str = random.pick(&["a", "b", "b\0", "c/d", "c/e"]);
+        let key: &'static str = random.pick(&KEYS);
         let request = match random.below(8) {
             0 => delete(KeyRange::prefix(random.pick(&["a", "c/"]))),
             1 if step > 20 => Request::Compact { revision: step as i64 / 3, physical: false },
@@ -100,6 +102,11 @@ fn a_snapshot_makes_a_replica_that_is_the_same_to_the_byte() {
         Pair::apply_to(&mut replica, &behind.log, usize::MAX >> 1, Tick(0));
         let reader = replica.reader();
         let engine = replica.engine().clone();
+        let single = |reader: &Reader<TestEngine>, key: &'static str| {
+            reader.range(&range(KeyRange::Single(key.into())), reader.revision()).unwrap().1
+        };
+        // These are in memory now.
+        let before = KEYS.map(|key| single(&reader, key));
         let mut installer = replica.into_installer(&SlotSet::all()).unwrap();
         let refused = reader.range(&range(KeyRange::all()), reader.revision());
         assert!(matches!(refused, Err(ReadError::Rejection(Rejection::Unavailable))));
@@ -112,6 +119,10 @@ fn a_snapshot_makes_a_replica_that_is_the_same_to_the_byte() {
         assert_eq!((replica.digest(), replica.revision()), (source.digest(), source.revision()));
         assert_eq!(reader.revision(), source.revision());
         assert!(reader.range(&range(KeyRange::all()), reader.revision()).is_ok());
+        // As nobody sees it who has something in memory.
+        let after = KEYS.map(|key| single(&reader, key));
+        assert_eq!(after, KEYS.map(|key| single(&open(&engine).reader(), key)));
+        assert_ne!(after, before);
         // And the log goes on from there.
         Pair::apply_to(&mut replica, &pair.log, usize::MAX >> 1, Tick(0));
         assert_eq!(replica.digest(), pair.leader.digest());

@@ -2,7 +2,9 @@
 
 use super::recent::RECENT_KEY_BYTES_MAX;
 use super::*;
+use crate::view::{PairIter, View};
 use quorate_types::request::SortOrder;
+use quorate_types::{Fault, Slot};
 
 /// A generator of its own: splitmix64.
 struct Random(u64);
@@ -95,7 +97,7 @@ fn some_range(random: &mut Random) -> KeyRange {
 /// Reads that are learnt late, changes that are published late, and never another answer than the store's.
 #[test]
 fn it_answers_as_the_store_does_or_not_at_all() {
-    let (mut answered, mut learnt) = (0, 0);
+    let (mut answered, mut keys, mut history, mut learnt) = (0, 0, 0, 0);
     for seed in 0..60 {
         let mut random = Random(seed);
         let (lately, mut store) = (Lately::new(6_000), Store::default());
@@ -124,7 +126,10 @@ fn it_answers_as_the_store_does_or_not_at_all() {
                 }
                 6 if !reads.is_empty() => {
                     let (request, answer, at) = reads.swap_remove(random.below(reads.len() as u64) as usize);
-                    lately.learn(&request, &answer, at, || true);
+                    match &request.range {
+                        KeyRange::Single(key) => lately.learn_key(key, answer.pairs.first(), at, || true),
+                        _ => lately.learn(&request, &answer, at, || true),
+                    }
                     learnt += 1;
                 }
                 _ => {
@@ -134,14 +139,21 @@ fn it_answers_as_the_store_does_or_not_at_all() {
                         1 => request.count_only = true,
                         2 => request.keys_only = true,
                         3 => request.sort_order = Some(SortOrder::Descending),
+                        4 => request.filter.modified_min = Some(Revision(published.0.saturating_sub(9))),
                         _ => {}
                     }
                     // As one that was granted a while ago.
                     let at = Revision(published.0.saturating_sub([0, 0, 1, 5][random.below(4) as usize]));
                     if let Some(answer) = lately.answer(&request, at) {
                         answered += 1;
+                        keys += u64::from(matches!(request.range, KeyRange::Single(_)));
                         let expected = range::answer(&store, &request, at).unwrap();
                         assert_eq!(answer, expected, "seed {seed}: {request:?} at {at}");
+                    }
+                    let (key, at) = (key(random.below(30)), Revision(random.below(published.0 + 1)));
+                    if let Ok(pair) = lately.get(&key, at) {
+                        history += 1;
+                        assert_eq!(pair, store.at(&key, at), "seed {seed}: {key:?} at {at}");
                     }
                 }
             }
@@ -149,11 +161,13 @@ fn it_answers_as_the_store_does_or_not_at_all() {
             let pairs: usize = inner.pairs.values().map(pair_bytes).sum();
             let ranges = inner.known.iter().map(|(start, end)| range_bytes(start, end.as_ref()));
             assert_eq!(inner.bytes, pairs + ranges.sum::<usize>());
-            assert!(inner.bytes <= inner.bytes_max);
+            assert_eq!(inner.points.bytes(), inner.points.counted());
+            assert!(inner.bytes + inner.points.bytes() <= inner.bytes_max);
             assert!(inner.pairs.keys().all(|key| inner.known_end(key).is_some()), "a pair in no range");
         }
     }
-    assert!(answered > 5_000 && learnt > 5_000, "{answered} answered, {learnt} learnt");
+    let counts = [answered, keys, history, learnt];
+    assert!(counts.iter().all(|count| *count > 2_000), "answered, keys, history, learnt: {counts:?}");
 }
 
 #[test]
@@ -173,6 +187,20 @@ fn nothing_is_learnt_from_before_a_partition_was_opened_nor_after_the_ground_was
 }
 
 #[test]
+fn no_key_either() {
+    let lately = Lately::default();
+    let (key, found) = (key(1), pair(1, 5, 1));
+    let mark = || lately.get(&key, Revision(6)).unwrap_err();
+    lately.open(Revision(6));
+    lately.learn_key(&key, Some(&found), (Revision(5), mark()), || true);
+    lately.learn_key(&key, Some(&found), (Revision(6), mark()), || false);
+    lately.learn_key(&key, Some(&found), (Revision(6), mark()), || true);
+    assert_eq!(lately.get(&key, Revision(6)).unwrap(), Some(found));
+    lately.forget();
+    mark();
+}
+
+#[test]
 fn what_was_applied_while_the_store_was_read_counts_also_below_what_was_published() {
     let lately = Lately::default();
     let all = request(KeyRange::all(), None);
@@ -182,6 +210,8 @@ fn what_was_applied_while_the_store_was_read_counts_also_below_what_was_publishe
     lately.note(&[put(pair(1, 81, 2))]);
     lately.learn(&all, &answer, (Revision(100), mark), || true);
     assert_eq!(lately.answer(&all, Revision(100)), None);
+    lately.learn_key(&key(1), Some(&pair(1, 60, 1)), (Revision(100), mark), || true);
+    assert!(lately.get(&key(1), Revision(100)).is_err());
     let long = Key::from(vec![b'k'; RECENT_KEY_BYTES_MAX + 1]);
     let mark = lately.mark();
     lately.note(&[put(KeyValue { key: long, ..pair(1, 82, 2) })]);
@@ -215,4 +245,28 @@ fn ranges_that_are_too_large_are_left_to_the_store() {
     assert!(lately.answer(&all, Revision(6)).is_some());
     lately.note(&[put(pair(9_999, 7, 1))]);
     assert_eq!(lately.answer(&all, Revision(7)), None);
+}
+
+#[test]
+fn neither_keys_nor_ranges_drive_out_all_of_the_others() {
+    let lately = Lately::new(30_000);
+    let learn_range = |number| {
+        let range = KeyRange::Between(key(number), behind(&key(number)));
+        let answer = RangeAnswer { count: 1, pairs: vec![pair(number, 5, 100)], more: false };
+        lately.learn(&request(range, None), &answer, (Revision(6), lately.mark()), || true);
+    };
+    let learn_key = |number| {
+        let pair = pair(number, 5, 100);
+        lately.learn_key(&key(number), Some(&pair), (Revision(6), lately.mark()), || true);
+    };
+    (100..300).for_each(learn_key);
+    let shares = || (lately.read().bytes, lately.read().points.bytes());
+    assert!(shares().1 > 29_000, "{shares:?}", shares = shares());
+    (300..500).for_each(learn_range);
+    assert!(shares().0 > 14_000 && shares().1 > 14_000, "{shares:?}", shares = shares());
+    lately.forget();
+    (300..500).for_each(learn_range);
+    assert!(shares().0 > 29_000, "{shares:?}", shares = shares());
+    (100..300).for_each(learn_key);
+    assert!(shares().0 > 14_000 && shares().1 > 14_000, "{shares:?}", shares = shares());
 }

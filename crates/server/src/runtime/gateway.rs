@@ -279,13 +279,7 @@ impl Gateway {
             }
             (grant.revision, grant.term)
         };
-        let is_single = matches!(request.range, KeyRange::Single(_));
-        let at_once = self.at_once(|| {
-            if is_single {
-                return here.reader.range(&request, newest).map(Some);
-            }
-            here.reader.range_if_small(&request, newest, PAIRS_INLINE_MAX)
-        });
+        let at_once = self.at_once(|| here.reader.range_if_small(&request, newest, PAIRS_INLINE_MAX));
         let answered = match at_once {
             Some(read) => read?,
             None => here.reader.known(&request, newest),

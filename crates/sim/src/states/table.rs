@@ -296,6 +296,17 @@ pub const TABLE: &[(&str, &[Row])] = &[
                 Common,
                 "what a read brought was not kept, because something in its range is newer than it",
             ),
+            ("key-from-memory", Common, "a single key was answered from memory"),
+            (
+                "key-too-new",
+                Common,
+                "not, because it was changed after the revision that is read, or may have been",
+            ),
+            (
+                "key-overtaken-not-kept",
+                Common,
+                "a key that was read was not kept, because it was changed since",
+            ),
         ],
     ),
     (
