@@ -98,6 +98,12 @@ struct Options {
     /// Instead of all that: go along keys, values, clients, watchers and leases, from little to much, and draw what comes out into a directory; takes hours
     #[arg(long, value_name = "DIR", conflicts_with_all = ["quick", "points", "replace", "gaps"])]
     sweep: Option<PathBuf>,
+    /// Of these only
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "sweep", value_parser = clap::builder::PossibleValuesParser::new(sweep::axes()))]
+    axes: Vec<String>,
+    /// No further than so many of what is varied
+    #[arg(long, value_name = "NUMBER", requires = "sweep")]
+    up_to: Option<u64>,
     /// Write everything as one JSON object: to a file, or without one to standard output instead of the tables
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,

@@ -87,17 +87,23 @@ const AXES: [Axis; 5] = [
     },
 ];
 
-/// Goes along all axes with each system, and writes what it finds into a directory: JSON, and pictures.
+/// The names of the dimensions.
+pub(crate) fn axes() -> [&'static str; AXES.len()] {
+    AXES.map(|axis| axis.name)
+}
+
+/// Goes along the axes with each system, and writes what it finds into a directory: JSON, and pictures.
 pub(crate) async fn run(options: &Options, directory: &Path, times: Times) -> Result<Value, Failure> {
     std::fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
     let mut systems = vec![System::Quorate];
     systems.extend(options.etcd.is_some().then_some(System::Etcd));
     let mut all = Vec::new();
-    for axis in &AXES {
+    let is_meant = |axis: &&Axis| options.axes.is_empty() || options.axes.iter().any(|name| name == axis.name);
+    for axis in AXES.iter().filter(is_meant) {
         let mut found: Vec<(System, Kind, u64, Outcome)> = Vec::new();
         for &system in &systems {
             let mut cluster = None;
-            for &value in axis.values {
+            for &value in axis.values.iter().filter(|value| options.up_to.is_none_or(|most| **value <= most)) {
                 if axis.is_alone || cluster.is_none() {
                     // The old one has to be gone before its directory is used again.
                     drop(cluster.take());
