@@ -98,12 +98,14 @@ pub(crate) async fn run(options: &Options, directory: &Path, times: Times) -> Re
     let mut systems = vec![System::Quorate];
     systems.extend(options.etcd.is_some().then_some(System::Etcd));
     let mut all = Vec::new();
-    let is_meant = |axis: &&Axis| options.axes.is_empty() || options.axes.iter().any(|name| name == axis.name);
+    let is_meant =
+        |axis: &&Axis| options.axes.is_empty() || options.axes.iter().any(|name| name == axis.name);
     for axis in AXES.iter().filter(is_meant) {
         let mut found: Vec<(System, Kind, u64, Outcome)> = Vec::new();
         for &system in &systems {
             let mut cluster = None;
-            for &value in axis.values.iter().filter(|value| options.up_to.is_none_or(|most| **value <= most)) {
+            for &value in axis.values.iter().filter(|value| options.up_to.is_none_or(|most| **value <= most))
+            {
                 if axis.is_alone || cluster.is_none() {
                     // The old one has to be gone before its directory is used again.
                     drop(cluster.take());

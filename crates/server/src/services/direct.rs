@@ -74,10 +74,14 @@ impl Direct {
         match compressed {
             0 => {}
             1 => {
-                return Err(Status::internal("the message is said to be compressed, but not how (grpc-encoding)"));
+                return Err(Status::internal(
+                    "the message is said to be compressed, but not how (grpc-encoding)",
+                ));
             }
             flag => {
-                return Err(Status::internal(format!("a message begins with {flag}, which is neither 0 nor 1")));
+                return Err(Status::internal(format!(
+                    "a message begins with {flag}, which is neither 0 nor 1"
+                )));
             }
         }
         let (found, limit) = (u32::from_be_bytes(length) as usize, self.message_bytes_max);

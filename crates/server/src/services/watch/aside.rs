@@ -58,7 +58,12 @@ impl Aside {
         if has_ticks {
             always.push(tick());
         }
-        Self { always, of_source: FuturesUnordered::new(), requests: Some(requests), happened: VecDeque::new() }
+        Self {
+            always,
+            of_source: FuturesUnordered::new(),
+            requests: Some(requests),
+            happened: VecDeque::new(),
+        }
     }
 
     /// The watches are at a node now, this one if none is named; or nowhere that could be lost, or not known.
