@@ -178,7 +178,7 @@ impl FjallEngine {
     /// everybody who writes. To be called now and then beside [`Engine::flush`], which is what makes it durable.
     pub fn ease(&self) -> Result<(), Fault> {
         let written = self.written();
-        if written - self.inner.synced.load(Ordering::Relaxed) < EASED_BYTES {
+        if written.saturating_sub(self.inner.synced.load(Ordering::Relaxed)) < EASED_BYTES {
             return Ok(());
         }
         self.inner.guarded("syncing the store's journals", || {

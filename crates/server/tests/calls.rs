@@ -142,12 +142,14 @@ async fn a_message_that_is_none_is_refused_and_the_connection_goes_on() {
         (&flagged(7), Code::Internal, "7"),
         (&[0, 0, 0, 0, 3, 0xff, 0xff, 0xff], Code::Internal, "decode"),
     ];
-    for (said, code, word) in cases {
-        let mut call = begun(&calls, "Put").await;
+    for (method, (said, code, word)) in
+        ["Put", "Range", "DeleteRange", "Txn"].iter().flat_map(|method| cases.map(|case| (method, case)))
+    {
+        let mut call = begun(&calls, method).await;
         call.say(said, true);
         let refusal = call.answered().await.unwrap_err();
-        assert_eq!(refusal.code(), code, "{said:?}: {refusal}");
-        assert!(refusal.message().contains(word), "{said:?}: {refusal}");
+        assert_eq!(refusal.code(), code, "{method} {said:?}: {refusal}");
+        assert!(refusal.message().contains(word), "{method} {said:?}: {refusal}");
     }
     // One that is too long is refused before it has come.
     let mut call = begun(&calls, "Put").await;

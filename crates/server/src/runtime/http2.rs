@@ -43,7 +43,7 @@ pub(super) const STREAM_WINDOW: u32 = 2 << 20;
 pub(super) const CONNECTION_WINDOW: u32 = 8 << 20;
 /// Bytes of the headers of one call.
 const HEADERS_BYTES_MAX: u32 = 16 << 10;
-/// Bytes of one call's answer that wait for the connection to take them.
+/// A call whose answers wait for the connection to take so many bytes is not asked for more.
 const UNSENT_BYTES_MAX: usize = 400 << 10;
 /// Calls that a client takes back before we have looked at them; a client that does it to more is cut off (CVE-2023-44487).
 /// The usual 20 would hit one that gives up a thousand waiting calls at once.
@@ -51,6 +51,8 @@ pub(super) const TAKEN_BACK_MAX: usize = 1_024;
 
 /// Answers sent in one go. With more the client has nothing to do until all it has asked is answered, and this node has nothing to do then.
 const ANSWERS_MAX: usize = 16;
+/// So often, before others that have this thread are given their turn.
+const ROUNDS_MAX: usize = 16;
 
 /// The head of an answer, and what stands behind it.
 static HEAD: LazyLock<HeaderMap> = LazyLock::new(|| {
@@ -60,7 +62,7 @@ static OK: LazyLock<HeaderMap> = LazyLock::new(|| {
     HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))])
 });
 
-/// Answers what comes over a connection until it ends; from `stop` on nothing new.
+/// Answers what comes over a connection until it ends. From `stop` on the client is asked to begin nothing new (GOAWAY).
 pub(super) async fn serve<S>(
     stream: S,
     router: Router,
@@ -94,9 +96,10 @@ where
         let mut drive = poll_fn(|context| drive(&mut connection, &mut calls, begin, context));
         tokio::select! {
             biased;
-            ended = &mut drive => return ended.map_err(|error| error.to_string()),
+            // Those of which there is much to do come last: they would leave the others no turn.
             () = stopping(&mut stop), if !is_stopping => is_stopping = true,
             () = &mut silent => return Err("it gave no sign of life".into()),
+            ended = &mut drive => return ended.map_err(|error| error.to_string()),
         }
         if is_stopping {
             connection.graceful_shutdown();
@@ -114,7 +117,7 @@ fn drive<S, F: Future<Output = ()>>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    loop {
+    for _ in 0..ROUNDS_MAX {
         // What is answered now the connection, which comes after, sends in one go.
         let mut answered = 0;
         while answered < ANSWERS_MAX && calls.poll_next_unpin(context) == Poll::Ready(Some(())) {
@@ -133,6 +136,8 @@ where
             return Poll::Pending;
         }
     }
+    context.waker().wake_by_ref();
+    Poll::Pending
 }
 
 /// Returns when the other side has not answered a ping in time.
@@ -313,7 +318,10 @@ async fn routed(
     let (head, mut body) = response.into_parts();
     let is_over = body.is_end_stream();
     let mut stream = respond.send_response(Response::from_parts(head, ()), is_over)?;
-    while !is_over {
+    if is_over {
+        return Ok(());
+    }
+    loop {
         let next = poll_fn(|context| Pin::new(&mut body).poll_frame(context));
         match unless_reset(|context| stream.poll_reset(context), next).await {
             Some(Some(Ok(frame))) => match frame.into_data() {
@@ -332,7 +340,6 @@ async fn routed(
             None => return Ok(()),
         }
     }
-    Ok(())
 }
 
 /// The body of a request, for the router.

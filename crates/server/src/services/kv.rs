@@ -1,6 +1,7 @@
 //! Range, Put, DeleteRange, Txn, Compact.
 
 use super::{Context, unread};
+use crate::runtime::connections::stopping;
 use prost::Message;
 use quorate_api::status::Invalid;
 use quorate_api::{pb, request, response};
@@ -87,7 +88,12 @@ impl pb::kv_server::Kv for Kv {
     ) -> Result<Response<pb::CompactionResponse>, Status> {
         let keyspace = self.0.keyspace(message.metadata()).await?;
         let pb::CompactionRequest { revision, physical } = message.into_inner();
-        let reply = self.0.ask(keyspace, Ask::Compact { revision, physical }).await?;
+        let mut stop = self.0.stop.clone();
+        let reply = tokio::select! {
+            reply = self.0.ask(keyspace, Ask::Compact { revision, physical }) => reply?,
+            // Whatever else is asked is answered in the time there is; this may take minutes.
+            () = stopping(&mut stop), if physical => return Err(Status::unavailable("etcdserver: server stopped")),
+        };
         Ok(Response::new(pb::CompactionResponse { header: self.0.header(reply.revision, reply.term) }))
     }
 }

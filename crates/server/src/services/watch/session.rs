@@ -136,7 +136,8 @@ impl Session {
                 self.is_due = false;
                 match self.push() {
                     Ok(true) => continue,
-                    Ok(false) => {}
+                    // It may have read history that had nothing for the client, and have more to read: others have their turn in between.
+                    Ok(false) => tokio::task::yield_now().await,
                     Err(status) => return self.end(status),
                 }
             }
