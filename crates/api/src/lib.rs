@@ -6,6 +6,7 @@
 //! * [`response`]: what a client gets.
 //! * [`status`]: every "no", with etcd's code and words.
 //! * [`version`]: what we say we are.
+//! * [`framing`], [`gathered`]: gRPC's messages in HTTP/2, for those who speak it without a library in between.
 
 /// etcd's services and messages, generated.
 #[allow(missing_docs, clippy::all, unreachable_pub)]
@@ -28,6 +29,8 @@ pub mod part {
 // By this name the generated code calls it.
 use pb as etcdserverpb;
 
+pub mod framing;
+pub mod gathered;
 pub mod request;
 pub mod response;
 pub mod status;

@@ -4,12 +4,11 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Uri, Version};
+use quorate_api::gathered::Gathered;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
@@ -131,43 +130,11 @@ where
     builder.enable_push(false);
     builder.initial_window_size(STREAM_WINDOW_BYTES);
     builder.initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-    let begun = in_time(builder.handshake(OneBuffer(stream))).await?;
+    let begun = in_time(builder.handshake(Gathered::new(stream))).await?;
     let (sender, connection) = begun.map_err(ConnectError::Http2)?;
     tokio::spawn(async move {
         // Why it ended is told to whoever has a call on it, or begins one.
         let _ = connection.await;
     });
     Ok(sender)
-}
-
-/// A stream that takes one buffer at a time, and says so: h2 then copies messages of up to a kilobyte behind each other and writes them at once, where
-/// it would write each of more than 256 bytes by itself.
-struct OneBuffer<S>(S);
-
-impl<S: AsyncRead + Unpin> AsyncRead for OneBuffer<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for OneBuffer<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
-    }
 }

@@ -3,25 +3,23 @@
 //! A message is a byte that says whether it is compressed, its length in four bytes, and itself. Messages and DATA frames begin and end where they like.
 //! What became of a call is in its trailers, or in the head if there was nothing else to say.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use prost::Message;
+use quorate_api::framing::{PREFIX_BYTES, push};
 use tonic::{Code, Status};
 
-const PREFIX_BYTES: usize = 5;
 /// The largest message that is taken; a larger one ends its call.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// A message with what goes before it.
 pub(crate) fn framed(message: &impl Message) -> Result<Bytes, Status> {
     let length = message.encoded_len();
-    let told = u32::try_from(length).ok().filter(|_| length <= MESSAGE_BYTES_MAX);
-    let told = told.ok_or_else(|| Status::out_of_range(format!("a request of {length} bytes")))?;
-    let mut buffer = BytesMut::with_capacity(PREFIX_BYTES + length);
-    buffer.put_u8(0);
-    buffer.put_u32(told);
-    // The buffer has room for it, and grows if it had not.
-    message.encode(&mut buffer).map_err(|error| Status::internal(error.to_string()))?;
+    if length > MESSAGE_BYTES_MAX {
+        return Err(Status::out_of_range(format!("a request of {length} bytes")));
+    }
+    let mut buffer = BytesMut::new();
+    push(&mut buffer, message)?;
     Ok(buffer.freeze())
 }
 

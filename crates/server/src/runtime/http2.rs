@@ -6,14 +6,15 @@
 //! What a client can make us hold is bounded: calls at a time, headers, windows, calls taken back; and of each call one piece of the answer, if the client does not take it.
 
 use super::connections::stopping;
-use super::gathered::Gathered;
-use crate::services::direct::{Direct, Method, PREFIX_BYTES};
+use crate::services::direct::{Direct, Method, Unary};
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http_body::Frame;
+use quorate_api::framing::PREFIX_BYTES;
+use quorate_api::gathered::Gathered;
 use quorate_types::Bytes;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -176,7 +177,7 @@ fn call(
         let done = match method {
             // What lasts may be large, what most calls are is not.
             Method::Watch => Box::pin(watched(direct, head.headers, body, respond)).await,
-            method => answered(direct, method, head.headers, body, respond).await,
+            Method::Unary(call) => answered(direct, call, head.headers, body, respond).await,
         };
         if let Err(error) = done {
             debug!(%error, "a call was cut off");
@@ -201,14 +202,14 @@ async fn unless_reset<T>(
 
 async fn answered(
     direct: Direct,
-    method: Method,
+    call: Unary,
     headers: HeaderMap,
     mut body: RecvStream,
     mut respond: SendResponse<Bytes>,
 ) -> Result<(), h2::Error> {
     let work = async {
         match message(&direct, &mut body).await? {
-            Ok(message) => Ok::<_, h2::Error>(direct.answer(method, headers, message).await),
+            Ok(message) => Ok::<_, h2::Error>(direct.answer(call, headers, message).await),
             Err(status) => Ok(Err(status)),
         }
     };

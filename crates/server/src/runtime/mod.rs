@@ -23,14 +23,13 @@
 //! * [`standing`]: how things stand on this node.
 //! * [`complaint`]: lines of the log that would be too many.
 //! * [`connections`]: the client port, below gRPC: accepting, HTTP/1, bounds.
-//! * [`http2`]: a connection of a gRPC client, and the calls on it; [`gathered`] is how they are written.
+//! * [`http2`]: a connection of a gRPC client, and the calls on it.
 
 pub mod calls;
 pub mod complaint;
 pub mod connections;
 pub(crate) mod frames;
 pub mod gateway;
-mod gathered;
 pub mod hello;
 mod http2;
 pub mod inbox;

@@ -8,7 +8,8 @@ use super::kv::Kv;
 use super::watch::{Session, Watch};
 use axum::body::Body;
 use prost::Message;
-use prost::bytes::{BufMut, BytesMut};
+use prost::bytes::BytesMut;
+use quorate_api::framing::{PREFIX_BYTES, push};
 use quorate_api::pb;
 use quorate_api::pb::kv_server::Kv as _;
 use quorate_types::Bytes;
@@ -19,8 +20,6 @@ use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 use tonic_prost::ProstDecoder;
 
-/// Bytes in front of a message: whether it is compressed, and how long it is.
-pub(crate) const PREFIX_BYTES: usize = 5;
 /// How a message of a call may be compressed, says its head. Those of clients hardly ever are.
 const ENCODING: &str = "grpc-encoding";
 /// A client is told of no more at a time when it is so much.
@@ -34,14 +33,20 @@ pub struct Direct {
     message_bytes_max: usize,
 }
 
-/// One of the calls.
+/// What is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Method {
+    Unary(Unary),
+    Watch,
+}
+
+/// A call of one message that is answered with another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unary {
     Range,
     Put,
     DeleteRange,
     Txn,
-    Watch,
 }
 
 impl Direct {
@@ -53,10 +58,10 @@ impl Direct {
     /// Which call a request's head begins, if it is one of these and an ordinary one.
     pub(crate) fn method(head: &Parts) -> Option<Method> {
         let method = match head.uri.path() {
-            "/etcdserverpb.KV/Range" => Method::Range,
-            "/etcdserverpb.KV/Put" => Method::Put,
-            "/etcdserverpb.KV/DeleteRange" => Method::DeleteRange,
-            "/etcdserverpb.KV/Txn" => Method::Txn,
+            "/etcdserverpb.KV/Range" => Method::Unary(Unary::Range),
+            "/etcdserverpb.KV/Put" => Method::Unary(Unary::Put),
+            "/etcdserverpb.KV/DeleteRange" => Method::Unary(Unary::DeleteRange),
+            "/etcdserverpb.KV/Txn" => Method::Unary(Unary::Txn),
             "/etcdserverpb.Watch/Watch" => Method::Watch,
             _ => return None,
         };
@@ -88,19 +93,18 @@ impl Direct {
         if found > limit { Err(super::too_large(found, limit)) } else { Ok(found) }
     }
 
-    /// Answers a call of one message with another. What comes back has its prefix.
+    /// Answers a call. What comes back has its prefix.
     pub(crate) async fn answer(
         &self,
-        method: Method,
+        call: Unary,
         headers: HeaderMap,
         message: Bytes,
     ) -> Result<Bytes, Status> {
-        match method {
-            Method::Range => framed(&self.kv.range(asked(headers, message)?).await?),
-            Method::Put => framed(&self.kv.put(asked(headers, message)?).await?),
-            Method::DeleteRange => framed(&self.kv.delete_range(asked(headers, message)?).await?),
-            Method::Txn => framed(&self.kv.txn(asked(headers, message)?).await?),
-            Method::Watch => Err(Status::internal("a stream has no one message")),
+        match call {
+            Unary::Range => framed(&self.kv.range(asked(headers, message)?).await?),
+            Unary::Put => framed(&self.kv.put(asked(headers, message)?).await?),
+            Unary::DeleteRange => framed(&self.kv.delete_range(asked(headers, message)?).await?),
+            Unary::Txn => framed(&self.kv.txn(asked(headers, message)?).await?),
         }
     }
 
@@ -122,20 +126,6 @@ fn framed<M: Message>(answer: &Response<M>) -> Result<Bytes, Status> {
     let mut frames = BytesMut::new();
     push(&mut frames, answer.get_ref())?;
     Ok(frames.freeze())
-}
-
-/// Writes a message behind its prefix.
-fn push(frames: &mut BytesMut, message: &impl Message) -> Result<(), Status> {
-    let length = message.encoded_len();
-    let said = u32::try_from(length).ok().filter(|length| i32::try_from(*length).is_ok());
-    let said = said.ok_or_else(|| {
-        Status::out_of_range(format!("Error, encoded message length too large: found {length} bytes"))
-    })?;
-    frames.reserve(PREFIX_BYTES + length);
-    frames.put_u8(0);
-    frames.put_u32(said);
-    message.encode_raw(frames);
-    Ok(())
 }
 
 /// A stream of watches.

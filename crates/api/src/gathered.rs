@@ -10,14 +10,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The stream; see the module.
-pub(super) struct Gathered<S> {
+/// The stream; see the [module](self).
+pub struct Gathered<S> {
     stream: S,
     was_asked: AtomicBool,
 }
 
 impl<S> Gathered<S> {
-    pub(super) fn new(stream: S) -> Self {
+    /// Over `stream`, of which nothing was asked yet.
+    pub fn new(stream: S) -> Self {
         Self { stream, was_asked: AtomicBool::new(false) }
     }
 }
