@@ -23,8 +23,8 @@ impl Table {
 }
 
 /// The longest key of a row that may be written: an engine need not take longer ones. Reading one that is longer
-/// finds nothing, and it may bound a range.
-pub const ROW_KEY_BYTES_MAX: usize = u16::MAX as usize;
+/// finds nothing, and it may bound a range. Two bytes can say how long it is, also with the number of its table before it.
+pub const ROW_KEY_BYTES_MAX: usize = u16::MAX as usize - 1;
 
 /// One row.
 pub type Row = (Bytes, Bytes);
@@ -45,6 +45,14 @@ pub trait Read {
 
     /// The same, descending.
     fn scan_back(&self, table: Table, range: RowRange) -> Rows<'_>;
+
+    /// The first row of a range, all of whose rows are versions of one key, newest first.
+    ///
+    /// A store may rely on it that the versions of a key are written in the order of their stamps: what was written later stands before what was written earlier. Where they are
+    /// not, as when a state is installed, all of them are flushed before any is asked for.
+    fn first(&self, table: Table, range: RowRange) -> Result<Option<Row>, Fault> {
+        self.scan(table, range).next().transpose()
+    }
 }
 
 /// A row, and what it is set to; `None` removes it.

@@ -67,9 +67,8 @@ impl<'a, R: Read> KeySpace<'a, R> {
 
     /// The newest version of `key` at or before `at`.
     pub fn version(&self, key: &[u8], at: Revision) -> Result<Option<(Stamp, Record)>, Fault> {
-        let mut rows = self.read.scan(Table::Version, layout::version_rows_at(self.keyspace, key, at));
-        let Some(row) = rows.next() else { return Ok(None) };
-        let (row, sealed) = row?;
+        let rows = layout::version_rows_at(self.keyspace, key, at);
+        let Some((row, sealed)) = self.read.first(Table::Version, rows)? else { return Ok(None) };
         let (_, stamp) =
             layout::split_version(&row).map_err(|cause| layout::damaged(Table::Version, &row, cause))?;
         Ok(Some((stamp, layout::decode(Table::Version, &row, sealed)?)))

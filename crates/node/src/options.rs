@@ -33,9 +33,9 @@ pub struct Options {
     pub waiting_max: usize,
     /// Requests in flight in one group; more are refused as busy.
     pub inflight_max: usize,
-    /// A group's log in memory is cut when it is larger than this...
+    /// When the logs of all groups have so many bytes that the store does not hold durably, it is flushed, and they are cut...
     pub log_bytes_target: usize,
-    /// ...unless a follower still needs it; but never larger than this.
+    /// ...unless a follower still needs them; but no group's log may then be larger than this.
     pub log_bytes_max: usize,
     /// Bytes of one chunk of a snapshot.
     pub snapshot_chunk_bytes: usize,
@@ -90,7 +90,7 @@ impl Options {
             request_ticks_max: 6 * ticks_per_second,
             waiting_max: 10_000,
             inflight_max: 50_000,
-            log_bytes_target: 8 << 20,
+            log_bytes_target: 32 << 20,
             log_bytes_max: 64 << 20,
             snapshot_chunk_bytes: 512 << 10,
             snapshot_bytes_per_tick: 4 << 20,

@@ -1,7 +1,7 @@
 //! When the store is flushed and a group's log is cut.
 //!
-//! An entry may leave the log when the store holds what it did durably. The store is flushed when some
-//! group's log has grown past its target, or when the node's log asks idle groups to let go of an old
+//! An entry may leave the log when the store holds what it did durably. A flush writes all that the store has in memory to files, which are merged later; so it is to be rare and to have
+//! much to write. The store is flushed when the logs of all groups together have so many bytes that it does not hold durably yet, or when the node's log asks idle groups to let go of an old
 //! segment. Followers that are behind keep the leader's entries, up to a limit: catching up from the log is
 //! cheaper than a snapshot.
 
@@ -14,17 +14,29 @@ use quorate_types::Index;
 /// lead, and the others a little behind it.
 const ENTRIES_KEPT: u64 = 2_000;
 
+/// A log is worth cutting when it has this part of the bytes after which the store is flushed.
+const CUT_PART: usize = 8;
+
 impl<E: Engine> Group<E> {
-    /// Whether a flush would let this group's log shrink.
-    pub(crate) fn wants_flush(&self, log_bytes_target: usize) -> bool {
+    /// Whether a flush would let go of an old segment.
+    pub(crate) fn wants_flush(&self) -> bool {
+        self.is_pinning && self.raft.status().applied > self.flushed && self.flushing.is_none()
+    }
+
+    /// About how many bytes of the log are applied, and nothing is being done to have the store hold them durably.
+    pub(crate) fn unflushed_bytes(&self) -> u64 {
         let status = self.raft.status();
-        let is_large = status.log_bytes > log_bytes_target;
-        (is_large || self.is_pinning) && status.applied > self.flushed && self.flushing.is_none()
+        let flushed = self.flushing.unwrap_or(self.flushed).max(status.start.index);
+        let entries = status.applied.0.saturating_sub(flushed.0);
+        let in_log = (status.last.index.0 - status.start.index.0).max(1);
+        // Neither comes near the bound: the one is a log that is in memory, the other how many entries it has.
+        (status.log_bytes as u64).saturating_mul(entries.min(in_log)) / in_log
     }
 
     /// The store is durable up to `flushed`: cuts the log as far as is wise.
     pub(crate) fn cut_log(&mut self, log_bytes_target: usize, log_bytes_max: usize) {
         let status = self.raft.status();
+        let log_bytes_target = log_bytes_target / CUT_PART;
         if status.log_bytes <= log_bytes_target && !self.is_pinning {
             return;
         }

@@ -22,7 +22,7 @@ mod forgetting;
 
 use crate::data_dir::{self, DataDirError};
 use crate::disk::FileDisk;
-use crate::engine::{self, FjallEngine};
+use crate::engine::{self, DiskEngine};
 use crate::runtime::gateway::Gateway;
 use quorate_mvcc::engine::Engine;
 use quorate_node::Standing;
@@ -284,7 +284,7 @@ pub fn put_aside(path: &Path) -> Result<(PathBuf, usize), String> {
     if new.exists() {
         std::fs::remove_dir_all(&new).map_err(|error| format!("{}: {error}", new.display()))?;
     }
-    let engine = FjallEngine::open(&new, CACHE_BYTES).map_err(|fault| says(&fault))?;
+    let engine = DiskEngine::open(&new, CACHE_BYTES).map_err(|fault| says(&fault))?;
     for group in groups.keys() {
         Partition::mark_incomplete(&engine, *group).map_err(|fault| says(&fault))?;
     }

@@ -5,7 +5,7 @@ use crate::cli::TargetTls;
 use crate::config::{Config, PARTITIONS_DEFAULT, Placement, REPLICAS_DEFAULT};
 use crate::data_dir::{self, DataDirError, Owner};
 use crate::disk::FileDisk;
-use crate::engine::{FjallEngine, Rest};
+use crate::engine::{DiskEngine, Rest};
 use crate::events::Told;
 use crate::events::recorder::Recorder;
 use crate::events::telling::Telling;
@@ -39,8 +39,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-/// How often the disk is given what was written to the store in between two flushes, and looked whether the store is at rest.
-const EASE_INTERVAL: Duration = Duration::from_millis(50);
+/// How often it is looked whether the store has something to spill, or is at rest.
+const TEND_INTERVAL: Duration = Duration::from_millis(50);
 /// How long leaderships may take to be handed over before the process stops anyway.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 /// How long writing down the last events may take.
@@ -188,7 +188,7 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     }
     // What cannot be opened serves nobody, so nobody needs to take over from it.
     let unusable = |fault: Fault| faulted(&config, fault, Order::PutAside);
-    let engine = FjallEngine::open(&data_dir.store(), config.cache_bytes).map_err(unusable)?;
+    let engine = DiskEngine::open(&data_dir.store(), config.cache_bytes).map_err(unusable)?;
     let disk = FileDisk::open(&data_dir.log())
         .map_err(|cause| ServeError::System { doing: "opening the log's folder", cause })?;
     let owner = Owner { cluster, node };
@@ -292,9 +292,9 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
         thread("flush", move || {
             let mut rest = Rest::default();
             loop {
-                let input = match flush_out.recv_timeout(EASE_INTERVAL) {
+                let input = match flush_out.recv_timeout(TEND_INTERVAL) {
                     Ok(()) => engine.flush().map_or_else(Input::Fault, |()| Input::Flushed),
-                    Err(RecvTimeoutError::Timeout) => match engine.ease().and_then(|()| rest.look(&engine)) {
+                    Err(RecvTimeoutError::Timeout) => match engine.tend().and_then(|()| rest.look(&engine)) {
                         Ok(()) => continue,
                         Err(fault) => Input::Fault(fault),
                     },

@@ -10,7 +10,7 @@
 //! `quorate-node`). A disk that others fill within a second runs out under us likewise. The other members go on.
 
 use crate::config::Config;
-use crate::engine::FjallEngine;
+use crate::engine::DiskEngine;
 use crate::events::Told;
 use crate::events::recorder::Recorder;
 use crate::runtime::inbox::Sender;
@@ -40,7 +40,7 @@ impl Space {
     }
 
     /// Looks at once, so that a node that starts on a full disk refuses writes from the beginning.
-    pub fn look(&self, engine: &FjallEngine, config: &Config, worker: &Sender, recorder: &Recorder) -> bool {
+    pub fn look(&self, engine: &DiskEngine, config: &Config, worker: &Sender, recorder: &Recorder) -> bool {
         let shortage = shortage(engine, config);
         let is_short = shortage.is_some();
         if self.is_short.swap(is_short, Ordering::Relaxed) != is_short {
@@ -55,7 +55,7 @@ impl Space {
     }
 
     /// Looks every second until the worker is gone.
-    pub async fn watch(self, engine: FjallEngine, config: Config, worker: Sender, recorder: Recorder) {
+    pub async fn watch(self, engine: DiskEngine, config: Config, worker: Sender, recorder: Recorder) {
         let (mut removed, mut reclaimed) = (0, None::<Instant>);
         while self.look(&engine, &config, &worker, &recorder) {
             tokio::time::sleep(INTERVAL).await;
@@ -70,7 +70,7 @@ impl Space {
 }
 
 /// Gives the space of removed rows back. An error of the disk will meet the next write as well, which is where it counts.
-pub async fn reclaim(engine: FjallEngine) {
+pub async fn reclaim(engine: DiskEngine) {
     let before = engine.table_bytes();
     info!(bytes = before, "merging tables to give space back");
     let merged = engine.clone();
@@ -82,7 +82,7 @@ pub async fn reclaim(engine: FjallEngine) {
 }
 
 /// What is short, if anything is.
-fn shortage(engine: &FjallEngine, config: &Config) -> Option<String> {
+fn shortage(engine: &DiskEngine, config: &Config) -> Option<String> {
     if let Some(quota) = config.quota_bytes {
         let used = engine.table_bytes();
         if used > quota {

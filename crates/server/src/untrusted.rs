@@ -9,7 +9,6 @@ use crate::cli::top::answer::Used;
 use crate::cli::{events::time, lease};
 use crate::config::{ServeArgs, rules};
 use crate::data_dir::{self, Owner};
-use crate::engine::journal::{Batches, batches};
 use crate::events::journal::{Journal, records};
 use crate::events::{Kind, Record as Event};
 use crate::membership::{NodeRecord, ToldMember};
@@ -77,18 +76,6 @@ pub fn good_hello() -> Vec<u8> {
     let words = [HERE.cluster.0, THERE.0, HERE.node.0, 5];
     let words = words.iter().flat_map(|word| word.to_le_bytes());
     b"QUORPEER".iter().copied().chain(hello::PROTOCOL.to_le_bytes()).chain(words).collect()
-}
-
-/// The newest journal of the store, as it is looked through before the store is opened.
-pub fn store_journal(bytes: &[u8]) -> bool {
-    match batches(bytes, &mut None) {
-        Batches::Whole(_) => true,
-        Batches::Until(end) => {
-            assert!(matches!(batches(&bytes[..end], &mut None), Batches::Whole(_)), "cut at {end}");
-            end > 0
-        }
-        Batches::Contradictory => unreachable!("there is no journal before it"),
-    }
 }
 
 /// `IDENTITY` of a data directory, in one that may be written to.

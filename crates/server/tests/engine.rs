@@ -5,13 +5,13 @@
 #[path = "../../mvcc/tests/support/engine_contract.rs"]
 mod contract;
 
-use quorate::engine::FjallEngine;
+use quorate::engine::DiskEngine;
 
 const CACHE_BYTES: u64 = 1 << 20;
 
 fn check(seed: u64, value_bytes_max: u64) {
     let folder = tempfile::tempdir().unwrap();
-    let open = || FjallEngine::open(folder.path(), CACHE_BYTES).unwrap();
+    let open = || DiskEngine::open(folder.path(), CACHE_BYTES).unwrap();
     contract::check_operations(seed, value_bytes_max, open(), |engine| {
         drop(engine);
         open()
@@ -34,5 +34,5 @@ fn large_values_do_what_they_do_on_ordered_maps() {
 #[test]
 fn batches_are_seen_whole_and_in_order() {
     let folder = tempfile::tempdir().unwrap();
-    contract::check_batches_are_atomic(&FjallEngine::open(folder.path(), CACHE_BYTES).unwrap());
+    contract::check_batches_are_atomic(&DiskEngine::open(folder.path(), CACHE_BYTES).unwrap());
 }

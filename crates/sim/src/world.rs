@@ -75,6 +75,8 @@ pub struct World {
     splits: Splits,
     members: Members,
     rotting: Rotting,
+    /// When stores write what they have in memory.
+    spilling: Random,
     disks: Disks,
     wire: Wire,
     space: Space,
@@ -145,6 +147,7 @@ impl World {
             lull_until: 0,
             members,
             rotting: Rotting::new(seed),
+            spilling: Random::new(seed ^ 0x7370_696c),
             disks: Disks::new(seed),
             wire: Wire::new(seed),
             space: Space::new(seed),

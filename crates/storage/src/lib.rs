@@ -4,9 +4,11 @@
 //! * [`disk`]: the seam to files, and a disk in memory that loses and tears what was not synced.
 //! * [`wal`]: the log.
 //! * [`memory`]: the ordered store in memory.
+//! * [`front`]: what was written lately, in memory in front of an ordered store.
 //!
 //! Nothing here knows what it stores.
 
 pub mod disk;
+pub mod front;
 pub mod memory;
 pub mod wal;

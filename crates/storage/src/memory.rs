@@ -162,7 +162,8 @@ impl Read for MemorySnapshot {
     }
 }
 
-fn is_inverted((start, end): &RowRange) -> bool {
+/// Whether nothing can be in a range; an ordered map panics when asked for it.
+pub(crate) fn is_inverted((start, end): &RowRange) -> bool {
     use std::ops::Bound::Included;
     match (start, end) {
         (Included(a), Included(b)) => a > b,
@@ -171,7 +172,13 @@ fn is_inverted((start, end): &RowRange) -> bool {
     }
 }
 
-/// Rows of a snapshot that the iterator itself keeps.
+impl MemorySnapshot {
+    /// As [`Read::scan`] or [`Read::scan_back`], of rows that the iterator itself keeps.
+    pub(crate) fn owned(&self, table: Table, range: RowRange, is_back: bool) -> Rows<'static> {
+        Box::new(Owned { rows: self.0.0[table as usize].clone(), range: Some(range), is_back })
+    }
+}
+
 struct Owned {
     rows: Arc<Rowset>,
     range: Option<RowRange>,

@@ -1,4 +1,4 @@
-//! Files of the data directory: texts with a checksum at their end, the journals of the store and of events.
+//! Files of the data directory: texts with a checksum at their end, the journal of events.
 
 use super::Target;
 use quorate::untrusted;
@@ -7,7 +7,6 @@ use quorate_node::Cluster;
 use quorate_types::{Member, NodeId};
 use std::path::Path;
 use tempfile::TempDir;
-use twox_hash::XxHash3_64;
 
 thread_local! {
     static FOLDER: TempDir = scratch();
@@ -116,62 +115,3 @@ pub(super) const EVENTS: Target = Target {
     run: |bytes| in_scratch(|folder| untrusted::events(folder, bytes)),
     gate: 2_000,
 };
-
-pub(super) const JOURNAL: Target = Target {
-    name: "store-journal",
-    what: "the newest journal of the ordered store, as it is looked through before fjall reads it",
-    seed: |random| {
-        let batches = random.between(1, 5);
-        let mut journal: Vec<u8> = (0..batches).flat_map(|number| batch(3 + number, random)).collect();
-        journal.resize(journal.len() + random.between(0, 40) as usize, 0);
-        journal
-    },
-    mend: |bytes| mend_journal(bytes),
-    run: untrusted::store_journal,
-    gate: 10_000,
-};
-
-fn batch(number: u64, random: &mut Random) -> Vec<u8> {
-    let items = random.between(0, 4) as u32;
-    let mut batch = vec![1];
-    batch.extend(items.to_le_bytes());
-    batch.extend(number.to_le_bytes());
-    let begin = batch.len();
-    for _ in 0..items {
-        if random.between(0, 5) == 0 {
-            batch.push(4);
-            batch.extend(1u64.to_le_bytes());
-            continue;
-        }
-        let (key, value) =
-            (vec![b'k'; random.between(0, 9) as usize], vec![b'v'; random.between(0, 30) as usize]);
-        batch.extend([2, 0, 0]);
-        batch.extend(1u64.to_le_bytes());
-        batch.extend((key.len() as u16).to_le_bytes());
-        batch.extend((value.len() as u32).to_le_bytes());
-        batch.extend((value.len() as u32).to_le_bytes());
-        batch.extend(key);
-        batch.extend(value);
-    }
-    let checksum = XxHash3_64::oneshot(&batch[begin..]);
-    batch.push(3);
-    batch.extend(checksum.to_le_bytes());
-    batch.extend(b"FJL\x03");
-    batch
-}
-
-/// Makes the checksum right of each batch whose end is where a mark of an end is.
-fn mend_journal(bytes: &mut [u8]) {
-    const MARK: &[u8] = b"FJL\x03";
-    let mut begin = 0;
-    let mut at = 0;
-    while at + MARK.len() <= bytes.len() {
-        let (items, checksum) = (begin + 13, at.saturating_sub(8));
-        if bytes[at..].starts_with(MARK) && items < checksum {
-            let right = XxHash3_64::oneshot(&bytes[items..checksum - 1]).to_le_bytes();
-            bytes[checksum..at].copy_from_slice(&right);
-            begin = at + MARK.len();
-        }
-        at += 1;
-    }
-}

@@ -58,7 +58,6 @@ pub static TARGETS: &[Target] = &[
     store::ROWS,
     store::SNAPSHOT,
     store::APPLY,
-    files::JOURNAL,
     files::IDENTITY,
     files::STANDING,
     files::REPAIR,

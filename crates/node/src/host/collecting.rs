@@ -74,7 +74,7 @@ impl<E: Engine> Host<E> {
                     parts.retain(|(group, _)| *group != gone);
                 }
                 if let Some(group) = self.groups.get(&id) {
-                    self.agenda.note(group, target);
+                    self.agenda.note(group);
                 }
             }
         }
@@ -93,7 +93,7 @@ impl<E: Engine> Host<E> {
             self.out.persist = Some((self.write, writes));
         }
         let is_wanted =
-            self.agenda.is_flush_wanted() || self.removals.wants_flush() || self.discards.wants_flush();
+            self.agenda.is_flush_wanted(target) || self.removals.wants_flush() || self.discards.wants_flush();
         if !self.is_flushing && is_wanted {
             self.is_flushing = true;
             self.out.flush = true;

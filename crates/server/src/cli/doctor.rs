@@ -3,7 +3,7 @@
 use super::{Output, keyspace};
 use crate::data_dir;
 use crate::disk::FileDisk;
-use crate::engine::FjallEngine;
+use crate::engine::DiskEngine;
 use crate::events::journal::Journal;
 use crate::events::{Kind, Record};
 use crate::repair;
@@ -58,7 +58,7 @@ pub fn doctor(path: &Path, output: Output) -> Result<bool, String> {
         Err(error) => findings.push(format!("log: {error}")),
     }
 
-    match FjallEngine::open(&path.join("store"), 8 << 20) {
+    match DiskEngine::open(&path.join("store"), 8 << 20) {
         Ok(engine) => {
             let mut groups = BTreeSet::new();
             for table in Table::ALL {
@@ -160,7 +160,7 @@ fn now() -> u64 {
 
 /// Opens every partition of a keyspace and reads the history that they share.
 fn check_keyspace(
-    engine: &FjallEngine,
+    engine: &DiskEngine,
     groups: &[GroupId],
     lines: &mut Vec<String>,
     findings: &mut Vec<String>,

@@ -1,4 +1,4 @@
-//! Which tables a tree has, fjall writes into a file of its own, `vN`, and the checksum of that beside its name into `current`. It does not compare the two when it opens the tree: a bit of
+//! Which files of rows a tree has, `lsm-tree` writes into a file of its own, `vN`, and the checksum of that beside its name into `current`. It does not compare the two when it opens the tree: a bit of
 //! that file that flips costs it rows without a word, or all the memory that there is. So they are compared here first.
 
 use quorate_types::{Fault, Malformed};
@@ -11,30 +11,18 @@ const CURRENT_BYTES: usize = 8 + 16 + 1;
 /// The only one there is: XXH3, 128 bits.
 const XXH3: u8 = 0;
 
-/// Checks all trees of a store that is not open.
+/// Checks a tree that is not open.
 ///
 /// # Errors
-/// Damage, if a list is not what was written. A store that cannot be read is a fault, one that is not there has nothing wrong.
-pub(super) fn check(store: &Path) -> Result<(), Fault> {
-    let folder = store.join("keyspaces");
-    let doing = || format!("reading {}", folder.display());
-    let trees = match std::fs::read_dir(&folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        trees => trees.map_err(|error| Fault::new(doing(), error))?,
-    };
-    for tree in trees {
-        let tree = tree.map_err(|error| Fault::new(doing(), error))?.path();
-        // One that was being made when the process died has no tables, and is made anew.
-        let has_tables =
-            || std::fs::read_dir(tree.join("tables")).is_ok_and(|mut tables| tables.next().is_some());
-        if tree.join("current").exists() || has_tables() {
-            check_tree(&tree)?;
-        }
-    }
-    Ok(())
+/// Damage, if the list is not what was written. A tree that cannot be read is a fault, one that is not there has nothing wrong.
+pub(super) fn check(tree: &Path) -> Result<(), Fault> {
+    // One that was being made when the process died has no tables, and is made anew.
+    let has_tables =
+        || std::fs::read_dir(tree.join("tables")).is_ok_and(|mut tables| tables.next().is_some());
+    if tree.join("current").exists() || has_tables() { check_list(tree) } else { Ok(()) }
 }
 
-fn check_tree(tree: &Path) -> Result<(), Fault> {
+fn check_list(tree: &Path) -> Result<(), Fault> {
     let damaged =
         |what: &'static str| Fault::new(format!("opening the tree {}", tree.display()), Malformed(what));
     let read = |name: &str| {
@@ -65,22 +53,22 @@ fn check_tree(tree: &Path) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::FjallEngine;
+    use crate::engine::DiskEngine;
     use quorate_mvcc::engine::{Batch, Engine, Table};
 
     #[test]
     fn lists_that_are_not_what_was_written_are_damage() {
         let dir = tempfile::tempdir().unwrap();
-        check(dir.path()).unwrap();
+        let tree = dir.path().join("tree");
+        check(&tree).unwrap();
         {
-            let engine = FjallEngine::open(dir.path(), 1 << 20).unwrap();
+            let engine = DiskEngine::open(dir.path(), 1 << 20).unwrap();
             let mut batch = Batch::default();
             batch.put(Table::Version, vec![1], vec![2]);
             engine.write(batch).unwrap();
             engine.reclaim().unwrap();
         }
-        check(dir.path()).unwrap();
-        let tree = dir.path().join("keyspaces/1");
+        check(&tree).unwrap();
         let mut names: Vec<String> = std::fs::read_dir(&tree)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().to_str().unwrap().to_owned())
@@ -94,14 +82,14 @@ mod tests {
                 let mut damaged = whole.clone();
                 damaged[at] ^= 4;
                 std::fs::write(&path, damaged).unwrap();
-                assert!(check(dir.path()).unwrap_err().is_damage(), "{name}, byte {at}");
+                assert!(check(&tree).unwrap_err().is_damage(), "{name}, byte {at}");
             }
             std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
-            assert!(check(dir.path()).unwrap_err().is_damage(), "{name} is short");
+            assert!(check(&tree).unwrap_err().is_damage(), "{name} is short");
             std::fs::remove_file(&path).unwrap();
-            assert!(check(dir.path()).unwrap_err().is_damage(), "{name} is gone");
+            assert!(check(&tree).unwrap_err().is_damage(), "{name} is gone");
             std::fs::write(&path, whole).unwrap();
         }
-        check(dir.path()).unwrap();
+        check(&tree).unwrap();
     }
 }

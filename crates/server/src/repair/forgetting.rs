@@ -9,7 +9,7 @@
 use super::{CACHE_BYTES, LOG_ASIDE, STORE_ASIDE, free_name};
 use crate::data_dir;
 use crate::disk::FileDisk;
-use crate::engine::FjallEngine;
+use crate::engine::DiskEngine;
 use quorate_mvcc::engine::Engine;
 use quorate_storage::wal::{self, OpenError};
 use quorate_types::crash_point;
@@ -38,7 +38,7 @@ pub(super) fn forget(path: &Path) -> Result<(), String> {
         }
     }
     let new = path.join("store");
-    let engine = FjallEngine::open(&new, CACHE_BYTES).map_err(|fault| fault.to_string())?;
+    let engine = DiskEngine::open(&new, CACHE_BYTES).map_err(|fault| fault.to_string())?;
     engine.flush().map_err(|fault| fault.to_string())?;
     crash_point("forget.store_made");
     data_dir::begin_new_life(path).map_err(|error| error.to_string())?;

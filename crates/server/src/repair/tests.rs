@@ -28,7 +28,7 @@ fn used(groups: &[GroupId]) -> tempfile::TempDir {
     let writes: Vec<(GroupId, LogWrite)> = groups.iter().map(|group| (*group, state.clone())).collect();
     wal.append(&writes).unwrap();
     wal.sync().unwrap();
-    let engine = FjallEngine::open(&dir.path().join("store"), CACHE_BYTES).unwrap();
+    let engine = DiskEngine::open(&dir.path().join("store"), CACHE_BYTES).unwrap();
     let mut batch = Batch::default();
     batch.put(Table::Version, vec![1], vec![2]);
     engine.write(batch).unwrap();
@@ -47,11 +47,11 @@ fn what_is_put_aside_is_there_and_what_takes_its_place_waits_for_every_group() {
         outcome.was_put_aside.is_some_and(|aside| aside.why.contains("its seal") && !aside.has_forgotten)
     );
     assert_eq!(aside(dir.path()), [dir.path().join("store.damaged")]);
-    let engine = FjallEngine::open(&dir.path().join("store"), CACHE_BYTES).unwrap();
+    let engine = DiskEngine::open(&dir.path().join("store"), CACHE_BYTES).unwrap();
     assert_eq!(engine.get(Table::Version, &[1]).unwrap(), None);
     assert!(groups.iter().all(|group| Partition::is_incomplete(&engine, *group).unwrap()));
     drop(engine);
-    let engine = FjallEngine::open(&aside(dir.path())[0], CACHE_BYTES).unwrap();
+    let engine = DiskEngine::open(&aside(dir.path())[0], CACHE_BYTES).unwrap();
     assert!(engine.get(Table::Version, &[1]).unwrap().is_some());
     assert_eq!(Record::read(dir.path()).unwrap().groups.len(), 2);
     // Once is enough, until there is another order; then nothing is written over.
@@ -81,7 +81,7 @@ fn an_order_to_leave_stands_until_the_store_is_put_aside() {
 #[test]
 fn a_store_that_gave_up_by_itself_is_read_once() {
     let dir = used(&[GroupId::META]);
-    let fault = Fault::new("writing to the store", fjall::Error::Poisoned);
+    let fault = Fault::new("writing to the store", crate::engine::GivenUp);
     assert!(order(dir.path(), &fault, Order::Leave));
     assert!(carry_out(dir.path(), true).unwrap().is_to_be_checked);
     assert!(!carry_out(dir.path(), true).unwrap().is_to_be_checked);

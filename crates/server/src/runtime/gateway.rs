@@ -5,7 +5,7 @@ use super::keyspaces::{Keyspace, Keyspaces};
 use super::standing::{Standing, Survivors};
 use super::watch_thread::WatchHub;
 use super::worker::Input;
-use crate::engine::FjallEngine;
+use crate::engine::DiskEngine;
 use crate::metrics::Metrics;
 use quorate_node::recovery::RecoverRefused;
 use quorate_node::{ClusterOrder, ClusterOrders, Grant, Nodes, OrderRefused, OrderStep, Reach};
@@ -194,7 +194,7 @@ impl Gateway {
     }
 
     /// A keyspace's applied state on this node.
-    pub fn reader(&self, keyspace: KeyspaceId) -> Result<Reader<FjallEngine>, Rejection> {
+    pub fn reader(&self, keyspace: KeyspaceId) -> Result<Reader<DiskEngine>, Rejection> {
         Ok(self.keyspace(keyspace)?.reader.clone())
     }
 

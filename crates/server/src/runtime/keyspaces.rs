@@ -3,7 +3,7 @@
 //! A keyspace is there from the moment this node learns of it. The worker adds and tells; everybody else reads.
 
 use super::watch_thread::WatchHub;
-use crate::engine::FjallEngine;
+use crate::engine::DiskEngine;
 use parking_lot::RwLock;
 use quorate_node::Holding;
 use quorate_partition::Reader;
@@ -19,7 +19,7 @@ pub struct Keyspace {
     /// Which slot a key is in, once that is known.
     rules: OnceLock<Arc<Rules>>,
     /// Its applied state.
-    pub reader: Reader<FjallEngine>,
+    pub reader: Reader<DiskEngine>,
     /// Who watches it.
     pub hub: Arc<WatchHub>,
     /// The newest term that anything here said, of whichever partition: what headers say, which never goes back.
@@ -121,7 +121,7 @@ impl Keyspaces {
     }
 
     /// The keyspace that `reader` reads, unless it is there already; and its rules, which it keeps for good.
-    pub fn add(&self, name: &str, rules: Option<Arc<Rules>>, reader: Reader<FjallEngine>) {
+    pub fn add(&self, name: &str, rules: Option<Arc<Rules>>, reader: Reader<DiskEngine>) {
         let id = reader.keyspace();
         let mut known = self.known.write();
         let keyspace = known.entry(reader.keyspace()).or_insert_with(|| {

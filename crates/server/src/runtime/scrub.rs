@@ -4,7 +4,7 @@
 
 use super::inbox::Sender;
 use super::worker::Input;
-use crate::engine::FjallEngine;
+use crate::engine::DiskEngine;
 use parking_lot::{Condvar, Mutex};
 use quorate_mvcc::engine::{Read, Table};
 use quorate_mvcc::layout;
@@ -40,14 +40,14 @@ impl Drop for Scrubbing {
 }
 
 /// Makes a scrub, and what stops it.
-pub fn new(engine: FjallEngine, worker: Sender, rate: Rate) -> (Scrub, Scrubbing) {
+pub fn new(engine: DiskEngine, worker: Sender, rate: Rate) -> (Scrub, Scrubbing) {
     let stop = Arc::new((Mutex::new(false), Condvar::new()));
     (Scrub { engine, worker, rate, stop: Arc::clone(&stop) }, Scrubbing(stop))
 }
 
 /// What the thread does.
 pub struct Scrub {
-    engine: FjallEngine,
+    engine: DiskEngine,
     worker: Sender,
     rate: Rate,
     stop: Arc<(Mutex<bool>, Condvar)>,
@@ -148,9 +148,9 @@ mod tests {
     use quorate_mvcc::engine::{Batch, Engine};
     use std::collections::VecDeque;
 
-    fn store(rows: u32) -> (tempfile::TempDir, FjallEngine) {
+    fn store(rows: u32) -> (tempfile::TempDir, DiskEngine) {
         let dir = tempfile::tempdir().unwrap();
-        let engine = FjallEngine::open(dir.path(), 1 << 20).unwrap();
+        let engine = DiskEngine::open(dir.path(), 1 << 20).unwrap();
         let mut batch = Batch::default();
         for row in 0..rows {
             let key = Bytes::from(row.to_be_bytes().to_vec());

@@ -8,7 +8,7 @@
 
 use super::inbox::Sender;
 use super::worker::Input;
-use crate::engine::FjallEngine;
+use crate::engine::DiskEngine;
 use crossbeam_channel::Receiver;
 use quorate_mvcc::engine::Engine;
 use quorate_node::Errand;
@@ -29,7 +29,7 @@ pub fn yield_to_others() {
 }
 
 /// Runs errands until the worker is gone.
-pub fn run(engine: &FjallEngine, errands: &Receiver<Errand<FjallEngine>>, worker: &Sender) {
+pub fn run(engine: &DiskEngine, errands: &Receiver<Errand<DiskEngine>>, worker: &Sender) {
     let mut unsynced: u32 = 0;
     while let Ok(errand) = errands.recv() {
         if errand.is_write() {

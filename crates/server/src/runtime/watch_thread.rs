@@ -1,7 +1,7 @@
 //! The watch hub of a keyspace, shared by the thread that feeds it and the streams that empty it.
 
 use super::keyspaces::Keyspaces;
-use crate::engine::FjallEngine;
+use crate::engine::DiskEngine;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use futures_util::task::AtomicWaker;
 use parking_lot::{Mutex, MutexGuard};
@@ -30,7 +30,7 @@ pub struct WatchHub {
     open: AtomicUsize,
     /// What the watch thread has been given and not published yet.
     queued: AtomicUsize,
-    reader: Reader<FjallEngine>,
+    reader: Reader<DiskEngine>,
 }
 
 struct Inner {
@@ -85,7 +85,7 @@ impl Inner {
 
 impl WatchHub {
     /// A hub over the keyspace that `reader` reads.
-    pub fn new(reader: Reader<FjallEngine>, progress_interval: Duration) -> Arc<Self> {
+    pub fn new(reader: Reader<DiskEngine>, progress_interval: Duration) -> Arc<Self> {
         let ticks = (progress_interval.as_millis() / TICK.as_millis()).max(1) as u64;
         let limits = Limits { progress_ticks: ticks, ..Limits::default() };
         let watches = Watches::new(limits, reader.revision());
@@ -226,7 +226,7 @@ pub struct WatchStream {
     bell: Arc<Bell>,
     is_part: bool,
     /// What a part reads.
-    part: Option<PartReader<FjallEngine>>,
+    part: Option<PartReader<DiskEngine>>,
 }
 
 impl WatchStream {

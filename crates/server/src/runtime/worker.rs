@@ -7,7 +7,7 @@ use super::log_thread::LogWriter;
 use super::removal::Removal;
 use super::standing::{Standing, Survivors};
 use super::transport::Transport;
-use crate::engine::FjallEngine;
+use crate::engine::DiskEngine;
 use crate::events::Told;
 use crate::events::recorder::Recorder;
 use crate::repair::Order;
@@ -51,7 +51,7 @@ pub enum Input {
     /// The ordered store is durable.
     Flushed,
     /// Rows of a snapshot were read or written.
-    ErrandDone(Done<FjallEngine>),
+    ErrandDone(Done<DiskEngine>),
     /// These groups hold old parts of the log.
     ReleaseLog(Vec<GroupId>),
     /// The connection from a peer broke.
@@ -92,9 +92,9 @@ pub struct Outlets {
     /// To the flush thread.
     pub flush: Sender<()>,
     /// To the threads that read and write snapshots.
-    pub snapshot_reads: Sender<Errand<FjallEngine>>,
+    pub snapshot_reads: Sender<Errand<DiskEngine>>,
     /// The other one.
-    pub snapshot_writes: Sender<Errand<FjallEngine>>,
+    pub snapshot_writes: Sender<Errand<DiskEngine>>,
     /// To the watch thread.
     pub applied: Sender<(KeyspaceId, quorate_node::effects::Applied)>,
     /// Who watches what; told of every new term, and when a leader is lost or found.
@@ -130,7 +130,7 @@ impl From<Fault> for Stopped {
 
 /// The worker.
 pub struct Worker {
-    host: Host<FjallEngine>,
+    host: Host<DiskEngine>,
     inputs: Inbox,
     /// What was taken from there and is not handled yet.
     taken: VecDeque<Input>,
@@ -158,7 +158,7 @@ pub struct Worker {
 
 impl Worker {
     /// A worker that is not running yet.
-    pub fn new(host: Host<FjallEngine>, inputs: Inbox, outlets: Outlets, tick: Duration) -> Self {
+    pub fn new(host: Host<DiskEngine>, inputs: Inbox, outlets: Outlets, tick: Duration) -> Self {
         // Replies that peers still owe this node's last life must not answer calls of this one.
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Self {

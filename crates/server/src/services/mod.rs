@@ -15,7 +15,7 @@ mod watch;
 
 use crate::belonging::Belonging;
 use crate::config::Config;
-use crate::engine::FjallEngine;
+use crate::engine::DiskEngine;
 use crate::metrics::Metrics;
 use crate::runtime::calls::Calls;
 use crate::runtime::gateway::Gateway;
@@ -38,7 +38,7 @@ pub struct Context {
     /// The way to other nodes, for what they have to do themselves.
     pub calls: Arc<Calls>,
     /// The ordered store, for its size.
-    pub engine: FjallEngine,
+    pub engine: DiskEngine,
     /// Whether there is space for writes.
     pub space: crate::space::Space,
     /// What happened here.

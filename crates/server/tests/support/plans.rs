@@ -9,9 +9,8 @@ pub const BEGINNING: [&[&str]; 3] = [
         "file.renamed",
         "directory.part_made",
         "directory.parts_named",
-        "store.open.mended",
-        "store.open.database",
-        "store.open.tables",
+        "store.open.checked",
+        "store.open.tree",
         "store.open.named",
         "log.open.read",
         "log.file.made",
@@ -69,7 +68,6 @@ pub const WRITING: &[&str] = &[
     "apply.published:9",
     "log.open.rewritten",
     "log.open.marked",
-    "store.journal.rewritten",
 ];
 
 /// While they write large ones, so that the log fills segments and is cut. Who ended while he did it does it first thing when he is started.
@@ -84,6 +82,9 @@ pub const FILLING: [&[&str]; 3] = [
     &[
         "round.flush_ordered",
         "store.flush.begun",
+        "store.spill.begun",
+        "store.load.written",
+        "store.spill.loaded",
         "store.flush.durable",
         "store.flush.told",
         "log.cut.decided",
@@ -126,7 +127,7 @@ pub const COMPACTION: &[&str] = &[
     "store.reclaim.merged",
 ];
 /// Of a node that has taken in much and is left alone.
-pub const REST: &[&str] = &["store.rest.written", "store.rest.freed"];
+pub const REST: &[&str] = &["store.rest.spilled"];
 pub const REMOVAL: &[&str] = &["removal.rows_removed", "removal.rows_gone", "removal.logs_needless"];
 /// Of whoever passes them first.
 pub const SPLIT: &[&str] =
@@ -163,8 +164,8 @@ pub const FORGET: &[&str] = &[
     "repair.whole",
 ];
 
-/// Of a node whose log and store end in what makes no sense.
-pub const TORN: &[&str] = &["store.journal.cut", "log.open.tail_cleared"];
+/// Of a node whose log ends in what makes no sense.
+pub const TORN: &[&str] = &["log.open.tail_cleared"];
 
 /// At which all nodes end at once, and the power of their machines fails with that; [`AT_ONCE_LATER`] in every second round.
 pub const AT_ONCE: &[&str] = &[

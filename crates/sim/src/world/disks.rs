@@ -9,7 +9,7 @@
 
 use super::World;
 use super::network::Flying;
-use super::node::Node;
+use super::node::{Node, store};
 use crate::checker::Violation;
 use crate::random::Random;
 use quorate_node::{PeerMessage, Standing};
@@ -153,7 +153,7 @@ impl Node {
         let is_full = self.is_full();
         self.disk = MemoryDisk::default();
         self.disk.fill(is_full);
-        self.engine = MemoryEngine::default();
+        self.engine = store(self.id, MemoryEngine::default());
         (self.has_rotted, self.rot) = (false, None);
         self.incarnation = Incarnation(self.incarnation.0 + 10);
         self.standing = Standing::New;

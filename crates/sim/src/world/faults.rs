@@ -3,7 +3,7 @@
 
 use super::World;
 use super::network::Flying;
-use super::node::Node;
+use super::node::{Node, store};
 use crate::checker::Violation;
 use quorate_consensus::Role;
 use quorate_node::PeerMessage;
@@ -264,9 +264,18 @@ impl World {
             1000 => self.nodes[at].disk.kill(),
             _ => self.nodes[at].disk.crash(|| random.chance(survives)),
         }
-        let kept = random.below(self.nodes[at].engine.unflushed() as u64 + 1) as usize;
-        reached!("store-lost-unflushed", kept < self.nodes[at].engine.unflushed());
-        self.nodes[at].engine.crash(kept);
+        // What was not spilled is gone. The last time may have been at any time, or is now.
+        if random.chance(200) {
+            self.nodes[at].engine.seal();
+        }
+        if random.chance(300)
+            && let Err(fault) = self.nodes[at].engine.spill()
+        {
+            unreachable!("a store in memory does not fail unless it is told to: {fault}");
+        }
+        let node = &mut self.nodes[at];
+        reached!("store-lost-unflushed", node.engine.bytes() != (0, 0));
+        node.engine = store(node.id, node.engine.base().clone());
         // Some come back at once: before others have noticed.
         let down_ticks_max = if self.random.chance(300) { 10 } else { 150 };
         self.nodes[at].down_until = self.now + 1 + self.random.below(down_ticks_max);

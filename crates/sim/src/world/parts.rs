@@ -1,12 +1,12 @@
 //! Clients that watch some of the slots that a node holds, as nodes do that put watches together from several.
 
 use super::World;
+use super::node::Store;
 use crate::checker::Violation;
 use crate::watchers::{self, Known, Problem};
 use quorate_node::effects::Applied;
 use quorate_partition::PartReader;
 use quorate_partition::watch::{Part, Watches};
-use quorate_storage::memory::MemoryEngine;
 use quorate_types::{KeyspaceId, SlotSet};
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub(super) struct PartWatch {
     watches: Watches,
     clients: watchers::Clients,
-    reader: PartReader<MemoryEngine>,
+    reader: PartReader<Store>,
     slots: Arc<SlotSet>,
     /// They were not held for a moment: the watches are over, also if they are held again.
     is_lost: bool,

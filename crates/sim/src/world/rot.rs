@@ -6,7 +6,7 @@
 //! Caveat: no row disappears. Seals tell what is wrong with a row, not that one is missing; for that the program relies on its store's engine, whose blocks are named by others.
 
 use super::World;
-use super::node::Node;
+use super::node::{Node, Store, store};
 use crate::checker::Violation;
 use crate::random::Random;
 use quorate_mvcc::engine::{Engine, Read, Table};
@@ -55,7 +55,7 @@ pub(super) enum Rot {
 }
 
 /// Whether anything that is stored makes no sense.
-fn is_rotten(engine: &MemoryEngine) -> bool {
+fn is_rotten(engine: &Store) -> bool {
     Table::ALL.into_iter().any(|table| {
         let mut rows = engine.scan(table, (Bound::Unbounded, Bound::Unbounded)).flatten();
         rows.any(|(row, value)| layout::open(table, &row, value).is_err())
@@ -83,7 +83,7 @@ impl World {
             || is_waiting
             || self.members.lost.contains(&id)
             || self.is_on_few(id)
-            || !self.nodes[at].engine.rot(table, row as usize, damage)
+            || !self.nodes[at].engine.base().rot(table, row as usize, damage)
         {
             return;
         }
@@ -128,7 +128,7 @@ impl World {
                 None => {
                     // What a crash could bring back has been written over, too.
                     let node = &mut self.nodes[at];
-                    if node.has_rotted && node.engine.unflushed() == 0 && !is_rotten(&node.engine) {
+                    if node.has_rotted && node.engine.bytes() == (0, 0) && !is_rotten(&node.engine) {
                         node.has_rotted = false;
                     }
                 }
@@ -149,7 +149,7 @@ impl World {
                     }
                 }
                 Some(Rot::Filling) => {
-                    let is_whole = |host: &Host<MemoryEngine>| {
+                    let is_whole = |host: &Host<Store>| {
                         host.is_admitted() && host.status().iter().all(|status| status.digest.is_some())
                     };
                     if self.awake(at).is_some_and(|running| is_whole(&running.host)) {
@@ -170,7 +170,7 @@ impl World {
         let (_, groups) = self.open_log(at)?;
         reached!("store-given-up");
         let node = &mut self.nodes[at];
-        node.engine = MemoryEngine::default();
+        node.engine = store(node.id, MemoryEngine::default());
         node.has_rotted = false;
         for group in groups.keys() {
             let marked = Partition::mark_incomplete(&node.engine, *group);

@@ -45,6 +45,7 @@ impl World {
     pub(super) fn finish_writes(&mut self) -> Result<(), Violation> {
         let now = self.now;
         for at in 0..self.nodes.len() {
+            self.spill(at)?;
             let is_hung = self.nodes[at].hung_until > now;
             let Some(running) = self.awake(at).filter(|_| !is_hung) else { continue };
             if let Some((write, _)) = running.syncing.take_if(|(_, due)| *due <= now) {
@@ -70,6 +71,20 @@ impl World {
             self.run_errands(at)?;
         }
         Ok(())
+    }
+
+    /// The store writes what it has in memory whenever it likes.
+    fn spill(&mut self, at: usize) -> Result<(), Violation> {
+        if self.awake(at).is_none() || !self.spilling.chance(100) {
+            return Ok(());
+        }
+        if self.spilling.chance(300) {
+            self.nodes[at].engine.seal();
+        }
+        match self.nodes[at].engine.spill() {
+            Ok(_) => Ok(()),
+            Err(fault) => Err(self.violation(format!("a healthy store failed: {fault}"))),
+        }
     }
 
     /// What is done beside a host is done late, and in any order.

@@ -1,0 +1,139 @@
+//! Has the disk write files while they grow.
+//!
+//! A file of rows is made durable when it is complete: up to 64 MiB at once, which syncs of the log wait behind, and with them everybody who writes. So a thread syncs files that are growing every
+//! few milliseconds, as long as some are. What counts is the sync of whoever writes them: it meets the same errors.
+
+use parking_lot::{Condvar, Mutex};
+use quorate_types::Fault;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Between two looks at the files.
+const INTERVAL: Duration = Duration::from_millis(10);
+/// What a file has grown by when it is worth a sync.
+const WORTH_BYTES: u64 = 512 << 10;
+
+/// The thread, which ends when this is dropped.
+pub(super) struct Easing {
+    state: Arc<State>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct State {
+    folder: PathBuf,
+    work: Mutex<Work>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Work {
+    writers: usize,
+    is_ending: bool,
+}
+
+/// Somebody who writes files; until it is dropped.
+pub(super) struct Writing<'a>(&'a State);
+
+impl Easing {
+    /// For the files of a folder.
+    pub(super) fn new(folder: &Path) -> Result<Self, Fault> {
+        let state =
+            Arc::new(State { folder: folder.to_owned(), work: Mutex::default(), changed: Condvar::new() });
+        let thread = {
+            let state = state.clone();
+            let begun = std::thread::Builder::new().name("ease".to_owned()).spawn(move || state.run());
+            begun.map_err(|error| Fault::new("beginning a thread of the store", error))?
+        };
+        Ok(Self { state, thread: Some(thread) })
+    }
+
+    /// Files are going to grow.
+    pub(super) fn begin(&self) -> Writing<'_> {
+        self.state.work.lock().writers += 1;
+        self.state.changed.notify_one();
+        Writing(&self.state)
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.work.lock().writers -= 1;
+    }
+}
+
+impl Drop for Easing {
+    fn drop(&mut self) {
+        self.state.work.lock().is_ending = true;
+        self.state.changed.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // It may have panicked; then files are only synced at their end.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl State {
+    fn run(&self) {
+        let mut sizes = BTreeMap::new();
+        loop {
+            {
+                let mut work = self.work.lock();
+                self.changed.wait_while(&mut work, |work| work.writers == 0 && !work.is_ending);
+                if work.is_ending {
+                    return;
+                }
+            }
+            std::thread::sleep(INTERVAL);
+            // Files come and go meanwhile; one that cannot be looked at is left to those who write it.
+            let _ = self.look(&mut sizes);
+        }
+    }
+
+    /// Syncs what has grown since the last look.
+    fn look(&self, sizes: &mut BTreeMap<OsString, u64>) -> std::io::Result<()> {
+        let before = std::mem::take(sizes);
+        for file in std::fs::read_dir(&self.folder)? {
+            let file = file?;
+            let (name, bytes) = (file.file_name(), file.metadata()?.len());
+            let synced = before.get(&name).copied().unwrap_or_default();
+            let is_worth_it = bytes >= synced + WORTH_BYTES;
+            sizes.insert(name, if is_worth_it { bytes } else { synced });
+            if is_worth_it {
+                File::open(file.path())?.sync_data()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_takes_what_has_grown_and_forgets_what_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let easing = Easing::new(folder.path()).unwrap();
+        let path = folder.path().join("1");
+        let mut sizes = BTreeMap::new();
+        let mut grow = |bytes: u64| {
+            std::fs::write(&path, vec![7; bytes as usize]).unwrap();
+            easing.state.look(&mut sizes).unwrap();
+            sizes.values().copied().collect::<Vec<_>>()
+        };
+        assert_eq!(grow(WORTH_BYTES - 1), [0]);
+        assert_eq!(grow(WORTH_BYTES + 5), [WORTH_BYTES + 5]);
+        assert_eq!(grow(WORTH_BYTES + 9), [WORTH_BYTES + 5]);
+        assert_eq!(grow(3 * WORTH_BYTES), [3 * WORTH_BYTES]);
+        std::fs::remove_file(&path).unwrap();
+        easing.state.look(&mut sizes).unwrap();
+        assert!(sizes.is_empty());
+        drop((easing.begin(), easing.begin()));
+        assert_eq!(easing.state.work.lock().writers, 0);
+    }
+}

@@ -1,0 +1,338 @@
+//! The tables on disk: a log-structured merge tree that takes rows in bulk.
+//!
+//! One tree of the crate `lsm-tree` holds the three tables of all groups, each row under the number of its table and its key: so what is loaded at once becomes visible and durable by the exchange
+//! of one file. Its rows in memory, and with them a journal, are not used; those are [`quorate_storage::front`]'s. It verifies the checksum of every block it reads, not that of the lists
+//! of its files ([`super::manifest`]); rows carry one of their own besides. It panics on keys that are longer than its format can say, also when they are only looked for; what is asked for is
+//! cut to that length first.
+//!
+//! Two threads merge: while one of them merges much, files that come need not wait. Where they cannot keep up, loading waits.
+
+use super::easing::Easing;
+use super::{fault, read_fault};
+use lsm_tree::compaction::Leveled;
+use lsm_tree::config::{CompressionPolicy, PinningPolicy, RestartIntervalPolicy};
+use lsm_tree::{AbstractTree, AnyTree, Cache, CompressionType, Config, Guard, SeqNo, SequenceNumberCounter};
+use parking_lot::Mutex;
+use quorate_mvcc::engine::{ROW_KEY_BYTES_MAX, Row, RowRange, Rows, Table};
+use quorate_storage::front::{Base, Loaded, View};
+use quorate_types::{Bytes, Fault, crash_point};
+use std::collections::BTreeMap;
+use std::ops::Bound::{self, Excluded, Included, Unbounded};
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// About the size of a file of rows.
+const FILE_BYTES: u64 = 64 << 20;
+/// Files that were loaded and not merged, from which on the store is behind, and from which on loading waits.
+const FILES_BEHIND: usize = 10;
+const FILES_MAX: usize = 20;
+/// Between two looks whether they have become fewer.
+const BEHIND: Duration = Duration::from_millis(5);
+/// Threads that merge.
+const MERGERS: usize = 2;
+
+/// The tree; dropping it ends its threads.
+pub(super) struct DiskTree {
+    inner: Arc<Inner>,
+    wake: crossbeam_channel::Sender<()>,
+    mergers: Vec<std::thread::JoinHandle<()>>,
+}
+
+struct Inner {
+    path: PathBuf,
+    tree: AnyTree,
+    /// The next number of a load or a merge, and from which on nothing is to be seen.
+    next: SequenceNumberCounter,
+    visible: SequenceNumberCounter,
+    /// How many views there are of each moment.
+    views: Mutex<BTreeMap<SeqNo, usize>>,
+    is_ending: AtomicBool,
+    has_failed: AtomicBool,
+    /// What a thread of ours has met.
+    problem: Mutex<Option<Fault>>,
+    removed: AtomicU64,
+    easing: Easing,
+}
+
+/// A thread of the store ended in a way that it should not have; what was wrong nobody knows.
+#[derive(Debug, thiserror::Error)]
+#[error("a thread that merges the store's files has panicked")]
+pub(crate) struct GivenUp;
+
+/// A view of one moment.
+pub struct TreeView {
+    inner: Arc<Inner>,
+    at: SeqNo,
+}
+
+impl DiskTree {
+    /// Opens the tree in a folder, making it if there is none.
+    pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, Fault> {
+        let doing = format!("opening the store {}", path.display());
+        let (next, visible) = (SequenceNumberCounter::default(), SequenceNumberCounter::default());
+        let plain_above_last = [CompressionType::None, CompressionType::None, CompressionType::Lz4];
+        let tree = Config::new(path, next.clone(), visible.clone())
+            .use_cache(Arc::new(Cache::with_capacity_bytes(cache_bytes)))
+            .data_block_compression_policy(CompressionPolicy::new(plain_above_last))
+            .data_block_restart_interval_policy(RestartIntervalPolicy::new([10, 16]))
+            .index_block_pinning_policy(PinningPolicy::new([true, true, false]))
+            .open()
+            .map_err(fault(&doing))?;
+        let newest = tree.get_highest_seqno().map_or(0, |newest| newest + 1);
+        next.set(newest);
+        visible.set(newest);
+        let inner = Arc::new(Inner {
+            path: path.to_owned(),
+            tree,
+            next,
+            visible,
+            views: Mutex::default(),
+            has_failed: AtomicBool::new(false),
+            is_ending: AtomicBool::new(false),
+            problem: Mutex::default(),
+            removed: AtomicU64::new(0),
+            easing: Easing::new(&path.join("tables"))?,
+        });
+        let (wake, woken) = crossbeam_channel::bounded(MERGERS);
+        let merger = |_| {
+            let (inner, woken) = (inner.clone(), woken.clone());
+            let begun =
+                std::thread::Builder::new().name("merge".to_owned()).spawn(move || inner.merge_all(&woken));
+            begun.map_err(|error| Fault::new(doing.as_str(), error))
+        };
+        let mergers = (0..MERGERS).map(merger).collect::<Result<_, Fault>>()?;
+        let tree = Self { inner, wake, mergers };
+        tree.wake();
+        Ok(tree)
+    }
+
+    /// What a thread that merges has met, once.
+    pub(super) fn problem(&self) -> Option<Fault> {
+        self.inner.problem.lock().take()
+    }
+
+    /// Whether merging lags behind.
+    pub(super) fn is_behind(&self) -> bool {
+        self.inner.tree.l0_run_count() >= FILES_BEHIND
+    }
+
+    /// Bytes of the files of rows.
+    pub(super) fn bytes(&self) -> u64 {
+        self.inner.tree.disk_space()
+    }
+
+    /// Rows that were removed by loading.
+    pub(super) fn removed(&self) -> u64 {
+        self.inner.removed.load(Ordering::Relaxed)
+    }
+
+    /// Merges everything, so that removed rows give their space back now rather than in time.
+    pub(super) fn merge_everything(&self) -> Result<(), Fault> {
+        let inner = &self.inner;
+        inner.tree.major_compact(FILE_BYTES, inner.oldest_needed()).map_err(fault("merging the store"))?;
+        inner.let_go().map_err(fault("merging the store"))
+    }
+
+    fn wake(&self) {
+        // Where there is no room everybody is awake, or about to be.
+        for _ in 0..MERGERS {
+            let _ = self.wake.try_send(());
+        }
+    }
+
+    /// Waits while merging is far behind.
+    fn wait(&self) {
+        while self.inner.tree.l0_run_count() >= FILES_MAX && !self.inner.has_failed.load(Ordering::Acquire) {
+            std::thread::sleep(BEHIND);
+        }
+    }
+}
+
+impl Drop for DiskTree {
+    fn drop(&mut self) {
+        self.inner.is_ending.store(true, Ordering::Release);
+        self.wake();
+        for merger in self.mergers.drain(..) {
+            // That it panicked was said.
+            let _ = merger.join();
+        }
+    }
+}
+
+impl Inner {
+    /// Of what was loaded before this only the newest is looked at. (Older views look at the files of their time, which are there as long as these views are.)
+    fn oldest_needed(&self) -> SeqNo {
+        let views = self.views.lock();
+        views.first_key_value().map_or_else(|| self.visible.get(), |(at, _)| *at)
+    }
+
+    /// Lets go of files that were merged, as far as nobody looks at them.
+    fn let_go(&self) -> lsm_tree::Result<()> {
+        let oldest = self.oldest_needed();
+        self.tree.get_version_history_lock().maintenance(&self.path, oldest)
+    }
+
+    /// Merges whenever there is something to, until the tree is dropped.
+    fn merge_all(&self, woken: &crossbeam_channel::Receiver<()>) {
+        while woken.recv().is_ok() && !self.is_ending.load(Ordering::Acquire) {
+            let easing = self.easing.begin();
+            let merged = std::panic::catch_unwind(AssertUnwindSafe(|| self.merge()));
+            drop(easing);
+            let problem = match merged {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => fault("merging the store")(error),
+                Err(_) => Fault::new("merging the store", GivenUp),
+            };
+            *self.problem.lock() = Some(problem);
+            self.has_failed.store(true, Ordering::Release);
+            return;
+        }
+    }
+
+    fn merge(&self) -> lsm_tree::Result<()> {
+        let strategy = Arc::new(Leveled::default().with_table_target_size(FILE_BYTES));
+        loop {
+            let before = self.next.get();
+            self.tree.compact(strategy.clone(), self.oldest_needed())?;
+            // What changes which files there are has a number.
+            if self.next.get() == before || self.is_ending.load(Ordering::Acquire) {
+                return self.let_go();
+            }
+            crash_point("store.merged");
+            self.let_go()?;
+        }
+    }
+
+    fn view(self: &Arc<Self>) -> TreeView {
+        let mut views = self.views.lock();
+        let at = self.visible.get();
+        *views.entry(at).or_default() += 1;
+        TreeView { inner: self.clone(), at }
+    }
+
+    fn get(&self, table: Table, key: &[u8], at: SeqNo) -> Result<Option<Bytes>, Fault> {
+        if key.len() > ROW_KEY_BYTES_MAX {
+            return Ok(None);
+        }
+        let found = self.tree.get(of_table(table, key), at).map_err(read_fault("reading the store"))?;
+        Ok(found.map(Into::into))
+    }
+}
+
+/// The key of a row in the tree.
+fn of_table(table: Table, key: &[u8]) -> Vec<u8> {
+    let mut whole = Vec::with_capacity(1 + key.len());
+    whole.push(table as u8);
+    whole.extend_from_slice(key);
+    whole
+}
+
+type TreeRange = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
+/// The same range in bounds that the tree takes; `None` if nothing can be in it.
+fn bounded(table: Table, (start, end): &RowRange) -> Option<TreeRange> {
+    let is_long = |key: &Bytes| key.len() > ROW_KEY_BYTES_MAX;
+    // Of all rows that may be, the longest that begins a long bound stands right before it.
+    let cut = |key: &Bytes| of_table(table, &key[..ROW_KEY_BYTES_MAX]);
+    let start = match start {
+        Included(key) | Excluded(key) if is_long(key) => Excluded(cut(key)),
+        Included(key) => Included(of_table(table, key)),
+        Excluded(key) => Excluded(of_table(table, key)),
+        Unbounded => Included(vec![table as u8]),
+    };
+    let end = match end {
+        Included(key) | Excluded(key) if is_long(key) => Included(cut(key)),
+        Included(key) => Included(of_table(table, key)),
+        Excluded(key) => Excluded(of_table(table, key)),
+        Unbounded => Excluded(vec![table as u8 + 1]),
+    };
+    let is_empty = match (&start, &end) {
+        (Included(a), Included(b)) => a > b,
+        (Included(a), Excluded(b)) | (Excluded(a), Included(b)) | (Excluded(a), Excluded(b)) => a >= b,
+        (Unbounded, _) | (_, Unbounded) => false,
+    };
+    (!is_empty).then_some((start, end))
+}
+
+fn row(guard: lsm_tree::IterGuardImpl) -> Result<Row, Fault> {
+    let (key, value) = guard.into_inner().map_err(read_fault("reading the store"))?;
+    let key: Bytes = key.into();
+    Ok((key.slice(1..), value.into()))
+}
+
+impl Base for DiskTree {
+    type View = TreeView;
+
+    fn view(&self) -> TreeView {
+        self.inner.view()
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        self.inner.get(table, key, SeqNo::MAX)
+    }
+
+    fn load(&self, changes: &mut dyn Iterator<Item = Loaded<'_>>) -> Result<(), Fault> {
+        self.wait();
+        let mut removed = 0;
+        let load = || {
+            let mut load = self.inner.tree.ingestion()?;
+            for (table, key, value) in changes {
+                let key = of_table(table, key);
+                match value {
+                    Some(value) => load.write(key, value.clone())?,
+                    None => {
+                        removed += 1;
+                        load.write_tombstone(key)?;
+                    }
+                }
+            }
+            crash_point("store.load.written");
+            load.finish()
+        };
+        let easing = self.inner.easing.begin();
+        let loaded = load();
+        drop(easing);
+        loaded.map_err(fault("writing to the store"))?;
+        self.inner.removed.fetch_add(removed, Ordering::Relaxed);
+        self.wake();
+        Ok(())
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.bytes()
+    }
+}
+
+impl View for TreeView {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        self.inner.get(table, key, self.at)
+    }
+
+    fn rows(&self, table: Table, range: RowRange, is_back: bool) -> Rows<'static> {
+        let Some(range) = bounded(table, &range) else { return Box::new(std::iter::empty()) };
+        let rows = self.inner.tree.range(range, self.at, None);
+        if is_back { Box::new(rows.rev().map(row)) } else { Box::new(rows.map(row)) }
+    }
+}
+
+impl Clone for TreeView {
+    fn clone(&self) -> Self {
+        *self.inner.views.lock().entry(self.at).or_default() += 1;
+        Self { inner: self.inner.clone(), at: self.at }
+    }
+}
+
+impl Drop for TreeView {
+    fn drop(&mut self) {
+        let mut views = self.inner.views.lock();
+        if let Some(count) = views.get_mut(&self.at) {
+            *count -= 1;
+            if *count == 0 {
+                views.remove(&self.at);
+            }
+        }
+    }
+}
