@@ -19,7 +19,7 @@ use quorate_types::Bytes;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::LazyLock;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -295,6 +295,11 @@ async fn message(direct: &Direct, body: &mut RecvStream) -> Result<Result<Bytes,
 /// Sends bytes once the client takes any. More than it takes h2 keeps, so that a call has no more than these.
 async fn send(stream: &mut SendStream<Bytes>, bytes: Bytes) -> Result<(), h2::Error> {
     if !bytes.is_empty() {
+        // What is granted at once would wake who waits for a reset: this very call, which then was polled once more for everything it sends, and kept
+        // others from sending in the same write.
+        if stream.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready() {
+            return Err(Reason::CANCEL.into());
+        }
         stream.reserve_capacity(1);
         while stream.capacity() == 0 {
             match poll_fn(|context| stream.poll_capacity(context)).await {
@@ -376,3 +381,7 @@ impl HttpBody for Received {
         self.stream.is_end_stream()
     }
 }
+
+#[cfg(test)]
+#[path = "http2_tests.rs"]
+mod tests;
