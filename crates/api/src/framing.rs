@@ -1,7 +1,7 @@
 //! How a message stands in a stream of gRPC: a byte that says whether it is compressed, its length in four bytes, and itself
 //! (gRPC over HTTP/2, `PROTOCOL-HTTP2.md`).
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 use prost::Message;
 use tonic::Status;
 
@@ -12,8 +12,16 @@ pub const PREFIX_BYTES: usize = 5;
 ///
 /// # Errors
 /// It is longer than a length can say.
-pub fn push(frames: &mut BytesMut, message: &impl Message) -> Result<(), Status> {
-    let length = message.encoded_len();
+pub fn push(frames: &mut Vec<u8>, message: &impl Message) -> Result<(), Status> {
+    push_with(frames, message, &[])
+}
+
+/// The same of a message whose last fields are encoded already.
+///
+/// # Errors
+/// It is longer than a length can say.
+pub fn push_with(frames: &mut Vec<u8>, message: &impl Message, last: &[u8]) -> Result<(), Status> {
+    let length = message.encoded_len() + last.len();
     // Others hold it in 31 bits.
     let said = u32::try_from(length).ok().filter(|length| i32::try_from(*length).is_ok());
     let said = said.ok_or_else(|| {
@@ -23,5 +31,6 @@ pub fn push(frames: &mut BytesMut, message: &impl Message) -> Result<(), Status>
     frames.put_u8(0);
     frames.put_u32(said);
     message.encode_raw(frames);
+    frames.extend_from_slice(last);
     Ok(())
 }

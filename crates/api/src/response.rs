@@ -2,6 +2,8 @@
 //! carry the revision only, a nested transaction's header is empty.
 
 use crate::{mvccpb, pb};
+use bytes::Bytes;
+use prost::Message;
 use quorate_types::reply::{DeleteAnswer, LeaseTime, OperationAnswer, PutAnswer, RangeAnswer, TxnAnswer};
 use quorate_types::{ClusterId, Event, KeyValue, LeaseId, NodeId, Revision, Term};
 
@@ -45,6 +47,11 @@ pub fn event(event: Event, previous: Option<KeyValue>) -> mvccpb::Event {
         }
     };
     mvccpb::Event { r#type: kind as i32, kv: Some(kv), prev_kv: previous.map(key_value) }
+}
+
+/// Events as they stand at the end of a [`pb::WatchResponse`].
+pub fn encoded_events(events: Vec<mvccpb::Event>) -> Bytes {
+    Bytes::from(pb::WatchResponse { events, ..Default::default() }.encode_to_vec())
 }
 
 /// To a range.

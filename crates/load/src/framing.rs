@@ -18,9 +18,9 @@ pub(crate) fn framed(message: &impl Message) -> Result<Bytes, Status> {
     if length > MESSAGE_BYTES_MAX {
         return Err(Status::out_of_range(format!("a request of {length} bytes")));
     }
-    let mut buffer = BytesMut::new();
+    let mut buffer = Vec::new();
     push(&mut buffer, message)?;
-    Ok(buffer.freeze())
+    Ok(Bytes::from(buffer))
 }
 
 /// What has come and is no whole message yet. One of both is empty: a message that came in one piece is not copied.

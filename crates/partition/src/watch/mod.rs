@@ -34,9 +34,11 @@
 //! thousand that start at as many places read a thousand times. Sizes are estimates (keys, values and
 //! some bytes for the rest), and those of shared events count for each stream that queues them.
 
+mod events;
 mod history;
 mod index;
 mod limits;
+mod news;
 mod part;
 #[cfg(test)]
 mod random;
@@ -48,14 +50,17 @@ mod testing;
 mod tests;
 mod watcher;
 
+pub use events::{Events, Told};
 pub use history::{History, HistoryError, Piece};
 pub use limits::{Counts, Limits, Refusal};
 pub use part::Part;
-pub use response::{NO_WATCH, Told, WatchResponse, WatchResponseKind};
+pub use response::{NO_WATCH, WatchResponse, WatchResponseKind};
 
 use index::RangeIndex;
+use news::News;
 use quorate_types::{Changes, Event, Fault, Revision, SlotSet, WatchRequest};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use stream::Stream;
 use watcher::WatchRef;
 
@@ -241,11 +246,12 @@ impl Watches {
             }
             found.sort_unstable();
             let bytes = changes.events.iter().map(Event::size).sum();
+            let news = Arc::new(News::new(changes.clone()));
             for of_stream in found.chunk_by(|a, b| a.0.stream == b.0.stream) {
                 let stream = of_stream[0].0.stream;
                 let opened =
                     self.streams.get_mut(&stream).expect("the index holds only watches of open streams");
-                opened.enqueue(changes, bytes, of_stream, &self.limits);
+                opened.enqueue(&news, bytes, of_stream, &self.limits);
                 notify(&mut self.ready, stream, opened);
             }
         }

@@ -87,7 +87,7 @@ impl Client {
                     self.watches.get_mut(&response.id).unwrap_or_else(|| panic!("{at}: {response:?}"));
                 assert!(watch.is_created && !watch.is_ended, "{at}");
                 assert!(!response.fragment || watch.request.fragment, "{at}");
-                for Told { event, previous, .. } in response.events {
+                for Told { event, previous, .. } in response.events.iter().cloned() {
                     let compacted = store.compacted;
                     if !watch.request.previous {
                         assert_eq!(previous, None, "{at}");

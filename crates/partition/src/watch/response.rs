@@ -1,23 +1,13 @@
 //! What a stream of watches is told.
 
-use quorate_types::{Event, KeyValue, Revision};
+use super::{Events, Told};
+use quorate_types::Revision;
 
 /// The id in responses that are about no watch: a refused creation, an answer to a progress request.
 pub const NO_WATCH: i64 = -1;
 
 /// What a response takes besides its events; an estimate, so that queues of empty ones are bounded too.
 const RESPONSE_BYTES: usize = 64;
-
-/// An event as a watch is told of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
-    /// What happened.
-    pub event: Event,
-    /// The pair as it was before, if the watch asked for it and it is still known.
-    pub previous: Option<KeyValue>,
-    /// The event's place in its revision, of which other events may be told elsewhere.
-    pub sub: u32,
-}
 
 /// One message to the client. What a kind means for etcd's fields stands at the kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +19,7 @@ pub struct WatchResponse {
     /// etcd's `header.revision`; `None` is its 0.
     pub header_revision: Option<Revision>,
     /// In order of (revision, sub). Never empty in [`WatchResponseKind::Events`], always in the others.
-    pub events: Vec<Told>,
+    pub events: Events,
     /// More events of the same revisions follow in the next response of this watch.
     pub fragment: bool,
 }
@@ -61,38 +51,34 @@ pub enum WatchResponseKind {
 
 impl WatchResponse {
     pub(super) fn new(id: i64, kind: WatchResponseKind, header_revision: Option<Revision>) -> Self {
-        Self { id, kind, header_revision, events: Vec::new(), fragment: false }
+        Self { id, kind, header_revision, events: Events::default(), fragment: false }
     }
 
     /// About how many bytes it takes on the wire.
     pub fn size(&self) -> usize {
-        RESPONSE_BYTES + self.events.iter().map(told_size).sum::<usize>()
+        RESPONSE_BYTES + self.events.iter().map(Told::size).sum::<usize>()
     }
 
     /// The response in parts below `bytes_max` each, as far as single events allow; all but the last say
     /// that more follows. One that is smaller, or has one event, stays whole.
-    pub(super) fn fragments(mut self, bytes_max: usize) -> Vec<Self> {
+    pub(super) fn fragments(self, bytes_max: usize) -> Vec<Self> {
         if self.size() < bytes_max || self.events.len() < 2 {
             return vec![self];
         }
-        let events = std::mem::take(&mut self.events);
-        let part = Self { fragment: true, ..self };
-        let mut parts = vec![part.clone()];
+        let mut parts: Vec<Vec<Told>> = Vec::new();
         let mut size = RESPONSE_BYTES;
-        for told in events {
-            size += told_size(&told);
-            let is_full = parts.last().is_some_and(|last| !last.events.is_empty()) && size >= bytes_max;
-            if is_full {
-                size = RESPONSE_BYTES + told_size(&told);
-                parts.push(part.clone());
+        for told in self.events.iter() {
+            size += told.size();
+            match parts.last_mut().filter(|_| size < bytes_max) {
+                Some(part) => part.push(told.clone()),
+                None => {
+                    size = RESPONSE_BYTES + told.size();
+                    parts.push(vec![told.clone()]);
+                }
             }
-            parts.last_mut().expect("there is a first part").events.push(told);
         }
-        parts.last_mut().expect("there is a first part").fragment = false;
-        parts
+        let last = parts.len() - 1;
+        let part = |(at, events)| Self { events: Events::from(events), fragment: at < last, ..self.clone() };
+        parts.into_iter().enumerate().map(part).collect()
     }
-}
-
-fn told_size(Told { event, previous, .. }: &Told) -> usize {
-    event.size() + previous.as_ref().map_or(0, |pair| pair.key.len() + pair.value.len() + 32)
 }

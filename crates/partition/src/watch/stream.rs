@@ -1,11 +1,13 @@
 //! The watches of one client stream, and what waits for the client to take it.
 
+use super::news::News;
 use super::response::{NO_WATCH, WatchResponse, WatchResponseKind};
 use super::watcher::{State, WatchRef, Watcher};
-use super::{History, HistoryError, Limits, Part, Piece};
+use super::{Events, History, HistoryError, Limits, Part, Piece};
 use quorate_types::{Changes, Event, Fault, KeyRange, Revision, WatchRequest, reached};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
+use std::sync::Arc;
 
 /// What an item of the queue takes besides events; an estimate.
 const ITEM_BYTES: usize = 96;
@@ -13,7 +15,7 @@ const ITEM_BYTES: usize = 96;
 const MATCH_BYTES: usize = std::mem::size_of::<Match>();
 
 /// An event for a watch: the watch's number, and the event's place in its changes.
-type Match = (u64, u32);
+pub(super) type Match = (u64, u32);
 
 /// One stream. Its queue is in order of revisions and holds, for every synced watch, all that was
 /// published and not yet given to the client; its bytes are bounded (see [`Stream::enqueue`]).
@@ -56,7 +58,7 @@ pub(super) struct Stream {
 enum Item {
     /// Events of one revision.
     Changes {
-        changes: Changes,
+        news: Arc<News>,
         /// Sorted, never empty.
         matches: Vec<Match>,
         /// So many matches were given to the client.
@@ -146,7 +148,7 @@ impl Stream {
     /// What was told is everything up to here, as far as the watches want it.
     fn passed(&self, current: Revision) -> Option<Revision> {
         let next = |item: &Item| match item {
-            Item::Changes { changes, .. } => Some(changes.revision),
+            Item::Changes { news, .. } => Some(news.changes.revision),
             Item::Progress { .. } => None,
         };
         let first = self.queue.iter().find_map(next);
@@ -285,15 +287,16 @@ impl Stream {
     }
 
     /// Queues what was just published for the watches it matches. A queue that grows beyond its bound is
-    /// dropped, and its watches turn to history. `bytes` is the size of all of `changes`: a single event
+    /// dropped, and its watches turn to history. `bytes` is the size of all of the changes: a single event
     /// that is queued keeps the memory of all.
     pub(super) fn enqueue(
         &mut self,
-        changes: &Changes,
+        news: &Arc<News>,
         bytes: usize,
         found: &[(WatchRef, u32)],
         limits: &Limits,
     ) {
+        let changes = &news.changes;
         let mut matches: Vec<Match> = Vec::with_capacity(found.len());
         let part = self.part.as_ref();
         let is_here = |event: &Event| part.is_none_or(|part| part.has(event.key()));
@@ -325,7 +328,7 @@ impl Stream {
             return;
         }
         let bytes = ITEM_BYTES + bytes + matches.len() * MATCH_BYTES;
-        self.push(Item::Changes { changes: changes.clone(), matches, done: 0, bytes });
+        self.push(Item::Changes { news: news.clone(), matches, done: 0, bytes });
         if self.queue_bytes > limits.stream_queue_bytes_max {
             reached!("watch-fell-behind");
             self.drop_queue();
@@ -336,12 +339,12 @@ impl Stream {
     fn drop_queue(&mut self) {
         for item in self.queue.drain(..) {
             match item {
-                Item::Changes { changes, matches, done, .. } => {
+                Item::Changes { news, matches, done, .. } => {
                     for (number, _) in &matches[done..] {
                         if let Some(watch) = self.watches.get_mut(number) {
                             if watch.state == State::Synced {
                                 // There was nothing for it before the first that is queued; that may be compacted by now.
-                                watch.next = watch.next.max(changes.revision);
+                                watch.next = watch.next.max(news.changes.revision);
                             }
                             watch.queued = 0;
                             watch.state = State::Lagging;
@@ -443,17 +446,17 @@ impl Stream {
     ) -> Result<bool, HistoryError> {
         match self.queue.front_mut() {
             None => return Ok(false),
-            Some(Item::Changes { changes, matches, done, bytes }) => {
+            Some(Item::Changes { news, matches, done, bytes }) => {
+                let revision = news.changes.revision;
                 let number = matches[*done].0;
                 let end = *done + matches[*done..].partition_point(|(other, _)| *other == number);
                 if let Some(watch) = self.watches.get_mut(&number) {
-                    let places = matches[*done..end].iter().map(|(_, place)| *place as usize);
-                    let events = watch.told(places.map(|place| (&*changes, place)), history)?;
-                    assert!(watch.queued > 0 && watch.next <= changes.revision, "{watch:?} at {changes:?}");
+                    let events = news.told(watch, &matches[*done..end], history)?;
+                    assert!(watch.queued > 0 && watch.next <= revision, "{watch:?} at {news:?}");
                     watch.queued -= 1;
-                    watch.next = changes.revision.next();
-                    watch.reached = changes.revision;
-                    respond(watch, changes.revision, events, limits, out);
+                    watch.next = revision.next();
+                    watch.reached = revision;
+                    respond(watch, revision, events, limits, out);
                 }
                 *done = end;
                 if end == matches.len() {
@@ -534,7 +537,7 @@ impl Stream {
         let events = missed.flat_map(|changes| (0..changes.events.len()).map(move |place| (changes, place)));
         let is_wanted = |event: &Event| watch.request.range.contains(event.key()) && watch.admits(event);
         let events = events.filter(|(changes, place)| is_wanted(&changes.events[*place]));
-        let events = watch.told(events, history)?;
+        let events = Events::from(watch.told(events, history)?);
         watch.next = batch.through.next();
         watch.reached = batch.through;
         self.served = number;
@@ -549,13 +552,7 @@ impl Stream {
 }
 
 /// Says what changed, if anything did.
-fn respond(
-    watch: &mut Watcher,
-    header: Revision,
-    events: Vec<super::Told>,
-    limits: &Limits,
-    out: &mut Outbox,
-) {
+fn respond(watch: &mut Watcher, header: Revision, events: Events, limits: &Limits, out: &mut Outbox) {
     if events.is_empty() {
         return;
     }

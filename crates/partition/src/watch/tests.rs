@@ -78,7 +78,7 @@ fn text(response: &WatchResponse) -> String {
         WatchResponseKind::Progress => out += " progress",
         WatchResponseKind::Events => assert!(!response.events.is_empty()),
     }
-    for Told { event, previous, .. } in &response.events {
+    for Told { event, previous, .. } in response.events.iter() {
         match event {
             Event::Put(pair) => out += &format!(" +{}={}", bytes(&pair.key), bytes(&pair.value)),
             Event::Delete { key, .. } => out += &format!(" -{}", bytes(key)),
@@ -731,8 +731,11 @@ fn a_stream_of_some_slots_is_told_of_those_until_they_are_lost() {
     watches.publish(&changes);
     watches.publish(&store.put("b/x", "4"));
     let said = watches.poll(StreamId(1), &store, usize::MAX).unwrap();
-    let told: Vec<_> =
-        said.iter().flat_map(|said| &said.events).map(|told| (&told.event.key()[..], told.sub)).collect();
+    let told: Vec<_> = said
+        .iter()
+        .flat_map(|said| said.events.iter())
+        .map(|told| (&told.event.key()[..], told.sub))
+        .collect();
     assert_eq!(told, [(&b"a/x"[..], 0), (b"a/y", 2)]);
     // Whoever holds these and others.
     watches.hold(&SlotSet::all());

@@ -1,7 +1,6 @@
 //! One watch.
 
-use super::response::Told;
-use super::{History, HistoryError};
+use super::{History, HistoryError, Told};
 use quorate_types::{Changes, Event, Revision, WatchRequest};
 
 /// Names a watch for as long as the process runs; a client may use an id again after a cancel. Ordered

@@ -8,7 +8,6 @@ use super::kv::Kv;
 use super::watch::{Session, Watch};
 use axum::body::Body;
 use prost::Message;
-use prost::bytes::BytesMut;
 use quorate_api::framing::{PREFIX_BYTES, push};
 use quorate_api::pb;
 use quorate_api::pb::kv_server::Kv as _;
@@ -123,9 +122,9 @@ fn asked<M: Message + Default>(headers: HeaderMap, message: Bytes) -> Result<Req
 }
 
 fn framed<M: Message>(answer: &Response<M>) -> Result<Bytes, Status> {
-    let mut frames = BytesMut::new();
+    let mut frames = Vec::new();
     push(&mut frames, answer.get_ref())?;
-    Ok(frames.freeze())
+    Ok(Bytes::from(frames))
 }
 
 /// A stream of watches.
@@ -140,14 +139,14 @@ impl Watching {
             Ok(first) => first,
             Err(status) => return Some(Err(status)),
         };
-        let mut frames = BytesMut::new();
-        let mut pushed = push(&mut frames, &first);
+        let mut frames = Vec::new();
+        let mut pushed = first.push(&mut frames);
         while pushed.is_ok()
             && frames.len() < TOLD_BYTES
             && let Some(next) = self.session.next_now()
         {
-            pushed = push(&mut frames, &next);
+            pushed = next.push(&mut frames);
         }
-        Some(pushed.map(|()| frames.freeze()))
+        Some(pushed.map(|()| Bytes::from(frames)))
     }
 }

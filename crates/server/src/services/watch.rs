@@ -10,6 +10,7 @@ mod resume;
 mod session;
 mod share;
 mod source;
+mod telling;
 #[cfg(test)]
 mod testing;
 
@@ -23,6 +24,7 @@ pub(in crate::services) use session::Session;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+use telling::Telling;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -106,7 +108,7 @@ fn session(
 fn responses(session: Session) -> Response<Responses> {
     let responses = futures_util::stream::unfold(session, |mut session| async move {
         let next = session.next().await?;
-        Some((next, session))
+        Some((next.map(Telling::whole), session))
     });
     Response::new(Box::pin(responses))
 }

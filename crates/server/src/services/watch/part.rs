@@ -189,7 +189,7 @@ impl Serving {
         })?;
         self.told.extend(told.into_iter().map(|told| {
             let subs = told.events.iter().map(|told| told.sub).collect();
-            PartResponse { told: Some(convert(told)), subs }
+            PartResponse { told: Some(convert(told).whole()), subs }
         }));
         Ok(())
     }

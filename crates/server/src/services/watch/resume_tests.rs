@@ -213,6 +213,14 @@ impl Hub {
     }
 }
 
+/// As a session does it.
+fn noted(resume: &mut Resume, told: pb::WatchResponse) -> Option<pb::WatchResponse> {
+    let revision = |event: Option<&_>| event.map(revision_of);
+    let revisions = revision(told.events.first()).zip(revision(told.events.last()));
+    let is_all_new = |(first, last)| !told.fragment && resume.is_all_new(&told, first, last);
+    if revisions.is_some_and(is_all_new) { Some(told) } else { resume.told(told) }
+}
+
 /// What a client knows of one of its watches.
 struct Client {
     key: u8,
@@ -242,7 +250,7 @@ fn run(seed: u64) {
                 }
             }
             1 => hub.tell(&history, &mut dice),
-            2 => said.extend(hub.said.pop_front().and_then(|told| resume.told(told))),
+            2 => said.extend(hub.said.pop_front().and_then(|told| noted(&mut resume, told))),
             3 => hub.revision = (hub.revision + 1).min(history.len() as i64),
             4 => history.push((0..1 + dice.below(4)).map(|_| 1 + dice.below(3) as u8).collect()),
             5 if dice.one_in(3) => {

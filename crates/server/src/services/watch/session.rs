@@ -4,6 +4,7 @@ use super::aside::{Aside, Happened};
 use super::assembled::Assembled;
 use super::resume::{self, Resume};
 use super::source::{Afar, ask, convert};
+use super::telling::Telling;
 use super::{Context, LOST_TIMEOUTS_MAX, PAUSE, rejected};
 use crate::runtime::keyspaces::Keyspace;
 use crate::runtime::watch_thread::WatchStream;
@@ -44,7 +45,7 @@ pub(in crate::services) struct Session {
     /// For the hub, before anything else of the client is read.
     asks: VecDeque<pb::WatchRequest>,
     /// From the hub, not looked at.
-    told: VecDeque<pb::WatchResponse>,
+    told: VecDeque<Telling>,
     /// For the client, not from the hub.
     answers: VecDeque<pb::WatchResponse>,
     /// The hub may have something.
@@ -101,15 +102,15 @@ impl Session {
     }
 
     /// What there is for the client without waiting.
-    pub(in crate::services) fn next_now(&mut self) -> Option<pb::WatchResponse> {
+    pub(in crate::services) fn next_now(&mut self) -> Option<Telling> {
         if self.is_over {
             return None;
         }
         if let Some(answer) = self.answers.pop_front() {
-            return Some(self.signed(answer));
+            return Some(self.signed(answer.into()));
         }
         while let Some(told) = self.told.pop_front() {
-            if let Some(told) = self.resume.told(told) {
+            if let Some(told) = self.noted(told) {
                 return Some(self.signed(told));
             }
         }
@@ -117,7 +118,7 @@ impl Session {
     }
 
     /// What the client gets next.
-    pub(in crate::services) async fn next(&mut self) -> Option<Result<pb::WatchResponse, Status>> {
+    pub(in crate::services) async fn next(&mut self) -> Option<Result<Telling, Status>> {
         loop {
             if self.is_over {
                 return None;
@@ -147,7 +148,7 @@ impl Session {
                     continue;
                 }
                 Woken::Told(told) => {
-                    self.told.push_back(told);
+                    self.told.push_back(told.into());
                     continue;
                 }
                 Woken::Lost => Happened::Lost,
@@ -292,17 +293,25 @@ impl Session {
         self.asks.clear();
     }
 
-    fn end(&mut self, status: Status) -> Option<Result<pb::WatchResponse, Status>> {
+    fn end(&mut self, status: Status) -> Option<Result<Telling, Status>> {
         self.is_over = true;
         Some(Err(status))
     }
 
+    /// What the client is told of what a hub tells.
+    fn noted(&mut self, told: Telling) -> Option<Telling> {
+        let (said, revisions) = (told.said(), told.revisions());
+        let is_all_new = !said.fragment
+            && revisions.is_some_and(|(first, last)| self.resume.is_all_new(said, first, last));
+        if is_all_new { Some(told) } else { self.resume.told(told.whole()).map(Telling::from) }
+    }
+
     /// With this node's header, whoever has said it.
-    fn signed(&self, mut told: pb::WatchResponse) -> pb::WatchResponse {
-        let header = told.header.unwrap_or_default();
+    fn signed(&self, mut told: Telling) -> Telling {
+        let header = told.header().unwrap_or_default();
         let term = self.here.saw(Term(header.raft_term));
         let revision = quorate_types::Revision(u64::try_from(header.revision).unwrap_or(0));
-        told.header = self.context.header(revision, term);
+        *told.header() = self.context.header(revision, term);
         told
     }
 }

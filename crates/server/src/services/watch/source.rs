@@ -1,10 +1,11 @@
 //! The hub that serves a stream: this node's, or another's, which is called over the peer port.
 
 use super::KEYSPACE_ID_HEADER;
+use super::telling::Telling;
 use crate::runtime::calls::Calls;
 use crate::runtime::watch_thread::WatchStream;
 use quorate_api::pb::watch_request::RequestUnion;
-use quorate_api::{pb, request, response};
+use quorate_api::{pb, request};
 use quorate_partition::watch::{NO_WATCH, Refusal, WatchResponse, WatchResponseKind};
 use quorate_types::{KeyspaceId, NodeId, Revision};
 use tokio::sync::mpsc;
@@ -50,7 +51,7 @@ pub(super) fn ask(stream: &WatchStream, message: pb::WatchRequest) -> Result<(),
 }
 
 /// What this node's hub says, as it is said on the wire.
-pub(super) fn convert(told: WatchResponse) -> pb::WatchResponse {
+pub(super) fn convert(told: WatchResponse) -> Telling {
     let revision = told.header_revision.unwrap_or(Revision(0)).0;
     let revision = i64::try_from(revision).unwrap_or(i64::MAX);
     let mut message = pb::WatchResponse {
@@ -75,6 +76,5 @@ pub(super) fn convert(told: WatchResponse) -> pb::WatchResponse {
         }
         WatchResponseKind::Events | WatchResponseKind::Progress => {}
     }
-    message.events = told.events.into_iter().map(|told| response::event(told.event, told.previous)).collect();
-    message
+    Telling::new(message, told.events)
 }
