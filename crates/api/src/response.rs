@@ -2,7 +2,6 @@
 //! carry the revision only, a nested transaction's header is empty.
 
 use crate::{mvccpb, pb};
-use bytes::Bytes;
 use prost::Message;
 use quorate_types::reply::{DeleteAnswer, LeaseTime, OperationAnswer, PutAnswer, RangeAnswer, TxnAnswer};
 use quorate_types::{ClusterId, Event, KeyValue, LeaseId, NodeId, Revision, Term};
@@ -50,8 +49,8 @@ pub fn event(event: Event, previous: Option<KeyValue>) -> mvccpb::Event {
 }
 
 /// Events as they stand at the end of a [`pb::WatchResponse`].
-pub fn encoded_events(events: Vec<mvccpb::Event>) -> Bytes {
-    Bytes::from(pb::WatchResponse { events, ..Default::default() }.encode_to_vec())
+pub fn encoded_events(events: Vec<mvccpb::Event>) -> Vec<u8> {
+    pb::WatchResponse { events, ..Default::default() }.encode_to_vec()
 }
 
 /// To a range.

@@ -1,6 +1,5 @@
 //! Events as watches are told of them.
 
-use bytes::Bytes;
 use quorate_types::{Event, KeyValue, Revision};
 use std::fmt;
 use std::ops::Deref;
@@ -37,16 +36,13 @@ pub struct Events(Option<Arc<Shared>>);
 
 struct Shared {
     told: Vec<Told>,
-    encoded: OnceLock<Bytes>,
+    encoded: OnceLock<Vec<u8>>,
 }
 
 impl Events {
-    /// What `encode` makes of the events: asked for once for all clones, and so always to be the same.
-    pub fn encoded(&self, encode: impl FnOnce(&[Told]) -> Bytes) -> Bytes {
-        match &self.0 {
-            Some(shared) => shared.encoded.get_or_init(|| encode(&shared.told)).clone(),
-            None => encode(&[]),
-        }
+    /// What `encode` makes of the events: asked for once for all clones, and so always to be the same. No events are no bytes.
+    pub fn encoded(&self, encode: impl FnOnce(&[Told]) -> Vec<u8>) -> &[u8] {
+        self.0.as_ref().map_or(&[], |shared| shared.encoded.get_or_init(|| encode(&shared.told)))
     }
 }
 

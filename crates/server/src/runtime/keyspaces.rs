@@ -45,7 +45,9 @@ impl Keyspace {
 
     /// Something said this term; the newest that is known now.
     pub fn saw(&self, term: Term) -> Term {
-        Term(self.term.fetch_max(term.0, Ordering::Relaxed).max(term.0))
+        // Hardly ever a newer one, and to look is cheap.
+        let known = self.term();
+        if term <= known { known } else { Term(self.term.fetch_max(term.0, Ordering::Relaxed).max(term.0)) }
     }
 
     /// Whether this node knows who leads; it may be wrong about it for an election timeout.

@@ -279,7 +279,12 @@ impl WatchStream {
 
     /// Waits until there may be something to poll. One task at a time may.
     pub async fn ready(&self) {
-        poll_fn(|context| self.bell.poll(context)).await;
+        poll_fn(|context| self.poll_ready(context)).await;
+    }
+
+    /// The same, without waiting.
+    pub fn poll_ready(&self, context: &Context<'_>) -> Poll<()> {
+        self.bell.poll(context)
     }
 
     /// What there is to send now.

@@ -68,8 +68,12 @@ const LEADERLESS_TIMEOUTS_MAX: u32 = 3;
 
 impl Context {
     fn header(&self, revision: Revision, term: Term) -> Option<pb::ResponseHeader> {
+        Some(self.signature(revision, term))
+    }
+
+    fn signature(&self, revision: Revision, term: Term) -> pb::ResponseHeader {
         let member = self.gateway.identity();
-        Some(response::header(member.cluster, member.node, revision, term))
+        response::header(member.cluster, member.node, revision, term)
     }
 
     /// The header of a call that is about no revision in particular: the newest this node has.

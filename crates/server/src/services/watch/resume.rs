@@ -171,14 +171,14 @@ impl Resume {
         Some(response)
     }
 
-    /// Whether the client is told all of a response that has no fragment, but all of the revisions of its events, from `first` to `last`. Then
+    /// Whether the client is told all events of a response for a watch, under that revision, that has all of the revisions from `first` to `last`. Then
     /// that is noted, as [`Resume::told`] would.
-    pub(super) fn is_all_new(&mut self, response: &pb::WatchResponse, first: i64, last: i64) -> bool {
-        let Some(watch) = self.watches.get_mut(&response.watch_id) else { return false };
+    pub(super) fn is_all_new(&mut self, id: i64, revision: i64, (first, last): (i64, i64)) -> bool {
+        let Some(watch) = self.watches.get_mut(&id) else { return false };
         let is_all_new = first >= watch.next && watch.repeated == 0;
         if is_all_new {
             (watch.next, watch.told) = (last + 1, 0);
-            self.revision = self.revision.max(response.header.as_ref().map_or(0, |header| header.revision));
+            self.revision = self.revision.max(revision);
         }
         is_all_new
     }

@@ -217,7 +217,8 @@ impl Hub {
 fn noted(resume: &mut Resume, told: pb::WatchResponse) -> Option<pb::WatchResponse> {
     let revision = |event: Option<&_>| event.map(revision_of);
     let revisions = revision(told.events.first()).zip(revision(told.events.last()));
-    let is_all_new = |(first, last)| !told.fragment && resume.is_all_new(&told, first, last);
+    let (id, as_of) = (told.watch_id, told.header.unwrap().revision);
+    let is_all_new = |revisions| !told.fragment && resume.is_all_new(id, as_of, revisions);
     if revisions.is_some_and(is_all_new) { Some(told) } else { resume.told(told) }
 }
 

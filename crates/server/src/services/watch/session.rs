@@ -4,7 +4,7 @@ use super::aside::{Aside, Happened};
 use super::assembled::Assembled;
 use super::resume::{self, Resume};
 use super::source::{Afar, ask, convert};
-use super::telling::Telling;
+use super::telling::{Telling, revisions};
 use super::{Context, LOST_TIMEOUTS_MAX, PAUSE, rejected};
 use crate::runtime::keyspaces::Keyspace;
 use crate::runtime::watch_thread::WatchStream;
@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -42,6 +43,8 @@ pub(in crate::services) struct Session {
     opened: Option<Instant>,
     resume: Resume,
     aside: Aside,
+    /// It was not looked at when the hub woke the stream last.
+    is_aside_due: bool,
     /// For the hub, before anything else of the client is read.
     asks: VecDeque<pb::WatchRequest>,
     /// From the hub, not looked at.
@@ -92,6 +95,7 @@ impl Session {
             opened: None,
             resume: Resume::default(),
             aside: Aside::new(requests, ending, !is_for_peer),
+            is_aside_due: false,
             asks: VecDeque::new(),
             told: VecDeque::new(),
             answers: VecDeque::new(),
@@ -217,16 +221,14 @@ impl Session {
             self.aside.listen();
         }
         let aside = &mut self.aside;
-        let aside = poll_fn(|context| aside.poll_next(context));
         match &mut self.source {
             None => Woken::Look,
-            Some(Source::Here(stream)) => tokio::select! {
-                biased;
-                happened = aside => Woken::Aside(happened),
-                () = stream.ready() => Woken::Look,
-            },
+            Some(Source::Here(stream)) => {
+                let is_aside_due = &mut self.is_aside_due;
+                poll_fn(|context| either(stream, aside, is_aside_due, context)).await
+            }
             Some(Source::Afar(afar)) => tokio::select! {
-                happened = aside => Woken::Aside(happened),
+                happened = poll_fn(|context| aside.poll_next(context)) => Woken::Aside(happened),
                 told = afar.responses.message() => match told {
                     Ok(Some(told)) => Woken::Told(told),
                     // Whatever its reason: another may have none.
@@ -243,7 +245,7 @@ impl Session {
                 },
             },
             Some(Source::Assembled(assembled)) => tokio::select! {
-                happened = aside => Woken::Aside(happened),
+                happened = poll_fn(|context| aside.poll_next(context)) => Woken::Aside(happened),
                 told = assembled.next() => match told {
                     Some(told) => Woken::Told(told),
                     None => Woken::End(rejected(Rejection::Unavailable)),
@@ -300,19 +302,40 @@ impl Session {
 
     /// What the client is told of what a hub tells.
     fn noted(&mut self, told: Telling) -> Option<Telling> {
-        let (said, revisions) = (told.said(), told.revisions());
-        let is_all_new = !said.fragment
-            && revisions.is_some_and(|(first, last)| self.resume.is_all_new(said, first, last));
-        if is_all_new { Some(told) } else { self.resume.told(told.whole()).map(Telling::from) }
+        if let Telling::Events { id, header, events } = &told
+            && let Some(revisions) = revisions(events)
+            && self.resume.is_all_new(*id, header.revision, revisions)
+        {
+            return Some(told);
+        }
+        self.resume.told(told.whole()).map(Telling::from)
     }
 
     /// With this node's header, whoever has said it.
-    fn signed(&self, mut told: Telling) -> Telling {
-        let header = told.header().unwrap_or_default();
+    fn signed(&self, told: Telling) -> Telling {
+        let header = told.header();
         let term = self.here.saw(Term(header.raft_term));
         let revision = quorate_types::Revision(u64::try_from(header.revision).unwrap_or(0));
-        *told.header() = self.context.header(revision, term);
-        told
+        told.signed(self.context.signature(revision, term))
+    }
+}
+
+/// What happens first, at a hub of this node or besides. It is the hub, as a rule: then all else is not looked at, but the next time in any case.
+fn either(
+    stream: &WatchStream,
+    aside: &mut Aside,
+    is_aside_due: &mut bool,
+    context: &mut task::Context<'_>,
+) -> Poll<Woken> {
+    let was_due = std::mem::take(is_aside_due);
+    if !was_due && stream.poll_ready(context).is_ready() {
+        *is_aside_due = true;
+        return Poll::Ready(Woken::Look);
+    }
+    match aside.poll_next(context) {
+        Poll::Ready(happened) => Poll::Ready(Woken::Aside(happened)),
+        Poll::Pending if was_due => stream.poll_ready(context).map(|()| Woken::Look),
+        Poll::Pending => Poll::Pending,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The hub that serves a stream: this node's, or another's, which is called over the peer port.
 
 use super::KEYSPACE_ID_HEADER;
-use super::telling::Telling;
+use super::telling::{Telling, messages};
 use crate::runtime::calls::Calls;
 use crate::runtime::watch_thread::WatchStream;
 use quorate_api::pb::watch_request::RequestUnion;
@@ -54,8 +54,12 @@ pub(super) fn ask(stream: &WatchStream, message: pb::WatchRequest) -> Result<(),
 pub(super) fn convert(told: WatchResponse) -> Telling {
     let revision = told.header_revision.unwrap_or(Revision(0)).0;
     let revision = i64::try_from(revision).unwrap_or(i64::MAX);
+    let header = pb::ResponseHeader { revision, ..Default::default() };
+    if told.kind == WatchResponseKind::Events && !told.fragment {
+        return Telling::Events { id: told.id, header, events: told.events };
+    }
     let mut message = pb::WatchResponse {
-        header: Some(pb::ResponseHeader { revision, ..Default::default() }),
+        header: Some(header),
         watch_id: told.id,
         fragment: told.fragment,
         ..Default::default()
@@ -76,5 +80,6 @@ pub(super) fn convert(told: WatchResponse) -> Telling {
         }
         WatchResponseKind::Events | WatchResponseKind::Progress => {}
     }
-    Telling::new(message, told.events)
+    message.events = messages(&told.events).collect();
+    message.into()
 }

@@ -1,65 +1,83 @@
 //! A response on its way to a client. Its events, if a hub of this node has told them, are encoded once for all who are told the same.
 
-use quorate_api::framing::push_with;
+use quorate_api::framing::{push, push_with};
 use quorate_api::{mvccpb, pb, response};
 use quorate_partition::watch::{Events, Told};
 use tonic::Status;
 
 /// The response.
-#[derive(Default)]
-pub(in crate::services) struct Telling {
-    /// All but the shared events; it has none of its own if there are any.
-    said: pb::WatchResponse,
-    shared: Events,
+pub(in crate::services) enum Telling {
+    /// Events of a watch, and no more of the same revisions to come. That is what most are: it is small, to be handed on.
+    Events {
+        /// The watch's id.
+        id: i64,
+        /// Who says it, and as of when.
+        header: pb::ResponseHeader,
+        /// Never empty.
+        events: Events,
+    },
+    /// Anything.
+    Said(Box<pb::WatchResponse>),
 }
 
 impl Telling {
-    /// These events, and what is said besides.
-    pub(super) fn new(said: pb::WatchResponse, shared: Events) -> Self {
-        debug_assert!(said.events.is_empty(), "events go behind everything else");
-        Self { said, shared }
-    }
-
-    /// What is said besides shared events.
-    pub(super) fn said(&self) -> &pb::WatchResponse {
-        &self.said
-    }
-
     /// Who says it, and as of when.
-    pub(super) fn header(&mut self) -> &mut Option<pb::ResponseHeader> {
-        &mut self.said.header
+    pub(super) fn header(&self) -> pb::ResponseHeader {
+        match self {
+            Self::Events { header, .. } => *header,
+            Self::Said(said) => said.header.unwrap_or_default(),
+        }
     }
 
-    /// The revisions of the first and the last event, if they are shared.
-    pub(super) fn revisions(&self) -> Option<(i64, i64)> {
-        let revision = |told: &Told| i64::try_from(told.revision().0).unwrap_or(i64::MAX);
-        self.shared.first().map(revision).zip(self.shared.last().map(revision))
+    /// The same, but said by somebody else.
+    pub(super) fn signed(mut self, by: pb::ResponseHeader) -> Self {
+        match &mut self {
+            Self::Events { header, .. } => *header = by,
+            Self::Said(said) => said.header = Some(by),
+        }
+        self
     }
 
     /// All of it.
     pub(in crate::services) fn whole(self) -> pb::WatchResponse {
-        let mut whole = self.said;
-        whole.events.extend(messages(&self.shared));
-        whole
+        match self {
+            Self::Events { id, header, events } => {
+                pb::WatchResponse { events: messages(&events).collect(), ..bare(id, header) }
+            }
+            Self::Said(said) => *said,
+        }
     }
 
     /// Writes all of it behind gRPC's prefix.
     pub(in crate::services) fn push(&self, frames: &mut Vec<u8>) -> Result<(), Status> {
-        let events = match self.shared.is_empty() {
-            true => Default::default(),
-            false => self.shared.encoded(|told| response::encoded_events(messages(told).collect())),
-        };
-        push_with(frames, &self.said, &events)
+        match self {
+            Self::Events { id, header, events } => {
+                let encode = |told: &[Told]| response::encoded_events(messages(told).collect());
+                push_with(frames, &bare(*id, *header), events.encoded(encode))
+            }
+            Self::Said(said) => push(frames, &**said),
+        }
     }
 }
 
 impl From<pb::WatchResponse> for Telling {
     fn from(said: pb::WatchResponse) -> Self {
-        Self { said, shared: Events::default() }
+        Self::Said(Box::new(said))
     }
 }
 
-fn messages(told: &[Told]) -> impl Iterator<Item = mvccpb::Event> {
+/// A response to which its events are added.
+fn bare(watch_id: i64, header: pb::ResponseHeader) -> pb::WatchResponse {
+    pb::WatchResponse { header: Some(header), watch_id, ..Default::default() }
+}
+
+/// The revisions of the first and the last event.
+pub(super) fn revisions(events: &[Told]) -> Option<(i64, i64)> {
+    let revision = |told: &Told| i64::try_from(told.revision().0).unwrap_or(i64::MAX);
+    events.first().map(revision).zip(events.last().map(revision))
+}
+
+pub(super) fn messages(told: &[Told]) -> impl Iterator<Item = mvccpb::Event> {
     told.iter().map(|told| response::event(told.event.clone(), told.previous.clone()))
 }
 
@@ -87,27 +105,25 @@ mod tests {
         ])
     }
 
-    fn said(watch_id: i64) -> pb::WatchResponse {
-        let header = pb::ResponseHeader { cluster_id: 1, member_id: 2, revision: 8, raft_term: 4 };
-        pb::WatchResponse { header: Some(header), watch_id, fragment: watch_id == 1, ..Default::default() }
+    fn header() -> pb::ResponseHeader {
+        pb::ResponseHeader { cluster_id: 1, member_id: 2, revision: 8, raft_term: 4 }
     }
 
     #[test]
     fn every_watch_gets_all_of_it_under_its_own_id() {
         let events = events();
-        let whole = Telling::new(said(1), events.clone()).whole();
-        assert_eq!(whole.events.len(), 2);
+        let tell = |id| Telling::Events { id, header: header(), events: events.clone() };
+        let whole: Vec<pb::WatchResponse> = [0, 1, 3].map(|id| tell(id).whole()).into();
+        assert_eq!(whole[1].events.len(), 2);
+        assert_eq!(whole[1].events[0].prev_kv.as_ref().map(|pair| &pair.value[..]), Some(&b"old"[..]));
         let mut frames = Vec::new();
-        for id in [0, 1, 3] {
-            Telling::new(said(id), events.clone()).push(&mut frames).unwrap();
-        }
+        [0, 1, 3].iter().for_each(|id| tell(*id).push(&mut frames).unwrap());
         let mut rest = &frames[..];
-        for id in [0, 1, 3] {
+        for expected in whole {
             let ([0, length @ ..], behind) = rest.split_first_chunk::<PREFIX_BYTES>().unwrap() else {
                 panic!("it is not compressed")
             };
             let (message, behind) = behind.split_at(u32::from_be_bytes(*length) as usize);
-            let expected = pb::WatchResponse { events: whole.events.clone(), ..said(id) };
             assert_eq!(pb::WatchResponse::decode(message).unwrap(), expected);
             assert_eq!(message, expected.encode_to_vec());
             rest = behind;
@@ -116,9 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_events_is_what_it_says() {
-        let told = Telling::from(said(5));
-        assert_eq!((told.revisions(), told.whole()), (None, said(5)));
-        assert_eq!(Telling::new(said(5), events()).revisions(), Some((7, 8)));
+    fn whoever_signs_it_has_said_it() {
+        let other = pb::ResponseHeader { member_id: 9, ..header() };
+        let telling = Telling::Events { id: 1, header: header(), events: events() };
+        let said = Telling::from(pb::WatchResponse { created: true, ..bare(1, header()) });
+        for telling in [telling, said] {
+            assert_eq!(telling.header(), header());
+            assert_eq!(telling.signed(other).whole().header, Some(other));
+        }
+        assert_eq!(revisions(&events()), Some((7, 8)));
     }
 }
