@@ -96,7 +96,7 @@ impl Options {
             snapshot_bytes_per_tick: 4 << 20,
             snapshot_idle_ticks: 30 * ticks_per_second,
             expiries_per_tick: 64,
-            compaction_rows_per_tick: 1_000,
+            compaction_rows_per_tick: 4_000,
             clear_rows: 4_000,
             replicas: 3,
             moves_max: 8,

@@ -1,4 +1,5 @@
-//! What the store does when little is written: rows that are worth a file leave memory, so that they take none and a start has nothing to replay.
+//! What the store does when little is written: rows that are worth a file leave memory, so that they take none and a start has nothing to replay. And where many rows were removed, everything is
+//! merged, so that their space comes back.
 
 use super::DiskEngine;
 use quorate_types::{Fault, crash_point};
@@ -17,6 +18,8 @@ const WORTH_PART: u64 = 64;
 pub struct Rest {
     written: u64,
     looks: u32,
+    /// How many rows were removed when everything was merged last.
+    removed: u64,
 }
 
 impl Rest {
@@ -39,6 +42,11 @@ impl Rest {
             while engine.front.spill()? {}
             crash_point("store.rest.spilled");
         }
+        let removed = engine.removed();
+        if removed > self.removed && engine.tree().is_worth_merging() {
+            self.removed = removed;
+            engine.tree().merge_everything_soon();
+        }
         Ok(())
     }
 }
@@ -47,6 +55,7 @@ impl Rest {
 mod tests {
     use super::*;
     use quorate_mvcc::engine::{Batch, Engine, Read, Table};
+    use std::ops::Bound::Unbounded;
     use std::time::{Duration, Instant};
 
     fn put(engine: &DiskEngine, number: u32, bytes: usize) {
@@ -79,6 +88,30 @@ mod tests {
         }
         let found = engine.get(Table::Version, &3u32.to_be_bytes()).unwrap().unwrap();
         assert_eq!(found[..], vec![7; 1_000]);
+    }
+
+    #[test]
+    fn the_space_of_many_removed_rows_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = DiskEngine::open(dir.path(), 1 << 20).unwrap();
+        let count = u32::try_from(3 * WORTH_BYTES / 1_000).unwrap();
+        (0..count).for_each(|number| put(&engine, number, 1_000));
+        engine.flush().unwrap();
+        let before = engine.table_bytes();
+        for numbers in (0..count - 10).collect::<Vec<_>>().chunks(100) {
+            let mut batch = Batch::default();
+            numbers.iter().for_each(|number| batch.delete(Table::Version, number.to_be_bytes().to_vec()));
+            engine.write(batch).unwrap();
+        }
+        engine.flush().unwrap();
+        let mut rest = Rest::default();
+        let begun = Instant::now();
+        while engine.table_bytes() > before / 10 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{} of {before} bytes", engine.table_bytes());
+            rest.look(&engine).unwrap();
+            std::thread::yield_now();
+        }
+        assert_eq!(engine.scan(Table::Version, (Unbounded, Unbounded)).count(), 10);
     }
 
     #[test]

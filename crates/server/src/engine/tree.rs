@@ -31,6 +31,10 @@ const FILES_BEHIND: usize = 10;
 const FILES_MAX: usize = 20;
 /// Between two looks whether they have become fewer.
 const BEHIND: Duration = Duration::from_millis(5);
+/// Of a store that is larger, removed rows give their space back in time only: files that come while everything is merged wait for it.
+const EVERYTHING_BYTES_MAX: u64 = 16 << 30;
+/// This part of the rows says that others are gone.
+const WORTH_PART: u64 = 16;
 /// Threads that merge.
 const MERGERS: usize = 2;
 
@@ -51,6 +55,8 @@ struct Inner {
     views: Mutex<BTreeMap<SeqNo, usize>>,
     is_ending: AtomicBool,
     has_failed: AtomicBool,
+    /// Everything is to be merged.
+    is_everything_due: AtomicBool,
     /// What a thread of ours has met.
     problem: Mutex<Option<Fault>>,
     removed: AtomicU64,
@@ -91,6 +97,7 @@ impl DiskTree {
             visible,
             views: Mutex::default(),
             has_failed: AtomicBool::new(false),
+            is_everything_due: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
             problem: Mutex::default(),
             removed: AtomicU64::new(0),
@@ -129,11 +136,21 @@ impl DiskTree {
         self.inner.removed.load(Ordering::Relaxed)
     }
 
+    /// Whether so many of the rows in files say that others are gone that merging everything is worth it, which takes as long as reading and writing everything.
+    pub(super) fn is_worth_merging(&self) -> bool {
+        let rows = self.inner.tree.approximate_len() as u64;
+        self.bytes() <= EVERYTHING_BYTES_MAX && self.inner.tree.tombstone_count() > rows / WORTH_PART
+    }
+
+    /// Has everything merged, on a thread that merges.
+    pub(super) fn merge_everything_soon(&self) {
+        self.inner.is_everything_due.store(true, Ordering::Release);
+        self.wake();
+    }
+
     /// Merges everything, so that removed rows give their space back now rather than in time.
     pub(super) fn merge_everything(&self) -> Result<(), Fault> {
-        let inner = &self.inner;
-        inner.tree.major_compact(FILE_BYTES, inner.oldest_needed()).map_err(fault("merging the store"))?;
-        inner.let_go().map_err(fault("merging the store"))
+        self.inner.merge_everything().map_err(fault("merging the store"))
     }
 
     fn wake(&self) {
@@ -192,7 +209,15 @@ impl Inner {
         }
     }
 
+    fn merge_everything(&self) -> lsm_tree::Result<()> {
+        self.tree.major_compact(FILE_BYTES, self.oldest_needed())?;
+        self.let_go()
+    }
+
     fn merge(&self) -> lsm_tree::Result<()> {
+        if self.is_everything_due.swap(false, Ordering::AcqRel) {
+            self.merge_everything()?;
+        }
         let strategy = Arc::new(Leveled::default().with_table_target_size(FILE_BYTES));
         loop {
             let before = self.next.get();
