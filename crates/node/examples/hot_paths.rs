@@ -6,7 +6,7 @@
 //! framed for the logs, acknowledged, applied to stores in memory and answered. A get is a read barrier and the read behind it. Nothing depends on
 //! time, addresses or chance, so two runs take the same instructions, but for what the allocator and the start of a program do.
 //!
-//! Caveat: sockets, gRPC, threads, disks and fjall are not in it.
+//! Caveat: sockets, gRPC, threads, disks and the store's files are not in it.
 
 #![allow(clippy::unwrap_used)] // A measurement, with nobody to hand an error to.
 

@@ -320,7 +320,7 @@ impl ServeArgs {
             client_tls,
             peer_tls,
             log_format: self.log_format.unwrap_or_default(),
-            log_level: self.log_level.unwrap_or_else(|| "info,fjall=warn,lsm_tree=warn".into()),
+            log_level: self.log_level.unwrap_or_else(|| "info,lsm_tree=warn".into()),
         })
     }
 }

@@ -77,6 +77,10 @@ impl DiskEngine {
     pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, Fault> {
         let doing = format!("opening the store {}", path.display());
         let failed = |error| Fault::new(doing.as_str(), error);
+        if path.join("keyspaces").exists() {
+            let why = "it is of a version before 2026-11-23, which kept its rows in another way; that version can be used to move what it has";
+            return Err(Fault::new(doing.as_str(), why));
+        }
         let folder = path.join("tree");
         std::fs::create_dir_all(&folder).map_err(failed)?;
         manifest::check(&folder)?;

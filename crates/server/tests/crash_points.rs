@@ -454,7 +454,7 @@ async fn a_node_ends_while_it_repairs_itself() {
             let node = &mut crashes.cluster.nodes[at];
             node.kill();
             match plan {
-                REPAIR => std::fs::write(node.data_dir.join("store/keyspaces/1/current"), "nothing").unwrap(),
+                REPAIR => std::fs::write(node.data_dir.join("store/tree/current"), "nothing").unwrap(),
                 FORGET => damage_log(node),
                 _ => tear(node),
             }

@@ -137,7 +137,7 @@ async fn a_store_of_which_a_part_cannot_be_read_answers_nobody_wrongly_and_is_fi
     on.cluster.nodes[at].start();
     on.cluster.nodes[at].ready().await;
     // One: a second could meet the new store when that is opened.
-    let rule = on.disks[at].times(1, On::Read, "store/keyspaces/*/tables/*", Effect::Fail(Errno::IO));
+    let rule = on.disks[at].times(1, On::Read, "store/tree/tables/*", Effect::Fail(Errno::IO));
     let mut outcomes = std::collections::BTreeMap::<String, u32>::new();
     for number in 0..50 {
         let outcome = on.cluster.nodes[at].only().try_get(&format!("k{number}")).await;

@@ -50,7 +50,7 @@ async fn a_healthy_node_is_called_healthy_when_it_is_stopped_and_left_alone_whil
 async fn damage_in_the_store_is_found() {
     let mut cluster = Cluster::started(1).await;
     let node = &mut cluster.nodes[0];
-    // More than fjall keeps in memory, so that there are tables on disk.
+    // So that there are files to damage.
     let value = "v".repeat(1 << 20);
     for number in 0..40 {
         node.only().put(&format!("k{number}"), &format!("{number} {value}")).await;

@@ -25,7 +25,7 @@ fn operations_do_what_they_do_on_ordered_maps() {
     }
 }
 
-/// Enough to leave memory: fjall writes what is over 16 MiB to tables and merges them.
+/// Enough that what is flushed makes files that are merged.
 #[test]
 fn large_values_do_what_they_do_on_ordered_maps() {
     check(7, 300_000);

@@ -39,7 +39,7 @@ fn carry_out(tables: &mut Tables, batch: &Batch) {
 }
 
 fn rows(tables: &Tables, table: Table, range: RowRange) -> Vec<Row> {
-    // What fjall and an ordered map refuse must not pass in tests.
+    // What the store on disk and an ordered map refuse must not pass in tests.
     if let (Bound::Included(start) | Bound::Excluded(start), Bound::Included(end) | Bound::Excluded(end)) =
         (&range.0, &range.1)
     {

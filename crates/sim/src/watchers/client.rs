@@ -186,7 +186,7 @@ impl Client {
                 if (fragment && !watched.request.fragment) || (is_large && watched.request.fragment) {
                     return Err(format!("{size} bytes of {id} with fragment {fragment}"));
                 }
-                watched.parts.extend(events);
+                watched.parts.extend_from_slice(&events);
                 if !fragment {
                     let events = std::mem::take(&mut watched.parts);
                     return watched.on_events(events, header_revision, known).map_err(|problem| {
