@@ -33,6 +33,7 @@ use quorate_mvcc::engine::Engine;
 use quorate_node::{Host, Lives, Options, Standing};
 use quorate_storage::wal::{OpenError, Wal, WalOptions};
 use quorate_types::{Fault, KeyspaceId, KeyspaceMap, NodeId, crash_point};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -47,6 +48,8 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
 /// How long open calls may take to finish at the end.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
+/// How long it may take after that to tell those who waited for the worker that it has ended.
+const LAST_ANSWERS_MAX: Duration = Duration::from_secs(1);
 
 /// Why a node did not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -408,13 +411,15 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
         warn!("some leaderships could not be handed over in time");
     }
     let _ = stop_in.send(true);
-    if tokio::time::timeout(DRAIN_MAX, servers.join_all()).await.is_err() {
-        warn!("some calls were still open and are cut off");
-    }
+    let mut served = pin!(servers.join_all());
+    let is_drained = tokio::time::timeout(DRAIN_MAX, &mut served).await.is_ok();
     let _ = worker_in.send(Input::Stop);
     drop(scrubbing);
     // The worker's end closes the log thread's queue; both end by themselves.
     let _ = worker_task.await;
+    if !is_drained && tokio::time::timeout(LAST_ANSWERS_MAX, served).await.is_err() {
+        warn!("some calls were still open and are cut off");
+    }
     let join = move || {
         let _ = log_thread.join();
         let _ = scrub_thread.join();

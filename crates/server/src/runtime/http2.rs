@@ -271,8 +271,14 @@ async fn watched(
 async fn message(direct: &Direct, body: &mut RecvStream) -> Result<Result<Bytes, Status>, h2::Error> {
     let mut bytes = Vec::new();
     let mut length = None;
-    while let Some(data) = body.data().await {
-        let data = data?;
+    loop {
+        let data = tokio::select! {
+            biased;
+            data = body.data() => data,
+            // Most messages are there when their call begins: for them this costs nothing.
+            status = async { Box::pin(direct.ending()).await } => return Ok(Err(status)),
+        };
+        let Some(data) = data.transpose()? else { break };
         body.flow_control().release_capacity(data.len())?;
         // What comes behind the message has no meaning.
         if length.is_none_or(|length| bytes.len() < PREFIX_BYTES + length) {

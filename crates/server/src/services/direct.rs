@@ -3,16 +3,19 @@
 //! They are those of etcd's KV service, and streams of watches. The services themselves are the same as behind the router, which knows the same paths and takes what is out of the ordinary
 //! (see [`Direct::method`]).
 
-use super::Context;
 use super::kv::Kv;
 use super::watch::{Session, Watch};
+use super::{Context, rejected};
+use crate::runtime::connections::stopping;
 use axum::body::Body;
 use prost::Message;
 use quorate_api::framing::{PREFIX_BYTES, push};
 use quorate_api::pb;
 use quorate_api::pb::kv_server::Kv as _;
-use quorate_types::Bytes;
+use quorate_types::{Bytes, Rejection};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
 use tonic::codegen::http::request::Parts;
 use tonic::codegen::http::{HeaderMap, Method as HttpMethod, header};
 use tonic::metadata::MetadataMap;
@@ -23,6 +26,8 @@ use tonic_prost::ProstDecoder;
 const ENCODING: &str = "grpc-encoding";
 /// A client is told of no more at a time when it is so much.
 const TOLD_BYTES: usize = 32 << 10;
+/// How long a client may take to say a message to its end when the node stops: less than open calls have to finish.
+const UNSAID_MAX: Duration = Duration::from_secs(1);
 
 /// The services behind these calls; clones are the same.
 #[derive(Clone)]
@@ -30,6 +35,7 @@ pub struct Direct {
     kv: Arc<Kv>,
     watch: Arc<Watch>,
     message_bytes_max: usize,
+    stop: watch::Receiver<bool>,
 }
 
 /// What is called.
@@ -51,7 +57,8 @@ pub(crate) enum Unary {
 impl Direct {
     /// Those of `context`, whose messages may be so long.
     pub(super) fn new(context: Context, message_bytes_max: usize) -> Self {
-        Self { kv: Arc::new(Kv(context.clone())), watch: Arc::new(Watch(context)), message_bytes_max }
+        let stop = context.stop.clone();
+        Self { kv: Arc::new(Kv(context.clone())), watch: Arc::new(Watch(context)), message_bytes_max, stop }
     }
 
     /// Which call a request's head begins, if it is one of these and an ordinary one.
@@ -90,6 +97,13 @@ impl Direct {
         }
         let (found, limit) = (u32::from_be_bytes(length) as usize, self.message_bytes_max);
         if found > limit { Err(super::too_large(found, limit)) } else { Ok(found) }
+    }
+
+    /// Returns when a call whose message is not there has to be refused, because the node stops.
+    pub(crate) async fn ending(&self) -> Status {
+        stopping(&mut self.stop.clone()).await;
+        tokio::time::sleep(UNSAID_MAX).await;
+        rejected(Rejection::Unavailable)
     }
 
     /// Answers a call. What comes back has its prefix.
@@ -148,5 +162,44 @@ impl Watching {
             pushed = next.push(&mut frames);
         }
         Some(pushed.map(|()| Bytes::from(frames)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::codegen::http;
+
+    #[test]
+    fn ordinary_calls_are_taken_and_no_others() {
+        let check = |method: &str, path: &str, headers: &[(&str, &str)], taken: Option<Method>| {
+            let mut request = http::Request::builder().method(method).uri(format!("http://node{path}"));
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let (head, ()) = request.body(()).unwrap().into_parts();
+            assert_eq!(Direct::method(&head), taken, "{method} {path} {headers:?}");
+        };
+        let plain = ("content-type", "application/grpc");
+        let paths = [
+            ("/etcdserverpb.KV/Range", Method::Unary(Unary::Range)),
+            ("/etcdserverpb.KV/Put", Method::Unary(Unary::Put)),
+            ("/etcdserverpb.KV/DeleteRange", Method::Unary(Unary::DeleteRange)),
+            ("/etcdserverpb.KV/Txn", Method::Unary(Unary::Txn)),
+            ("/etcdserverpb.Watch/Watch", Method::Watch),
+        ];
+        for (path, taken) in paths {
+            check("POST", path, &[plain], Some(taken));
+            check("POST", path, &[("content-type", "application/grpc+proto")], Some(taken));
+            check("POST", path, &[plain, ("grpc-encoding", "identity")], Some(taken));
+            check("POST", path, &[plain, ("grpc-encoding", "gzip")], None);
+            check("POST", path, &[("content-type", "application/grpc+json")], None);
+            check("POST", path, &[("content-type", "application/grpc; charset=utf-8")], None);
+            check("POST", path, &[], None);
+            check("GET", path, &[plain], None);
+            check("POST", &format!("{path}/"), &[plain], None);
+        }
+        check("POST", "/etcdserverpb.KV/Compact", &[plain], None);
+        check("POST", "/health", &[plain], None);
     }
 }

@@ -232,21 +232,27 @@ fn too_large(found: impl Display, limit: impl Display) -> Status {
 const TOO_LARGE: &str = "Error, decoded message length too large: found ";
 
 /// A frame over the limit is refused by the gRPC library itself, with "out of range"; clients of etcd know "resource exhausted".
+fn as_etcd(refusal: Status) -> Status {
+    let sizes = refusal.message().strip_prefix(TOO_LARGE);
+    let Some(sizes) = sizes.filter(|_| refusal.code() == tonic::Code::OutOfRange) else { return refusal };
+    let mut numbers = sizes.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty());
+    let (found, limit) = (numbers.next().unwrap_or("?"), numbers.next().unwrap_or("?"));
+    too_large(found, limit)
+}
+
+/// The same for an answer that is all head.
 async fn too_large_as_etcd(response: axum::response::Response) -> axum::response::Response {
     // Nearly every answer has its status behind it, in trailers.
     if !response.headers().contains_key(Status::GRPC_STATUS) {
         return response;
     }
-    let refusal = Status::from_header_map(response.headers());
-    let Some(refusal) = refusal.filter(|status| status.code() == tonic::Code::OutOfRange) else {
+    let Some(refusal) = Status::from_header_map(response.headers()) else { return response };
+    if refusal.code() != tonic::Code::OutOfRange {
         return response;
-    };
-    let Some(sizes) = refusal.message().strip_prefix(TOO_LARGE) else { return response };
-    let mut numbers = sizes.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty());
-    let (found, limit) = (numbers.next().unwrap_or("?"), numbers.next().unwrap_or("?"));
+    }
     let (mut parts, body) = response.into_parts();
     // The message is plain ASCII, so it can be said in a header.
-    if too_large(found, limit).add_header(&mut parts.headers).is_err() {
+    if as_etcd(refusal).add_header(&mut parts.headers).is_err() {
         tracing::debug!("a refusal could not be put into words");
     }
     axum::response::Response::from_parts(parts, body)

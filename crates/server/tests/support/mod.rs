@@ -13,6 +13,7 @@ pub mod crashes;
 pub mod damage;
 pub mod disks;
 pub mod ended;
+pub mod frames;
 pub mod load;
 pub mod plans;
 pub mod watches;

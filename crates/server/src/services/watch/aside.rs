@@ -1,6 +1,7 @@
 //! What may happen to a stream of watches besides events.
 
 use super::session::PROGRESS_EVERY;
+use crate::services::as_etcd;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use quorate_api::pb;
 use quorate_node::Holding;
@@ -19,8 +20,6 @@ pub(super) enum Happened {
     Asked(pb::WatchRequest),
     /// The client asks nothing more. It ends nothing.
     Silent,
-    /// The client went away.
-    Left,
     /// All of the keyspace is where the watches are no more.
     Lost,
     /// Time to ask how far quiet watches are.
@@ -84,7 +83,8 @@ impl Aside {
             match requests.message().await {
                 Ok(Some(message)) => (Happened::Asked(message), Some(requests)),
                 Ok(None) => (Happened::Silent, None),
-                Err(_) => (Happened::Left, None),
+                // Or it went away; then nobody hears it.
+                Err(status) => (Happened::End(as_etcd(status)), None),
             }
         }));
     }

@@ -166,7 +166,6 @@ impl Session {
                     self.answers.extend(answer);
                 }
                 Happened::Silent => {}
-                Happened::Left => return None,
                 Happened::Lost if self.is_for_peer => return self.end(elsewhere()),
                 Happened::Lost => self.lose(),
                 Happened::Tick => {
