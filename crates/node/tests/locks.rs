@@ -4,9 +4,9 @@
 
 mod cluster;
 
-use cluster::{Cluster, put};
-use quorate_node::PeerMessage;
+use cluster::{Cluster, of_group, put};
 use quorate_node::transaction::TxnMessage;
+use quorate_node::{Options, PeerMessage};
 use quorate_types::request::{Operation, PutLease, PutRequest, TxnRequest};
 use quorate_types::{
     Footprint, GroupId, Incarnation, KeyRange, KeyspaceId, LeaseId, NodeId, PartitionId, Request, Revision,
@@ -31,10 +31,15 @@ fn is_given_up(id: &TxnId) -> bool {
 
 /// Three partitions, the first two led by two nodes.
 fn cluster() -> Cluster {
-    let mut cluster = Cluster::with(3, 11, |options| {
-        options.partitions = 3;
-        options.spread_leaders = true;
-    });
+    with_leaders(Cluster::with(3, 11, tune))
+}
+
+fn tune(options: &mut Options) {
+    options.partitions = 3;
+    options.spread_leaders = true;
+}
+
+fn with_leaders(mut cluster: Cluster) -> Cluster {
     cluster.take_over(SEQUENCER, GroupId::META);
     cluster.take_over(HOME, group(0));
     cluster.take_over(PARTICIPANT, group(1));
@@ -110,6 +115,32 @@ fn attempts_that_were_given_up_do_not_queue_for_locks_for_ever() {
         (0..7).for_each(|_| cluster.tick());
     }
     cluster.answer(waiting).unwrap();
+}
+
+/// Nothing is committed there, so none of them has its vote, and their coordinator begins one after the other.
+#[test]
+fn attempts_that_were_given_up_while_nothing_is_committed_are_bounded() {
+    const INFLIGHT_MAX: usize = 4;
+    let mut cluster = with_leaders(Cluster::with(3, 11, |options| {
+        tune(options);
+        options.inflight_max = INFLIGHT_MAX;
+    }));
+    cluster
+        .lose(|from, to, message| [from, to].contains(&PARTICIPANT) && of_group(message, group(1)).is_some());
+    for number in 0..20 * INFLIGHT_MAX as u64 {
+        let key = key(&mut cluster, 1, &format!("k{number}"));
+        prepare(&mut cluster, number, &key);
+        let id = given_up(&mut cluster, number);
+        tell(&mut cluster, PARTICIPANT, 1, TxnMessage::Finish { id, effects: None });
+    }
+    for queue in cluster.host(PARTICIPANT).queues() {
+        assert!(queue.len <= queue.max, "{queue:?}");
+    }
+    // Which is not for ever.
+    cluster.lose(|_, _, _| false);
+    cluster.seconds(2);
+    let (first, second) = (key(&mut cluster, 0, "k"), key(&mut cluster, 1, "k"));
+    cluster.request(HOME, KEYSPACE, puts(&[&first, &second])).unwrap();
 }
 
 /// Each reader takes its lock while the one before holds it, so somebody always does. Who has waited long for it goes before those that come.

@@ -22,8 +22,9 @@ impl<E: Engine> Host<E> {
             Count::Own | Count::Wait => return Ok(()),
         };
         let (now, is_closed) = (self.now, self.is_closed_to_transactions(id));
-        // What coordinators have given up counts until nobody waits for it any more.
-        let blocked_max = self.options.inflight_max.saturating_mul(self.members.len() + 1);
+        // As many as all coordinators may have under way. What they have given up counts until nobody waits for it any more: while nothing is committed
+        // here and a vote is missing elsewhere, too, they may begin another in every tick.
+        let attempts_max = self.options.inflight_max.saturating_mul(self.members.len() + 1);
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         let epoch = group.registered.unwrap_or_default();
         let State::Ready(partition) = &mut group.state else { return Ok(()) };
@@ -36,7 +37,7 @@ impl<E: Engine> Host<E> {
             let vote = TxnMessage::Vote { id: txn, from: id.partition, outcome: None, epoch };
             host.tell(id.keyspace, txn.home, vote);
         };
-        if group.blocked.len() >= blocked_max {
+        if group.blocked.len() >= attempts_max || group.waits.len() >= attempts_max {
             no(self);
             return Ok(());
         }

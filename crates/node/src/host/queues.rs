@@ -38,7 +38,9 @@ impl<E: Engine> Host<E> {
             note("requests that wait for a revision", group.drawing.len(), waiting);
             note("requests forwarded to a leader", group.forwarded.len(), inflight);
             note("barriers", group.reads.len(), inflight);
-            note("proposals that somebody waits for", group.waits.len(), of_all_nodes.saturating_mul(2));
+            // Requests and votes of transactions have one bound, and each that has its vote may end; what is decided here and what has passed a barrier has others.
+            let waits_max = of_all_nodes.saturating_mul(2) + 2 * inflight + readings;
+            note("entries that somebody waits for", group.waits.len(), waits_max);
             note("what waits for locks", group.blocked.len(), of_all_nodes.saturating_mul(2));
             note(
                 "writes that wait for the sequencer's office",
