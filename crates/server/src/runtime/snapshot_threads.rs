@@ -4,7 +4,8 @@
 //! holds the store's lock for a while, and whoever waits for that must not wait for all that goes first, too.
 //!
 //! What is written is bounded by what the store takes in: a write to a store that is behind waits in it, whoever it is for, and the
-//! worker's must not be the one. So this thread waits before. What it has written is synced in parts, so that no sync has much to write.
+//! worker's must not be the one. So this thread waits before, but not for ever: as long as clients write all that the store takes, it is behind, and neither would forgotten
+//! history go nor a replica become whole. What it has written is synced in parts, so that no sync has much to write.
 
 use super::inbox::Sender;
 use super::worker::Input;
@@ -12,12 +13,14 @@ use crate::engine::DiskEngine;
 use crossbeam_channel::Receiver;
 use quorate_mvcc::engine::Engine;
 use quorate_node::Errand;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How much processor time reading leaves to others (`setpriority(2)`): against a thread that works for clients it gets a tenth.
 const NICE: i32 = 10;
 /// Between two looks at a store that is behind.
 const BEHIND: Duration = Duration::from_millis(5);
+/// What has waited so long is done all the same: so there are four steps a second, in each of which some history is removed or a chunk written.
+const BEHIND_MAX: Duration = Duration::from_millis(250);
 /// After so many writes the store is synced.
 const WRITES_PER_SYNC: u32 = 16;
 
@@ -28,14 +31,19 @@ pub fn yield_to_others() {
     let _ = rustix::process::setpriority_process(None, NICE);
 }
 
+fn wait_while(is_behind: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while is_behind() && begun.elapsed() < BEHIND_MAX {
+        std::thread::sleep(BEHIND);
+    }
+}
+
 /// Runs errands until the worker is gone.
 pub fn run(engine: &DiskEngine, errands: &Receiver<Errand<DiskEngine>>, worker: &Sender) {
     let mut unsynced: u32 = 0;
     while let Ok(errand) = errands.recv() {
         if errand.is_write() {
-            while engine.is_behind() {
-                std::thread::sleep(BEHIND);
-            }
+            wait_while(|| engine.is_behind());
             unsynced += u32::from(errand.is_large_write());
         }
         let done = errand.run();
@@ -50,5 +58,24 @@ pub fn run(engine: &DiskEngine, errands: &Receiver<Errand<DiskEngine>>, worker: 
         if worker.send(Input::ErrandDone(done)).is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn a_store_that_is_behind_all_the_time_is_not_waited_for_for_ever() {
+        let looks = Cell::new(0);
+        let look = |answer| {
+            looks.set(looks.get() + 1);
+            answer
+        };
+        wait_while(|| look(false));
+        assert_eq!(looks.take(), 1, "nobody waits for one that is not behind");
+        wait_while(|| look(true));
+        assert!(looks.get() > 0);
     }
 }
