@@ -52,6 +52,8 @@ pub(crate) enum Then {
     Refuse(Origin, Rejection),
     /// The rows of members are not old.
     Roster,
+    /// Rows that say that this node has no part in a group are not old.
+    Leaving,
     /// A call for leases' remaining times, answered from the leader's timers.
     Lease(Work),
     /// A read barrier of this node's client.

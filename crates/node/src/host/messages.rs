@@ -28,6 +28,7 @@ impl<E: Engine> Host<E> {
             PeerMessage::AdmissionAsk { incarnation } => self.on_admission_ask(from, incarnation),
             PeerMessage::AdmissionAnswer(answer) => self.on_admission_answer(from, incarnation, answer)?,
             PeerMessage::Group { .. } if self.admission.is_mute() => {}
+            PeerMessage::Group { group, .. } if self.leaving.contains(group) => {}
             PeerMessage::Group { group: id, meta, message } => {
                 if let Message::Appended { matched, term } = message {
                     self.on_acknowledged(id, from, (matched, term), meta);

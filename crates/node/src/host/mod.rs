@@ -43,6 +43,7 @@ mod forgetting;
 mod holding;
 mod joining;
 mod keyspaces;
+mod leaving;
 mod lineages;
 mod liveness;
 mod maps;
@@ -84,6 +85,7 @@ use distant::Distant;
 use drawing::Drawing;
 pub use holding::Holding;
 use keyspaces::Keyspace;
+use leaving::Leaving;
 use liveness::Liveness;
 use physical::PhysicalCalls;
 pub use queues::Queue;
@@ -186,6 +188,7 @@ pub struct Host<E: Engine> {
     rouse_waiting: BTreeSet<GroupId>,
     /// In which terms a node that lost its disk abstains.
     abstaining: BTreeMap<GroupId, Term>,
+    leaving: Leaving,
     /// Groups whose state here is wrong, and to be given up.
     diverged: BTreeSet<GroupId>,
     /// Groups that may have effects to collect.
@@ -279,6 +282,7 @@ impl<E: Engine> Host<E> {
             rouse_blocked: BTreeSet::new(),
             rouse_waiting: BTreeSet::new(),
             abstaining: BTreeMap::new(),
+            leaving: Leaving::default(),
             diverged: BTreeSet::new(),
             dirty: BTreeSet::new(),
             agenda: Agenda::default(),
@@ -372,6 +376,7 @@ impl<E: Engine> Host<E> {
         self.tick_space();
         self.tick_liveness();
         self.tick_roster()?;
+        self.tick_leaving()?;
         self.tick_planning()?;
         self.tick_moves()?;
         self.tick_admission()

@@ -192,6 +192,7 @@ impl<E: Engine> Host<E> {
         drop(self.fetching.remove(&id).map(Fetching::into_installer));
         self.sources.forget(id);
         self.abstaining.remove(&id);
+        self.leaving.remove(id);
         self.inheriting.remove(&id);
         self.forgettable.remove(&id);
         self.rouse_blocked.remove(&id);

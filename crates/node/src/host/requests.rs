@@ -303,6 +303,7 @@ impl<E: Engine> Host<E> {
             }
             Then::Admission(group, round) => self.caught_up(group, round),
             Then::Roster => self.roster_asked(true),
+            Then::Leaving => return self.leaves(),
             Then::Register(group, epoch) => return self.register(group, epoch),
             Then::Registered(group, epoch) => self.registered(group, epoch),
             Then::Registrations(node, number, epoch) => return self.on_registrations(node, number, epoch),
@@ -362,6 +363,7 @@ impl<E: Engine> Host<E> {
                 }
             }
             Then::Roster => self.roster_asked(false),
+            Then::Leaving => self.stays_for_now(),
             Then::Office(_, places) => self.office_failed(places),
             Then::Registrations(node, number, _) => self.forget_ask(node, number),
             Then::Register(group, _) | Then::Registered(group, _) => {

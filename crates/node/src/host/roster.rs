@@ -10,6 +10,7 @@
 //! such a node is a stranger, whom consensus does not let do harm either.
 
 use super::Host;
+use super::leaving::Leaving;
 use crate::admission::RowsAsOf;
 use crate::cluster::Cluster;
 use crate::effects::Notice;
@@ -167,6 +168,8 @@ impl<E: Engine> Host<E> {
         self.roster.are_members_changed = true;
         self.roster.version += 1;
         self.roster.places.clear();
+        // A row in between may have named this node, and a target that came after it not.
+        self.leaving = Leaving::default();
         for pair in self.scan_meta(KeyRange::prefix(Place::rows()))? {
             self.take_place_row(&pair)?;
         }
@@ -203,6 +206,9 @@ impl<E: Engine> Host<E> {
         let Some(group) = Place::parse_row_key(&pair.key) else { return Ok(false) };
         let place = Place::from_bytes(pair.value.clone())
             .map_err(|cause| Fault::new(format!("reading the place of group {group}"), cause))?;
+        if place.holds(self.options.id) {
+            self.leaving.remove(group);
+        }
         let before = self.roster.put_place(group, place);
         self.note_move(group, before.as_ref(), pair.modified);
         Ok(true)
@@ -240,7 +246,7 @@ impl<E: Engine> Host<E> {
             keyspaces.insert(id.keyspace);
             // While the group moves, its log may still name those of an earlier target.
             if !is_held && is_done {
-                self.discard(id)?;
+                self.leave(id)?;
             } else {
                 self.follow_lineage(id)?;
             }
