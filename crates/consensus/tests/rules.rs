@@ -779,3 +779,43 @@ fn a_word_of_resignation_is_about_its_own_term() {
     cluster.replicas[1].step(NodeId(1), Message::Resigned { term });
     assert_eq!(leader(&cluster), None);
 }
+
+#[test]
+fn a_heartbeat_is_answered_while_entries_are_written_and_not_before_its_term_is_durable() {
+    let log = Recovered::default();
+    let mut raft =
+        Raft::new(Options::new(NodeId(2), vec![NodeId(1), NodeId(2), NodeId(3)], 7), log, Index::START);
+    let beat = |term: u64| Message::Heartbeat { term: Term(term), commit: Index(0), round: 1 };
+    // Which writes an answer waits for, of those that were handed out.
+    let waits = |effects: &Effects| {
+        let answers = effects.send_after.iter();
+        let answers = answers.filter(|(_, _, message)| matches!(message, Message::HeartbeatResponse { .. }));
+        answers.map(|(write, _, _)| *write).collect::<Vec<_>>()
+    };
+    raft.step(NodeId(1), beat(3));
+    let effects = raft.take();
+    let (of_term, _) = effects.persist.clone().unwrap();
+    assert_eq!(waits(&effects), [of_term]);
+    let entry = Entry { term: Term(3), index: Index(1), kind: EntryKind::Write, data: Bytes::new() };
+    let append = |entry: &Entry| Message::Append {
+        term: Term(3),
+        previous: Position::default(),
+        entries: vec![entry.clone()],
+        commit: Index(0),
+    };
+    raft.step(NodeId(1), append(&entry));
+    raft.step(NodeId(1), beat(3));
+    let effects = raft.take();
+    let (of_entry, _) = effects.persist.clone().unwrap();
+    assert!(of_entry > of_term);
+    assert_eq!(waits(&effects), [of_term], "nothing is said of the entry");
+    let appended =
+        effects.send_after.iter().find(|(_, _, message)| matches!(message, Message::Appended { .. }));
+    assert_eq!(appended.unwrap().0, of_entry);
+    raft.step(NodeId(1), beat(3));
+    assert_eq!(waits(&raft.take()), [of_term], "the disk is busy with it still");
+    // A newer term waits for what is handed out with it.
+    raft.step(NodeId(3), beat(4));
+    let effects = raft.take();
+    assert_eq!(waits(&effects), [effects.persist.clone().unwrap().0]);
+}

@@ -81,10 +81,14 @@ pub struct Raft {
     /// that an old report never vouches for entries that have been replaced since.
     writing: VecDeque<(WriteId, Index)>,
     hard_state_changed: bool,
+    /// The last write in which the term or the vote was another one than before.
+    hard_state_write: WriteId,
     restart: Option<Position>,
     compact: Option<Position>,
     send_now: Vec<(NodeId, Message)>,
     send_after: Vec<(NodeId, Message)>,
+    /// What promises nothing but the term and the vote leaves when these are durable, whatever entries are being written.
+    send_after_term: Vec<(NodeId, Message)>,
     /// Given out for applying up to here.
     handed: Index,
     read_outcomes: Vec<(ReadId, ReadOutcome)>,
@@ -206,10 +210,12 @@ impl Raft {
             write: WriteId(0),
             writing: VecDeque::new(),
             hard_state_changed: false,
+            hard_state_write: WriteId(0),
             restart: None,
             compact: None,
             send_now: Vec::new(),
             send_after: Vec::new(),
+            send_after_term: Vec::new(),
             handed: applied,
             read_outcomes: Vec::new(),
             forwarded: BTreeMap::new(),
@@ -324,9 +330,11 @@ impl Raft {
             entries,
             compact: self.compact.take(),
         };
-        self.hard_state_changed = false;
         self.written = last;
         self.write = WriteId(self.write.0 + 1);
+        if std::mem::take(&mut self.hard_state_changed) {
+            self.hard_state_write = self.write;
+        }
         self.writing.push_back((self.write, last));
         Some((self.write, write))
     }
@@ -583,11 +591,12 @@ impl Consensus for Raft {
             self.reported = Some(role);
             role.1
         });
-        let write = self.write;
+        let after = |write: WriteId| move |(to, message)| (write, to, message);
+        let of_term = self.send_after_term.drain(..).map(after(self.hard_state_write));
         Effects {
             send_now: std::mem::take(&mut self.send_now),
             persist,
-            send_after: self.send_after.drain(..).map(|(to, message)| (write, to, message)).collect(),
+            send_after: of_term.chain(self.send_after.drain(..).map(after(self.write))).collect(),
             apply,
             reads: std::mem::take(&mut self.read_outcomes),
             snapshots_wanted: std::mem::take(&mut self.snapshots_wanted),

@@ -174,8 +174,9 @@ impl Raft {
         let last = if self.is_stateless { Index::START } else { self.log.last().index };
         if round > 0 {
             let withholds = self.is_withholding;
+            // It says that nobody was promised more in a newer term, and of entries nothing that counts: reads need not wait for the disk behind them.
             let answer = Message::HeartbeatResponse { term: self.term, round, last, withholds };
-            self.send_after.push((from, answer));
+            self.send_after_term.push((from, answer));
         }
         // Where nothing is written there is no append to refuse.
         if self.is_stateless && self.fetch.is_none() {
