@@ -46,10 +46,7 @@ pub trait Read {
     /// The same, descending.
     fn scan_back(&self, table: Table, range: RowRange) -> Rows<'_>;
 
-    /// The first row of a range, all of whose rows are versions of one key, newest first.
-    ///
-    /// A store may rely on it that the versions of a key are written in the order of their stamps: what was written later stands before what was written earlier. Where they are
-    /// not, as when a state is installed, all of them are flushed before any is asked for.
+    /// The first row of a range.
     fn first(&self, table: Table, range: RowRange) -> Result<Option<Row>, Fault> {
         self.scan(table, range).next().transpose()
     }

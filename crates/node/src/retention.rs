@@ -18,9 +18,24 @@ const ENTRIES_KEPT: u64 = 2_000;
 const CUT_PART: usize = 8;
 
 impl<E: Engine> Group<E> {
-    /// Whether a flush would let go of an old segment.
-    pub(crate) fn wants_flush(&self) -> bool {
-        self.is_pinning && self.raft.status().applied > self.flushed && self.flushing.is_none()
+    /// Whether a flush would let go of an old segment. Not where a follower needs what stands there.
+    pub(crate) fn wants_flush(&self, log_bytes_max: usize) -> bool {
+        let is_useful = || {
+            let needed = self.needed_by_followers(log_bytes_max).unwrap_or(Index(u64::MAX));
+            self.raft.status().applied.min(needed) > self.flushed
+        };
+        self.is_pinning && self.flushing.is_none() && is_useful()
+    }
+
+    /// Up to where all followers have the log, if that is to be kept for them.
+    fn needed_by_followers(&self, log_bytes_max: usize) -> Option<Index> {
+        let status = self.raft.status();
+        match status.role {
+            Role::Leader { .. } if status.log_bytes < log_bytes_max => {
+                status.matched.iter().map(|(_, matched)| *matched).min()
+            }
+            _ => None,
+        }
     }
 
     /// About how many bytes of the log are applied, and nothing is being done to have the store hold them durably.
@@ -45,11 +60,8 @@ impl<E: Engine> Group<E> {
         let kept =
             if self.is_pinning { 0 } else { ENTRIES_KEPT.min(log_bytes_target as u64 / 2 / bytes_each) };
         let mut cut = Index(self.flushed.0.saturating_sub(kept));
-        if let Role::Leader { .. } = status.role
-            && status.log_bytes < log_bytes_max
-            && let Some(slowest) = status.matched.iter().map(|(_, matched)| *matched).min()
-        {
-            cut = cut.min(slowest);
+        if let Some(needed) = self.needed_by_followers(log_bytes_max) {
+            cut = cut.min(needed);
         }
         self.is_pinning = false;
         self.raft.compact(cut);

@@ -86,7 +86,6 @@ pub const ALL: &[(&str, &str)] = &[
     ("store.spill.begun", "rows in memory are sealed; nothing of them is in a file"),
     ("store.load.written", "they are in files; these do not count"),
     ("store.spill.loaded", "the files count, durably; the rows are in memory as well"),
-    ("store.merged", "files are merged; those that took part are there"),
     ("store.flush.durable", "it is; nobody knows"),
     ("store.flush.told", "the worker is told; no log is cut"),
     ("store.reclaim.written", "what was in memory is in files; nothing is merged"),

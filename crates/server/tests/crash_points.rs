@@ -10,7 +10,6 @@ use quorate_api::pb;
 use quorate_faultfs::power::Unsynced;
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use support::client::Client;
@@ -417,22 +416,10 @@ fn damage_log(node: &Node) {
     segment.flip(inside);
 }
 
-/// Writes something behind the end of log and journal, as a write that was cut short leaves it.
+/// Writes something behind the end of the log, as a write that was cut short leaves it.
 fn tear(node: &Node) {
     let segment = Segment::newest(node);
     segment.write(segment.end + 64, b"torn");
-    let journals = std::fs::read_dir(node.data_dir.join("store")).unwrap().map(|entry| entry.unwrap().path());
-    let newest = journals
-        .filter(|path| path.extension().is_some_and(|extension| extension == "jnl"))
-        .max_by_key(|path| path.file_stem().unwrap().to_string_lossy().parse::<u64>().unwrap())
-        .expect("a journal");
-    let end = std::fs::read(&newest).unwrap().iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    std::fs::File::options()
-        .write(true)
-        .open(&newest)
-        .unwrap()
-        .write_all_at(b"\x01torn", end as u64)
-        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -25,10 +25,10 @@ pub(super) struct Agenda {
 
 impl Agenda {
     /// Looks at a group.
-    pub(super) fn note<E: Engine>(&mut self, group: &Group<E>) {
+    pub(super) fn note<E: Engine>(&mut self, group: &Group<E>, log_bytes_max: usize) {
         let id = group.id;
         set(&mut self.awake, id, group.is_awake());
-        set(&mut self.pinning, id, group.wants_flush());
+        set(&mut self.pinning, id, group.wants_flush(log_bytes_max));
         let unflushed = group.unflushed_bytes();
         let before = self.unflushed.insert(id, unflushed).unwrap_or_default();
         self.unflushed_sum = self.unflushed_sum - before + unflushed;

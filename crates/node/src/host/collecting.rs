@@ -57,7 +57,7 @@ impl<E: Engine> Host<E> {
     pub fn take(&mut self) -> Result<Effects, Fault> {
         let mut writes: Vec<(GroupId, LogWrite)> = Vec::new();
         let mut parts = Vec::new();
-        let target = self.options.log_bytes_target;
+        let (target, log_bytes_max) = (self.options.log_bytes_target, self.options.log_bytes_max);
         self.end_discards()?;
         loop {
             self.carry_told()?;
@@ -74,7 +74,7 @@ impl<E: Engine> Host<E> {
                     parts.retain(|(group, _)| *group != gone);
                 }
                 if let Some(group) = self.groups.get(&id) {
-                    self.agenda.note(group);
+                    self.agenda.note(group, log_bytes_max);
                 }
             }
         }

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+use tracing::warn;
 
 /// About the size of a file of rows.
 const FILE_BYTES: u64 = 64 << 20;
@@ -31,8 +32,8 @@ const FILES_BEHIND: usize = 10;
 const FILES_MAX: usize = 20;
 /// Between two looks whether they have become fewer.
 const BEHIND: Duration = Duration::from_millis(5);
-/// Of a store that is larger, removed rows give their space back in time only: files that come while everything is merged wait for it.
-const EVERYTHING_BYTES_MAX: u64 = 16 << 30;
+/// Of a store that is larger, removed rows give their space back in time only: files that come while everything is merged are not, and those who write may have to wait.
+const EVERYTHING_BYTES_MAX: u64 = 2 << 30;
 /// This part of the rows says that others are gone.
 const WORTH_PART: u64 = 16;
 /// Threads that merge.
@@ -75,7 +76,7 @@ pub struct TreeView {
 }
 
 impl DiskTree {
-    /// Opens the tree in a folder, making it if there is none.
+    /// Opens the tree in a folder, making it if there is none. Nobody may still have a view, or read rows, of one that was open there before: its files go by their names.
     pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, Fault> {
         let doing = format!("opening the store {}", path.display());
         let (next, visible) = (SequenceNumberCounter::default(), SequenceNumberCounter::default());
@@ -138,8 +139,13 @@ impl DiskTree {
 
     /// Whether so many of the rows in files say that others are gone that merging everything is worth it, which takes as long as reading and writing everything.
     pub(super) fn is_worth_merging(&self) -> bool {
-        let rows = self.inner.tree.approximate_len() as u64;
-        self.bytes() <= EVERYTHING_BYTES_MAX && self.inner.tree.tombstone_count() > rows / WORTH_PART
+        let (bytes, rows) = (self.bytes(), self.inner.tree.approximate_len() as u64);
+        let is_worth_it =
+            bytes <= EVERYTHING_BYTES_MAX && self.inner.tree.tombstone_count() > rows / WORTH_PART;
+        // All of it is there twice before the old files go, and others need space as well.
+        is_worth_it
+            && rustix::fs::statvfs(&self.inner.path)
+                .is_ok_and(|found| found.f_bavail.saturating_mul(found.f_frsize) / 3 > bytes)
     }
 
     /// Has everything merged, on a thread that merges.
@@ -150,7 +156,7 @@ impl DiskTree {
 
     /// Merges everything, so that removed rows give their space back now rather than in time.
     pub(super) fn merge_everything(&self) -> Result<(), Fault> {
-        self.inner.merge_everything().map_err(fault("merging the store"))
+        self.inner.merge_everything().map_err(read_fault("merging the store"))
     }
 
     fn wake(&self) {
@@ -200,7 +206,8 @@ impl Inner {
             drop(easing);
             let problem = match merged {
                 Ok(Ok(())) => continue,
-                Ok(Err(error)) => fault("merging the store")(error),
+                // Nearly all of it is reading what is stored.
+                Ok(Err(error)) => read_fault("merging the store")(error),
                 Err(_) => Fault::new("merging the store", GivenUp),
             };
             *self.problem.lock() = Some(problem);
@@ -210,13 +217,20 @@ impl Inner {
     }
 
     fn merge_everything(&self) -> lsm_tree::Result<()> {
+        let _easing = self.easing.begin();
         self.tree.major_compact(FILE_BYTES, self.oldest_needed())?;
         self.let_go()
     }
 
     fn merge(&self) -> lsm_tree::Result<()> {
         if self.is_everything_due.swap(false, Ordering::AcqRel) {
-            self.merge_everything()?;
+            match self.merge_everything() {
+                // Nobody has to have it, and what was there is there.
+                Err(lsm_tree::Error::Io(error)) if error.kind() == std::io::ErrorKind::StorageFull => {
+                    warn!(%error, "the store's files are not merged, for want of space");
+                }
+                merged => merged?,
+            }
         }
         let strategy = Arc::new(Leveled::default().with_table_target_size(FILE_BYTES));
         loop {
@@ -226,7 +240,6 @@ impl Inner {
             if self.next.get() == before || self.is_ending.load(Ordering::Acquire) {
                 return self.let_go();
             }
-            crash_point("store.merged");
             self.let_go()?;
         }
     }

@@ -4,7 +4,7 @@
 //! the map itself where they are short: finding a place among many keys is mostly waiting for memory.
 
 use super::Loaded;
-use quorate_mvcc::engine::{Batch, Row, Table};
+use quorate_mvcc::engine::{Batch, Table};
 use quorate_types::Bytes;
 use smallvec::SmallVec;
 use std::collections::btree_map::Entry;
@@ -17,6 +17,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 const SHORT_KEY_BYTES: usize = 40;
 /// About what a row takes in memory beside its key and its value.
 const ROW_BYTES: usize = 160;
+/// And what it was before takes beside its value.
+const OLDER_BYTES: usize = 80;
 /// So many rows are looked at before others may write again.
 const LOOKS_MAX: usize = 1_000;
 
@@ -96,11 +98,13 @@ impl Layer {
                 Entry::Occupied(mut occupied) => {
                     let cell = occupied.get_mut();
                     if cell.batch <= seen {
+                        more += OLDER_BYTES;
                         let before = (cell.batch, cell.value.take());
                         cell.older.get_or_insert_default().push(before);
                     } else {
                         less += cell.value_bytes();
                         if !has_views && let Some(older) = cell.older.take() {
+                            less += OLDER_BYTES * older.len();
                             less += older
                                 .iter()
                                 .filter_map(|(_, value)| value.as_ref())
@@ -153,13 +157,17 @@ impl LayerView {
         self.layer.read().tables[table as usize].get(key)?.at(self.batch).cloned()
     }
 
-    /// The first row of a range; `Some(None)` if it is gone.
-    pub(super) fn first(&self, table: Table, range: (Bound<&[u8]>, Bound<&[u8]>)) -> Option<Option<Row>> {
+    /// The first row of a range, also if it is gone.
+    pub(super) fn first(
+        &self,
+        table: Table,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+    ) -> Option<(Bytes, Option<Bytes>)> {
         let contents = self.layer.read();
         let rows = contents.tables[table as usize].range::<[u8], _>(range);
         let mut visible = rows.filter_map(|(key, cell)| Some((key, cell.at(self.batch)?)));
         let (key, value) = visible.next()?;
-        Some(value.clone().map(|value| (Bytes::copy_from_slice(key), value)))
+        Some((Bytes::copy_from_slice(key), value.clone()))
     }
 
     /// Appends the next rows from the edge of `range` on: so many at most, and fewer if many were written later. Returns the key after which to go on, if there may be more.

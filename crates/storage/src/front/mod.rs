@@ -90,7 +90,8 @@ impl Layers {
 }
 
 impl<B: Base> Front<B> {
-    /// In front of `base`, with nothing in memory. A layer is sealed when it takes `layer_bytes`; there may be three times as much in memory, and what one batch has.
+    /// In front of `base`, with nothing in memory. A layer is sealed when it takes `layer_bytes`; there may be three times as much in memory, and what one batch has. Besides, a view keeps the
+    /// layers that had something when it began, also when they are spilled.
     pub fn new(base: B, layer_bytes: usize) -> Self {
         let inner = Inner {
             base,
@@ -218,12 +219,15 @@ impl<B: Base> Engine for Front<B> {
         // Nothing is sealed meanwhile, so that the base shows no more than these layers have.
         let layers = self.inner.layers();
         let newest_first = std::iter::once(&layers.active).chain(layers.sealed.iter().rev());
-        let layers = newest_first.map(LayerView::new).collect();
+        let layers = newest_first.filter(|layer| !layer.is_empty()).map(LayerView::new).collect();
         FrontSnapshot { layers, base: self.inner.base.view() }
     }
 
     fn write(&self, batch: Batch) -> Result<(), Fault> {
         self.inner.check()?;
+        if batch.is_empty() {
+            return Ok(());
+        }
         crash_point("store.batch.ready");
         let is_full = {
             let layers = self.inner.layers();
@@ -297,12 +301,20 @@ impl<V: View> Read for FrontSnapshot<V> {
             return Ok(None);
         }
         let bounds = (borrowed(&range.0), borrowed(&range.1));
-        match self.layers.iter().find_map(|layer| layer.first(table, bounds)) {
-            // Everything that was written before it stands after it.
-            Some(Some(row)) => Ok(Some(row)),
-            // Of what was removed that is not so.
-            Some(None) => self.rows(table, range, false).next().transpose(),
-            None => self.base.rows(table, range, false).next().transpose(),
+        let mut first: Option<(Bytes, Option<Bytes>)> = None;
+        for row in self.layers.iter().filter_map(|layer| layer.first(table, bounds)) {
+            // Of a row that several have, the newest counts.
+            if first.as_ref().is_none_or(|(key, _)| row.0 < *key) {
+                first = Some(row);
+            }
+        }
+        let base = self.base.rows(table, range.clone(), false).next().transpose()?;
+        match (first, base) {
+            (None, base) => Ok(base),
+            (Some((key, _)), Some(base)) if base.0 < key => Ok(Some(base)),
+            (Some((key, Some(value))), _) => Ok(Some((key, value))),
+            // What comes after a row that is gone has to be looked for.
+            (Some((_, None)), _) => self.rows(table, range, false).next().transpose(),
         }
     }
 }
