@@ -69,6 +69,8 @@ pub(crate) struct Cluster {
     pub(crate) random: u64,
     /// Whether flushes are carried out.
     pub(crate) flushes: bool,
+    /// How often each node's store was flushed.
+    pub(crate) flushed: BTreeMap<usize, u64>,
     /// Nodes whose disks have stopped: writes are taken and not reported.
     pub(crate) hung: BTreeSet<usize>,
 }
@@ -106,6 +108,7 @@ impl Cluster {
             tune,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             flushes: true,
+            flushed: BTreeMap::new(),
             hung: BTreeSet::new(),
         };
         (0..size).for_each(|at| cluster.start(at));
@@ -219,6 +222,7 @@ impl Cluster {
                     self.told[at].extend(effects.applied);
                     if effects.flush && self.flushes {
                         node.engine.flush().unwrap();
+                        *self.flushed.entry(at).or_default() += 1;
                         host.flushed();
                     }
                     let Some((write, writes)) = effects.persist else {
