@@ -4,6 +4,7 @@
 
 mod support;
 
+use quorate_api::pb;
 use std::os::unix::fs::FileExt;
 use support::damage::{Segment, tables};
 use support::{Cluster, Node, run, until};
@@ -198,6 +199,10 @@ async fn whose_log_rotted_asks_the_others_what_it_promised_and_votes_again() {
     cluster.nodes[at].start();
     until_remembered(&mut cluster, at, 1).await;
     // The store as well: what repairs it needs a log that is whole.
+    until("files are written", async || {
+        cluster.nodes[at].only().maintenance().defragment(pb::DefragmentRequest {}).await.ok()
+    })
+    .await;
     cluster.nodes[at].kill();
     damage_log(&cluster.nodes[at]);
     let mut tables = tables(&cluster.nodes[at]);
