@@ -29,8 +29,10 @@ const EIO: i32 = 5;
 #[derive(Clone)]
 pub struct DiskEngine {
     front: Front<DiskTree>,
-    /// About how many bytes were written.
+    /// About how many bytes were written,
     written: Arc<AtomicU64>,
+    /// and rows removed.
+    removed: Arc<AtomicU64>,
 }
 
 fn fault(doing: &str) -> impl Fn(lsm_tree::Error) -> Fault + '_ {
@@ -92,7 +94,7 @@ impl DiskEngine {
             std::fs::File::open(names).and_then(|folder| folder.sync_all()).map_err(failed)?;
         }
         crash_point("store.open.named");
-        Ok(Self { front: Front::new(tree, LAYER_BYTES), written: Arc::default() })
+        Ok(Self { front: Front::new(tree, LAYER_BYTES), written: Arc::default(), removed: Arc::default() })
     }
 
     fn tree(&self) -> &DiskTree {
@@ -110,9 +112,9 @@ impl DiskEngine {
         self.tree().is_behind() || (sealed > 0 && active > LAYER_BYTES / 2)
     }
 
-    /// Rows removed from the tree since the process started. Their space comes back when files are merged.
+    /// Rows removed since the process started. Their space comes back when files are merged.
     pub fn removed(&self) -> u64 {
-        self.tree().removed()
+        self.removed.load(Ordering::Relaxed)
     }
 
     /// About how many bytes were written since the process started.
@@ -176,6 +178,8 @@ impl Engine for DiskEngine {
         };
         let bytes: usize = batch.changes.iter().map(bytes).sum();
         self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+        let removed = batch.changes.iter().filter(|(_, _, value)| value.is_none()).count();
+        self.removed.fetch_add(removed as u64, Ordering::Relaxed);
         self.front.write(batch)
     }
 

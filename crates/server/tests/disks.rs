@@ -283,7 +283,7 @@ async fn the_power_of_a_node_alone_fails_and_no_acknowledged_write_is_lost() {
 async fn what_a_failed_sync_of_the_store_has_lost_is_written_again() {
     let Some(mut on) = started(1).await else { return };
     let (client, mut acknowledged) = (on.cluster.client(), Vec::new());
-    on.disks[0].times(1, On::Sync, "store/*.jnl", Effect::Fail(Errno::IO));
+    on.disks[0].times(1, On::Sync, "store/tree/tables/*", Effect::Fail(Errno::IO));
     until("the store is flushed", async || {
         let number = acknowledged.len();
         match client.try_put(&format!("k{number}"), &large(number)).await {

@@ -1,7 +1,7 @@
 //! Has the disk write files while they grow.
 //!
 //! A file of rows is made durable when it is complete: up to 64 MiB at once, which syncs of the log wait behind, and with them everybody who writes. So a thread syncs files that are growing every
-//! few milliseconds, as long as some are. What counts is the sync of whoever writes them: it meets the same errors.
+//! few milliseconds, as long as some are. After one that failed nobody knows what is on the disk, and a later one need not say so again: so whoever wrote meanwhile is told.
 
 use parking_lot::{Condvar, Mutex};
 use quorate_types::Fault;
@@ -28,6 +28,8 @@ struct State {
     folder: PathBuf,
     work: Mutex<Work>,
     changed: Condvar,
+    /// Held during a look. What a sync has failed with, for all who write from then on.
+    failed: Mutex<Option<std::io::ErrorKind>>,
 }
 
 #[derive(Default)]
@@ -42,8 +44,12 @@ pub(super) struct Writing<'a>(&'a State);
 impl Easing {
     /// For the files of a folder.
     pub(super) fn new(folder: &Path) -> Result<Self, Fault> {
-        let state =
-            Arc::new(State { folder: folder.to_owned(), work: Mutex::default(), changed: Condvar::new() });
+        let state = Arc::new(State {
+            folder: folder.to_owned(),
+            work: Mutex::default(),
+            changed: Condvar::new(),
+            failed: Mutex::default(),
+        });
         let thread = {
             let state = state.clone();
             let begun = std::thread::Builder::new().name("ease".to_owned()).spawn(move || state.run());
@@ -57,6 +63,21 @@ impl Easing {
         self.state.work.lock().writers += 1;
         self.state.changed.notify_one();
         Writing(&self.state)
+    }
+}
+
+impl Writing<'_> {
+    /// What was written is to count: nothing is synced here until what is returned is dropped.
+    ///
+    /// # Errors
+    /// A sync has failed.
+    pub(super) fn end(&self) -> std::io::Result<impl Drop> {
+        // A look that is under way ends first.
+        let failed = self.0.failed.lock();
+        match *failed {
+            Some(kind) => Err(std::io::Error::new(kind, "an earlier sync of a file of the store failed")),
+            None => Ok(failed),
+        }
     }
 }
 
@@ -96,6 +117,7 @@ impl State {
 
     /// Syncs what has grown since the last look.
     fn look(&self, sizes: &mut BTreeMap<OsString, u64>) -> std::io::Result<()> {
+        let mut failed = self.failed.lock();
         let before = std::mem::take(sizes);
         for file in std::fs::read_dir(&self.folder)? {
             let file = file?;
@@ -104,7 +126,7 @@ impl State {
             let is_worth_it = bytes >= synced + WORTH_BYTES;
             sizes.insert(name, if is_worth_it { bytes } else { synced });
             if is_worth_it {
-                File::open(file.path())?.sync_data()?;
+                File::open(file.path())?.sync_data().inspect_err(|error| *failed = Some(error.kind()))?;
             }
         }
         Ok(())

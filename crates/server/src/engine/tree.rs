@@ -21,7 +21,7 @@ use std::ops::Bound::{self, Excluded, Included, Unbounded};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tracing::warn;
 
@@ -60,7 +60,6 @@ struct Inner {
     is_everything_due: AtomicBool,
     /// What a thread of ours has met.
     problem: Mutex<Option<Fault>>,
-    removed: AtomicU64,
     easing: Easing,
 }
 
@@ -101,7 +100,6 @@ impl DiskTree {
             is_everything_due: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
             problem: Mutex::default(),
-            removed: AtomicU64::new(0),
             easing: Easing::new(&path.join("tables"))?,
         });
         let (wake, woken) = crossbeam_channel::bounded(MERGERS);
@@ -130,11 +128,6 @@ impl DiskTree {
     /// Bytes of the files of rows.
     pub(super) fn bytes(&self) -> u64 {
         self.inner.tree.disk_space()
-    }
-
-    /// Rows that were removed by loading.
-    pub(super) fn removed(&self) -> u64 {
-        self.inner.removed.load(Ordering::Relaxed)
     }
 
     /// Whether so many of the rows in files say that others are gone that merging everything is worth it, which takes as long as reading and writing everything.
@@ -203,7 +196,8 @@ impl Inner {
         while woken.recv().is_ok() && !self.is_ending.load(Ordering::Acquire) {
             let easing = self.easing.begin();
             let merged = std::panic::catch_unwind(AssertUnwindSafe(|| self.merge()));
-            drop(easing);
+            // Who merges syncs each file himself, and the system tells him what has failed before.
+            let merged = merged.map(|merged| merged.and_then(|()| Ok(easing.end().map(drop)?)));
             let problem = match merged {
                 Ok(Ok(())) => continue,
                 // Nearly all of it is reading what is stored.
@@ -217,9 +211,10 @@ impl Inner {
     }
 
     fn merge_everything(&self) -> lsm_tree::Result<()> {
-        let _easing = self.easing.begin();
+        let easing = self.easing.begin();
         self.tree.major_compact(FILE_BYTES, self.oldest_needed())?;
-        self.let_go()
+        self.let_go()?;
+        Ok(easing.end().map(drop)?)
     }
 
     fn merge(&self) -> lsm_tree::Result<()> {
@@ -314,27 +309,22 @@ impl Base for DiskTree {
 
     fn load(&self, changes: &mut dyn Iterator<Item = Loaded<'_>>) -> Result<(), Fault> {
         self.wait();
-        let mut removed = 0;
+        let easing = self.inner.easing.begin();
         let load = || {
             let mut load = self.inner.tree.ingestion()?;
             for (table, key, value) in changes {
                 let key = of_table(table, key);
                 match value {
                     Some(value) => load.write(key, value.clone())?,
-                    None => {
-                        removed += 1;
-                        load.write_tombstone(key)?;
-                    }
+                    None => load.write_tombstone(key)?,
                 }
             }
             crash_point("store.load.written");
+            let _still = easing.end()?;
             load.finish()
         };
-        let easing = self.inner.easing.begin();
-        let loaded = load();
+        load().map_err(fault("writing to the store"))?;
         drop(easing);
-        loaded.map_err(fault("writing to the store"))?;
-        self.inner.removed.fetch_add(removed, Ordering::Relaxed);
         self.wake();
         Ok(())
     }
