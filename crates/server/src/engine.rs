@@ -188,7 +188,9 @@ impl Engine for DiskEngine {
     }
 
     fn disk_bytes(&self) -> u64 {
-        Base::disk_bytes(self.tree())
+        // What is in memory is to be on the disk, too.
+        let (active, sealed) = self.front.bytes();
+        Base::disk_bytes(self.tree()) + (active + sealed) as u64
     }
 }
 
