@@ -9,7 +9,7 @@ mod rest;
 mod tree;
 
 use quorate_mvcc::engine::{Batch, Engine, Read, Row, RowRange, Rows, Table};
-use quorate_storage::front::{Base, Front};
+use quorate_storage::front::Front;
 use quorate_types::{Bytes, Fault, crash_point};
 use std::path::Path;
 use std::sync::Arc;
@@ -173,13 +173,13 @@ impl Engine for DiskEngine {
     }
 
     fn write(&self, batch: Batch) -> Result<(), Fault> {
-        let bytes = |(_, key, value): &(Table, Bytes, Option<Bytes>)| {
-            key.len() + value.as_ref().map_or(0, Bytes::len)
-        };
-        let bytes: usize = batch.changes.iter().map(bytes).sum();
+        let (mut bytes, mut removed) = (0, 0);
+        for (_, key, value) in &batch.changes {
+            bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
+            removed += u64::from(value.is_none());
+        }
         self.written.fetch_add(bytes as u64, Ordering::Relaxed);
-        let removed = batch.changes.iter().filter(|(_, _, value)| value.is_none()).count();
-        self.removed.fetch_add(removed as u64, Ordering::Relaxed);
+        self.removed.fetch_add(removed, Ordering::Relaxed);
         self.front.write(batch)
     }
 
@@ -188,9 +188,7 @@ impl Engine for DiskEngine {
     }
 
     fn disk_bytes(&self) -> u64 {
-        // What is in memory is to be on the disk, too.
-        let (active, sealed) = self.front.bytes();
-        Base::disk_bytes(self.tree()) + (active + sealed) as u64
+        self.front.disk_bytes()
     }
 }
 

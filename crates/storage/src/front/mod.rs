@@ -1,8 +1,8 @@
 //! What was written lately stands in memory, in front of an ordered store that takes changes in bulk.
 //!
 //! The replicated log has every change already, synced, and replays what a store has lost. A store with a journal of its own writes everything once more for nothing; and one whose rows
-//! in memory can be read while they are written, without a lock, pays for that with every row. So here is no journal, and a batch is written under one short lock. Two layers of rows at most are in memory: one that is
-//! written to, and one that is sealed and on its way into the base. The base takes a layer as a whole: after a crash all of its rows are there, or none. So a crash loses
+//! in memory can be read while they are written, without a lock, pays for that with every row. So here is no journal, and a batch is written under one short lock. What is in memory stands in layers: one that is
+//! written to, and those that are sealed and on their way into the base, of which there is one unless somebody flushes. The base takes a layer as a whole: after a crash all of its rows are there, or none. So a crash loses
 //! the latest batches and nothing else, which is what [`Engine::write`] promises.
 //!
 //! Spilling, which loads a sealed layer into the base, is for a thread beside those that write: [`Front::spill`]. Who writes while two layers are full waits for it, or does it.
@@ -70,7 +70,7 @@ struct Inner<B> {
     is_poisoned: AtomicBool,
 }
 
-/// Invariant: the base gains no layer that is not in `sealed`, and loses none from there while it does not show it.
+/// Invariant: the base is given layers of `sealed` only, and a layer leaves it when the base shows it.
 #[derive(Default)]
 struct Layers {
     active: Arc<Layer>,
@@ -254,7 +254,9 @@ impl<B: Base> Engine for Front<B> {
     }
 
     fn disk_bytes(&self) -> u64 {
-        self.inner.base.disk_bytes()
+        // What is in memory is to be on the disk, too.
+        let (active, sealed) = self.bytes();
+        self.inner.base.disk_bytes() + (active + sealed) as u64
     }
 }
 
