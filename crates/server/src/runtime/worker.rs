@@ -12,6 +12,7 @@ use crate::events::Told;
 use crate::events::recorder::Recorder;
 use crate::repair::Order;
 use crossbeam_channel::Sender;
+use quorate_consensus::Message;
 use quorate_node::recovery::RecoverRefused;
 use quorate_node::{Done, Effects, Errand, Grant, Host, Notice, PeerMessage, Ticket, WriteId};
 use quorate_types::{
@@ -30,6 +31,9 @@ use tracing::{debug, error, info, warn};
 const INPUTS_PER_ROUND_MAX: usize = 1_024;
 /// Between two lines about senseless messages: a peer that is confused may be so for each of its messages.
 const SUSPICION_INTERVAL: Duration = Duration::from_secs(1);
+
+/// For so long after something of a read came, the log thread syncs: a read waits for no disk, and another one is likely to come.
+const READS_EXPECTED: Duration = Duration::from_millis(2);
 
 /// Between two looks at whether it has changed where all of each keyspace is, in ticks,
 const HOLDING_TICKS: u64 = 5;
@@ -140,6 +144,8 @@ pub struct Worker {
     /// The newest write given to the log thread, and the newest that is durable.
     logged: WriteId,
     persisted: WriteId,
+    /// When something of a read last came.
+    read_seen: Instant,
     replies: HashMap<Ticket, oneshot::Sender<Result<Reply, Rejection>>>,
     grants: HashMap<Ticket, oneshot::Sender<Result<Grant, Rejection>>>,
     handing_over: Vec<oneshot::Sender<()>>,
@@ -170,6 +176,7 @@ impl Worker {
             next_ticket: now.as_micros() as u64,
             logged: WriteId(0),
             persisted: WriteId(0),
+            read_seen: Instant::now(),
             replies: HashMap::new(),
             grants: HashMap::new(),
             handing_over: Vec::new(),
@@ -259,6 +266,9 @@ impl Worker {
     fn handle(&mut self, input: Input) -> Result<(), Fault> {
         match input {
             Input::Receive(from, incarnation, messages) => {
+                if messages.iter().any(is_of_read) {
+                    self.read_seen = Instant::now();
+                }
                 for message in messages {
                     self.host.receive(from, incarnation, message)?;
                 }
@@ -269,6 +279,7 @@ impl Worker {
                 self.host.request(ticket, keyspace, request)?;
             }
             Input::Barrier(keyspace, ranges, grant) => {
+                self.read_seen = Instant::now();
                 let ticket = self.ticket();
                 self.grants.insert(ticket, grant);
                 self.host.barrier(ticket, keyspace, ranges)?;
@@ -417,8 +428,8 @@ impl Worker {
     }
 
     /// Whether to sync the log on this thread: when one write waits and no other call that could share its sync, handing it
-    /// to the log thread and back costs more than it saves (two wake-ups of a thread). Never past what that thread has in hand, and
-    /// never on a slow disk.
+    /// to the log thread and back costs more than it saves (two wake-ups of a thread). Never past what that thread has in hand, never
+    /// on a slow disk, and not while there are reads, of any node, that would wait behind it.
     fn is_worth_writing_here(&self, writes: &[(GroupId, LogWrite)]) -> bool {
         let entries = || writes.iter().flat_map(|(_, write)| &write.entries);
         self.persisted == self.logged
@@ -426,6 +437,7 @@ impl Worker {
             && self.replies.len() + self.grants.len() <= 1
             && self.inputs.is_empty()
             && self.taken.is_empty()
+            && self.read_seen.elapsed() > READS_EXPECTED
             && self.outlets.log_writer.is_fast(entries().map(Entry::size).sum())
     }
 
@@ -654,5 +666,16 @@ impl Worker {
                 }
             }
         }
+    }
+}
+
+/// Whether somebody's read waits for the answer to this.
+fn is_of_read(message: &PeerMessage) -> bool {
+    match message {
+        PeerMessage::Group { message: Message::Heartbeat { round, .. }, .. } => *round > 0,
+        PeerMessage::Group { message: Message::ReadRequest { .. }, .. }
+        | PeerMessage::ReadAsk { .. }
+        | PeerMessage::PartAsk { .. } => true,
+        _ => false,
     }
 }
