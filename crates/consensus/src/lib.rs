@@ -115,6 +115,10 @@ pub trait Consensus {
     /// leadership, started after this call) and followers (forwarded to the leader).
     fn read(&mut self, id: ReadId);
 
+    /// The same for a read that another node has: `asker` said, after the read came there, that it was in this term of the group. It is as good as its
+    /// word in a round of heartbeats, so that in a group of three none is needed.
+    fn read_for(&mut self, asker: NodeId, term: Term, id: ReadId);
+
     /// The write and all before it are durable.
     fn persisted(&mut self, write: WriteId);
 

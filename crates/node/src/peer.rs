@@ -96,6 +96,8 @@ pub enum PeerMessage {
         keyspace: KeyspaceId,
         /// Of which keys.
         ranges: Vec<KeyRange>,
+        /// The reader's term in the meta group, after the read came.
+        term: Term,
         /// Whether the revision must be no older than the question. If not, the question is how far all partitions are applied.
         confirmed: bool,
         /// Then: the reader knows so much already, and wants to hear of more.
@@ -169,7 +171,7 @@ wire_enum!(PeerMessage {
     6 => AdmissionAsk { incarnation },
     7 => AdmissionAnswer(answer),
     8 => SpaceShort,
-    10 => ReadAsk { reading, keyspace, ranges, confirmed, known },
+    10 => ReadAsk { reading, keyspace, ranges, term, confirmed, known },
     11 => ReadAnswer { reading, answer },
     12 => Txn { to, message },
     13 => PartAsk { part },

@@ -710,6 +710,7 @@ fn absurd_messages(now: Term) -> Vec<PeerMessage> {
                         reading: number,
                         keyspace,
                         ranges,
+                        term,
                         confirmed,
                         known,
                     });

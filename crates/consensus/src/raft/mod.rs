@@ -453,6 +453,10 @@ impl Consensus for Raft {
         self.begin_read(id);
     }
 
+    fn read_for(&mut self, asker: NodeId, term: Term, id: ReadId) {
+        self.begin_read_for(asker, term, id);
+    }
+
     fn persisted(&mut self, write: WriteId) {
         assert!(write <= self.write, "write {write:?} was never handed out, the newest is {:?}", self.write);
         while let Some((id, end)) = self.writing.front().copied()

@@ -4,12 +4,15 @@
 //! round is under way wait for the next. Rounds are numbered, and an answer to a later round proves an
 //! earlier one too, so regular heartbeats repair lost ones. An old answer never confirms a new read.
 //!
+//! **A question is an answer.** A follower that asks says in which term it is, after the read came to it, as it would in answer to a heartbeat. Where it and
+//! the leader are a quorum, as in a group of three, no round is needed: a later leader had been elected by one of the two, and neither had left this term.
+//!
 //! A read forwarded to the leader travels under a name of ours, not its asker's: those are unique within
 //! a process only, and an answer can outlive the process that asked.
 
 use super::{Raft, State};
 use crate::{Message, ReadId, ReadOutcome};
-use quorate_types::{Index, NodeId, reached};
+use quorate_types::{Index, NodeId, Term, reached};
 use std::collections::VecDeque;
 
 /// Reads waiting on one replica; more fail at once.
@@ -82,6 +85,29 @@ impl Raft {
         }
     }
 
+    /// A read of another node, which said that it was in `term` after the read came there; the answer is wanted here.
+    pub(super) fn begin_read_for(&mut self, asker: NodeId, term: Term, read: ReadId) {
+        self.end_hibernation();
+        if term == self.term && self.is_confirmed_by(asker) {
+            self.idle = 0;
+            self.answer_reads(self.commit, vec![(None, read)]);
+        } else {
+            self.begin_read(read);
+        }
+    }
+
+    /// Whether a quorum is known to have been in this term after what `asker` says now. While a round is under way reads wait for the next all the same: many
+    /// answers leave together then.
+    fn is_confirmed_by(&self, asker: NodeId) -> bool {
+        let State::Leader(leader) = &self.state else { return false };
+        let id = self.options.id;
+        let is_confirmed = leader.rounds.is_empty()
+            && self.log.term_at(self.commit) == Some(self.term)
+            && self.log.configuration().1.agreed(|voter| voter == id || voter == asker);
+        reached!("read-confirmed-by-who-asks", is_confirmed);
+        is_confirmed
+    }
+
     fn queue_read(&mut self, from: Option<NodeId>, read: ReadId) {
         let State::Leader(leader) = &mut self.state else { return };
         if leader.rounds.len() < READS_MAX {
@@ -93,7 +119,11 @@ impl Raft {
     }
 
     pub(super) fn on_read_request(&mut self, from: NodeId, read: ReadId) {
-        if matches!(self.state, State::Leader(_)) {
+        // It is of this term, or it would not have been admitted.
+        if self.is_confirmed_by(from) {
+            self.idle = 0;
+            self.answer_reads(self.commit, vec![(Some(from), read)]);
+        } else if matches!(self.state, State::Leader(_)) {
             self.queue_read(Some(from), read);
         } else {
             self.fail_read(Some(from), read);

@@ -48,8 +48,8 @@ impl<E: Engine> Host<E> {
                     self.finish_confirmed(id)?;
                 }
             }
-            PeerMessage::ReadAsk { reading, keyspace, ranges, confirmed: true, .. } => {
-                self.on_read_ask(Some(from), reading, keyspace, ranges)?;
+            PeerMessage::ReadAsk { reading, keyspace, ranges, term, confirmed: true, .. } => {
+                self.on_read_ask(Some((from, term)), reading, keyspace, ranges)?;
             }
             PeerMessage::ReadAsk { reading, keyspace, confirmed: false, known, .. } => {
                 self.on_settle_ask(Some(from), reading, keyspace, known)?;

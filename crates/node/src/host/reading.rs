@@ -140,7 +140,8 @@ impl<E: Engine> Host<E> {
         }
         let leader = self.groups.get(&GroupId::META).and_then(|meta| meta.leader);
         if let Some(leader) = leader.filter(|leader| *leader != self.options.id) {
-            let ask = PeerMessage::ReadAsk { reading: id, keyspace, ranges, confirmed, known };
+            let term = self.meta_term();
+            let ask = PeerMessage::ReadAsk { reading: id, keyspace, ranges, term, confirmed, known };
             self.out.send.push((leader, ask));
         }
         Ok(())
@@ -160,10 +161,10 @@ impl<E: Engine> Host<E> {
         self.keyspaces.get(&keyspace).is_some_and(Keyspace::is_in_part)
     }
 
-    /// A node wants to read; here is the sequencer, or was.
+    /// A node wants to read, and says in which term of the meta group it is; here is the sequencer, or was.
     pub(super) fn on_read_ask(
         &mut self,
-        from: Option<NodeId>,
+        asker: Option<(NodeId, Term)>,
         reading: u64,
         keyspace: KeyspaceId,
         ranges: Vec<KeyRange>,
@@ -171,9 +172,10 @@ impl<E: Engine> Host<E> {
         let Some(sequencer) = &self.sequencer else { return Ok(()) };
         let (Some(revision), epoch) = (sequencer.current(keyspace), sequencer.epoch()) else { return Ok(()) };
         let deadline = self.now.after(self.options.request_ticks_max);
+        let from = asker.map(|(node, _)| node);
         let question = Question { from, reading, keyspace, ranges, revision, epoch, deadline };
         let then = Then::Question(Box::new(question));
-        self.begin_barrier(GroupId::META, Default::default(), deadline, then, None)
+        self.begin_barrier_for(GroupId::META, asker, deadline, then)
     }
 
     /// A node wants to know how far all partitions are applied, when that is further than it knows.

@@ -15,7 +15,8 @@ use quorate_consensus::{Consensus, ProposeError, Raft, ReadId, ReadOutcome, Role
 use quorate_mvcc::engine::Engine;
 use quorate_partition::{Evaluated, ReadError, Touched};
 use quorate_types::{
-    Answer, Fault, Footprint, GroupId, Index, NodeId, Position, Rejection, Reply, Request, Revision, Tick,
+    Answer, Fault, Footprint, GroupId, Index, NodeId, Position, Rejection, Reply, Request, Revision, Term,
+    Tick,
 };
 
 impl<E: Engine> Host<E> {
@@ -223,20 +224,37 @@ impl<E: Engine> Host<E> {
         then: Then,
         again: Option<Work>,
     ) -> Result<(), Fault> {
+        self.begin_read(id, None, ReadWait { after, deadline, then, again });
+        Ok(())
+    }
+
+    /// A barrier for what another node wants to know, if one does: it says that it was in that term of the group when it asked.
+    pub(super) fn begin_barrier_for(
+        &mut self,
+        id: GroupId,
+        asker: Option<(NodeId, Term)>,
+        deadline: Tick,
+        then: Then,
+    ) -> Result<(), Fault> {
+        self.begin_read(id, asker, ReadWait { after: Position::default(), deadline, then, again: None });
+        Ok(())
+    }
+
+    fn begin_read(&mut self, id: GroupId, asker: Option<(NodeId, Term)>, wait: ReadWait) {
         let Some(group) = self.groups.get_mut(&id) else {
-            self.reject(then, Rejection::Unavailable);
-            return Ok(());
+            return self.reject(wait.then, Rejection::Unavailable);
         };
         if group.reads.len() >= self.options.inflight_max {
-            self.reject(then, Rejection::Busy);
-            return Ok(());
+            return self.reject(wait.then, Rejection::Busy);
         }
         self.next_read += 1;
         let read = ReadId(self.next_read);
-        group.reads.insert(read, ReadWait { after, deadline, then, again });
-        group.raft.read(read);
+        group.reads.insert(read, wait);
+        match asker {
+            Some((node, term)) => group.raft.read_for(node, term, read),
+            None => group.raft.read(read),
+        }
         self.dirty.insert(id);
-        Ok(())
     }
 
     pub(super) fn on_read(&mut self, id: GroupId, read: ReadId, outcome: ReadOutcome) -> Result<(), Fault> {
