@@ -128,8 +128,13 @@ impl Touched {
         of_range.or_else(first_lease).unwrap_or_else(|| places.all().first().copied().unwrap_or_default())
     }
 
-    /// What it touches in each partition.
-    pub fn split(&self, places: &impl Places) -> BTreeMap<PartitionId, Footprint> {
+    /// What it touches in each partition. A lease's home has no say where a key is attached that is in a partition which is `known` to have a copy of
+    /// the lease: it ends there, too, if it ends.
+    pub fn split(
+        &self,
+        places: &impl Places,
+        known: impl Fn(PartitionId, LeaseId) -> bool,
+    ) -> BTreeMap<PartitionId, Footprint> {
         let mut parts: BTreeMap<PartitionId, Footprint> = BTreeMap::new();
         let all = places.all();
         let among = |range: &KeyRange| match places.of_range(range) {
@@ -155,10 +160,13 @@ impl Touched {
             parts.entry(places.of_lease(*lease)).or_default().leases_exclusive.push(*lease);
         }
         for (key, lease) in &self.attached {
-            let holder = parts.entry(places.of_range(&KeyRange::Single(key.clone())).unwrap_or_default());
-            let leases = &mut holder.or_default().leases_exclusive;
+            let holder = places.of_range(&KeyRange::Single(key.clone())).unwrap_or_default();
+            let leases = &mut parts.entry(holder).or_default().leases_exclusive;
             if !leases.contains(lease) {
                 leases.push(*lease);
+            }
+            if known(holder, *lease) {
+                continue;
             }
             let leases = &mut parts.entry(places.of_lease(*lease)).or_default().leases_exclusive;
             if !leases.contains(lease) {

@@ -35,8 +35,8 @@ use quorate_consensus::Consensus;
 use quorate_mvcc::engine::Engine;
 use quorate_partition::{Partition, Places, Touched};
 use quorate_types::{
-    Answer, Fault, Footprint, GroupId, KeyspaceId, PartitionId, PreState, Rejection, Request, Revision, Term,
-    TxnId, reached,
+    Answer, Fault, Footprint, GroupId, KeyspaceId, LeaseId, PartitionId, PreState, Rejection, Request,
+    Revision, Term, TxnId, reached,
 };
 use std::collections::BTreeMap;
 
@@ -95,7 +95,12 @@ impl<E: Engine> Host<E> {
                 if is_alone && are_leases_known {
                     return None;
                 }
-                touched.split(&places)
+                let known = |holder, lease| holder == id.partition && partition.knows_lease(lease);
+                reached!(
+                    "attached-by-copy",
+                    touched.attached.iter().any(|(_, lease)| known(id.partition, *lease))
+                );
+                touched.split(&places, known)
             }
         };
         // The keys of a lease go with a lock on it, also while only its home has any.
@@ -170,6 +175,7 @@ impl<E: Engine> Host<E> {
         if self.is_closed_to_transactions(home) {
             return self.give_up(keyspace, id, false);
         }
+        let places = self.router.places(keyspace);
         let Some(group) = self.groups.get_mut(&home) else { return Ok(()) };
         let (State::Ready(partition), true) = (&mut group.state, group.is_serving) else {
             return self.give_up(keyspace, id, false);
@@ -192,12 +198,26 @@ impl<E: Engine> Host<E> {
         let is_outdated = match attempt.map(|attempt| (&attempt.work.request, &attempt.shares)) {
             Some((Request::LeaseRevoke { lease } | Request::LeaseTimeToLive { lease, .. }, shares)) => {
                 let mut holders = partition.lease_holders(*lease).into_iter();
-                holders.any(|holder| holder != home.partition && !shares.contains_key(&holder))
+                let is_elsewhere =
+                    holders.any(|holder| holder != home.partition && !shares.contains_key(&holder));
+                reached!("lease-came-to-be-held-elsewhere", is_elsewhere);
+                is_elsewhere
             }
-            _ => false,
+            // A copy that was counted on may have gone with its lease, which may have been granted anew.
+            Some((_, shares)) => {
+                let mut leases = asked.leases_exclusive.iter();
+                let is_gone = |lease: &LeaseId| {
+                    let is_asked =
+                        places.as_ref().is_some_and(|at| shares.contains_key(&at.of_lease(*lease)));
+                    !is_asked && !partition.knows_lease(*lease)
+                };
+                let is_any_gone = leases.any(is_gone);
+                reached!("copy-of-lease-gone", is_any_gone);
+                is_any_gone
+            }
+            None => false,
         };
         if is_outdated {
-            reached!("lease-came-to-be-held-elsewhere");
             return self.give_up(keyspace, id, true);
         }
         // A lease that ran out may have been renewed before its lock was to be had.

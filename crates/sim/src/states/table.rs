@@ -141,6 +141,7 @@ pub const TABLE: &[(&str, &[Row])] = &[
                 Common,
                 "a read waited until the new leader had committed an entry of its term",
             ),
+            ("read-confirmed-by-who-asks", Common, "a follower's question for a read was all that it needed"),
             ("read-by-lease", Common, "a read was answered by a lease"),
             (
                 "lease-given-up-for-hand-over",
@@ -395,6 +396,16 @@ pub const TABLE: &[(&str, &[Row])] = &[
                 "lease-came-to-be-held-elsewhere",
                 Common,
                 "another partition came to hold keys of a lease that waited for its lock",
+            ),
+            (
+                "attached-by-copy",
+                Common,
+                "a key of several partitions' was attached to a lease that is known beside it",
+            ),
+            (
+                "copy-of-lease-gone",
+                Rare,
+                "what was known of the lease there had gone when the locks were to be had",
             ),
             ("transaction-contended", Common, "a transaction got no locks in its time"),
             ("vote-of-other-epoch", Common, "a vote came that was given under another sequencer"),
