@@ -61,6 +61,11 @@ impl<'a, R: Read> KeySpace<'a, R> {
         Self { slots: Some(slots).filter(|slots| !slots.is_all()), ..self }
     }
 
+    /// The same without that limit.
+    pub fn of_all(self) -> Self {
+        Self { slots: None, ..self }
+    }
+
     fn has(&self, slot: Slot) -> bool {
         self.slots.is_none_or(|slots| slots.contains(slot))
     }

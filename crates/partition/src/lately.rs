@@ -143,6 +143,17 @@ impl Lately {
         is_known.then_some(answer)
     }
 
+    /// All pairs of a range as of everything that was noted, if they are known here and are not many: for the thread that applies.
+    pub(crate) fn noted(&self, range: &KeyRange) -> Option<Vec<KeyValue>> {
+        let inner = self.read();
+        if !inner.knows(range) {
+            return None;
+        }
+        let pairs = inner.pairs.range::<[u8], _>(range.bounds()).map(|(_, pair)| pair.clone());
+        let pairs: Vec<KeyValue> = pairs.take(PAIRS_MAX as usize + 1).collect();
+        (pairs.len() as u64 <= PAIRS_MAX).then_some(pairs)
+    }
+
     /// A key as of `at`, which is not newer than what is published, if that is known here; else what [`Lately::learn_key`] is to be given.
     pub(crate) fn get(&self, key: &Key, at: Revision) -> Result<Option<KeyValue>, Mark> {
         let inner = self.read();

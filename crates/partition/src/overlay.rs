@@ -8,13 +8,15 @@
 //! between the applied and the newest pending one.
 
 use crate::cache::Cache;
+use crate::publication::Published;
+use crate::recall::applied_pairs;
 use crate::view::{PairIter, View, laid_over};
 use crate::writer::Written;
 use quorate_mvcc::KeySpace;
 use quorate_mvcc::engine::Read;
 use quorate_types::revision::LocalRevisions;
 use quorate_types::{
-    Effect, Fault, Index, Key, KeyRange, KeyValue, LeaseId, PartitionId, Revision, Rules, Slot,
+    Effect, Fault, Index, Key, KeyRange, KeyValue, LeaseId, PartitionId, Revision, Rules, Slot, SlotSet,
 };
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -213,10 +215,27 @@ pub(crate) struct Ahead<'a, R> {
     pub(crate) space: KeySpace<'a, R>,
     pub(crate) overlay: &'a Overlay,
     pub(crate) cache: &'a RefCell<Cache>,
+    /// What is in memory of all partitions of the keyspace that are here.
+    pub(crate) published: &'a Published,
+    /// What of it is this partition's.
+    pub(crate) slots: &'a SlotSet,
     pub(crate) rules: &'a Rules,
     /// What the store holds.
     pub(crate) applied: Revision,
     pub(crate) compacted: Option<Revision>,
+}
+
+impl<R: Read> Ahead<'_, R> {
+    fn applied_pairs<'v>(&'v self, range: &KeyRange, at: Revision) -> PairIter<'v> {
+        let is_of_now = at >= self.applied && !range.is_empty() && !matches!(range, KeyRange::Single(_));
+        let Some(pairs) =
+            is_of_now.then(|| applied_pairs(self.space.of_all(), self.published, range)).flatten()
+        else {
+            return Box::new(self.space.range(range, at));
+        };
+        let is_own = |pair: &KeyValue| self.slots.is_all() || self.slots.contains(self.rules.slot(&pair.key));
+        Box::new(pairs.into_iter().filter(is_own).map(Ok))
+    }
 }
 
 impl<R: Read> View for Ahead<'_, R> {
@@ -248,7 +267,7 @@ impl<R: Read> View for Ahead<'_, R> {
     }
 
     fn pairs<'v>(&'v self, range: &KeyRange, at: Revision) -> PairIter<'v> {
-        let applied = Box::new(self.space.range(range, at));
+        let applied = self.applied_pairs(range, at);
         let pending = self.overlay.keys.range::<[u8], _>(range.bounds());
         laid_over(
             applied,

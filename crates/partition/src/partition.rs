@@ -314,6 +314,8 @@ impl<E: Engine> Partition<E> {
             space: KeySpace::new(&self.engine, self.group.keyspace).within(&self.slots),
             overlay: overlay.unwrap_or_else(|| panic!("group {} evaluates and does not lead", self.group)),
             cache: &self.cache,
+            published: &self.publication.published,
+            slots: &self.slots,
             rules: &self.rules,
             applied: self.head.revision,
             compacted: self.head.compacted,

@@ -31,9 +31,9 @@ use std::sync::Arc;
 const PAGE_REVISIONS_MAX: usize = 1_000;
 
 /// Rows, old versions and removed keys among them, that a range is read over before it counts as large,
-const ROWS_IF_SMALL: u64 = 4_000;
+pub(crate) const ROWS_IF_SMALL: u64 = 4_000;
 /// and bytes of its pairs.
-const BYTES_IF_SMALL: usize = 256 << 10;
+pub(crate) const BYTES_IF_SMALL: usize = 256 << 10;
 
 /// How often a read of the newest revision that writes and a compaction overtook is begun again.
 const OVERTAKEN_MAX: usize = 8;

@@ -4,9 +4,48 @@
 //! reader does that for a whole answer.
 
 use crate::publication::Published;
+use crate::reader::{BYTES_IF_SMALL, ROWS_IF_SMALL};
 use crate::view::{Applied, PairIter, View};
+use quorate_mvcc::KeySpace;
 use quorate_mvcc::engine::Read;
-use quorate_types::{Fault, Key, KeyRange, KeyValue, Revision, Slot};
+use quorate_types::reply::RangeAnswer;
+use quorate_types::request::RangeRequest;
+use quorate_types::{Fault, Key, KeyRange, KeyValue, Revision, Slot, reached};
+
+/// Of no change.
+const NEWEST: Revision = Revision(i64::MAX as u64);
+
+/// All pairs of a small range as they are applied here, published or not, from memory if they are there, and there from then on. Only for the thread that
+/// applies: nothing changes meanwhile. `None` where the range is not small, and where that cannot be said.
+pub(crate) fn applied_pairs<R: Read>(
+    space: KeySpace<'_, R>,
+    published: &Published,
+    range: &KeyRange,
+) -> Option<Vec<KeyValue>> {
+    if let Some(pairs) = published.lately.noted(range) {
+        reached!("range-evaluated-from-memory");
+        return Some(pairs);
+    }
+    let (generation, mark) = (published.generation().ok()?, published.lately.mark());
+    let mut rows = space.range(range, NEWEST).at_most(ROWS_IF_SMALL);
+    let (mut pairs, mut bytes) = (Vec::new(), 0);
+    for pair in rows.by_ref() {
+        // Whoever reads the store itself meets the same, and tells it.
+        let pair = pair.ok()?;
+        bytes += pair.bytes();
+        pairs.push(pair);
+        if bytes > BYTES_IF_SMALL {
+            return None;
+        }
+    }
+    if rows.is_cut_off() {
+        return None;
+    }
+    let all = RangeAnswer { count: pairs.len() as u64, pairs, more: false };
+    let is_readable = || published.generation().is_ok_and(|now| now == generation);
+    published.lately.learn(&RangeRequest::new(range.clone()), &all, (NEWEST, mark), is_readable);
+    Some(all.pairs)
+}
 
 /// What is published, up to a revision.
 pub(crate) struct Recall<'a, R> {

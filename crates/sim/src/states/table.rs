@@ -281,6 +281,7 @@ pub const TABLE: &[(&str, &[Row])] = &[
     (
         "Reads from memory",
         &[
+            ("range-evaluated-from-memory", Common, "a leader evaluated a range that it had in memory"),
             ("read-from-memory", Common, "a range of the newest revision was answered from memory"),
             (
                 "read-from-memory-too-new",
