@@ -78,8 +78,8 @@ pub trait Consensus {
     /// Time goes on by one tick.
     fn tick(&mut self);
 
-    /// Time went by that ticks did not count, because the process was paused. A leader answers no read from its lease
-    /// until a quorum has answered it anew. To be called before anything that came in meanwhile is passed on.
+    /// Time went by that ticks did not count, because the process was paused or busy. A leader answers no read from its lease
+    /// until a quorum has answered it anew, and heartbeats at the next tick. To be called before anything that came in meanwhile is passed on.
     fn slept(&mut self);
 
     /// A message came in. Messages may be lost, late, repeated and reordered; hostile or senseless

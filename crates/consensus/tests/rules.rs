@@ -541,6 +541,20 @@ fn a_leader_steps_down_one_election_timeout_after_it_heard_a_quorum() {
     }
 }
 
+/// A leader whose process was busy counts fewer ticks than those who wait for it.
+#[test]
+fn a_leader_that_time_went_by_for_heartbeats_at_its_next_tick() {
+    for ticks_before in 0..10 {
+        let mut cluster = leading_with_slow(&[]);
+        pass(&mut cluster, ticks_before);
+        cluster.replicas[0].slept();
+        cluster.replicas[0].tick();
+        let sent = cluster.replicas[0].take().send_now;
+        let beats = sent.iter().filter(|(_, message)| matches!(message, Message::Heartbeat { .. }));
+        assert_eq!(beats.count(), 2, "{ticks_before} ticks before: {sent:?}");
+    }
+}
+
 #[test]
 fn a_leader_finds_somebody_to_hand_over_to_at_any_time() {
     // Also right after it saw whether a quorum was heard, and before the next answer.

@@ -30,7 +30,7 @@ mod reads;
 mod replication;
 
 use crate::log::Log;
-use crate::progress::Progress;
+use crate::progress::{Mode, Progress};
 use crate::random::Random;
 use crate::{
     ChangeError, Configuration, Consensus, Effects, Message, Options, ProposeError, ReadId, ReadOutcome,
@@ -361,6 +361,8 @@ impl Consensus for Raft {
     fn slept(&mut self) {
         if let State::Leader(leader) = &mut self.state {
             leader.rounds.forget_begun();
+            // It may have been busy only. Others count on, and their patience is a few heartbeats.
+            leader.since_heartbeat = self.options.heartbeat_ticks;
         }
         // Somebody may have taken over meanwhile.
         self.end_hibernation();
@@ -630,6 +632,17 @@ impl Consensus for Raft {
             }
             _ => Vec::new(),
         };
+        let answering = match &self.state {
+            State::Leader(leader) => {
+                let is_there = |follower: &&Follower| {
+                    follower.progress.mode() != Mode::Snapshot
+                        && self.now < follower.heard + self.options.election_ticks_min
+                };
+                let there = leader.followers.values().filter(is_there);
+                there.map(|follower| follower.progress.matched()).min()
+            }
+            _ => None,
+        };
         Status {
             term: self.term,
             role: self.role(),
@@ -641,6 +654,7 @@ impl Consensus for Raft {
             log_bytes: self.log.bytes(),
             is_hibernating: self.is_hibernating,
             matched,
+            answering,
         }
     }
 }
