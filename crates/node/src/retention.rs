@@ -14,6 +14,9 @@ use quorate_types::Index;
 /// lead, and the others a little behind it.
 const ENTRIES_KEPT: u64 = 2_000;
 
+/// While all logs of a node together have fewer times the bytes that one may have, followers that answer are waited for in each.
+pub(crate) const ROOM_PART: usize = 4;
+
 /// A log is worth cutting when it has this part of the bytes after which the store is flushed.
 const CUT_PART: usize = 8;
 
@@ -21,19 +24,21 @@ impl<E: Engine> Group<E> {
     /// Whether a flush would let go of an old segment. Not where a follower needs what stands there.
     pub(crate) fn wants_flush(&self, log_bytes_max: usize) -> bool {
         let is_useful = || {
-            let needed = self.needed_by_followers(log_bytes_max).unwrap_or(Index(u64::MAX));
+            let needed = self.needed_by_followers(log_bytes_max, false).unwrap_or(Index(u64::MAX));
             self.raft.status().applied.min(needed) > self.flushed
         };
         self.is_pinning && self.flushing.is_none() && is_useful()
     }
 
-    /// Up to where all followers have the log, if that is to be kept for them.
-    fn needed_by_followers(&self, log_bytes_max: usize) -> Option<Index> {
+    /// Up to where all followers have the log, if that is to be kept for them. In a large log they are not waited for, but those that answer where there is
+    /// `room`: as much as `log_bytes_max` can be on its way to them.
+    fn needed_by_followers(&self, log_bytes_max: usize, room: bool) -> Option<Index> {
         let status = self.raft.status();
         match status.role {
             Role::Leader { .. } if status.log_bytes < log_bytes_max => {
                 status.matched.iter().map(|(_, matched)| *matched).min()
             }
+            Role::Leader { .. } if room => status.answering,
             _ => None,
         }
     }
@@ -49,7 +54,7 @@ impl<E: Engine> Group<E> {
     }
 
     /// The store is durable up to `flushed`: cuts the log as far as is wise.
-    pub(crate) fn cut_log(&mut self, log_bytes_target: usize, log_bytes_max: usize) {
+    pub(crate) fn cut_log(&mut self, log_bytes_target: usize, log_bytes_max: usize, room: bool) {
         let status = self.raft.status();
         let log_bytes_target = log_bytes_target / CUT_PART;
         if status.log_bytes <= log_bytes_target && !self.is_pinning {
@@ -60,7 +65,7 @@ impl<E: Engine> Group<E> {
         let kept =
             if self.is_pinning { 0 } else { ENTRIES_KEPT.min(log_bytes_target as u64 / 2 / bytes_each) };
         let mut cut = Index(self.flushed.0.saturating_sub(kept));
-        if let Some(needed) = self.needed_by_followers(log_bytes_max) {
+        if let Some(needed) = self.needed_by_followers(log_bytes_max, room) {
             cut = cut.min(needed);
         }
         self.is_pinning = false;

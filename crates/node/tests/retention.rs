@@ -4,8 +4,8 @@
 
 mod cluster;
 
-use cluster::Cluster;
-use quorate_consensus::Role;
+use cluster::{Cluster, of_group};
+use quorate_consensus::{Message, Role};
 use quorate_types::{GroupId, KeyspaceId};
 
 const PUTS: u64 = 2_000;
@@ -44,4 +44,35 @@ fn a_store_is_flushed_as_the_log_grows_and_not_more_often_while_a_follower_is_aw
     let (while_away, log_bytes) = write(true);
     assert!(while_away > 10 && while_away < 4 * bytes / TARGET_BYTES, "{while_away}, not {usual}");
     assert!(log_bytes as u64 > bytes, "it is kept: {log_bytes}");
+}
+
+/// A log with more than it may have is kept for whoever answers, though behind, while there is room: what is under way may be as large. It is not for ever.
+#[test]
+fn a_large_log_is_kept_for_a_follower_that_answers_and_cut_in_the_end() {
+    const MAX_BYTES: usize = 8 << 10;
+    let mut cluster = Cluster::with(3, 5, |options| {
+        options.log_bytes_target = MAX_BYTES / 2;
+        options.log_bytes_max = MAX_BYTES;
+    });
+    let leads = |cluster: &mut Cluster, at: usize| {
+        matches!(cluster.status(at, GroupId::FIRST).consensus.role, Role::Leader { .. })
+    };
+    let leader = (0..3).find(|at| leads(&mut cluster, *at)).unwrap();
+    let behind = (leader + 1) % 3;
+    cluster.lose(move |from, _, message| {
+        from == behind && matches!(of_group(message, GroupId::FIRST), Some(Message::Appended { .. }))
+    });
+    let mut number = 0;
+    let mut write = |cluster: &mut Cluster, bytes: usize| {
+        for _ in 0..bytes / VALUE_BYTES {
+            number += 1;
+            cluster.put(KeyspaceId::DEFAULT, &format!("{number:0width$}", width = VALUE_BYTES), 1).unwrap();
+        }
+        assert!(leads(cluster, leader));
+        cluster.status(leader, GroupId::FIRST).consensus.log_bytes
+    };
+    let log_bytes = write(&mut cluster, 2 * MAX_BYTES);
+    assert!(log_bytes >= 2 * MAX_BYTES, "it is kept: {log_bytes}");
+    let log_bytes = write(&mut cluster, 8 * MAX_BYTES);
+    assert!(log_bytes < 5 * MAX_BYTES, "it is cut: {log_bytes}");
 }

@@ -3,6 +3,7 @@
 use super::Host;
 use crate::effects::{Effects, WriteId};
 use crate::peer::PeerMessage;
+use crate::retention::ROOM_PART;
 use quorate_consensus::{Consensus, Message};
 use quorate_mvcc::engine::Engine;
 use quorate_types::{Fault, GroupId, LogWrite, crash_point};
@@ -41,10 +42,12 @@ impl<E: Engine> Host<E> {
     pub fn flushed(&mut self) {
         self.is_flushing = false;
         let (target, max) = (self.options.log_bytes_target, self.options.log_bytes_max);
+        let bytes: usize = self.groups.values().map(|group| group.raft.status().log_bytes).sum();
+        let room = bytes < ROOM_PART * max;
         for (id, group) in &mut self.groups {
             if let Some(flushed) = group.flushing.take() {
                 group.flushed = group.flushed.max(flushed);
-                group.cut_log(target, max);
+                group.cut_log(target, max, room);
                 crash_point("log.cut.decided");
                 self.dirty.insert(*id);
             }
