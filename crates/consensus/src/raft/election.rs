@@ -261,6 +261,7 @@ impl Raft {
             followers,
             uncommitted_bytes,
             since_heartbeat: 0,
+            is_late: false,
             rounds: Rounds::default(),
             transfer: None,
             behind: None,
@@ -296,6 +297,7 @@ impl Raft {
         }
         self.idle += 1;
         leader.since_heartbeat += 1;
+        let is_late = std::mem::take(&mut leader.is_late);
         if leader.since_heartbeat >= self.options.heartbeat_ticks {
             leader.since_heartbeat = 0;
             if self.may_hibernate() {
@@ -317,6 +319,9 @@ impl Raft {
             }
             self.send_heartbeats();
             self.repeat_offers();
+        } else if is_late {
+            // What is under way to followers has had no more time than before.
+            self.send_heartbeats();
         }
     }
 

@@ -122,6 +122,8 @@ struct Leader {
     followers: BTreeMap<NodeId, Follower>,
     uncommitted_bytes: usize,
     since_heartbeat: u64,
+    /// Time went by that was not counted: others expect a heartbeat.
+    is_late: bool,
     rounds: reads::Rounds,
     transfer: Option<Transfer>,
     /// Something that the others have committed and this disk has not taken, and since when.
@@ -362,7 +364,7 @@ impl Consensus for Raft {
         if let State::Leader(leader) = &mut self.state {
             leader.rounds.forget_begun();
             // It may have been busy only. Others count on, and their patience is a few heartbeats.
-            leader.since_heartbeat = self.options.heartbeat_ticks;
+            leader.is_late = true;
         }
         // Somebody may have taken over meanwhile.
         self.end_hibernation();

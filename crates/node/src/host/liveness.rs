@@ -41,6 +41,8 @@ pub(super) struct Liveness {
     pub(super) down: BTreeSet<NodeId>,
     /// Whose connection broke, and who was not heard since.
     pub(super) lost: BTreeSet<NodeId>,
+    /// Ticks were missed, which others have counted: they are to hear from here at the next.
+    has_slept: bool,
 }
 
 impl Liveness {
@@ -79,6 +81,7 @@ impl<E: Engine> Host<E> {
     pub(super) fn liveness_slept(&mut self) {
         let now = self.now;
         self.liveness.detectors.values_mut().for_each(|detector| detector.slept(now));
+        self.liveness.has_slept = true;
     }
 
     /// Members that have not been heard for an election timeout, or longer where that is not unusual.
@@ -104,7 +107,7 @@ impl<E: Engine> Host<E> {
 
     /// The members have changed: a new one has been silent since now, not since ever.
     pub(super) fn watch_over(&mut self, members: &BTreeSet<NodeId>) {
-        let Liveness { detectors, up_since, down, lost } = &mut self.liveness;
+        let Liveness { detectors, up_since, down, lost, has_slept: _ } = &mut self.liveness;
         lost.retain(|node| members.contains(node));
         up_since.retain(|node, _| members.contains(node));
         detectors.retain(|node, _| members.contains(node));
@@ -134,7 +137,8 @@ impl<E: Engine> Host<E> {
 
     pub(super) fn tick_liveness(&mut self) {
         // While it asks for admission it says nothing else.
-        if self.now.0.is_multiple_of(self.options.heartbeat_ticks) && !self.admission.is_mute() {
+        let is_due = self.now.0.is_multiple_of(self.options.heartbeat_ticks);
+        if (std::mem::take(&mut self.liveness.has_slept) || is_due) && !self.admission.is_mute() {
             self.out.send.extend(self.members.iter().map(|member| (*member, PeerMessage::Alive)));
         }
         let (now, shortest, longest) =
@@ -223,6 +227,18 @@ mod tests {
         host.slept();
         pass(&mut host, ELECTION - 1);
         assert!(!host.is_down(OTHER));
+    }
+
+    #[test]
+    fn whoever_was_paused_says_at_its_next_tick_that_it_is_alive() {
+        let mut host = used_to(5);
+        for ticks in 0..10 {
+            pass(&mut host, ticks);
+            host.out.send.clear();
+            host.slept();
+            pass(&mut host, 1);
+            assert!(host.out.send.contains(&(OTHER, PeerMessage::Alive)), "after {ticks} ticks");
+        }
     }
 
     #[test]
