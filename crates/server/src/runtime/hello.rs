@@ -21,7 +21,7 @@ const MAGIC: [u8; 8] = *b"QUORPEER";
 /// Of a connection for calls ([`super::calls`]).
 const MAGIC_CALLS: [u8; 8] = *b"QUORCALL";
 /// Of the wire protocol; two nodes with different ones do not talk.
-pub const PROTOCOL: u32 = 7;
+pub const PROTOCOL: u32 = 8;
 /// Magic, version, cluster, sender, receiver, the sender's data directory.
 pub(crate) const HELLO_BYTES: usize = 44;
 /// Where in a hello the sender's id is.
