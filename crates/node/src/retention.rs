@@ -24,7 +24,7 @@ impl<E: Engine> Group<E> {
     /// Whether a flush would let go of an old segment. Not where a follower needs what stands there.
     pub(crate) fn wants_flush(&self, log_bytes_max: usize) -> bool {
         let is_useful = || {
-            let needed = self.needed_by_followers(log_bytes_max, false).unwrap_or(Index(u64::MAX));
+            let needed = self.needed_by_followers(log_bytes_max, true).unwrap_or(Index(u64::MAX));
             self.raft.status().applied.min(needed) > self.flushed
         };
         self.is_pinning && self.flushing.is_none() && is_useful()

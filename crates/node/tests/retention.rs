@@ -71,8 +71,11 @@ fn a_large_log_is_kept_for_a_follower_that_answers_and_cut_in_the_end() {
         assert!(leads(cluster, leader));
         cluster.status(leader, GroupId::FIRST).consensus.log_bytes
     };
+    cluster.flushed.clear();
     let log_bytes = write(&mut cluster, 2 * MAX_BYTES);
     assert!(log_bytes >= 2 * MAX_BYTES, "it is kept: {log_bytes}");
+    let flushes = cluster.flushed.get(&leader).copied().unwrap_or_default();
+    assert!(flushes < 20, "a flush lets go of nothing: {flushes}");
     let log_bytes = write(&mut cluster, 8 * MAX_BYTES);
     assert!(log_bytes < 5 * MAX_BYTES, "it is cut: {log_bytes}");
 }

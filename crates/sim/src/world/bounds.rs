@@ -34,7 +34,8 @@ impl World {
             let Some(running) = &self.nodes[at].running else { continue };
             let mut sizes: Vec<(&'static str, usize, usize)> =
                 running.host.queues().into_iter().map(|queue| (queue.what, queue.len, queue.max)).collect();
-            let log_bytes_max = self.log_bytes_max() + LOG_SLACK_BYTES;
+            // Those that answer are waited for while all logs together have less than four times what one may have.
+            let log_bytes_max = 4 * self.log_bytes_max() + LOG_SLACK_BYTES;
             for status in running.host.status() {
                 let what = match status.consensus.role {
                     Role::Leader { .. } => "bytes of a leader's log in memory",
