@@ -79,7 +79,7 @@ pub enum Message {
         /// The leader's.
         term: Term,
     },
-    /// Follower to leader: begin a read barrier for me. Lost: fails by timeout at the follower.
+    /// Follower to leader: begin a read barrier for me; and I was in this term when I asked. Lost: fails by timeout at the follower.
     ReadRequest {
         /// The follower's.
         term: Term,

@@ -452,6 +452,28 @@ fn an_old_answer_does_not_confirm_a_new_read() {
 }
 
 #[test]
+fn who_asks_a_leader_of_three_for_a_read_is_answered_without_a_round() {
+    let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
+    cluster.elect(0, &[0, 1, 2]);
+    cluster.deliver(&[0, 1, 2]);
+    let term = cluster.replicas[0].status().term;
+    let asks = |read| Message::ReadRequest { term, read: ReadId(read) };
+    cluster.replicas[0].step(NodeId(2), asks(7));
+    let sent = cluster.replicas[0].take().send_now;
+    assert!(matches!(sent[..], [(NodeId(2), Message::ReadResponse { index: Some(_), .. })]), "{sent:?}");
+    // Of another term it is no word about this one.
+    cluster.replicas[0].step(NodeId(2), Message::ReadRequest { term: Term(term.0 - 1), read: ReadId(9) });
+    let sent = cluster.replicas[0].take().send_now;
+    assert!(!sent.iter().any(|(_, message)| matches!(message, Message::ReadResponse { index: Some(_), .. })));
+    // While a round is under way it joins the next, as others do.
+    cluster.replicas[0].read(ReadId(1));
+    cluster.replicas[0].take();
+    cluster.replicas[0].step(NodeId(2), asks(8));
+    let sent = cluster.replicas[0].take().send_now;
+    assert!(sent.is_empty(), "{sent:?}");
+}
+
+#[test]
 fn an_answer_to_an_earlier_life_is_not_taken_for_one_to_this() {
     // A follower forwards a read and crashes. Reads are named anew in its next life, and the answer to the
     // old one comes late: by then more was committed than it tells of.

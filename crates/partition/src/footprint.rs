@@ -5,7 +5,9 @@
 //! transactions too. A little more is locked than is used; nothing is ever locked later.
 
 use quorate_types::request::{Operation, PutLease, PutRequest, RangeRequest, TxnRequest};
-use quorate_types::{Footprint, Key, KeyRange, LeaseId, PartitionId, PastRange, Request, Revision, Slot};
+use quorate_types::{
+    Footprint, Key, KeyRange, LeaseId, PartitionId, PastRange, Request, Revision, Slot, reached,
+};
 use std::collections::BTreeMap;
 
 /// What a request touches in the whole keyspace.
@@ -166,6 +168,7 @@ impl Touched {
                 leases.push(*lease);
             }
             if known(holder, *lease) {
+                reached!("attached-by-copy", places.of_lease(*lease) != holder);
                 continue;
             }
             let leases = &mut parts.entry(places.of_lease(*lease)).or_default().leases_exclusive;

@@ -1,7 +1,7 @@
 //! Reads over the partitions of a keyspace, at one revision.
 //!
 //! A node that wants to read asks the sequencer's: the newest revision R, confirmed to have been newest by a read barrier of the meta
-//! group begun after the question came; and for each partition concerned the index up to which this node must have applied
+//! group begun after the question came (which the question itself may pass: it names the reader's term); and for each partition concerned the index up to which this node must have applied
 //! its log to see, of the keys asked about, everything up to R. Then it reads its own copy as of R.
 //!
 //! A partition's leader gives the index when

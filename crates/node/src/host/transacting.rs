@@ -95,12 +95,7 @@ impl<E: Engine> Host<E> {
                 if is_alone && are_leases_known {
                     return None;
                 }
-                let known = |holder, lease| holder == id.partition && partition.knows_lease(lease);
-                reached!(
-                    "attached-by-copy",
-                    touched.attached.iter().any(|(_, lease)| known(id.partition, *lease))
-                );
-                touched.split(&places, known)
+                touched.split(&places, |holder, lease| holder == id.partition && partition.knows_lease(lease))
             }
         };
         // The keys of a lease go with a lock on it, also while only its home has any.
@@ -207,8 +202,8 @@ impl<E: Engine> Host<E> {
             Some((_, shares)) => {
                 let mut leases = asked.leases_exclusive.iter();
                 let is_gone = |lease: &LeaseId| {
-                    let is_asked =
-                        places.as_ref().is_some_and(|at| shares.contains_key(&at.of_lease(*lease)));
+                    let home = places.as_ref().and_then(|places| shares.get(&places.of_lease(*lease)));
+                    let is_asked = home.is_some_and(|share| share.footprint.leases_exclusive.contains(lease));
                     !is_asked && !partition.knows_lease(*lease)
                 };
                 let is_any_gone = leases.any(is_gone);

@@ -669,7 +669,8 @@ impl Worker {
     }
 }
 
-/// Whether somebody's read waits for the answer to this.
+/// Whether somebody's read may wait for the answer to this. A leader's heartbeats at every tick look like those of a round of reads: some in a hundred of writes that
+/// nobody shares are then left to the log thread.
 fn is_of_read(message: &PeerMessage) -> bool {
     match message {
         PeerMessage::Group { message: Message::Heartbeat { round, .. }, .. } => *round > 0,
