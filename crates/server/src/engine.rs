@@ -21,7 +21,7 @@ pub(crate) use tree::GivenUp;
 pub use tree::TreeView;
 
 /// Rows in memory are sealed when they take so much; three times of it may be in memory. Smaller layers are merged more often.
-const LAYER_BYTES: usize = 64 << 20;
+const LAYER_BYTES: usize = 96 << 20;
 /// A disk's error, as the system numbers it.
 const EIO: i32 = 5;
 
