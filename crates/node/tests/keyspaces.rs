@@ -137,7 +137,7 @@ fn crashes_at_any_step_bring_nothing_back() {
         for at in 0..3 {
             // A flush that was asked for while there were none will not be reported.
             if seed % 2 == 1 {
-                cluster.host(at).flushed();
+                cluster.flush(at);
             }
         }
         cluster.seconds(6);

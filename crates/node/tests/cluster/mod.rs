@@ -189,6 +189,12 @@ impl Cluster {
         &mut self.nodes[at].running.as_mut().unwrap().host
     }
 
+    /// Makes the store durable and tells the host, whether it was asked for or not.
+    pub(crate) fn flush(&mut self, at: usize) {
+        self.nodes[at].engine.flush().unwrap();
+        self.host(at).flushed();
+    }
+
     pub(crate) fn tick(&mut self) {
         for node in &mut self.nodes {
             if let Some(running) = &mut node.running {
