@@ -13,6 +13,9 @@ const HEALED_TICKS: u64 = 1_500;
 /// Calls where partitions are dealt and nothing fails any more, in thousandths of a tick.
 const DEALT_CALLS_MAX: u64 = 200;
 
+/// Of leaderships, after everything is where it is to be.
+const HAND_OVERS_MAX: usize = 20;
+
 impl World {
     /// Nothing fails any more, and everything must finish.
     pub fn heal_and_finish(&mut self) -> Result<(), Violation> {
@@ -58,6 +61,7 @@ impl World {
             self.give_space(at);
         }
         self.members.moved_tick = self.now;
+        self.members.handed_over.clear();
         if self.members.are_dealt() {
             // Every transaction takes its locks on several nodes one after the other: with more calls than that on so few keys some get none in their time.
             self.rates.calls = self.rates.calls.min(DEALT_CALLS_MAX);
@@ -93,7 +97,17 @@ impl World {
         }
         let settled_tick = self.healed_tick.max(self.members.moved_tick) + members::SETTLED_TICKS;
         let healed = |call: &&Call| call.asked_tick > settled_tick;
-        let refused = self.calls.iter().filter(healed).find(|call| {
+        // Leaders go where the rows want them, one after the other; that does not go on for ever. What was asked of the former one may end without its knowing how.
+        let late = self.members.handed_over.iter().filter(|tick| **tick > settled_tick);
+        if late.clone().count() > HAND_OVERS_MAX {
+            return Err(self.violation("leaderships are handed to and fro in a healed cluster"));
+        }
+        let is_handed_over = |call: &&Call| {
+            let during =
+                |tick: &u64| call.asked_tick <= *tick && call.answered_tick.is_none_or(|end| *tick <= end);
+            matches!(call.outcome, Some(Outcome::Rejected(Rejection::Unknown))) && late.clone().any(during)
+        };
+        let refused = self.calls.iter().filter(healed).filter(|call| !is_handed_over(call)).find(|call| {
             matches!(
                 call.outcome,
                 Some(Outcome::Rejected(

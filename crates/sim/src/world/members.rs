@@ -57,6 +57,8 @@ pub(super) struct Members {
     seen: u64,
     /// When a move was last seen under way.
     pub(super) moved_tick: u64,
+    /// When leaderships were handed over, since the cluster healed.
+    pub(super) handed_over: Vec<u64>,
 }
 
 /// The rows as whoever has applied most knows them.
@@ -89,6 +91,7 @@ impl Members {
             ordered: BTreeMap::new(),
             seen: 0,
             moved_tick: 0,
+            handed_over: Vec::new(),
         }
     }
 

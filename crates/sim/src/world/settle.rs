@@ -68,6 +68,9 @@ impl World {
             if let Notice::Registered { group, term, .. } = notice {
                 self.nodes[at].shadows.entry(*group).or_default().register(*term);
             }
+            if matches!(notice, Notice::HandedOver { .. }) {
+                self.members.handed_over.push(self.now);
+            }
             self.counts.moves += u64::from(matches!(notice, Notice::Discarded { .. }));
             self.counts.snapshots += u64::from(matches!(notice, Notice::SnapshotInstalled { .. }));
         }
