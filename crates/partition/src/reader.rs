@@ -9,7 +9,7 @@ use crate::error::ReadError;
 use crate::part_reader::{PartReader, piece};
 use crate::publication::Published;
 use crate::range;
-use crate::recall::Recall;
+use crate::recall::{Recall, small_range};
 use crate::state::Head;
 use crate::txn;
 use crate::view::{Applied, Pairs, View};
@@ -29,11 +29,6 @@ use std::sync::Arc;
 
 /// Revisions in one page of history, as many as etcd sends a watcher that is behind.
 const PAGE_REVISIONS_MAX: usize = 1_000;
-
-/// Rows, old versions and removed keys among them, that a range is read over before it counts as large,
-pub(crate) const ROWS_IF_SMALL: u64 = 4_000;
-/// and bytes of its pairs.
-pub(crate) const BYTES_IF_SMALL: usize = 256 << 10;
 
 /// How often a read of the newest revision that writes and a compaction overtook is begun again.
 const OVERTAKEN_MAX: usize = 8;
@@ -133,17 +128,7 @@ impl<E: Engine> Reader<E> {
         }
         let (generation, mark) = (self.generation()?, self.published.lately.mark());
         let (revision, pairs) = self.read(newest, |view| {
-            let mut rows = view.applied.space.range(&request.range, view.revision()).at_most(ROWS_IF_SMALL);
-            let (mut pairs, mut bytes) = (Vec::new(), 0);
-            for pair in rows.by_ref() {
-                let pair = pair?;
-                bytes += pair.bytes();
-                pairs.push(pair);
-                if pairs.len() > pairs_max || bytes > BYTES_IF_SMALL {
-                    return Ok((view.revision(), None));
-                }
-            }
-            let pairs = (!rows.is_cut_off()).then_some(pairs);
+            let pairs = small_range(view.applied.space, &request.range, view.revision(), pairs_max)?;
             self.check_kept(None, view.revision())?;
             Ok((view.revision(), pairs))
         })?;

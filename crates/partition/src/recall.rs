@@ -4,13 +4,39 @@
 //! reader does that for a whole answer.
 
 use crate::publication::Published;
-use crate::reader::{BYTES_IF_SMALL, ROWS_IF_SMALL};
 use crate::view::{Applied, PairIter, View};
 use quorate_mvcc::KeySpace;
 use quorate_mvcc::engine::Read;
 use quorate_types::reply::RangeAnswer;
 use quorate_types::request::RangeRequest;
 use quorate_types::{Fault, Key, KeyRange, KeyValue, Revision, Slot, reached};
+
+/// Rows, old versions and removed keys among them, that a range is read over before it counts as large,
+const ROWS_IF_SMALL: u64 = 4_000;
+/// bytes of its pairs,
+const BYTES_IF_SMALL: usize = 256 << 10;
+/// and how many they are, for a leader that evaluates.
+const PAIRS_IF_SMALL: usize = 1_000;
+
+/// All pairs of a range as of `at`, read no further than while it counts as small; `None` where it does not.
+pub(crate) fn small_range<R: Read>(
+    space: KeySpace<'_, R>,
+    range: &KeyRange,
+    at: Revision,
+    pairs_max: usize,
+) -> Result<Option<Vec<KeyValue>>, Fault> {
+    let mut rows = space.range(range, at).at_most(ROWS_IF_SMALL);
+    let (mut pairs, mut bytes) = (Vec::new(), 0);
+    for pair in rows.by_ref() {
+        let pair = pair?;
+        bytes += pair.bytes();
+        pairs.push(pair);
+        if pairs.len() > pairs_max || bytes > BYTES_IF_SMALL {
+            return Ok(None);
+        }
+    }
+    Ok((!rows.is_cut_off()).then_some(pairs))
+}
 
 /// Of no change.
 const NEWEST: Revision = Revision(i64::MAX as u64);
@@ -27,20 +53,8 @@ pub(crate) fn applied_pairs<R: Read>(
         return Some(pairs);
     }
     let (generation, mark) = (published.generation().ok()?, published.lately.mark());
-    let mut rows = space.range(range, NEWEST).at_most(ROWS_IF_SMALL);
-    let (mut pairs, mut bytes) = (Vec::new(), 0);
-    for pair in rows.by_ref() {
-        // Whoever reads the store itself meets the same, and tells it.
-        let pair = pair.ok()?;
-        bytes += pair.bytes();
-        pairs.push(pair);
-        if bytes > BYTES_IF_SMALL {
-            return None;
-        }
-    }
-    if rows.is_cut_off() {
-        return None;
-    }
+    // Whoever reads the store itself meets the same fault, and tells it.
+    let pairs = small_range(space, range, NEWEST, PAIRS_IF_SMALL).ok().flatten()?;
     let all = RangeAnswer { count: pairs.len() as u64, pairs, more: false };
     let is_readable = || published.generation().is_ok_and(|now| now == generation);
     published.lately.learn(&RangeRequest::new(range.clone()), &all, (NEWEST, mark), is_readable);
