@@ -5,6 +5,7 @@
 
 mod easing;
 mod manifest;
+mod moment;
 mod rest;
 mod tree;
 

@@ -11,6 +11,7 @@ use crate::events::recorder::Recorder;
 use crate::events::telling::Telling;
 use crate::membership;
 use crate::metrics::Metrics;
+use crate::priority::yield_to_others;
 use crate::repair::{self, Order};
 use crate::runtime::calls::{self, Calls};
 use crate::runtime::connections::{self, Slots};
@@ -293,6 +294,7 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     {
         let (worker, engine) = (worker_in.clone(), engine.clone());
         thread("flush", move || {
+            yield_to_others();
             let mut rest = Rest::default();
             loop {
                 let input = match flush_out.recv_timeout(TEND_INTERVAL) {
@@ -312,13 +314,16 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     {
         let (worker, engine) = (worker_in.clone(), engine.clone());
         thread("snapshots out", move || {
-            snapshot_threads::yield_to_others();
+            yield_to_others();
             snapshot_threads::run(&engine, &reads_out, &worker);
         })?;
     }
     {
         let (worker, engine) = (worker_in.clone(), engine.clone());
-        thread("snapshots in", move || snapshot_threads::run(&engine, &writes_out, &worker))?;
+        thread("snapshots in", move || {
+            yield_to_others();
+            snapshot_threads::run(&engine, &writes_out, &worker);
+        })?;
     }
     {
         let keyspaces = keyspaces.clone();
@@ -328,7 +333,7 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
         scrub::Rate { usual: config.scrub_rate as u64 * 1_000_000, is_first_urgent: repair.is_to_be_checked };
     let (scrub, scrubbing) = scrub::new(engine.clone(), worker_in.clone(), rate);
     let scrub_thread = thread("scrub", move || {
-        snapshot_threads::yield_to_others();
+        yield_to_others();
         scrub.run();
     })?;
     let member = Member { cluster, node };

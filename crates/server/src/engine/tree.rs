@@ -8,16 +8,17 @@
 //! Two threads merge: while one of them merges much, files that come need not wait. Where they cannot keep up, loading waits.
 
 use super::easing::Easing;
+use super::moment::{Moment, TreeRange};
 use super::{fault, read_fault};
+use crate::priority::yield_to_others;
 use lsm_tree::compaction::Leveled;
 use lsm_tree::config::{CompressionPolicy, PinningPolicy, RestartIntervalPolicy};
-use lsm_tree::{AbstractTree, AnyTree, Cache, CompressionType, Config, Guard, SeqNo, SequenceNumberCounter};
-use parking_lot::Mutex;
+use lsm_tree::{AbstractTree, AnyTree, Cache, CompressionType, Config, InternalValue, SequenceNumberCounter};
+use parking_lot::{Mutex, RwLock};
 use quorate_mvcc::engine::{ROW_KEY_BYTES_MAX, Row, RowRange, Rows, Table};
 use quorate_storage::front::{Base, Loaded, View};
 use quorate_types::{Bytes, Fault, crash_point};
-use std::collections::BTreeMap;
-use std::ops::Bound::{self, Excluded, Included, Unbounded};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,8 +53,10 @@ struct Inner {
     /// The next number of a load or a merge, and from which on nothing is to be seen.
     next: SequenceNumberCounter,
     visible: SequenceNumberCounter,
-    /// How many views there are of each moment.
-    views: Mutex<BTreeMap<SeqNo, usize>>,
+    /// What is read.
+    now: RwLock<Arc<Moment>>,
+    /// Held while that is taken from the tree: else who took it first might be the last to set it.
+    refresh: Mutex<()>,
     is_ending: AtomicBool,
     has_failed: AtomicBool,
     /// Everything is to be merged.
@@ -69,9 +72,11 @@ struct Inner {
 pub(crate) struct GivenUp;
 
 /// A view of one moment.
+#[derive(Clone)]
 pub struct TreeView {
-    inner: Arc<Inner>,
-    at: SeqNo,
+    moment: Arc<Moment>,
+    /// Files that are merged are removed when nobody looks at them any more, by what is in here.
+    _tree: Arc<Inner>,
 }
 
 impl DiskTree {
@@ -90,12 +95,14 @@ impl DiskTree {
         let newest = tree.get_highest_seqno().map_or(0, |newest| newest + 1);
         next.set(newest);
         visible.set(newest);
+        let now = RwLock::new(Arc::new(Moment::of(&tree)));
         let inner = Arc::new(Inner {
             path: path.to_owned(),
             tree,
             next,
             visible,
-            views: Mutex::default(),
+            now,
+            refresh: Mutex::new(()),
             has_failed: AtomicBool::new(false),
             is_everything_due: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
@@ -105,8 +112,10 @@ impl DiskTree {
         let (wake, woken) = crossbeam_channel::bounded(MERGERS);
         let merger = |_| {
             let (inner, woken) = (inner.clone(), woken.clone());
-            let begun =
-                std::thread::Builder::new().name("merge".to_owned()).spawn(move || inner.merge_all(&woken));
+            let begun = std::thread::Builder::new().name("merge".to_owned()).spawn(move || {
+                yield_to_others();
+                inner.merge_all(&woken);
+            });
             begun.map_err(|error| Fault::new(doing.as_str(), error))
         };
         let mergers = (0..MERGERS).map(merger).collect::<Result<_, Fault>>()?;
@@ -179,16 +188,19 @@ impl Drop for DiskTree {
 }
 
 impl Inner {
-    /// Of what was loaded before this only the newest is looked at. (Older views look at the files of their time, which are there as long as these views are.)
-    fn oldest_needed(&self) -> SeqNo {
-        let views = self.views.lock();
-        views.first_key_value().map_or_else(|| self.visible.get(), |(at, _)| *at)
+    /// What is read from here on is what the tree holds now.
+    fn refresh(&self) {
+        let _turn = self.refresh.lock();
+        let moment = Arc::new(Moment::of(&self.tree));
+        let before = std::mem::replace(&mut *self.now.write(), moment);
+        // It may be the last that has files, which are removed then.
+        drop(before);
     }
 
-    /// Lets go of files that were merged, as far as nobody looks at them.
+    /// Lets go of files that were merged, as far as nobody looks at them. Of what was loaded only the newest is looked at; older views have the files of their time.
     fn let_go(&self) -> lsm_tree::Result<()> {
-        let oldest = self.oldest_needed();
-        self.tree.get_version_history_lock().maintenance(&self.path, oldest)
+        self.refresh();
+        self.tree.get_version_history_lock().maintenance(&self.path, self.visible.get())
     }
 
     /// Merges whenever there is something to, until the tree is dropped.
@@ -212,7 +224,7 @@ impl Inner {
 
     fn merge_everything(&self) -> lsm_tree::Result<()> {
         let easing = self.easing.begin();
-        self.tree.major_compact(FILE_BYTES, self.oldest_needed())?;
+        self.tree.major_compact(FILE_BYTES, self.visible.get())?;
         self.let_go()?;
         Ok(easing.end().map(drop)?)
     }
@@ -230,7 +242,7 @@ impl Inner {
         let strategy = Arc::new(Leveled::default().with_table_target_size(FILE_BYTES));
         loop {
             let before = self.next.get();
-            self.tree.compact(strategy.clone(), self.oldest_needed())?;
+            self.tree.compact(strategy.clone(), self.visible.get())?;
             // What changes which files there are has a number.
             if self.next.get() == before || self.is_ending.load(Ordering::Acquire) {
                 return self.let_go();
@@ -239,20 +251,17 @@ impl Inner {
         }
     }
 
-    fn view(self: &Arc<Self>) -> TreeView {
-        let mut views = self.views.lock();
-        let at = self.visible.get();
-        *views.entry(at).or_default() += 1;
-        TreeView { inner: self.clone(), at }
+    fn now(&self) -> Arc<Moment> {
+        self.now.read().clone()
     }
+}
 
-    fn get(&self, table: Table, key: &[u8], at: SeqNo) -> Result<Option<Bytes>, Fault> {
-        if key.len() > ROW_KEY_BYTES_MAX {
-            return Ok(None);
-        }
-        let found = self.tree.get(of_table(table, key), at).map_err(read_fault("reading the store"))?;
-        Ok(found.map(Into::into))
+fn get(moment: &Moment, table: Table, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+    if key.len() > ROW_KEY_BYTES_MAX {
+        return Ok(None);
     }
+    let found = moment.get(&of_table(table, key)).map_err(read_fault("reading the store"))?;
+    Ok(found.map(Into::into))
 }
 
 /// The key of a row in the tree.
@@ -262,8 +271,6 @@ fn of_table(table: Table, key: &[u8]) -> Vec<u8> {
     whole.extend_from_slice(key);
     whole
 }
-
-type TreeRange = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
 /// The same range in bounds that the tree takes; `None` if nothing can be in it.
 fn bounded(table: Table, (start, end): &RowRange) -> Option<TreeRange> {
@@ -290,9 +297,9 @@ fn bounded(table: Table, (start, end): &RowRange) -> Option<TreeRange> {
     (!is_empty).then_some((start, end))
 }
 
-fn row(guard: lsm_tree::IterGuardImpl) -> Result<Row, Fault> {
-    let (key, value) = guard.into_inner().map_err(read_fault("reading the store"))?;
-    let key: Bytes = key.into();
+fn row(found: lsm_tree::Result<InternalValue>) -> Result<Row, Fault> {
+    let InternalValue { key, value } = found.map_err(read_fault("reading the store"))?;
+    let key: Bytes = key.user_key.into();
     Ok((key.slice(1..), value.into()))
 }
 
@@ -300,11 +307,11 @@ impl Base for DiskTree {
     type View = TreeView;
 
     fn view(&self) -> TreeView {
-        self.inner.view()
+        TreeView { moment: self.inner.now(), _tree: self.inner.clone() }
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Fault> {
-        self.inner.get(table, key, SeqNo::MAX)
+        get(&self.inner.now(), table, key)
     }
 
     fn load(&self, changes: &mut dyn Iterator<Item = Loaded<'_>>) -> Result<(), Fault> {
@@ -325,6 +332,7 @@ impl Base for DiskTree {
         };
         load().map_err(fault("writing to the store"))?;
         drop(easing);
+        self.inner.refresh();
         self.wake();
         Ok(())
     }
@@ -336,31 +344,12 @@ impl Base for DiskTree {
 
 impl View for TreeView {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Fault> {
-        self.inner.get(table, key, self.at)
+        get(&self.moment, table, key)
     }
 
     fn rows(&self, table: Table, range: RowRange, is_back: bool) -> Rows<'static> {
         let Some(range) = bounded(table, &range) else { return Box::new(std::iter::empty()) };
-        let rows = self.inner.tree.range(range, self.at, None);
+        let rows = self.moment.rows(&range);
         if is_back { Box::new(rows.rev().map(row)) } else { Box::new(rows.map(row)) }
-    }
-}
-
-impl Clone for TreeView {
-    fn clone(&self) -> Self {
-        *self.inner.views.lock().entry(self.at).or_default() += 1;
-        Self { inner: self.inner.clone(), at: self.at }
-    }
-}
-
-impl Drop for TreeView {
-    fn drop(&mut self) {
-        let mut views = self.inner.views.lock();
-        if let Some(count) = views.get_mut(&self.at) {
-            *count -= 1;
-            if *count == 0 {
-                views.remove(&self.at);
-            }
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! Snapshots are read and written beside the worker, each on a thread of its own; forgotten history is removed where they are written.
 //!
-//! The one that reads has a low priority: those that serve clients go first, and what is not read need not be sent, taken in or stored. The one that writes has not: it
-//! holds the store's lock for a while, and whoever waits for that must not wait for all that goes first, too.
+//! Both have a low priority: those that serve clients go first, and what is not read need not be sent, taken in or stored. What is removed is removed some rows at a time, lest those who write wait
+//! for a lock that somebody has who does not get to run.
 //!
 //! What is written is bounded by what the store takes in: a write to a store that is behind waits in it, whoever it is for, and the
 //! worker's must not be the one. So this thread waits before, but not for ever: as long as clients write all that the store takes, it is behind, and neither would forgotten
@@ -15,21 +15,12 @@ use quorate_mvcc::engine::Engine;
 use quorate_node::Errand;
 use std::time::{Duration, Instant};
 
-/// How much processor time reading leaves to others (`setpriority(2)`): against a thread that works for clients it gets a tenth.
-const NICE: i32 = 10;
 /// Between two looks at a store that is behind.
 const BEHIND: Duration = Duration::from_millis(5);
 /// What has waited so long is done all the same: so there are four steps a second, in each of which some history is removed or a chunk written.
 const BEHIND_MAX: Duration = Duration::from_millis(250);
 /// After so many writes the store is synced.
 const WRITES_PER_SYNC: u32 = 16;
-
-/// Gives this thread a low priority.
-pub fn yield_to_others() {
-    // On Linux this is the thread alone. Where it is not allowed it works with the priority of the others.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(None, NICE);
-}
 
 fn wait_while(is_behind: impl Fn() -> bool) {
     let begun = Instant::now();
