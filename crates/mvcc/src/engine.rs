@@ -96,4 +96,7 @@ pub trait Engine: Read + Clone + Send + Sync + 'static {
 
     /// About how many bytes the store takes on disk.
     fn disk_bytes(&self) -> u64;
+
+    /// About how many rows it has, of all tables; what was removed may still count for a while.
+    fn row_count(&self) -> u64;
 }

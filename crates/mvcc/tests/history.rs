@@ -216,7 +216,13 @@ fn every_revision_reads_as_it_was_before_while_and_after_history_is_compacted() 
         let twin = Twin::grow(&mut random, 45);
         twin.engine.flush().unwrap();
         twin.check(&twin.engine, None);
-        let mut compactor = Compactor::open(&twin.engine, KEYSPACE).unwrap();
+        // By change, by reading everything, and as it comes.
+        let open = |engine: &TestEngine, random: &mut Random| {
+            Compactor::open(engine, KEYSPACE)
+                .unwrap()
+                .with_sweep_part([0, 1_000, 8][random.below(3) as usize])
+        };
+        let mut compactor = open(&twin.engine, &mut random);
         let mut engine = twin.engine.clone();
         let mut compacted = Revision(0);
         for _ in 0..4 {
@@ -229,7 +235,7 @@ fn every_revision_reads_as_it_was_before_while_and_after_history_is_compacted() 
                 if random.chance(4) {
                     // A crash loses some steps; the rest is done again from what the store remembers.
                     engine = engine.crash(random.below(1 + engine.unflushed() as u64) as usize);
-                    compactor = Compactor::open(&engine, KEYSPACE).unwrap();
+                    compactor = open(&engine, &mut random);
                     continue;
                 }
                 if is_done {
@@ -298,9 +304,13 @@ fn a_key_space_within_slots_is_as_if_there_were_no_others() {
 /// A partition is moved to a node that had compacted further without it, and brings older history along.
 #[test]
 fn rows_older_than_the_last_compaction_are_removed_when_the_next_one_may() {
+    [0, 1_000].into_iter().for_each(rows_come_that_are_older);
+}
+
+fn rows_come_that_are_older(sweep_part: u64) {
     let twin = Twin::grow(&mut Random::new(3), 40);
     let engine = twin.engine.crash(usize::MAX);
-    let mut compactor = Compactor::open(&engine, KEYSPACE).unwrap();
+    let mut compactor = Compactor::open(&engine, KEYSPACE).unwrap().with_sweep_part(sweep_part);
     while !compactor.step(&engine, Some(Revision(30)), 5).unwrap() {}
     assert_eq!(compactor.finished(), Some(Revision(30)));
     for compacted in [None, Some(Revision(10))] {

@@ -14,6 +14,9 @@ use quorate_partition::snapshot::{Chunk, InstallError, Installer, Section, Snaps
 use quorate_types::{Fault, GroupId, KeyspaceId, Revision};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Rows of forgotten history that one batch removes: nobody writes to the store meanwhile.
+const ROWS_PER_BATCH: usize = 128;
+
 /// Something to do beside the host.
 pub struct Errand<E: Engine>(Kind<E>);
 
@@ -116,7 +119,15 @@ impl<E: Engine> Errand<E> {
                 Outcome::Cleared { group, installer, outcome }
             }
             Kind::Forget { keyspace, engine, compactor, compacted, rows_max } => {
-                let outcome = compactor.with(|compactor| compactor.step(&engine, compacted, rows_max));
+                let mut rows_left = rows_max;
+                let outcome = loop {
+                    let rows = rows_left.min(ROWS_PER_BATCH);
+                    let outcome = compactor.with(|compactor| compactor.step(&engine, compacted, rows));
+                    rows_left -= rows;
+                    if rows_left == 0 || !matches!(outcome, Some(Ok(false))) {
+                        break outcome;
+                    }
+                };
                 Outcome::Forgotten { keyspace, compactor, outcome }
             }
         })

@@ -45,8 +45,12 @@ pub struct Options {
     pub snapshot_idle_ticks: u64,
     /// Leases ended per tick and group, so that a million that run out together do not stop the rest.
     pub expiries_per_tick: usize,
+    /// A replica that has more entries than that to apply before a read has it answered by the leader, unless its own copy is insisted on.
+    pub read_behind_max: u64,
     /// Rows looked at per step of physical compaction; one step a tick.
     pub compaction_rows_per_tick: usize,
+    /// Forgotten history is looked for change by change, until the store has fewer rows than so many times these: then by reading everything. 0 is never.
+    pub compaction_sweep_part: u64,
     /// Rows looked at per step when those of a replica that is given up are removed.
     pub clear_rows: usize,
     /// How many members shall hold each group; with fewer members it is what there is.
@@ -96,7 +100,9 @@ impl Options {
             snapshot_bytes_per_tick: 4 << 20,
             snapshot_idle_ticks: 30 * ticks_per_second,
             expiries_per_tick: 64,
+            read_behind_max: 4_096,
             compaction_rows_per_tick: 4_000,
+            compaction_sweep_part: 64,
             clear_rows: 4_000,
             replicas: 3,
             moves_max: 8,

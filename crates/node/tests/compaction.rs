@@ -13,13 +13,13 @@ use quorate_types::{GroupId, KeyspaceId, Rejection, Request, Revision};
 
 /// A request has so many ticks.
 const TICKS_MAX: u64 = 60;
-/// And with one row a tick so many revisions of a key need many times more.
+/// And with two rows a tick so many revisions of a key need many times more.
 const OVERWRITES: usize = 300;
 
 fn overwritten(seed: u64) -> (Cluster, Revision) {
     let mut cluster = Cluster::with(3, seed, |options| {
         options.request_ticks_max = TICKS_MAX;
-        options.compaction_rows_per_tick = 1;
+        options.compaction_rows_per_tick = 2;
     });
     let mut newest = Revision(0);
     for _ in 0..OVERWRITES {

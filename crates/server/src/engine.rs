@@ -191,6 +191,10 @@ impl Engine for DiskEngine {
     fn disk_bytes(&self) -> u64 {
         self.front.disk_bytes()
     }
+
+    fn row_count(&self) -> u64 {
+        self.front.row_count()
+    }
 }
 
 #[cfg(test)]

@@ -251,6 +251,10 @@ impl Engine for MemoryEngine {
         let rows = inner.now.0.iter().flat_map(|rows| rows.iter());
         rows.map(|(key, value)| (key.len() + value.len()) as u64).sum()
     }
+
+    fn row_count(&self) -> u64 {
+        self.lock().now.0.iter().map(|rows| rows.len() as u64).sum()
+    }
 }
 
 #[cfg(test)]

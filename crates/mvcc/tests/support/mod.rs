@@ -143,6 +143,10 @@ impl Engine for TestEngine {
         let rows = inner.tables.values().flat_map(|rows| rows.iter());
         rows.map(|(row, value)| (row.len() + value.len()) as u64).sum()
     }
+
+    fn row_count(&self) -> u64 {
+        self.0.lock().unwrap().tables.values().map(|rows| rows.len() as u64).sum()
+    }
 }
 
 /// Seeded random numbers (xorshift64*).

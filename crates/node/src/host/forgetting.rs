@@ -80,12 +80,17 @@ impl<E: Engine> Host<E> {
 
     /// A partition's rows are being replaced by those of a snapshot, which may be older than what is removed here.
     pub(super) fn compact_anew(&mut self, id: KeyspaceId) -> Result<(), Fault> {
-        let compactor = Compactor::open(&self.engine, id)?;
+        let compactor = self.compactor(id)?;
         let keyspace = self.keyspace(id)?;
         let is_stopped = matches!(keyspace.compaction, Compaction::Here(_));
         assert!(is_stopped, "history of {id} is removed while rows are given up");
         (keyspace.compaction, keyspace.is_compaction_due) = (Compaction::Here(compactor), true);
         Ok(())
+    }
+
+    /// As the store says how far it is.
+    pub(super) fn compactor(&self, id: KeyspaceId) -> Result<Compactor, Fault> {
+        Ok(Compactor::open(&self.engine, id)?.with_sweep_part(self.options.compaction_sweep_part))
     }
 
     /// How far history is removed from the store.

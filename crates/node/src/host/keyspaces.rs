@@ -6,7 +6,6 @@ use super::forgetting::Compaction;
 use super::holding::Holds;
 use crate::effects::Applied;
 use crate::group::Group;
-use quorate_mvcc::Compactor;
 use quorate_mvcc::engine::Engine;
 use quorate_partition::{Publication, ReadError};
 use quorate_types::{Changes, Event, Fault, GroupId, KeyspaceId, PartitionId, Revision, SlotSet};
@@ -81,7 +80,7 @@ impl<E: Engine> Host<E> {
     /// What is shared by the partitions of a keyspace, which begins with the first of them.
     pub(super) fn keyspace(&mut self, id: KeyspaceId) -> Result<&mut Keyspace, Fault> {
         if !self.keyspaces.contains_key(&id) {
-            let compaction = Compaction::Here(Compactor::open(&self.engine, id)?);
+            let compaction = Compaction::Here(self.compactor(id)?);
             let keyspace = Keyspace {
                 publication: Publication::by_apply(),
                 compaction,

@@ -340,6 +340,10 @@ impl Base for DiskTree {
     fn disk_bytes(&self) -> u64 {
         self.bytes()
     }
+
+    fn row_count(&self) -> u64 {
+        self.inner.tree.approximate_len() as u64
+    }
 }
 
 impl View for TreeView {

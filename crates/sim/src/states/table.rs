@@ -142,6 +142,11 @@ pub const TABLE: &[(&str, &[Row])] = &[
                 "a read waited until the new leader had committed an entry of its term",
             ),
             ("read-confirmed-by-who-asks", Common, "a follower's question for a read was all that it needed"),
+            (
+                "read-left-to-leader-by-who-is-behind",
+                Common,
+                "a replica with no state, or far behind, had the leader answer a client's read",
+            ),
             ("read-by-lease", Common, "a read was answered by a lease"),
             (
                 "lease-given-up-for-hand-over",
@@ -276,6 +281,8 @@ pub const TABLE: &[(&str, &[Row])] = &[
             ("store-given-up", Common, "a store was given up because it was damaged"),
             ("row-misdirected", Common, "a row held what was written for another"),
             ("row-zeroed-or-torn", Common, "a row was zeros, or from some place on"),
+            ("history-by-change", Common, "older versions of a changed key were looked for, to be removed"),
+            ("history-read-through", Common, "all versions were read through for those to be removed"),
         ],
     ),
     (
@@ -363,6 +370,11 @@ pub const TABLE: &[(&str, &[Row])] = &[
     (
         "Transactions over partitions",
         &[
+            (
+                "part-left-to-leader-by-who-is-behind",
+                Common,
+                "a replica far behind, or with no state, had leaders answer a read over partitions",
+            ),
             (
                 "vote-of-deposed-participant",
                 Common,

@@ -124,7 +124,9 @@ impl World {
         options.snapshot_chunk_bytes = 256;
         options.snapshot_bytes_per_tick = 2_048;
         options.snapshot_idle_ticks = 100;
+        options.read_behind_max = 20;
         options.compaction_rows_per_tick = 5;
+        options.compaction_sweep_part = [0, 4, 64][self.seed as usize % 3];
         options.digest_ticks = 20;
         options.checkpoint_entries = 8;
         options.clear_rows = 50;

@@ -77,6 +77,11 @@ impl Layer {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// How many rows it has, those among them that others are gone by.
+    pub(super) fn len(&self) -> usize {
+        self.read().tables.iter().map(BTreeMap::len).sum()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.read().batches == 0
     }

@@ -38,6 +38,9 @@ pub trait Base: Send + Sync + 'static {
 
     /// About how many bytes the store takes on disk.
     fn disk_bytes(&self) -> u64;
+
+    /// About how many rows it has.
+    fn row_count(&self) -> u64;
 }
 
 /// Rows of one moment.
@@ -257,6 +260,13 @@ impl<B: Base> Engine for Front<B> {
         // What is in memory is to be on the disk, too.
         let (active, sealed) = self.bytes();
         self.inner.base.disk_bytes() + (active + sealed) as u64
+    }
+
+    fn row_count(&self) -> u64 {
+        let layers = self.inner.layers();
+        let in_memory: usize =
+            std::iter::once(&layers.active).chain(&layers.sealed).map(|layer| layer.len()).sum();
+        self.inner.base.row_count() + in_memory as u64
     }
 }
 

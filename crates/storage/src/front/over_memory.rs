@@ -25,6 +25,10 @@ impl Base for MemoryEngine {
     fn disk_bytes(&self) -> u64 {
         Engine::disk_bytes(self)
     }
+
+    fn row_count(&self) -> u64 {
+        Engine::row_count(self)
+    }
 }
 
 impl View for MemorySnapshot {

@@ -11,19 +11,29 @@
 //!
 //! A pass walks the change feed upward to C. A change at r ≤ C makes the older versions of its key
 //! needless, so they go, and it goes itself if it is a delete before C. Each key's survivor of an earlier pass has
-//! no change row any more; the next change of the key finds it as the older version. A step removes
+//! no change row any more; the next change of the key finds it as the older version. When they turn out to be many beside what is stored, all versions are read through in order
+//! ([`sweep`]), and the rest of the walk removes changes alone. A step removes
 //! rows and records how far it came in one batch: after a crash the pass goes on from there, and
-//! a step done twice removes nothing twice.
+//! a step done twice removes nothing twice. How far reading through came is not recorded: it begins anew.
 //!
 //! All partitions that a node has of a keyspace share one feed, so they share one pass over it, as far as all of them have
 //! compacted. What is finished is true of the rows that were there: whoever adds older ones (a snapshot that takes a
 //! partition's place) has to begin again from the start ([`Compactor::forget`]).
 
+mod sweep;
+
 use crate::engine::{Batch, Engine, Table};
 use crate::layout::{self, ChangeKind};
-use quorate_types::{Bytes, Fault, GroupId, Key, KeyspaceId, Revision, Stamp, crash_point, wire_struct};
+use quorate_types::{
+    Bytes, Fault, GroupId, Key, KeyspaceId, Revision, Stamp, crash_point, reached, wire_struct,
+};
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use sweep::Sweep;
+
+/// Rows that are read in order in the time that the older versions of a changed key take, some thirty, and as many that are changes. When so much was spent on keys one by one as
+/// reading everything takes, everything is read: together that is twice the least, however many more there are.
+const SWEEP_PART: u64 = 64;
 
 /// Name of the state row that records how far compaction came.
 const STATE_NAME: &[u8] = b"compaction";
@@ -33,6 +43,11 @@ const STATE_NAME: &[u8] = b"compaction";
 pub struct Compactor {
     keyspace: KeyspaceId,
     progress: Progress,
+    /// What the pass under way reads through, if it does.
+    sweep: Option<Sweep>,
+    sweep_part: u64,
+    /// How many changes it has looked for the older versions of.
+    walked: u64,
 }
 
 /// How far physical compaction came.
@@ -64,7 +79,13 @@ impl Compactor {
             Some(sealed) => layout::decode(Table::State, &row, sealed)?,
             None => Progress::default(),
         };
-        Ok(Self { keyspace, progress })
+        Ok(Self { keyspace, progress, sweep: None, sweep_part: SWEEP_PART, walked: 0 })
+    }
+
+    /// The same with another bound: all versions are read through when the store has fewer rows than so many times the changes that were met; 0 is never.
+    #[must_use]
+    pub fn with_sweep_part(self, sweep_part: u64) -> Self {
+        Self { sweep_part, ..self }
     }
 
     /// Has the next one that is opened begin from the start, as part of a batch: there may be rows again that were removed.
@@ -94,12 +115,13 @@ impl Compactor {
         if !self.is_pending(compacted) {
             return Ok(true);
         }
-        let Self { keyspace, progress } = self;
+        let Self { keyspace, progress, sweep, sweep_part, walked } = self;
         let keyspace = *keyspace;
         if progress.finished > compacted || progress.pass.is_some_and(|pass| Some(pass.target) > compacted) {
             // A partition came to this node that has compacted less than the others had. It may still write rows as old
             // as that, which a pass that begins where the last one ended would never meet.
             *progress = Progress { finished: progress.finished.min(compacted), pass: None };
+            (*sweep, *walked) = (None, 0);
             self.record(engine, Batch::default())?;
             return Ok(!self.is_pending(compacted));
         }
@@ -107,6 +129,20 @@ impl Compactor {
             Some(pass) => pass,
             None => Pass { target: compacted.unwrap_or_default(), after: None },
         };
+        let mut batch = Batch::default();
+        if sweep.is_none() && walked.saturating_mul(*sweep_part) > engine.row_count() {
+            *sweep = Some(Sweep::default());
+        }
+        if let Some(sweep) = sweep
+            && !sweep.is_over
+        {
+            reached!("history-read-through");
+            sweep.step(engine, keyspace, pass.target, rows_max, &mut batch)?;
+            progress.pass = Some(pass);
+            self.record(engine, batch)?;
+            crash_point("compaction.step_done");
+            return Ok(false);
+        }
         let from = match pass.after {
             Some(stamp) => Bound::Excluded(layout::change_row(keyspace, stamp)),
             // Changes before the last finished pass are gone; starting behind them spares walking over
@@ -117,7 +153,6 @@ impl Compactor {
             )),
         };
         let (_, end) = layout::change_rows(keyspace, pass.target);
-        let mut batch = Batch::default();
         let mut looked_at = 0;
         let mut reached = None;
         // The newest change of each key seen in this step: what is older than it is already in the batch,
@@ -138,18 +173,24 @@ impl Compactor {
             }
             let value = layout::open(Table::Change, &row, sealed)?;
             let (kind, _, key) = layout::split_change_value(&value).map_err(damaged)?;
-            let seen = newest.insert(key.clone(), stamp);
-            for version in engine.scan(Table::Version, layout::version_rows_before(keyspace, &key, stamp)) {
-                let (version_row, _) = version?;
-                let (_, older) = layout::split_version(&version_row)
-                    .map_err(|cause| layout::damaged(Table::Version, &version_row, cause))?;
-                looked_at += 1;
-                // Two changes of one key in revision C itself both stay for watchers.
-                if older.revision < pass.target {
-                    batch.delete(Table::Version, version_row);
-                }
-                if seen.is_some_and(|seen| older <= seen) {
-                    break;
+            // Where everything was read through they are gone already.
+            if sweep.is_none() {
+                reached!("history-by-change");
+                *walked += 1;
+                let seen = newest.insert(key.clone(), stamp);
+                for version in engine.scan(Table::Version, layout::version_rows_before(keyspace, &key, stamp))
+                {
+                    let (version_row, _) = version?;
+                    let (_, older) = layout::split_version(&version_row)
+                        .map_err(|cause| layout::damaged(Table::Version, &version_row, cause))?;
+                    looked_at += 1;
+                    // Two changes of one key in revision C itself both stay for watchers.
+                    if older.revision < pass.target {
+                        batch.delete(Table::Version, version_row);
+                    }
+                    if seen.is_some_and(|seen| older <= seen) {
+                        break;
+                    }
                 }
             }
             if stamp.revision < pass.target {
@@ -162,6 +203,7 @@ impl Compactor {
             reached = Some(stamp);
         }
         *progress = Progress { finished: Some(pass.target), pass: None };
+        (*sweep, *walked) = (None, 0);
         crash_point("compaction.pass_batched");
         self.record(engine, batch)?;
         crash_point("compaction.pass_done");
