@@ -33,12 +33,19 @@ pub struct Grant {
     pub reach: Reach,
 }
 
+impl Grant {
+    /// Leaders are to answer.
+    pub(crate) fn of_leaders(keyspace: KeyspaceId) -> Self {
+        Self { keyspace, revision: Revision::default(), term: Term::default(), reach: Reach::Leader }
+    }
+}
+
 /// Where keys are that are to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// All on this node.
     Here,
-    /// Not to be read here, because this node has no replica of them or of other partitions: leaders answer, asked by [`crate::Host::request`]. What
+    /// Not to be read here, because this node has no replica of them or of other partitions, or one that is far behind: leaders answer, asked by [`crate::Host::request`]. What
     /// barrier was passed does not count.
     Leader,
 }

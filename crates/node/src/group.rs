@@ -57,7 +57,7 @@ pub(crate) enum Then {
     /// A call for leases' remaining times, answered from the leader's timers.
     Lease(Work),
     /// A read barrier of this node's client.
-    Grant(Ticket),
+    Grant(Caller),
     /// This node has caught up in this group, as far as this round of its admission asks.
     Admission(GroupId, u64),
     /// The group's leadership is shown in this epoch of the sequencer: it registers.
@@ -91,6 +91,14 @@ pub(crate) enum Then {
     Decided(KeyspaceId, TxnId),
     /// A transaction's commit is in the log here for good.
     Finished(TxnId),
+}
+
+/// A client of this node that wants to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Caller {
+    pub(crate) ticket: Ticket,
+    /// Rather than wait for a copy that is far behind it has leaders asked.
+    pub(crate) may_ask_leaders: bool,
 }
 
 /// What waits until a transaction gives its locks back.
@@ -261,6 +269,11 @@ impl<E: Engine> Group<E> {
     /// Applied up to here; the start while a snapshot is taking the state's place.
     pub(crate) fn applied(&self) -> Index {
         self.partition().map_or(Index::START, |partition| partition.applied().index)
+    }
+
+    /// Whether it will take long until that index is applied: there is no state to apply it to, or so many entries are missing.
+    pub(crate) fn is_far_behind(&self, index: Index, entries: u64) -> bool {
+        self.partition().is_none_or(|partition| index.0 > partition.applied().index.0 + entries)
     }
 
     /// Whether it needs every tick: it does not hibernate, or something waits here.

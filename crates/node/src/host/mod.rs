@@ -72,7 +72,7 @@ mod usage;
 use crate::admission::{Admission, Standing};
 use crate::effects::{Effects, Notice, Ticket, WriteId};
 use crate::errands::Errand;
-use crate::group::{Group, GroupStatus, Origin, State, Then, Work, revocation};
+use crate::group::{Caller, Group, GroupStatus, Origin, State, Then, Work, revocation};
 use crate::sequencer::Sequencer;
 use crate::snapshots::Fetching;
 use crate::sources::Sources;
@@ -464,6 +464,26 @@ impl<E: Engine> Host<E> {
         keyspace: KeyspaceId,
         ranges: Vec<KeyRange>,
     ) -> Result<(), Fault> {
+        self.begin_client_read(Caller { ticket, may_ask_leaders: false }, keyspace, ranges)
+    }
+
+    /// The same for who can have leaders asked: where the copy here is far behind ([`Options::read_behind_max`]), or not there yet, it is not waited for.
+    pub fn barrier_or_leaders(
+        &mut self,
+        ticket: Ticket,
+        keyspace: KeyspaceId,
+        ranges: Vec<KeyRange>,
+    ) -> Result<(), Fault> {
+        self.begin_client_read(Caller { ticket, may_ask_leaders: true }, keyspace, ranges)
+    }
+
+    fn begin_client_read(
+        &mut self,
+        caller: Caller,
+        keyspace: KeyspaceId,
+        ranges: Vec<KeyRange>,
+    ) -> Result<(), Fault> {
+        let ticket = caller.ticket;
         if self.is_removed {
             self.out.grants.push((ticket, Err(Rejection::Unavailable)));
             return Ok(());
@@ -473,12 +493,12 @@ impl<E: Engine> Host<E> {
             return Ok(());
         }
         if self.is_sequenced(keyspace) || self.is_unmapped(keyspace) {
-            return self.begin_reading(Purpose::Client(ticket), keyspace, ranges);
+            return self.begin_reading(Purpose::Client(caller), keyspace, ranges);
         }
         match self.router.groups(keyspace) {
             Ok(group) => {
                 let deadline = self.now.after(self.options.request_ticks_max);
-                return self.begin_barrier(group, Position::default(), deadline, Then::Grant(ticket), None);
+                return self.begin_barrier(group, Position::default(), deadline, Then::Grant(caller), None);
             }
             Err(rejection) => self.out.grants.push((ticket, Err(rejection))),
         }

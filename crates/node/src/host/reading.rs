@@ -18,15 +18,15 @@
 
 use super::Host;
 use super::keyspaces::Keyspace;
-use crate::effects::{Grant, Reach, Ticket};
-use crate::group::{Group, Question, Then, Wait};
+use crate::effects::{Grant, Reach};
+use crate::group::{Caller, Group, Question, Then, Wait};
 use crate::peer::{PartAsk, PeerMessage, ReadAnswer};
 use crate::router::Target;
 use quorate_mvcc::engine::Engine;
 use quorate_partition::Partition;
 use quorate_types::{
     Fault, GroupId, Index, KeyRange, KeyspaceId, NodeId, PartitionId, Position, Rejection, Revision, Term,
-    Tick,
+    Tick, reached,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,7 +50,7 @@ enum Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// A client's read barrier.
-    Client(Ticket),
+    Client(Caller),
     /// To know how far the keyspace is applied here.
     Settle,
 }
@@ -68,7 +68,7 @@ pub(super) struct Reading {
     answered: Option<(Revision, Term, BTreeSet<PartitionId>)>,
     /// Of those, the ones whose leaders have not told.
     awaited: BTreeSet<PartitionId>,
-    /// Some of these partitions have no replica here.
+    /// Some of these partitions have no replica here, or one that is far behind.
     is_elsewhere: bool,
     /// How far the partitions had to be applied.
     positions: Vec<(PartitionId, Position)>,
@@ -83,10 +83,10 @@ impl<E: Engine> Host<E> {
         keyspace: KeyspaceId,
         ranges: Vec<KeyRange>,
     ) -> Result<(), Fault> {
-        if let Purpose::Client(ticket) = purpose
+        if let Purpose::Client(caller) = purpose
             && self.readings.len() >= self.options.inflight_max
         {
-            self.out.grants.push((ticket, Err(Rejection::Busy)));
+            self.out.grants.push((caller.ticket, Err(Rejection::Busy)));
             return Ok(());
         }
         self.next_reading = self.next_reading.wrapping_add(1);
@@ -117,18 +117,18 @@ impl<E: Engine> Host<E> {
         let confirmed = reading.purpose != Purpose::Settle;
         if !self.is_sequenced(keyspace) && self.maps.contains_key(&keyspace) {
             // Its map was not known when it was asked for.
-            let Some(Reading { purpose: Purpose::Client(ticket), deadline, .. }) = self.readings.remove(&id)
+            let Some(Reading { purpose: Purpose::Client(caller), deadline, .. }) = self.readings.remove(&id)
             else {
                 return Ok(());
             };
             let group = match self.router.groups(keyspace) {
                 Ok(group) => group,
                 Err(rejection) => {
-                    self.out.grants.push((ticket, Err(rejection)));
+                    self.out.grants.push((caller.ticket, Err(rejection)));
                     return Ok(());
                 }
             };
-            return self.begin_barrier(group, Default::default(), deadline, Then::Grant(ticket), None);
+            return self.begin_barrier(group, Default::default(), deadline, Then::Grant(caller), None);
         }
         let known = self.settled_known(keyspace);
         if self.sequencer.is_some() {
@@ -152,8 +152,7 @@ impl<E: Engine> Host<E> {
     pub(super) fn only_distant(&self, keyspace: KeyspaceId, ranges: &[KeyRange]) -> Option<Grant> {
         let [partition] = self.partitions_of(keyspace, ranges)[..] else { return None };
         let is_distant = self.is_distant(GroupId { keyspace, partition }) || self.is_in_part(keyspace);
-        let (revision, term) = (Revision::default(), Term::default());
-        is_distant.then_some(Grant { keyspace, revision, term, reach: Reach::Leader })
+        is_distant.then(|| Grant::of_leaders(keyspace))
     }
 
     /// Whether a keyspace has partitions that have no replica here, and are not to get one.
@@ -388,6 +387,8 @@ impl<E: Engine> Host<E> {
         // What a sequencer's node has applied is there for good; what a leader has in its log may still give way to another leader's
         // entries. Then a transaction that is decided ends in a later one of these.
         let is_certain = reading.purpose == Purpose::Settle;
+        let may_ask_leaders = matches!(reading.purpose, Purpose::Client(caller) if caller.may_ask_leaders);
+        let behind_max = self.options.read_behind_max;
         let (mut done, mut is_elsewhere) = (Vec::new(), false);
         for (partition, position) in positions {
             if self.is_distant(GroupId { keyspace, partition }) {
@@ -410,6 +411,11 @@ impl<E: Engine> Host<E> {
                 }
                 // Its state is on its way: what is known of the others does not wait for that.
                 None if is_certain => done.push(partition),
+                _ if may_ask_leaders && group.is_far_behind(position.index, behind_max) => {
+                    reached!("part-left-to-leader-by-who-is-behind");
+                    done.push(partition);
+                    is_elsewhere = true;
+                }
                 _ => {
                     let term = Some(position.term).filter(|_| !is_certain);
                     let wait = Wait { term, confirm: None, deadline, then: Then::Reading(id, partition) };
@@ -462,7 +468,7 @@ impl<E: Engine> Host<E> {
         let Some(reading) = self.readings.remove(&id) else { return Ok(()) };
         let Some((revision, term, _)) = reading.answered else { return Ok(()) };
         match reading.purpose {
-            Purpose::Client(ticket) => {
+            Purpose::Client(Caller { ticket, .. }) => {
                 // It may have got or lost a partition meanwhile.
                 let is_elsewhere = reading.is_elsewhere || self.is_in_part(reading.keyspace);
                 let reach = if is_elsewhere { Reach::Leader } else { Reach::Here };
@@ -494,7 +500,7 @@ impl<E: Engine> Host<E> {
     /// The keyspace is deleted.
     pub(super) fn end_readings(&mut self, keyspace: KeyspaceId) {
         for (_, reading) in self.readings.extract_if(.., |_, reading| reading.keyspace == keyspace) {
-            if let Purpose::Client(ticket) = reading.purpose {
+            if let Purpose::Client(Caller { ticket, .. }) = reading.purpose {
                 self.out.grants.push((ticket, Err(Rejection::KeyspaceNotFound)));
             }
         }
@@ -508,7 +514,7 @@ impl<E: Engine> Host<E> {
         for id in late {
             let Some(reading) = self.readings.remove(&id) else { continue };
             match reading.purpose {
-                Purpose::Client(ticket) => self.out.grants.push((ticket, Err(Rejection::Timeout))),
+                Purpose::Client(caller) => self.out.grants.push((caller.ticket, Err(Rejection::Timeout))),
                 Purpose::Settle => {
                     self.settling.remove(&reading.keyspace);
                 }

@@ -7,7 +7,8 @@ use super::reading::Purpose;
 use super::sequencing::Count;
 use crate::effects::{Grant, Reach, Ticket};
 use crate::group::{
-    Blocked, Group, Origin, ReadWait, State, Then, Wait, Work, is_timer_call, may_change, rests_on_state,
+    Blocked, Caller, Group, Origin, ReadWait, State, Then, Wait, Work, is_timer_call, may_change,
+    rests_on_state,
 };
 use crate::peer::{Outcome, PeerMessage};
 use crate::transaction::TxnMessage;
@@ -16,7 +17,7 @@ use quorate_mvcc::engine::Engine;
 use quorate_partition::{Evaluated, ReadError, Touched};
 use quorate_types::{
     Answer, Fault, Footprint, GroupId, Index, NodeId, Position, Rejection, Reply, Request, Revision, Term,
-    Tick,
+    Tick, reached,
 };
 
 impl<E: Engine> Host<E> {
@@ -273,6 +274,14 @@ impl<E: Engine> Host<E> {
                 if index <= applied && group.partition().is_some() {
                     return self.finish(id, wait.then, wait.deadline);
                 }
+                if let Then::Grant(caller) = wait.then
+                    && caller.may_ask_leaders
+                    && group.is_far_behind(index, self.options.read_behind_max)
+                {
+                    reached!("read-left-to-leader-by-who-is-behind");
+                    self.out.grants.push((caller.ticket, Ok(Grant::of_leaders(id.keyspace))));
+                    return Ok(());
+                }
                 let wait = Wait { term, confirm: None, deadline: wait.deadline, then: wait.then };
                 group.waits.entry(index).or_default().push(wait);
             }
@@ -310,11 +319,11 @@ impl<E: Engine> Host<E> {
                 self.reply(origin, Ok(Reply { revision, term, answer }));
             }
             Then::Refuse(origin, rejection) => self.reply(origin, Err(rejection)),
-            Then::Grant(ticket) if is_sequenced => {
+            Then::Grant(caller) if is_sequenced => {
                 // The keyspace has been split since: there are more partitions to ask.
-                return self.begin_reading(Purpose::Client(ticket), id.keyspace, Vec::new());
+                return self.begin_reading(Purpose::Client(caller), id.keyspace, Vec::new());
             }
-            Then::Grant(ticket) => {
+            Then::Grant(Caller { ticket, .. }) => {
                 let (revision, term) = (group.reader.revision(), group.term);
                 let grant = Grant { keyspace: id.keyspace, revision, term, reach: Reach::Here };
                 self.out.grants.push((ticket, Ok(grant)));
@@ -374,7 +383,7 @@ impl<E: Engine> Host<E> {
                 self.reply(origin, Err(rejection));
             }
             Then::Lease(work) => self.reply(work.origin, Err(rejection)),
-            Then::Grant(ticket) => self.out.grants.push((ticket, Err(rejection))),
+            Then::Grant(caller) => self.out.grants.push((caller.ticket, Err(rejection))),
             Then::Admission(group, round) => {
                 if round == self.admission.round() {
                     self.catch_up_again.push(group);

@@ -4,7 +4,7 @@ use super::inbox::Sender;
 use super::keyspaces::{Keyspace, Keyspaces};
 use super::standing::{Standing, Survivors};
 use super::watch_thread::WatchHub;
-use super::worker::Input;
+use super::worker::{Else, Input};
 use crate::engine::DiskEngine;
 use crate::metrics::Metrics;
 use quorate_node::recovery::RecoverRefused;
@@ -121,10 +121,19 @@ impl Gateway {
 
     /// Waits until this node's copy of these ranges, all if there are none, contains everything acknowledged before now.
     pub async fn barrier(&self, keyspace: KeyspaceId, ranges: Vec<KeyRange>) -> Result<Grant, Rejection> {
+        self.barrier_or(Else::Wait, keyspace, ranges).await
+    }
+
+    async fn barrier_or(
+        &self,
+        or_else: Else,
+        keyspace: KeyspaceId,
+        ranges: Vec<KeyRange>,
+    ) -> Result<Grant, Rejection> {
         let here = self.keyspace(keyspace)?;
         let _call = self.call()?;
         let (sender, receiver) = oneshot::channel();
-        let input = Input::Barrier(keyspace, ranges, sender);
+        let input = Input::Barrier(keyspace, ranges, or_else, sender);
         self.inner.worker.send(input).map_err(|_| Rejection::Unavailable)?;
         let mut grant = receiver.await.unwrap_or(Err(Rejection::Unavailable))?;
         grant.term = here.saw(grant.term);
@@ -274,11 +283,21 @@ impl Gateway {
             // Read without asking anyone.
             (here.reader.revision(), here.term())
         } else {
-            let grant = self.barrier(keyspace, vec![request.range.clone()]).await;
-            let grant = grant.map_err(ReadError::Rejection)?;
-            if grant.reach != Reach::Here {
-                return self.range_afar(keyspace, request).await;
+            let ranges = vec![request.range.clone()];
+            let mut grant = self.barrier_or(Else::AskLeaders, keyspace, ranges.clone()).await;
+            if grant.as_ref().is_ok_and(|grant| grant.reach != Reach::Here) {
+                match self.range_afar(keyspace, request.clone()).await {
+                    // More than a peer may send. The copy here may be only behind.
+                    Err(ReadError::Rejection(Rejection::TooLarge { bytes, bytes_max })) => {
+                        grant = self.barrier(keyspace, ranges).await.and_then(|grant| match grant.reach {
+                            Reach::Here => Ok(grant),
+                            Reach::Leader => Err(Rejection::TooLarge { bytes, bytes_max }),
+                        });
+                    }
+                    answer => return answer,
+                }
             }
+            let grant = grant.map_err(ReadError::Rejection)?;
             (grant.revision, grant.term)
         };
         let at_once = self.at_once(|| here.reader.range_if_small(&request, newest, PAIRS_INLINE_MAX));
@@ -334,7 +353,9 @@ impl Gateway {
         let past = touched.past.into_iter().map(|past| past.range);
         let ranges: Vec<KeyRange> = touched.shared.into_iter().chain(past).collect();
         let is_small = ranges.iter().all(|range| matches!(range, KeyRange::Single(_)));
-        let grant = self.barrier(keyspace, ranges).await.map_err(ReadError::Rejection)?;
+        // A peer sends so much and no more.
+        let or_else = if is_small { Else::AskLeaders } else { Else::Wait };
+        let grant = self.barrier_or(or_else, keyspace, ranges).await.map_err(ReadError::Rejection)?;
         if grant.reach != Reach::Here {
             let reply = self.carried_out(keyspace, request).await.map_err(ReadError::Rejection)?;
             return match reply.answer {

@@ -47,7 +47,7 @@ pub enum Input {
     /// A client's call.
     Request(KeyspaceId, Request, oneshot::Sender<Result<Reply, Rejection>>),
     /// A client wants to read these ranges here; none are all.
-    Barrier(KeyspaceId, Vec<KeyRange>, oneshot::Sender<Result<Grant, Rejection>>),
+    Barrier(KeyspaceId, Vec<KeyRange>, Else, oneshot::Sender<Result<Grant, Rejection>>),
     /// Watches here wait for this revision to be settled.
     AwaitSettled(KeyspaceId, Revision),
     /// The log is durable up to this write.
@@ -76,6 +76,15 @@ pub enum Input {
     Suspect(Fault),
     /// End.
     Stop,
+}
+
+/// What a client does that wants to read here, and has to wait long for what is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Else {
+    /// It waits.
+    Wait,
+    /// It asks leaders.
+    AskLeaders,
 }
 
 /// What a node was told that counts only where the cluster is new.
@@ -278,11 +287,14 @@ impl Worker {
                 self.replies.insert(ticket, reply);
                 self.host.request(ticket, keyspace, request)?;
             }
-            Input::Barrier(keyspace, ranges, grant) => {
+            Input::Barrier(keyspace, ranges, or_else, grant) => {
                 self.read_seen = Instant::now();
                 let ticket = self.ticket();
                 self.grants.insert(ticket, grant);
-                self.host.barrier(ticket, keyspace, ranges)?;
+                match or_else {
+                    Else::Wait => self.host.barrier(ticket, keyspace, ranges)?,
+                    Else::AskLeaders => self.host.barrier_or_leaders(ticket, keyspace, ranges)?,
+                }
             }
             Input::AwaitSettled(keyspace, revision) => self.host.await_settled(keyspace, revision),
             Input::Persisted(write) => {

@@ -72,7 +72,7 @@ impl World {
         let ticket = Ticket(number as u64);
         let asked = match ask {
             Ask::Request(request) => running.host.request(ticket, KeyspaceId::DEFAULT, request),
-            Ask::Read(read) => running.host.barrier(ticket, KeyspaceId::DEFAULT, vec![read.range]),
+            Ask::Read(read) => running.host.barrier_or_leaders(ticket, KeyspaceId::DEFAULT, vec![read.range]),
         };
         self.settle(at, asked)
     }
