@@ -229,6 +229,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// Removes all that a server that has ended has on its disk.
+    pub(crate) fn forget(&self, node: usize) -> Result<(), Failure> {
+        Ok(std::fs::remove_dir_all(self.directory.join(format!("n{node}")))?)
+    }
+
     /// Starts a server that has ended, with what it has on its disk.
     pub(crate) fn restart(&mut self, node: usize) -> Result<(), Failure> {
         self.children[node] = self.commands[node].spawn()?;

@@ -23,6 +23,7 @@ mod report;
 mod run;
 mod sweep;
 mod targets;
+mod upkeep;
 
 use clap::Parser;
 use plan::Session;
@@ -41,6 +42,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 const QUICK: Duration = Duration::from_secs(120);
 /// From then on nothing is tried again.
 const QUICK_TRIES: Duration = Duration::from_secs(75);
+/// Keys of --upkeep: reading their files for damage takes longer than measuring it.
+const UPKEEP_KEYS: u64 = 300_000;
 /// What a file system is called that no write to is durable.
 const MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
 
@@ -74,7 +77,7 @@ struct Options {
     /// Over how many directories the keys are spread; keys of one directory are in one partition
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     directories: u64,
-    /// How many keys the points with many keys have [default: 1000000, with --quick 200000]
+    /// How many keys the points with many keys have [default: 1000000, with --quick 200000, with --upkeep 300000]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1_000..=20_000_000))]
     many: Option<u64>,
     /// What somebody else used more than so much of the machine's processors meanwhile is thrown away and measured again
@@ -95,8 +98,11 @@ struct Options {
     /// Instead of all that: deal the partitions over five nodes, kill, drain and stop one, and measure for how long no write to each partition goes through
     #[arg(long, conflicts_with = "replace")]
     gaps: bool,
+    /// Instead of all that: what clients of many keys feel while history is removed, a replica is filled anew and files are read for damage
+    #[arg(long, conflicts_with_all = ["replace", "gaps"])]
+    upkeep: bool,
     /// Instead of all that: go along keys, values, clients, watchers and leases, from little to much, and draw what comes out into a directory; takes hours
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["quick", "points", "replace", "gaps"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["quick", "points", "replace", "gaps", "upkeep"])]
     sweep: Option<PathBuf>,
     /// Of these only
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "sweep", value_parser = clap::builder::PossibleValuesParser::new(sweep::axes()))]
@@ -201,6 +207,18 @@ async fn measure(options: &Options) -> Result<ExitCode, Failure> {
     if let Some(measured) = &options.model.measured {
         model::print(&options.model, measured)?;
         return Ok(ExitCode::SUCCESS);
+    }
+    if options.upkeep {
+        let (mut all, mut is_met) = (Vec::new(), true);
+        for _ in 0..options.rounds.unwrap_or(3) {
+            let (program, directory) = (&options.quorate, &options.directory);
+            let many = options.many.unwrap_or(UPKEEP_KEYS);
+            let (found, round) = upkeep::run(program, directory, options.partitions, many).await?;
+            is_met &= round;
+            all.push(found);
+        }
+        write_json(options, &serde_json::Value::from(all))?;
+        return Ok(ExitCode::from(u8::from(!is_met)));
     }
     if options.gaps || options.replace.is_some() {
         let mut all = Vec::new();

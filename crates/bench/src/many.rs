@@ -125,7 +125,7 @@ pub(crate) async fn compaction(cluster: &mut Cluster, count: u64) -> Result<Outc
 
 /// Compacts everything up to now, and with etcd defragments one node after the other, as `etcdctl defrag --cluster` does. What the compaction's answer was if
 /// it was not that it is done.
-async fn compact(cluster: &Cluster) -> Result<Option<String>, Failure> {
+pub(crate) async fn compact(cluster: &Cluster) -> Result<Option<String>, Failure> {
     let channels: Vec<Channel> = cluster.connect(cluster.endpoints().len()).await?;
     let mut client = KvClient::new(channels[0].clone());
     let now = client.range(RangeRequest { key: "ready".into(), ..Default::default() }).await?.into_inner();
@@ -160,7 +160,7 @@ async fn write_during<T>(
 }
 
 /// Waits until the disk is at rest; since when it is.
-async fn settled(cluster: &Cluster) -> Instant {
+pub(crate) async fn settled(cluster: &Cluster) -> Instant {
     let begun = Instant::now();
     let (mut since, mut last) = (Instant::now(), 0.0);
     while begun.elapsed() < SETTLED_MAX && since.elapsed() < SETTLED {

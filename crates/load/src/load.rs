@@ -15,6 +15,8 @@ pub struct Load {
     pub rate: Option<f64>,
     /// Which keys.
     pub keys: Keys,
+    /// Whether whoever asks knows that they are all there; else loads that read look, and put those that are missing.
+    pub are_keys_there: bool,
     /// How large their values are.
     pub value_bytes: usize,
     /// How many keys a range asks for.
@@ -29,6 +31,15 @@ impl Load {
 
     /// So many clients in closed loops, over these keys, with values of 256 bytes.
     pub fn new(kind: Kind, clients: usize, keys: Keys) -> Self {
-        Self { kind, clients, rate: None, keys, value_bytes: 256, range_keys: 100, leases: 1_000 }
+        Self {
+            kind,
+            clients,
+            rate: None,
+            keys,
+            are_keys_there: false,
+            value_bytes: 256,
+            range_keys: 100,
+            leases: 1_000,
+        }
     }
 }

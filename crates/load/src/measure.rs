@@ -70,7 +70,7 @@ pub async fn measure(
     if load.kind == Kind::Cas && (load.keys.count() as usize) < load.clients {
         return Err("compare and swap needs a key for each client".into());
     }
-    if load.kind.reads() {
+    if load.kind.reads() && !load.are_keys_there {
         tokio::select! {
             filled = fill_missing(lines, &load.keys, load.value_bytes) => filled?,
             () = stop.stopped() => return Err("stopped before anything was measured".into()),

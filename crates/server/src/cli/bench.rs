@@ -140,6 +140,7 @@ impl Bench {
             clients: self.clients as usize,
             rate: self.rate,
             keys: keys.clone(),
+            are_keys_there: false,
             value_bytes: self.value_bytes as usize,
             range_keys: self.range_keys,
             leases: self.leases,
