@@ -123,14 +123,17 @@ impl DiskEngine {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Spills what is sealed. To be called every so often, on a thread that may take its time.
+    /// Spills what is sealed, and lets go of files that nobody reads any more. To be called every so often, on a thread that may take its time.
     ///
     /// # Errors
     /// The disk failed, or what was to be merged is damaged.
     pub fn tend(&self) -> Result<(), Fault> {
         match self.tree().problem() {
             Some(problem) => Err(problem),
-            None => self.front.spill().map(drop),
+            None => {
+                self.tree().tidy();
+                self.front.spill().map(drop)
+            }
         }
     }
 

@@ -53,9 +53,11 @@ struct Inner {
     /// The next number of a load or a merge, and from which on nothing is to be seen.
     next: SequenceNumberCounter,
     visible: SequenceNumberCounter,
-    /// What is read.
+    /// What is read,
     now: RwLock<Arc<Moment>>,
-    /// Held while that is taken from the tree: else who took it first might be the last to set it.
+    /// and what was before, and may be still.
+    past: Mutex<Vec<Arc<Moment>>>,
+    /// Held while the first of these is taken from the tree: else who took it first might be the last to set it.
     refresh: Mutex<()>,
     is_ending: AtomicBool,
     has_failed: AtomicBool,
@@ -102,6 +104,7 @@ impl DiskTree {
             next,
             visible,
             now,
+            past: Mutex::default(),
             refresh: Mutex::new(()),
             has_failed: AtomicBool::new(false),
             is_everything_due: AtomicBool::new(false),
@@ -132,6 +135,11 @@ impl DiskTree {
     /// Whether merging lags behind.
     pub(super) fn is_behind(&self) -> bool {
         self.inner.tree.l0_run_count() >= FILES_BEHIND
+    }
+
+    /// Lets go of files that nobody reads any more.
+    pub(super) fn tidy(&self) {
+        self.inner.tidy();
     }
 
     /// Bytes of the files of rows.
@@ -193,8 +201,17 @@ impl Inner {
         let _turn = self.refresh.lock();
         let moment = Arc::new(Moment::of(&self.tree));
         let before = std::mem::replace(&mut *self.now.write(), moment);
-        // It may be the last that has files, which are removed then.
-        drop(before);
+        self.past.lock().push(before);
+        self.tidy();
+    }
+
+    /// Forgets moments that nobody looks at any more, and with the last of a file the file. Who reads does not: removing a file may take milliseconds.
+    fn tidy(&self) {
+        let mut past = self.past.lock();
+        let (kept, gone): (Vec<_>, Vec<_>) = past.drain(..).partition(|moment| Arc::strong_count(moment) > 1);
+        *past = kept;
+        drop(past);
+        drop(gone);
     }
 
     /// Lets go of files that were merged, as far as nobody looks at them. Of what was loaded only the newest is looked at; older views have the files of their time.
