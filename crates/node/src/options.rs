@@ -47,7 +47,7 @@ pub struct Options {
     pub expiries_per_tick: usize,
     /// A replica that has more entries than that to apply before a read has it answered by the leader, unless its own copy is insisted on.
     pub read_behind_max: u64,
-    /// Rows looked at per step of physical compaction; one step a tick.
+    /// Rows of forgotten history looked at in a tick, in batches of 128 at most.
     pub compaction_rows_per_tick: usize,
     /// Forgotten history is looked for change by change, until the store has fewer rows than so many times these: then by reading everything. 0 is never.
     pub compaction_sweep_part: u64,

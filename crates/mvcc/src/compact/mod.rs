@@ -130,7 +130,8 @@ impl Compactor {
             None => Pass { target: compacted.unwrap_or_default(), after: None },
         };
         let mut batch = Batch::default();
-        if sweep.is_none() && walked.saturating_mul(*sweep_part) > engine.row_count() {
+        let spent = walked.saturating_mul(*sweep_part);
+        if sweep.is_none() && spent > 0 && spent > engine.row_count() {
             *sweep = Some(Sweep::default());
         }
         if let Some(sweep) = sweep
@@ -194,7 +195,7 @@ impl Compactor {
                 }
             }
             if stamp.revision < pass.target {
-                if kind == ChangeKind::Delete {
+                if kind == ChangeKind::Delete && sweep.is_none() {
                     batch.delete(Table::Version, layout::version_row(keyspace, &key, stamp));
                 }
                 batch.delete(Table::Change, row);

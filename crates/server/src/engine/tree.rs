@@ -50,7 +50,7 @@ pub(super) struct DiskTree {
 struct Inner {
     path: PathBuf,
     tree: AnyTree,
-    /// The next number of a load or a merge, and from which on nothing is to be seen.
+    /// The next number of a load or a merge, and what is older than which is merged away where something newer is.
     next: SequenceNumberCounter,
     visible: SequenceNumberCounter,
     /// What is read,
@@ -202,7 +202,6 @@ impl Inner {
         let moment = Arc::new(Moment::of(&self.tree));
         let before = std::mem::replace(&mut *self.now.write(), moment);
         self.past.lock().push(before);
-        self.tidy();
     }
 
     /// Forgets moments that nobody looks at any more, and with the last of a file the file. Who reads does not: removing a file may take milliseconds.
@@ -216,8 +215,11 @@ impl Inner {
 
     /// Lets go of files that were merged, as far as nobody looks at them. Of what was loaded only the newest is looked at; older views have the files of their time.
     fn let_go(&self) -> lsm_tree::Result<()> {
+        // With the tree's lock held no file is removed: moments have them.
+        self.tree.get_version_history_lock().maintenance(&self.path, self.visible.get())?;
         self.refresh();
-        self.tree.get_version_history_lock().maintenance(&self.path, self.visible.get())
+        self.tidy();
+        Ok(())
     }
 
     /// Merges whenever there is something to, until the tree is dropped.
@@ -320,6 +322,20 @@ fn row(found: lsm_tree::Result<InternalValue>) -> Result<Row, Fault> {
     Ok((key.slice(1..), value.into()))
 }
 
+/// Rows of a moment, which outlives what they have of it: so they are not the last to have a file.
+struct FileRows<I> {
+    rows: I,
+    _moment: Arc<Moment>,
+}
+
+impl<I: Iterator<Item = lsm_tree::Result<InternalValue>>> Iterator for FileRows<I> {
+    type Item = Result<Row, Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.rows.next().map(row)
+    }
+}
+
 impl Base for DiskTree {
     type View = TreeView;
 
@@ -371,6 +387,11 @@ impl View for TreeView {
     fn rows(&self, table: Table, range: RowRange, is_back: bool) -> Rows<'static> {
         let Some(range) = bounded(table, &range) else { return Box::new(std::iter::empty()) };
         let rows = self.moment.rows(&range);
-        if is_back { Box::new(rows.rev().map(row)) } else { Box::new(rows.map(row)) }
+        let _moment = self.moment.clone();
+        if is_back {
+            Box::new(FileRows { rows: rows.rev(), _moment })
+        } else {
+            Box::new(FileRows { rows, _moment })
+        }
     }
 }

@@ -23,6 +23,8 @@ use tokio::sync::oneshot;
 
 /// Calls waiting for the worker; more are refused as busy.
 const CALLS_MAX: usize = 50_000;
+/// So many keys at most are read by leaders where the copy here is far behind.
+const KEYS_AFAR_MAX: usize = 16;
 /// A range that has more pairs than this is read on a thread of its own.
 const PAIRS_INLINE_MAX: usize = 128;
 
@@ -284,20 +286,11 @@ impl Gateway {
             (here.reader.revision(), here.term())
         } else {
             let ranges = vec![request.range.clone()];
-            let mut grant = self.barrier_or(Else::AskLeaders, keyspace, ranges.clone()).await;
-            if grant.as_ref().is_ok_and(|grant| grant.reach != Reach::Here) {
-                match self.range_afar(keyspace, request.clone()).await {
-                    // More than a peer may send. The copy here may be only behind.
-                    Err(ReadError::Rejection(Rejection::TooLarge { bytes, bytes_max })) => {
-                        grant = self.barrier(keyspace, ranges).await.and_then(|grant| match grant.reach {
-                            Reach::Here => Ok(grant),
-                            Reach::Leader => Err(Rejection::TooLarge { bytes, bytes_max }),
-                        });
-                    }
-                    answer => return answer,
-                }
-            }
+            let grant = self.barrier_or(if_behind(&ranges), keyspace, ranges).await;
             let grant = grant.map_err(ReadError::Rejection)?;
+            if grant.reach != Reach::Here {
+                return self.range_afar(keyspace, request).await;
+            }
             (grant.revision, grant.term)
         };
         let at_once = self.at_once(|| here.reader.range_if_small(&request, newest, PAIRS_INLINE_MAX));
@@ -353,9 +346,8 @@ impl Gateway {
         let past = touched.past.into_iter().map(|past| past.range);
         let ranges: Vec<KeyRange> = touched.shared.into_iter().chain(past).collect();
         let is_small = ranges.iter().all(|range| matches!(range, KeyRange::Single(_)));
-        // A peer sends so much and no more.
-        let or_else = if is_small { Else::AskLeaders } else { Else::Wait };
-        let grant = self.barrier_or(or_else, keyspace, ranges).await.map_err(ReadError::Rejection)?;
+        let grant = self.barrier_or(if_behind(&ranges), keyspace, ranges).await;
+        let grant = grant.map_err(ReadError::Rejection)?;
         if grant.reach != Reach::Here {
             let reply = self.carried_out(keyspace, request).await.map_err(ReadError::Rejection)?;
             return match reply.answer {
@@ -374,6 +366,14 @@ impl Gateway {
         };
         Ok((revision, grant.term, answer))
     }
+}
+
+/// What whoever reads these does where the copy here is far behind. A few keys are nothing to a leader; a range it would evaluate on the thread that all wait for, and what comes of it may be more
+/// than a peer may send.
+fn if_behind(ranges: &[KeyRange]) -> Else {
+    let is_few = !ranges.is_empty() && ranges.len() <= KEYS_AFAR_MAX;
+    let are_keys = ranges.iter().all(|range| matches!(range, KeyRange::Single(_)));
+    if is_few && are_keys { Else::AskLeaders } else { Else::Wait }
 }
 
 /// Runs something that may read the disk for long off the threads that serve connections.

@@ -263,10 +263,12 @@ impl<B: Base> Engine for Front<B> {
     }
 
     fn row_count(&self) -> u64 {
+        // First: the base may wait for its disk, and nobody is to wait for that.
+        let in_base = self.inner.base.row_count();
         let layers = self.inner.layers();
         let in_memory: usize =
             std::iter::once(&layers.active).chain(&layers.sealed).map(|layer| layer.len()).sum();
-        self.inner.base.row_count() + in_memory as u64
+        in_base + in_memory as u64
     }
 }
 
