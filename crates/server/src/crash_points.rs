@@ -109,6 +109,10 @@ pub const ALL: &[(&str, &str)] = &[
         "compaction.step_done",
         "some history that may be forgotten is removed, and how far that went is written",
     ),
+    (
+        "compaction.read_through",
+        "the same of versions that are read through; how far that went is not written",
+    ),
     ("compaction.pass_batched", "the rest of it is in a batch; not written"),
     ("compaction.pass_done", "all of it is removed; not durably"),
     ("removal.rows_removed", "some rows of a deleted keyspace are removed"),

@@ -281,14 +281,14 @@ async fn nodes_end_while_history_and_keyspaces_are_removed() {
             put_hundred(&client, "history/", number).await;
         }
         for at in 0..3 {
-            crashes.plan(at, &COMPACTION[..3]);
+            crashes.plan(at, &COMPACTION[..4]);
         }
         crashes.restart();
         let revision = client.put("history/end", &value(round, 1)).await;
         let request = pb::CompactionRequest { revision, physical: false };
         client.insist(request, |to, request| async move { to.kv().compact(request).await }).await;
         crashes.all_reached().await;
-        crashes.share(&COMPACTION[3..], round);
+        crashes.share(&COMPACTION[4..], round);
         crashes.restart();
         let each: Vec<Client> = crashes.cluster.nodes.iter().map(Node::only).collect();
         let merge = async || {

@@ -141,7 +141,7 @@ impl Compactor {
             sweep.step(engine, keyspace, pass.target, rows_max, &mut batch)?;
             progress.pass = Some(pass);
             self.record(engine, batch)?;
-            crash_point("compaction.step_done");
+            crash_point("compaction.read_through");
             return Ok(false);
         }
         let from = match pass.after {

@@ -121,6 +121,7 @@ pub const OFFERING: &[&str] = &["snapshot.offered", "snapshot.section_read:5"];
 
 pub const COMPACTION: &[&str] = &[
     "compaction.step_done",
+    "compaction.read_through",
     "compaction.pass_batched",
     "compaction.pass_done",
     "store.reclaim.written",
