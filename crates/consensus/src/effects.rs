@@ -87,6 +87,4 @@ pub struct Status {
     pub is_hibernating: bool,
     /// On a leader, what each other voter is known to hold.
     pub matched: Vec<(NodeId, Index)>,
-    /// On a leader, what all those of them are known to hold that have answered lately and do not wait for a snapshot.
-    pub answering: Option<Index>,
 }

@@ -216,6 +216,9 @@ pub trait Consensus {
     /// Who leads in this term, as far as is known.
     fn leader(&self) -> Option<NodeId>;
 
+    /// On a leader, up to where all those followers are known to have the log that have answered lately and do not wait for a snapshot.
+    fn held_by_answering(&self) -> Option<Index>;
+
     /// How things stand.
     fn status(&self) -> Status;
 }

@@ -23,6 +23,6 @@ pub mod layout;
 pub mod reader;
 pub mod sizes;
 
-pub use compact::Compactor;
+pub use compact::{Compactor, SWEEP_PART};
 pub use reader::{KeySpace, Page, Pairs};
 pub use sizes::Size;

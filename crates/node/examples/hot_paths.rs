@@ -12,7 +12,7 @@
 
 use quorate_consensus::Role;
 use quorate_mvcc::engine::Engine;
-use quorate_node::{Cluster, Grant, Host, Options, PeerMessage, Standing, Ticket};
+use quorate_node::{Cluster, Grant, Host, IfBehind, Options, PeerMessage, Standing, Ticket};
 use quorate_storage::disk::Disk;
 use quorate_storage::memory::MemoryEngine;
 use quorate_storage::wal::{Wal, WalOptions};
@@ -198,7 +198,9 @@ impl World {
     fn read(&mut self, ranges: Vec<RangeRequest>) {
         for range in &ranges {
             let ticket = self.ticket();
-            self.leader().barrier(ticket, KeyspaceId::DEFAULT, vec![range.range.clone()]).unwrap();
+            self.leader()
+                .barrier(ticket, KeyspaceId::DEFAULT, vec![range.range.clone()], IfBehind::Wait)
+                .unwrap();
         }
         self.deliver();
         let grants = std::mem::take(&mut self.grants);

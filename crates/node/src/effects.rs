@@ -40,6 +40,15 @@ impl Grant {
     }
 }
 
+/// What is done with a read where the copy here is far behind ([`crate::Options::read_behind_max`]), or not there yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfBehind {
+    /// It waits for the copy here.
+    Wait,
+    /// Leaders are to answer it: [`Reach::Leader`].
+    AskLeaders,
+}
+
 /// Where keys are that are to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {

@@ -9,7 +9,7 @@
 //!   for a read barrier begun after the evaluation.
 
 use crate::digests::Digests;
-use crate::effects::Ticket;
+use crate::effects::{IfBehind, Ticket};
 use crate::host::precedence::Precedence;
 use crate::peer::{PartAsk, PeerMessage};
 use quorate_consensus::{Raft, ReadId, Role};
@@ -97,8 +97,7 @@ pub(crate) enum Then {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
     pub(crate) ticket: Ticket,
-    /// Rather than wait for a copy that is far behind it has leaders asked.
-    pub(crate) may_ask_leaders: bool,
+    pub(crate) if_behind: IfBehind,
 }
 
 /// What waits until a transaction gives its locks back.

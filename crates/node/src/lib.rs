@@ -53,7 +53,7 @@ pub use administration::{Administration, NewKeyspace, Order, Refused};
 pub use admission::{Life, Lives, Standing};
 pub use cluster::Cluster;
 pub use cluster_orders::{ClusterOrder, ClusterOrders, Nodes, OrderRefused, OrderStep, Which};
-pub use effects::{Effects, Grant, Notice, Reach, Ticket, WriteId};
+pub use effects::{Effects, Grant, IfBehind, Notice, Reach, Ticket, WriteId};
 pub use errands::{Done, Errand};
 pub use group::GroupStatus;
 pub use host::{HeldBack, Holding, Host, Queue};

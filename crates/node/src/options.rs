@@ -1,5 +1,6 @@
 //! The numbers a node runs by.
 
+use quorate_mvcc::SWEEP_PART;
 use quorate_types::{Incarnation, NodeId, Rules};
 
 /// How a node counts time and what bounds it keeps. Times are in ticks; the shell says how long a tick
@@ -102,7 +103,7 @@ impl Options {
             expiries_per_tick: 64,
             read_behind_max: 4_096,
             compaction_rows_per_tick: 4_000,
-            compaction_sweep_part: 64,
+            compaction_sweep_part: SWEEP_PART,
             clear_rows: 4_000,
             replicas: 3,
             moves_max: 8,

@@ -38,7 +38,7 @@ impl<E: Engine> Group<E> {
             Role::Leader { .. } if status.log_bytes < log_bytes_max => {
                 status.matched.iter().map(|(_, matched)| *matched).min()
             }
-            Role::Leader { .. } if room => status.answering,
+            Role::Leader { .. } if room => self.raft.held_by_answering(),
             _ => None,
         }
     }

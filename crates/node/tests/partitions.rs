@@ -7,7 +7,7 @@ mod cluster;
 
 use cluster::{Cluster, brings, get, of_group, put};
 use quorate_consensus::Message;
-use quorate_node::{Grant, PeerMessage, Ticket};
+use quorate_node::{Grant, IfBehind, PeerMessage, Ticket};
 use quorate_types::request::{
     Compare, CompareResult, CompareTarget, Operation, PutLease, PutRequest, RangeRequest, TxnRequest,
 };
@@ -179,7 +179,7 @@ fn a_read_does_not_take_another_leaders_entry_for_the_one_it_waits_for() {
     scene.cluster.request(0, scene.keyspace, txn).unwrap();
     let ticket = Ticket(1 << 32);
     let keyspace = scene.keyspace;
-    scene.cluster.host(1).barrier(ticket, keyspace, Vec::new()).unwrap();
+    scene.cluster.host(1).barrier(ticket, keyspace, Vec::new(), IfBehind::Wait).unwrap();
     scene.ticks(1);
     assert!(!scene.cluster.grants.contains_key(&ticket), "the end is not applied");
     scene.cluster.lose(move |from, to, message| of_group(message, other).is_some() && (from == 0 || to == 0));
@@ -208,7 +208,7 @@ fn a_leader_that_is_not_registered_does_not_answer_a_read() {
     assert!(scene.cluster.status(old, other).is_serving, "it does not know yet");
     let ticket = Ticket(1 << 32);
     let range = KeyRange::Single(key.into());
-    scene.cluster.host(old).barrier(ticket, keyspace, vec![range.clone()]).unwrap();
+    scene.cluster.host(old).barrier(ticket, keyspace, vec![range.clone()], IfBehind::Wait).unwrap();
     let grant = scene.granted(ticket, 5);
     let reader = scene.cluster.host(old).reader(keyspace).unwrap();
     let (_, answer) = reader.range(&RangeRequest::new(range), grant.revision).unwrap();

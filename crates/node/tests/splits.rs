@@ -8,7 +8,7 @@ use cluster::{Cluster, Outcome, brings, get, of_group, put};
 use quorate_consensus::Message;
 use quorate_mvcc::engine::Engine;
 use quorate_node::effects::Applied;
-use quorate_node::{Order, PeerMessage, Refused, Ticket};
+use quorate_node::{IfBehind, Order, PeerMessage, Refused, Ticket};
 use quorate_types::request::{DeleteRequest, PutLease, PutRequest, RangeRequest};
 use quorate_types::{
     Answer, Bytes, EntryKind, GroupId, KeyRange, KeyspaceId, LeaseId, PartitionId, Rejection, Request,
@@ -58,7 +58,7 @@ impl Cluster {
         for _ in 0..20 {
             self.next_ticket += 1;
             let ticket = Ticket(self.next_ticket);
-            self.host(at).barrier(ticket, KEYSPACE, Vec::new()).unwrap();
+            self.host(at).barrier(ticket, KEYSPACE, Vec::new(), IfBehind::Wait).unwrap();
             let grant = loop {
                 if let Some(grant) = self.grants.remove(&ticket) {
                     break grant;
@@ -502,7 +502,7 @@ fn a_barrier_of_the_only_partition_does_not_do_after_its_split() {
     cluster.cut.clear();
     cluster.lose(|_, to, message| of_group(message, CHILD).is_some() && to == 2);
     let ticket = Ticket(1 << 32);
-    cluster.host(2).barrier(ticket, KEYSPACE, Vec::new()).unwrap();
+    cluster.host(2).barrier(ticket, KEYSPACE, Vec::new(), IfBehind::Wait).unwrap();
     for tick in 0.. {
         if tick == 30 {
             cluster.losing = None;

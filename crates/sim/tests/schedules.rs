@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
 
-use quorate_node::{Cluster, Host, Options, PeerMessage, Standing, Ticket};
+use quorate_node::{Cluster, Host, IfBehind, Options, PeerMessage, Standing, Ticket};
 use quorate_storage::disk::MemoryDisk;
 use quorate_storage::memory::MemoryEngine;
 use quorate_storage::wal::{Wal, WalOptions};
@@ -307,7 +307,7 @@ fn lease_read_after_a_pause() {
     let ticket = net.ticket;
     let host = &mut net.up.get_mut(&old).unwrap().host;
     host.slept();
-    host.barrier(Ticket(ticket), KeyspaceId::DEFAULT, vec![KeyRange::all()]).unwrap();
+    host.barrier(Ticket(ticket), KeyspaceId::DEFAULT, vec![KeyRange::all()], IfBehind::Wait).unwrap();
     host.tick().unwrap();
     net.settle(old);
     assert!(

@@ -625,6 +625,15 @@ impl Consensus for Raft {
         }
     }
 
+    fn held_by_answering(&self) -> Option<Index> {
+        let State::Leader(leader) = &self.state else { return None };
+        let is_there = |follower: &&Follower| {
+            follower.progress.mode() != Mode::Snapshot
+                && self.now < follower.heard + self.options.election_ticks_min
+        };
+        leader.followers.values().filter(is_there).map(|follower| follower.progress.matched()).min()
+    }
+
     fn status(&self) -> Status {
         let matched = match &self.state {
             State::Leader(leader) => {
@@ -633,17 +642,6 @@ impl Consensus for Raft {
                 std::iter::once(own).chain(rest).collect()
             }
             _ => Vec::new(),
-        };
-        let answering = match &self.state {
-            State::Leader(leader) => {
-                let is_there = |follower: &&Follower| {
-                    follower.progress.mode() != Mode::Snapshot
-                        && self.now < follower.heard + self.options.election_ticks_min
-                };
-                let there = leader.followers.values().filter(is_there);
-                there.map(|follower| follower.progress.matched()).min()
-            }
-            _ => None,
         };
         Status {
             term: self.term,
@@ -656,7 +654,6 @@ impl Consensus for Raft {
             log_bytes: self.log.bytes(),
             is_hibernating: self.is_hibernating,
             matched,
-            answering,
         }
     }
 }

@@ -33,7 +33,7 @@ use sweep::Sweep;
 
 /// Rows that are read in order in the time that the older versions of a changed key take, some thirty, and as many that are changes. When so much was spent on keys one by one as
 /// reading everything takes, everything is read: together that is twice the least, however many more there are.
-const SWEEP_PART: u64 = 64;
+pub const SWEEP_PART: u64 = 64;
 
 /// Name of the state row that records how far compaction came.
 const STATE_NAME: &[u8] = b"compaction";

@@ -70,7 +70,7 @@ mod transfers;
 mod usage;
 
 use crate::admission::{Admission, Standing};
-use crate::effects::{Effects, Notice, Ticket, WriteId};
+use crate::effects::{Effects, IfBehind, Notice, Ticket, WriteId};
 use crate::errands::Errand;
 use crate::group::{Caller, Group, GroupStatus, Origin, State, Then, Work, revocation};
 use crate::sequencer::Sequencer;
@@ -457,33 +457,16 @@ impl<E: Engine> Host<E> {
     }
 
     /// A client of this node wants to read these ranges, everything if there are none: answered once, in [`Effects::grants`], when this
-    /// node's copy of them contains every write acknowledged before this call.
+    /// node's copy of them contains every write acknowledged before this call. With [`IfBehind::AskLeaders`] the grant may say instead that
+    /// leaders are to be asked.
     pub fn barrier(
         &mut self,
         ticket: Ticket,
         keyspace: KeyspaceId,
         ranges: Vec<KeyRange>,
+        if_behind: IfBehind,
     ) -> Result<(), Fault> {
-        self.begin_client_read(Caller { ticket, may_ask_leaders: false }, keyspace, ranges)
-    }
-
-    /// The same for who can have leaders asked: where the copy here is far behind ([`Options::read_behind_max`]), or not there yet, it is not waited for.
-    pub fn barrier_or_leaders(
-        &mut self,
-        ticket: Ticket,
-        keyspace: KeyspaceId,
-        ranges: Vec<KeyRange>,
-    ) -> Result<(), Fault> {
-        self.begin_client_read(Caller { ticket, may_ask_leaders: true }, keyspace, ranges)
-    }
-
-    fn begin_client_read(
-        &mut self,
-        caller: Caller,
-        keyspace: KeyspaceId,
-        ranges: Vec<KeyRange>,
-    ) -> Result<(), Fault> {
-        let ticket = caller.ticket;
+        let caller = Caller { ticket, if_behind };
         if self.is_removed {
             self.out.grants.push((ticket, Err(Rejection::Unavailable)));
             return Ok(());

@@ -18,7 +18,7 @@
 
 use super::Host;
 use super::keyspaces::Keyspace;
-use crate::effects::{Grant, Reach};
+use crate::effects::{Grant, IfBehind, Reach};
 use crate::group::{Caller, Group, Question, Then, Wait};
 use crate::peer::{PartAsk, PeerMessage, ReadAnswer};
 use crate::router::Target;
@@ -387,7 +387,8 @@ impl<E: Engine> Host<E> {
         // What a sequencer's node has applied is there for good; what a leader has in its log may still give way to another leader's
         // entries. Then a transaction that is decided ends in a later one of these.
         let is_certain = reading.purpose == Purpose::Settle;
-        let may_ask_leaders = matches!(reading.purpose, Purpose::Client(caller) if caller.may_ask_leaders);
+        let asks_leaders =
+            matches!(reading.purpose, Purpose::Client(caller) if caller.if_behind == IfBehind::AskLeaders);
         let behind_max = self.options.read_behind_max;
         let (mut done, mut is_elsewhere) = (Vec::new(), false);
         for (partition, position) in positions {
@@ -411,7 +412,7 @@ impl<E: Engine> Host<E> {
                 }
                 // Its state is on its way: what is known of the others does not wait for that.
                 None if is_certain => done.push(partition),
-                _ if may_ask_leaders && group.is_far_behind(position.index, behind_max) => {
+                _ if asks_leaders && group.is_far_behind(position.index, behind_max) => {
                     reached!("part-left-to-leader-by-who-is-behind");
                     done.push(partition);
                     is_elsewhere = true;

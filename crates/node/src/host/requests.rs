@@ -5,7 +5,7 @@
 use super::Host;
 use super::reading::Purpose;
 use super::sequencing::Count;
-use crate::effects::{Grant, Reach, Ticket};
+use crate::effects::{Grant, IfBehind, Reach, Ticket};
 use crate::group::{
     Blocked, Caller, Group, Origin, ReadWait, State, Then, Wait, Work, is_timer_call, may_change,
     rests_on_state,
@@ -275,7 +275,7 @@ impl<E: Engine> Host<E> {
                     return self.finish(id, wait.then, wait.deadline);
                 }
                 if let Then::Grant(caller) = wait.then
-                    && caller.may_ask_leaders
+                    && caller.if_behind == IfBehind::AskLeaders
                     && group.is_far_behind(index, self.options.read_behind_max)
                 {
                     reached!("read-left-to-leader-by-who-is-behind");

@@ -4,11 +4,11 @@ use super::inbox::Sender;
 use super::keyspaces::{Keyspace, Keyspaces};
 use super::standing::{Standing, Survivors};
 use super::watch_thread::WatchHub;
-use super::worker::{Else, Input};
+use super::worker::Input;
 use crate::engine::DiskEngine;
 use crate::metrics::Metrics;
 use quorate_node::recovery::RecoverRefused;
-use quorate_node::{ClusterOrder, ClusterOrders, Grant, Nodes, OrderRefused, OrderStep, Reach};
+use quorate_node::{ClusterOrder, ClusterOrders, Grant, IfBehind, Nodes, OrderRefused, OrderStep, Reach};
 use quorate_partition::{ReadError, Reader, Touched};
 use quorate_types::reply::{RangeAnswer, TxnAnswer};
 use quorate_types::request::{RangeRequest, TxnRequest};
@@ -123,19 +123,19 @@ impl Gateway {
 
     /// Waits until this node's copy of these ranges, all if there are none, contains everything acknowledged before now.
     pub async fn barrier(&self, keyspace: KeyspaceId, ranges: Vec<KeyRange>) -> Result<Grant, Rejection> {
-        self.barrier_or(Else::Wait, keyspace, ranges).await
+        self.barrier_or(IfBehind::Wait, keyspace, ranges).await
     }
 
     async fn barrier_or(
         &self,
-        or_else: Else,
+        if_behind: IfBehind,
         keyspace: KeyspaceId,
         ranges: Vec<KeyRange>,
     ) -> Result<Grant, Rejection> {
         let here = self.keyspace(keyspace)?;
         let _call = self.call()?;
         let (sender, receiver) = oneshot::channel();
-        let input = Input::Barrier(keyspace, ranges, or_else, sender);
+        let input = Input::Barrier(keyspace, ranges, if_behind, sender);
         self.inner.worker.send(input).map_err(|_| Rejection::Unavailable)?;
         let mut grant = receiver.await.unwrap_or(Err(Rejection::Unavailable))?;
         grant.term = here.saw(grant.term);
@@ -370,10 +370,10 @@ impl Gateway {
 
 /// What whoever reads these does where the copy here is far behind. A few keys are nothing to a leader; a range it would evaluate on the thread that all wait for, and what comes of it may be more
 /// than a peer may send.
-fn if_behind(ranges: &[KeyRange]) -> Else {
+fn if_behind(ranges: &[KeyRange]) -> IfBehind {
     let is_few = !ranges.is_empty() && ranges.len() <= KEYS_AFAR_MAX;
     let are_keys = ranges.iter().all(|range| matches!(range, KeyRange::Single(_)));
-    if is_few && are_keys { Else::AskLeaders } else { Else::Wait }
+    if is_few && are_keys { IfBehind::AskLeaders } else { IfBehind::Wait }
 }
 
 /// Runs something that may read the disk for long off the threads that serve connections.

@@ -14,7 +14,7 @@ use crate::repair::Order;
 use crossbeam_channel::Sender;
 use quorate_consensus::Message;
 use quorate_node::recovery::RecoverRefused;
-use quorate_node::{Done, Effects, Errand, Grant, Host, Notice, PeerMessage, Ticket, WriteId};
+use quorate_node::{Done, Effects, Errand, Grant, Host, IfBehind, Notice, PeerMessage, Ticket, WriteId};
 use quorate_types::{
     Entry, Fault, GroupId, Incarnation, KeyRange, KeyspaceId, KeyspaceMap, LogWrite, NodeId, Position,
     Rejection, Reply, Request, Revision, Rules, Term, crash_point,
@@ -47,7 +47,7 @@ pub enum Input {
     /// A client's call.
     Request(KeyspaceId, Request, oneshot::Sender<Result<Reply, Rejection>>),
     /// A client wants to read these ranges here; none are all.
-    Barrier(KeyspaceId, Vec<KeyRange>, Else, oneshot::Sender<Result<Grant, Rejection>>),
+    Barrier(KeyspaceId, Vec<KeyRange>, IfBehind, oneshot::Sender<Result<Grant, Rejection>>),
     /// Watches here wait for this revision to be settled.
     AwaitSettled(KeyspaceId, Revision),
     /// The log is durable up to this write.
@@ -76,15 +76,6 @@ pub enum Input {
     Suspect(Fault),
     /// End.
     Stop,
-}
-
-/// What a client does that wants to read here, and has to wait long for what is here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Else {
-    /// It waits.
-    Wait,
-    /// It asks leaders.
-    AskLeaders,
 }
 
 /// What a node was told that counts only where the cluster is new.
@@ -287,14 +278,11 @@ impl Worker {
                 self.replies.insert(ticket, reply);
                 self.host.request(ticket, keyspace, request)?;
             }
-            Input::Barrier(keyspace, ranges, or_else, grant) => {
+            Input::Barrier(keyspace, ranges, if_behind, grant) => {
                 self.read_seen = Instant::now();
                 let ticket = self.ticket();
                 self.grants.insert(ticket, grant);
-                match or_else {
-                    Else::Wait => self.host.barrier(ticket, keyspace, ranges)?,
-                    Else::AskLeaders => self.host.barrier_or_leaders(ticket, keyspace, ranges)?,
-                }
+                self.host.barrier(ticket, keyspace, ranges, if_behind)?;
             }
             Input::AwaitSettled(keyspace, revision) => self.host.await_settled(keyspace, revision),
             Input::Persisted(write) => {

@@ -3,7 +3,7 @@
 use super::{World, members};
 use crate::checker::Violation;
 use crate::clients::{self, Ask, Call, Outcome};
-use quorate_node::{Grant, Reach, Ticket};
+use quorate_node::{Grant, IfBehind, Reach, Ticket};
 use quorate_partition::ReadError;
 use quorate_types::{Answer, KeyspaceId, Rejection, Reply, Request, Revision};
 
@@ -72,7 +72,9 @@ impl World {
         let ticket = Ticket(number as u64);
         let asked = match ask {
             Ask::Request(request) => running.host.request(ticket, KeyspaceId::DEFAULT, request),
-            Ask::Read(read) => running.host.barrier_or_leaders(ticket, KeyspaceId::DEFAULT, vec![read.range]),
+            Ask::Read(read) => {
+                running.host.barrier(ticket, KeyspaceId::DEFAULT, vec![read.range], IfBehind::AskLeaders)
+            }
         };
         self.settle(at, asked)
     }
