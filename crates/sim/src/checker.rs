@@ -94,20 +94,24 @@ fn replay(world: &World) -> Result<BTreeMap<Revision, State>, Violation> {
     Ok(states)
 }
 
-/// Whoever asks after an answer was given sees at least what that answer saw.
+/// Whoever asks after an answer was given, or a watch was told of something, sees at least what that saw.
 fn check_order(world: &World) -> Result<(), Violation> {
     let seen = |call: &Call| call.outcome.as_ref().and_then(seen);
     let sights = world
         .calls
         .iter()
         .filter_map(|call| Some(Sight { answered: call.answered?, revision: seen(call)?, by: () }));
-    let floors = Floors::new(sights.collect());
+    let published = &world.history.published;
+    let published =
+        published.iter().map(|(step, revision)| Sight { answered: *step, revision: *revision, by: () });
+    let floors = Floors::new(sights.chain(published).collect());
     for call in &world.calls {
         let Some(revision) = seen(call) else { continue };
         let is_write = matches!(&call.outcome, Some(Outcome::Reply(reply)) if says_changed(&reply.answer));
         if let Some(floor) = floors.above(call.asked, revision, is_write) {
             let floor = floor.revision;
-            return Err(world.violation(format!("{call:?} saw {revision} after {floor} had been answered")));
+            return Err(world
+                .violation(format!("{call:?} saw {revision} after {floor} had been answered or published")));
         }
     }
     Ok(())

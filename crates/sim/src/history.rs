@@ -10,6 +10,8 @@ pub struct History {
     pub revisions: BTreeMap<Revision, (Vec<Event>, u64)>,
     /// A revision that something was answered at. Nothing may change at it, or have changed before it, that is found out later.
     pub(crate) reached: Option<Revision>,
+    /// When a node first published a newer revision than any had, for watches and for readers that ask nobody.
+    pub(crate) published: Vec<(u64, Revision)>,
     /// Whether revisions may be missing: those that a leader or a sequencer that died had drawn.
     pub(crate) may_have_holes: bool,
     /// The events of each revision by their subs.
@@ -64,6 +66,14 @@ impl History {
     /// Something was answered, or is published, as of this revision.
     pub(crate) fn reach(&mut self, revision: Revision) {
         self.reached = self.reached.max(Some(revision));
+    }
+
+    /// A node has published everything up to this revision by now, in steps of the run.
+    pub(crate) fn publish(&mut self, revision: Revision, step: u64) {
+        self.reach(revision);
+        if self.published.last().is_none_or(|(_, last)| *last < revision) {
+            self.published.push((step, revision));
+        }
     }
 
     /// The newest revision that anybody was told.

@@ -93,7 +93,7 @@ impl World {
         let Some(PartWatch { watches, clients, reader: history, .. }) = &mut running.part else {
             return Ok(());
         };
-        self.history.reach(reader.revision());
+        self.history.publish(reader.revision(), self.step);
         let newest = self.history.newest();
         let acts = self.rates.calls > 0 && random.chance(50);
         let acted = if acts { clients.act(random, watches, history, newest) } else { Ok(()) };

@@ -61,7 +61,7 @@ impl World {
             return Ok(());
         }
         let (random, watches) = (&mut self.random, &mut running.watches);
-        self.history.reach(reader.revision());
+        self.history.publish(reader.revision(), self.step);
         let newest = self.history.newest();
         let acts = self.rates.calls > 0 && random.chance(50);
         let acted = if acts { running.watchers.act(random, watches, &reader, newest) } else { Ok(()) };
