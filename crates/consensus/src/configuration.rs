@@ -77,9 +77,11 @@ impl Configuration {
     /// The highest value that a quorum has reached, while joint a quorum of each set. Of truth values: whether it is true of a quorum.
     pub fn agreed<T: Ord>(&self, of: impl Fn(NodeId) -> T) -> T {
         let among = |voters: &[NodeId]| {
-            let mut values: Vec<T> = voters.iter().map(|voter| of(*voter)).collect();
-            values.sort_unstable_by(|a, b| b.cmp(a));
-            values.swap_remove(voters.len() / 2)
+            // They are few, and this is asked for each entry and read: looked at again rather than gathered in a list.
+            let quorum = voters.len() / 2 + 1;
+            let reached_by = |value: &T| voters.iter().filter(|voter| of(**voter) >= *value).count();
+            let values = voters.iter().map(|voter| of(*voter));
+            values.filter(|value| reached_by(value) >= quorum).max().expect("there are voters")
         };
         let agreed = among(&self.voters);
         if self.is_joint() { agreed.min(among(&self.outgoing)) } else { agreed }

@@ -85,6 +85,4 @@ pub struct Status {
     pub log_bytes: usize,
     /// Time does not pass for it until something happens.
     pub is_hibernating: bool,
-    /// On a leader, what each other voter is known to hold.
-    pub matched: Vec<(NodeId, Index)>,
 }

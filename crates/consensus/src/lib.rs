@@ -213,8 +213,14 @@ pub trait Consensus {
     /// The newest term seen.
     fn term(&self) -> Term;
 
+    /// Committed up to here, as far as is known.
+    fn commit(&self) -> Index;
+
     /// Who leads in this term, as far as is known.
     fn leader(&self) -> Option<NodeId>;
+
+    /// On a leader, what it and each of its followers is known to hold; nothing elsewhere.
+    fn matched(&self) -> Vec<(NodeId, Index)>;
 
     /// On a leader, up to where all those followers are known to have the log that have answered lately and do not wait for a snapshot.
     fn held_by_answering(&self) -> Option<Index>;

@@ -124,7 +124,7 @@ fn a_leader_drops_the_acknowledgements_of_a_former_life() {
     raft.peer_forgot(NodeId(2));
     let position = raft.propose(EntryKind::Write, Bytes::from_static(b"x")).unwrap();
     taken(&mut raft);
-    assert_eq!(raft.status().matched.iter().find(|(node, _)| *node == NodeId(2)).unwrap().1, Index::START);
+    assert_eq!(raft.matched().iter().find(|(node, _)| *node == NodeId(2)).unwrap().1, Index::START);
     raft.step(NodeId(3), Message::Appended { term, matched: Index(1) });
     assert_eq!(raft.status().commit, Index(1), "only we hold the second entry");
     raft.step(NodeId(3), Message::Appended { term, matched: position.index });

@@ -361,7 +361,7 @@ fn nobody_votes_before_it_has_caught_up() {
     group.cut.clear();
     group.tick(30, &[1]);
     let status = group.at(1).status();
-    assert!(status.matched.contains(&(NodeId(4), status.last.index)), "{status:?}");
+    assert!(group.at(1).matched().contains(&(NodeId(4), status.last.index)), "{status:?}");
     group.change(1, &[1, 2, 4], &[]).unwrap();
 }
 

@@ -36,7 +36,7 @@ impl<E: Engine> Group<E> {
         let status = self.raft.status();
         match status.role {
             Role::Leader { .. } if status.log_bytes < log_bytes_max => {
-                status.matched.iter().map(|(_, matched)| *matched).min()
+                self.raft.matched().into_iter().map(|(_, matched)| matched).min()
             }
             Role::Leader { .. } if room => self.raft.held_by_answering(),
             _ => None,

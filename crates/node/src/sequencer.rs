@@ -59,6 +59,8 @@ struct Registered {
 #[derive(Debug)]
 struct Counter {
     next: Revision,
+    /// While all leaders are here: nobody was answered, or told by a watch, of a newer one.
+    shown: Revision,
     /// Committed: nothing above it is given out.
     mark: Revision,
     /// The mark that is being committed.
@@ -115,6 +117,7 @@ impl Sequencer {
         let mark = mark.unwrap_or(Revision::FIRST).max(Revision::FIRST);
         self.counters.entry(keyspace).or_insert_with(|| Counter {
             next: mark.next(),
+            shown: mark,
             mark,
             asked: None,
             step: STEP_MIN,
@@ -151,6 +154,8 @@ impl Sequencer {
         counter.inherited.remove(&group.partition);
         counter.complete = None;
         counter.next = counter.next.max(newest.next());
+        // Who led before may have shown whatever it was given.
+        counter.shown = counter.next.previous();
         // What an earlier leader drew is applied by now, or never will be, here or in other partitions. An end that others have decided
         // comes later; what is prepared here says so by its floor.
         counter.outstanding.retain(|_, outstanding| {
@@ -197,6 +202,23 @@ impl Sequencer {
     /// The newest revision given out; `None` for a keyspace that is not counted.
     pub fn current(&self, keyspace: KeyspaceId) -> Option<Revision> {
         self.counters.get(&keyspace).map(|counter| counter.next.previous())
+    }
+
+    /// What a read is to see that begins now: the newest revision that anybody may have been shown, if all leaders are here and so `is_known` here, or
+    /// else the newest given out. Whoever reads shows it.
+    pub fn name(&mut self, keyspace: KeyspaceId, is_known: bool) -> Option<Revision> {
+        let counter = self.counters.get_mut(&keyspace)?;
+        if !is_known {
+            counter.shown = counter.next.previous();
+        }
+        Some(counter.shown)
+    }
+
+    /// Somebody is answered as of this revision.
+    pub fn show(&mut self, keyspace: KeyspaceId, revision: Revision) {
+        if let Some(counter) = self.counters.get_mut(&keyspace) {
+            counter.shown = counter.shown.max(revision);
+        }
     }
 
     /// Whether there is a revision to draw below the mark.
@@ -248,6 +270,7 @@ impl Sequencer {
     /// The partition has applied its part of a revision on this node.
     pub fn applied(&mut self, group: GroupId, revision: Revision) {
         let Some(counter) = self.counters.get_mut(&group.keyspace) else { return };
+        counter.shown = counter.shown.max(revision);
         if let Some(outstanding) = counter.outstanding.get_mut(&revision) {
             outstanding.partitions.remove(&group.partition);
             if outstanding.partitions.is_empty() {
@@ -275,11 +298,14 @@ impl Sequencer {
     /// Everything up to here is applied in all partitions, as far as their positions say; if all leaders are registered.
     pub fn settled(&mut self, keyspace: KeyspaceId, partitions: &[PartitionId]) -> Option<Revision> {
         self.find_complete(keyspace, partitions)?;
-        let counter = self.counters.get(&keyspace)?;
+        let counter = self.counters.get_mut(&keyspace)?;
         let first = counter.outstanding.keys().next();
         let settled = first.map_or(counter.next, |first| *first).previous();
         let floor = counter.inherited.values().min();
-        Some(floor.map_or(settled, |floor| settled.min(*floor)))
+        let settled = floor.map_or(settled, |floor| settled.min(*floor));
+        // Revisions that nothing came of are settled, too.
+        counter.shown = counter.shown.max(settled);
+        Some(settled)
     }
 
     /// Whether all of the partitions' leaders are registered, on this node.
@@ -468,5 +494,38 @@ mod tests {
         assert!(sequencer.marks_wanted().is_empty(), "each is asked for once");
         sequencer.marked(keyspace, mark);
         assert_eq!(sequencer.draw(group(0), &[(PartitionId(0), Term(1))]), Ok(Revision(1_003)));
+    }
+
+    #[test]
+    fn a_read_names_what_may_have_been_shown_and_not_what_is_in_flight() {
+        let mut sequencer = sequencer();
+        let all = [PartitionId(0), PartitionId(1)];
+        let mut draw =
+            |partition| sequencer.draw(group(partition), &[(PartitionId(partition), Term(1))]).unwrap();
+        assert_eq!([draw(0), draw(1), draw(0), draw(1)], [2, 3, 4, 5].map(Revision));
+        let named = |sequencer: &mut Sequencer, is_known| sequencer.name(KEYSPACE, is_known).unwrap().0;
+        assert_eq!(named(&mut sequencer, true), 1);
+        // Others show 3 when 2 is applied there, whatever holds back what is settled here.
+        sequencer.inherits(group(1), Some(Revision(1)));
+        sequencer.applied(group(1), Revision(3));
+        assert_eq!(named(&mut sequencer, true), 3);
+        assert_eq!(sequencer.settled(KEYSPACE, &all), Some(Revision(1)));
+        sequencer.show(KEYSPACE, Revision(4));
+        assert_eq!(named(&mut sequencer, true), 4, "answered");
+        assert_eq!(named(&mut sequencer, false), 5, "given out");
+        assert_eq!(named(&mut sequencer, true), 5, "a reader has seen that");
+        let drawn = sequencer.draw(group(0), &[(PartitionId(0), Term(1))]).unwrap();
+        register(&mut sequencer, 0, 2, 2, 1).unwrap();
+        assert_eq!(named(&mut sequencer, true), drawn.0, "whoever led may have shown it");
+    }
+
+    #[test]
+    fn what_nothing_came_of_is_shown_when_it_is_settled() {
+        let mut sequencer = sequencer();
+        let drawn = sequencer.draw(group(0), &[(PartitionId(0), Term(1))]).unwrap();
+        assert_eq!(sequencer.name(KEYSPACE, true), Some(drawn.previous()));
+        sequencer.unused(group(0), drawn);
+        assert_eq!(sequencer.settled(KEYSPACE, &[PartitionId(0), PartitionId(1)]), Some(drawn));
+        assert_eq!(sequencer.name(KEYSPACE, true), Some(drawn));
     }
 }

@@ -625,6 +625,17 @@ impl Consensus for Raft {
         }
     }
 
+    fn commit(&self) -> Index {
+        self.commit
+    }
+
+    fn matched(&self) -> Vec<(NodeId, Index)> {
+        let State::Leader(leader) = &self.state else { return Vec::new() };
+        let own = (self.options.id, self.persisted);
+        let rest = leader.followers.iter().map(|(id, follower)| (*id, follower.progress.matched()));
+        std::iter::once(own).chain(rest).collect()
+    }
+
     fn held_by_answering(&self) -> Option<Index> {
         let State::Leader(leader) = &self.state else { return None };
         let is_there = |follower: &&Follower| {
@@ -635,14 +646,6 @@ impl Consensus for Raft {
     }
 
     fn status(&self) -> Status {
-        let matched = match &self.state {
-            State::Leader(leader) => {
-                let own = (self.options.id, self.persisted);
-                let rest = leader.followers.iter().map(|(id, follower)| (*id, follower.progress.matched()));
-                std::iter::once(own).chain(rest).collect()
-            }
-            _ => Vec::new(),
-        };
         Status {
             term: self.term,
             role: self.role(),
@@ -653,7 +656,6 @@ impl Consensus for Raft {
             applied: self.applied,
             log_bytes: self.log.bytes(),
             is_hibernating: self.is_hibernating,
-            matched,
         }
     }
 }

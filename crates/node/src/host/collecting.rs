@@ -72,6 +72,7 @@ impl<E: Engine> Host<E> {
             if self.told.is_empty() && self.rouse_blocked.is_empty() && self.rouse_waiting.is_empty() {
                 let Some(id) = self.dirty.pop_first() else { break };
                 self.collect(id, &mut writes, &mut parts)?;
+                self.note_leader(id);
                 for gone in std::mem::take(&mut self.discarded) {
                     writes.retain(|(group, _)| *group != gone);
                     parts.retain(|(group, _)| *group != gone);

@@ -189,6 +189,10 @@ impl<E: Engine> Host<E> {
         let epoch = group.registered;
         self.dirty.insert(home);
         self.rouse_blocked.insert(home);
+        // A compaction has no revision of its own, and may be up to the newest given out.
+        if outcome.drawn.is_none() {
+            self.show(keyspace, at);
+        }
         if let Some(revision) = outcome.drawn.filter(|_| given.is_none()) {
             let changed = outcome.changed();
             let changed: Vec<(PartitionId, Term)> =

@@ -184,7 +184,8 @@ impl<E: Engine> Host<E> {
     }
 
     /// Where the sequencer is elsewhere: revisions are given out one after the other, so what is applied here without a gap is all there is.
-    /// A gap stays when a sequencer or a leader died; then the sequencer is asked ([`Host::tick_settling`]).
+    /// A gap stays when a sequencer or a leader died; then the sequencer is asked ([`Host::tick_settling`]). Only where leaders are with the sequencer
+    /// ([`Host::sees_gathered`]).
     pub(super) fn settle_contiguous(&mut self, id: KeyspaceId) -> Result<(), Fault> {
         let Some(known) = self.published_revision(id) else { return Ok(()) };
         let Some(keyspace) = self.keyspaces.get(&id).filter(|keyspace| keyspace.publication.is_settled())

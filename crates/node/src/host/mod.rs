@@ -25,6 +25,7 @@
 //! * [`transacting`]: transactions over partitions.
 //! * [`reading`]: reads over partitions.
 //! * [`removal`]: keyspaces that are deleted.
+//! * [`showing`]: what reads have to see.
 //! * [`space`]: whose disks run full.
 //! * [`splitting`]: one partition becomes two.
 //! * [`stall`]: a disk that has stopped answering.
@@ -62,6 +63,7 @@ mod roles;
 mod roster;
 mod rows;
 mod sequencing;
+mod showing;
 mod space;
 mod splitting;
 mod stall;
@@ -101,6 +103,7 @@ use removal::Removals;
 use requests::propose;
 use roster::Roster;
 pub use sequencing::HeldBack;
+use showing::Offices;
 use space::Space;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use usage::Usage;
@@ -163,6 +166,7 @@ pub struct Host<E: Engine> {
     physical: PhysicalCalls,
     /// Who is said to lead such groups.
     leaders: BTreeMap<GroupId, NodeId>,
+    offices: Offices,
     /// Leaders that registered here and that nobody was told of yet.
     leaders_news: BTreeMap<GroupId, NodeId>,
     /// Nodes that want to hear when more than so much is settled.
@@ -269,6 +273,7 @@ impl<E: Engine> Host<E> {
             distant: BTreeMap::new(),
             physical: PhysicalCalls::default(),
             leaders: BTreeMap::new(),
+            offices: Offices::default(),
             leaders_news: BTreeMap::new(),
             parked: BTreeMap::new(),
             readings: BTreeMap::new(),

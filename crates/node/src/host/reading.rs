@@ -1,6 +1,6 @@
 //! Reads over the partitions of a keyspace, at one revision.
 //!
-//! A node that wants to read asks the sequencer's: the newest revision R, confirmed to have been newest by a read barrier of the meta
+//! A node that wants to read asks the sequencer's: a revision R that nobody has been shown a newer one than (`showing.rs`), confirmed by a read barrier of the meta
 //! group begun after the question came (which the question itself may pass: it names the reader's term); and for each partition concerned the index up to which this node must have applied
 //! its log to see, of the keys asked about, everything up to R. Then it reads its own copy as of R.
 //!
@@ -150,7 +150,7 @@ impl<E: Engine> Host<E> {
     /// For ranges that are all in one partition, which has no replica here; or which has, and others of the keyspace have not, so that nobody reads
     /// it here.
     pub(super) fn only_distant(&self, keyspace: KeyspaceId, ranges: &[KeyRange]) -> Option<Grant> {
-        let [partition] = self.partitions_of(keyspace, ranges)[..] else { return None };
+        let partition = self.only_partition_of(keyspace, ranges)?;
         let is_distant = self.is_distant(GroupId { keyspace, partition }) || self.is_in_part(keyspace);
         is_distant.then(|| Grant::of_leaders(keyspace))
     }
@@ -168,8 +168,11 @@ impl<E: Engine> Host<E> {
         keyspace: KeyspaceId,
         ranges: Vec<KeyRange>,
     ) -> Result<(), Fault> {
-        let Some(sequencer) = &self.sequencer else { return Ok(()) };
-        let (Some(revision), epoch) = (sequencer.current(keyspace), sequencer.epoch()) else { return Ok(()) };
+        let is_known = self.knows_what_is_shown(keyspace);
+        let Some(sequencer) = &mut self.sequencer else { return Ok(()) };
+        let (Some(revision), epoch) = (sequencer.name(keyspace, is_known), sequencer.epoch()) else {
+            return Ok(());
+        };
         let deadline = self.now.after(self.options.request_ticks_max);
         let from = asker.map(|(node, _)| node);
         let question = Question { from, reading, keyspace, ranges, revision, epoch, deadline };
@@ -329,8 +332,24 @@ impl<E: Engine> Host<E> {
         }
     }
 
+    /// The partition that all of these ranges are in, if they are in one.
+    fn only_partition_of(&self, keyspace: KeyspaceId, ranges: &[KeyRange]) -> Option<PartitionId> {
+        if let [only] = self.router.partitions(keyspace) {
+            return Some(*only);
+        }
+        let mut found = ranges.iter().map(|range| match self.router.for_range(keyspace, range) {
+            Ok(Target::One(group)) => Some(group.partition),
+            _ => None,
+        });
+        let first = found.next()??;
+        found.all(|partition| partition == Some(first)).then_some(first)
+    }
+
     /// The partitions that these ranges may have keys in; none are all.
     fn partitions_of(&self, keyspace: KeyspaceId, ranges: &[KeyRange]) -> Vec<PartitionId> {
+        if let Some(only) = self.only_partition_of(keyspace, ranges) {
+            return vec![only];
+        }
         let mut found = BTreeSet::new();
         for range in ranges {
             match self.router.for_range(keyspace, range) {

@@ -188,6 +188,7 @@ impl<E: Engine> Host<E> {
         }
         self.dirty.remove(&id);
         self.agenda.forget(id);
+        self.note_leader(id);
         // No write of it may come after the rows have gone.
         drop(self.fetching.remove(&id).map(Fetching::into_installer));
         self.sources.forget(id);

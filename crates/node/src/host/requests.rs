@@ -175,6 +175,10 @@ impl<E: Engine> Host<E> {
                 let drawn = Some(newest)
                     .filter(|_| ![Count::Sequenced(newest), Count::Granted(newest)].contains(&count));
                 let (term, confirm) = (group.term, group.registered);
+                // A compaction has no revision of its own, and may be up to the newest given out.
+                if matches!(work.request, Request::Compact { .. }) {
+                    self.show(id.keyspace, newest);
+                }
                 if let (Count::Sequenced(_), Some(revision)) = (count, drawn) {
                     self.take_revision(id, &[(id.partition, term)], revision);
                 }
@@ -189,7 +193,7 @@ impl<E: Engine> Host<E> {
                 }
                 let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
                 let wait = Wait { term: Some(position.term), confirm, deadline: work.deadline, then };
-                group.waits.entry(index).or_default().push(wait);
+                group.waits.entry(index).or_insert_with(|| Vec::with_capacity(1)).push(wait);
             }
         }
         Ok(())
@@ -316,6 +320,7 @@ impl<E: Engine> Host<E> {
         match then {
             Then::Reply(origin, (revision, answer)) => {
                 let term = group.registered.unwrap_or(group.term);
+                self.show(id.keyspace, revision);
                 self.reply(origin, Ok(Reply { revision, term, answer }));
             }
             Then::Refuse(origin, rejection) => self.reply(origin, Err(rejection)),
@@ -372,6 +377,7 @@ impl<E: Engine> Host<E> {
         };
         let term = group.registered.unwrap_or(group.term);
         let revision = if group.registered.is_some() { partition.newest() } else { partition.revision() };
+        self.show(id.keyspace, revision);
         let reply = Reply { revision, term, answer };
         self.reply(work.origin, Ok(reply));
         Ok(())

@@ -319,7 +319,7 @@ impl<E: Engine> Host<E> {
             return;
         }
         let last = group.raft.last().index.0;
-        let matched = group.raft.status().matched.into_iter().find(|(node, _)| *node == preferred);
+        let matched = group.raft.matched().into_iter().find(|(node, _)| *node == preferred);
         let is_near = matched.is_some_and(|(_, matched)| matched.0 + PREFER_ENTRIES_MAX >= last);
         if is_near && !group.is_splitting && group.raft.can_propose().is_ok() {
             group.raft.transfer(Some(preferred));
@@ -574,9 +574,12 @@ impl<E: Engine> Host<E> {
     pub(super) fn settle(&mut self) -> Result<(), Fault> {
         while let Some(keyspace) = self.wants_settled.pop_first() {
             if self.sequencer.is_none() {
-                self.settle_contiguous(keyspace)?;
+                let is_gathered = self.sees_gathered(keyspace);
+                if is_gathered {
+                    self.settle_contiguous(keyspace)?;
+                }
                 // Where leaders are scattered there are gaps all the time.
-                let has_gaps = self.is_scattered(keyspace) || self.is_awaited(keyspace);
+                let has_gaps = !is_gathered || self.is_scattered(keyspace) || self.is_awaited(keyspace);
                 if has_gaps && self.is_unsettled(keyspace) {
                     self.begin_settling(keyspace)?;
                 }

@@ -83,7 +83,7 @@ impl<E: Engine> Host<E> {
             if !group.raft.configuration().agreed(has_space) {
                 continue;
             }
-            let others = group.raft.status().matched.into_iter().filter(|(node, _)| can_take(*node));
+            let others = group.raft.matched().into_iter().filter(|(node, _)| can_take(*node));
             if let Some((heir, _)) = others.max_by_key(|(node, matched)| (*matched, std::cmp::Reverse(*node)))
                 && group.raft.can_propose().is_ok()
             {
