@@ -1,7 +1,7 @@
-//! Guards what the hot paths take, in instructions: the same on a busy machine as on a quiet one.
+//! Guards what the hot paths take, in instructions and in allocations of memory: the same on a busy machine as on a quiet one.
 //!
 //! The driver (`examples/hot_paths.rs` in `crates/node`) is run with fewer and with more operations; the difference is theirs, without the program's start. Counted
-//! is by valgrind (cachegrind) where there is one, else by `perf stat`. The counts of the last commit that meant to change them are in
+//! is by valgrind (cachegrind; dhat for allocations) where there is one, else by `perf stat`, which knows of no allocations. The counts of the last commit that meant to change them are in
 //! `xtask/instructions.txt`.
 //!
 //! Caveat: another compiler, or other versions of dependencies, count differently; that is why the file says which compiler it was. And an instruction is not a
@@ -11,7 +11,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PATHS: [&str; 6] = ["put", "put-many", "cas-many", "get", "get-many", "range"];
+const PATHS: [&str; 9] = [
+    "put",
+    "put-many",
+    "cas-many",
+    "get",
+    "get-many",
+    "range",
+    "put-eight-many",
+    "get-eight-many",
+    "range-eight",
+];
 /// Operations of the two runs.
 const FEWER: u64 = 512;
 const MORE: u64 = 2_560;
@@ -21,6 +31,14 @@ const FILE: &str = "instructions.txt";
 
 const USAGE: &str =
     "instructions takes --save, to write down what is counted now, --tolerance PERCENT (3), or nothing";
+
+/// What an operation takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Cost {
+    instructions: u64,
+    /// `None` where nothing counts them.
+    allocations: Option<f64>,
+}
 
 /// What counts instructions here.
 #[derive(Clone, Copy)]
@@ -46,18 +64,38 @@ impl Counter {
             }
             Counter::Perf => &["perf", "stat", "-x,", "-e", "instructions:u"],
         };
-        let output = Command::new(words[0]).args(&words[1..]).args(program).output();
-        let output = output.map_err(|error| format!("cannot run {}: {error}", words[0]))?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        if !output.status.success() {
-            return Err(format!("{}: {}: {said}", program.join(" "), output.status));
-        }
+        let said = said_by(words, program)?;
         let count = match self {
             Counter::Valgrind => refs(&said),
             Counter::Perf => said.lines().find_map(|line| line.split(',').next()?.parse().ok()),
         };
         count.ok_or_else(|| format!("{} does not say how many instructions: {said}", words[0]))
     }
+
+    fn allocations(self, program: &[&str]) -> Result<Option<u64>, String> {
+        let Counter::Valgrind = self else { return Ok(None) };
+        let said = said_by(&["valgrind", "--tool=dhat", "--dhat-out-file=/dev/null"], program)?;
+        let count = blocks(&said);
+        count.map(Some).ok_or_else(|| format!("valgrind does not say how many allocations: {said}"))
+    }
+}
+
+/// What a counter says of a program that ends well.
+fn said_by(words: &[&str], program: &[&str]) -> Result<String, String> {
+    let output = Command::new(words[0]).args(&words[1..]).args(program).output();
+    let output = output.map_err(|error| format!("cannot run {}: {error}", words[0]))?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() {
+        Ok(said)
+    } else {
+        Err(format!("{}: {}: {said}", program.join(" "), output.status))
+    }
+}
+
+/// Of dhat's `==1== Total:     8,268 bytes in 31 blocks`.
+fn blocks(said: &str) -> Option<u64> {
+    let line = said.lines().find(|line| line.contains("Total:") && line.contains(" blocks"))?;
+    line.split(" bytes in ").nth(1)?.split(' ').next()?.replace(',', "").parse().ok()
 }
 
 /// Of cachegrind's `==1== I   refs:      1,234,567`.
@@ -79,16 +117,19 @@ pub(crate) fn run(arguments: &[&str], target: &str) -> Result<(), String> {
     let driver = format!("{target}/release/examples/hot_paths");
     let mut counts = BTreeMap::new();
     for path in PATHS {
-        let of = |operations: u64| counter.count(&[&driver, path, &operations.to_string()]);
-        let difference = of(MORE)?.saturating_sub(of(FEWER)?);
-        counts.insert(path.to_owned(), difference / (MORE - FEWER));
+        let (more, fewer) = (MORE.to_string(), FEWER.to_string());
+        let [more, fewer] = [[driver.as_str(), path, &more], [driver.as_str(), path, &fewer]];
+        let instructions = counter.count(&more)?.saturating_sub(counter.count(&fewer)?) / (MORE - FEWER);
+        let allocations = match (counter.allocations(&more)?, counter.allocations(&fewer)?) {
+            (Some(more), Some(fewer)) => Some(more.saturating_sub(fewer) as f64 / (MORE - FEWER) as f64),
+            _ => None,
+        };
+        counts.insert(path.to_owned(), Cost { instructions, allocations });
     }
     let file: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
     let compiler = compiler()?;
     if is_saving {
-        for (path, count) in &counts {
-            println!("{path:<10} {count:>9}");
-        }
+        print!("{}", written(&compiler, &counts));
         return std::fs::write(&file, written(&compiler, &counts))
             .map_err(|error| format!("{}: {error}", file.display()));
     }
@@ -96,13 +137,23 @@ pub(crate) fn run(arguments: &[&str], target: &str) -> Result<(), String> {
     if !text.contains(&compiler) {
         println!("the saved counts are another compiler's: this is {compiler}");
     }
-    let mut wrong = Vec::new();
-    for (path, change) in changes(&read(&text), &counts) {
-        let (now, saved) = (counts[&path], change.map_or("-".to_owned(), |change| format!("{change:+.1} %")));
-        let is_wrong = change.is_none_or(|change| change.abs() > tolerance);
-        println!("{path:<10} {now:>9} instructions  {saved:>8}{}", if is_wrong { "  <<" } else { "" });
+    let (saved, mut wrong) = (read(&text), Vec::new());
+    for (path, now) in &counts {
+        let then = saved.get(path);
+        let instructions = then.map(|then| percent(then.instructions as f64, now.instructions as f64));
+        let allocations = then.and_then(|then| Some(percent(then.allocations?, now.allocations?)));
+        let is_off = |change: Option<f64>| change.is_none_or(|change| change.abs() > tolerance);
+        let is_wrong = is_off(instructions) || (now.allocations.is_some() && is_off(allocations));
+        println!(
+            "{path:<14} {:>9} instructions {:>8}  {:>8} allocations {:>8}{}",
+            now.instructions,
+            said(instructions),
+            now.allocations.map_or("-".to_owned(), |count| format!("{count:.1}")),
+            said(allocations),
+            if is_wrong { "  <<" } else { "" }
+        );
         if is_wrong {
-            wrong.push(path);
+            wrong.push(path.as_str());
         }
     }
     if wrong.is_empty() {
@@ -114,29 +165,32 @@ pub(crate) fn run(arguments: &[&str], target: &str) -> Result<(), String> {
     ))
 }
 
-/// By how many percent each count has changed; `None` if nothing was saved of it.
-fn changes(saved: &BTreeMap<String, u64>, counts: &BTreeMap<String, u64>) -> Vec<(String, Option<f64>)> {
-    let change = |(path, count): (&String, &u64)| {
-        let saved = saved.get(path).filter(|saved| **saved > 0);
-        (path.clone(), saved.map(|saved| (*count as f64 / *saved as f64 - 1.0) * 100.0))
-    };
-    counts.iter().map(change).collect()
+/// By how many percent a count has changed.
+fn percent(then: f64, now: f64) -> f64 {
+    (now / then.max(f64::MIN_POSITIVE) - 1.0) * 100.0
 }
 
-fn written(compiler: &str, counts: &BTreeMap<String, u64>) -> String {
+fn said(change: Option<f64>) -> String {
+    change.map_or("new".to_owned(), |change| format!("{change:+.1} %"))
+}
+
+fn written(compiler: &str, counts: &BTreeMap<String, Cost>) -> String {
     let mut text = format!(
-        "# Instructions that an operation takes on three hosts together, by path: `cargo xtask instructions --save`.\n# {compiler}\n"
+        "# Instructions and allocations that an operation takes on three hosts together, by path: `cargo xtask instructions --save`.\n# {compiler}\n"
     );
-    for (path, count) in counts {
-        text.push_str(&format!("{path} {count}\n"));
+    for (path, Cost { instructions, allocations }) in counts {
+        let allocations = allocations.map_or(String::new(), |count| format!(" {count:.1}"));
+        text.push_str(&format!("{path} {instructions}{allocations}\n"));
     }
     text
 }
 
-fn read(text: &str) -> BTreeMap<String, u64> {
+fn read(text: &str) -> BTreeMap<String, Cost> {
     let line = |line: &str| {
-        let (path, count) = line.split_once(' ')?;
-        Some((path.to_owned(), count.trim().parse().ok()?))
+        let mut words = line.split_whitespace();
+        let (path, instructions) = (words.next()?.to_owned(), words.next()?.parse().ok()?);
+        let allocations = words.next().and_then(|word| word.parse().ok());
+        Some((path, Cost { instructions, allocations }))
     };
     text.lines().filter(|line| !line.starts_with('#')).filter_map(line).collect()
 }
@@ -153,22 +207,23 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        let counts: BTreeMap<String, u64> = [("get".to_owned(), 5), ("put".to_owned(), 1_234)].into();
+        let cost = |instructions, allocations| Cost { instructions, allocations };
+        let counts = [("get".to_owned(), cost(5, None)), ("put".to_owned(), cost(1_234, Some(12.5)))].into();
         assert_eq!(read(&written("rustc 1", &counts)), counts);
     }
 
     #[test]
-    fn changes_are_percent_and_new_paths_have_none() {
-        let saved = [("put".to_owned(), 1_000)].into();
-        let counts = [("put".to_owned(), 1_050), ("get".to_owned(), 7)].into();
-        let changes = changes(&saved, &counts);
-        assert_eq!(changes[0], ("get".to_owned(), None));
-        assert!((changes[1].1.unwrap() - 5.0).abs() < 1e-9);
+    fn changes_are_percent() {
+        assert!((percent(1_000.0, 1_050.0) - 5.0).abs() < 1e-9);
+        assert_eq!(said(Some(-2.0)), "-2.0 %");
+        assert_eq!(said(None), "new");
     }
 
     #[test]
     fn valgrinds_count_is_found() {
         assert_eq!(refs("==7== \n==7== I   refs:      1,234,567\n"), Some(1_234_567));
         assert_eq!(refs("==7== D   refs: 1\n"), None);
+        assert_eq!(blocks("==7== \n==7== Total:     36,387,145 bytes in 175,373 blocks\n"), Some(175_373));
+        assert_eq!(blocks("==7== At t-end: 1\n"), None);
     }
 }

@@ -358,7 +358,7 @@ pub fn decode<T: Decode>(table: Table, row: &[u8], sealed: Bytes) -> Result<T, F
 
 /// Encodes and seals a row's value.
 pub fn encode<T: Encode>(table: Table, row: &[u8], value: &T) -> Bytes {
-    seal(table, row, value.encoded_vec())
+    seal(table, row, value.encoded_with_room(SEAL_BYTES))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -2,8 +2,9 @@
 //!
 //! `cargo run --release -p quorate-node --example hot_paths -- PATH OPERATIONS`
 //!
-//! Three hosts in one thread, with one partition. A put goes all its way: it is routed and evaluated, encoded for the log and for two followers, decoded there,
-//! framed for the logs, acknowledged, applied to stores in memory and answered. A get is a read barrier and the read behind it. Nothing depends on
+//! Three hosts in one thread, with one partition, or eight on the ways that are named so. A put goes all its way: it is routed and evaluated, encoded for the log and for two followers, decoded there,
+//! framed for the logs, acknowledged, applied to stores in memory and answered. A get is a read barrier and the read behind it, over
+//! eight partitions on another node than the leaders'. Nothing depends on
 //! time, addresses or chance, so two runs take the same instructions, but for what the allocator and the start of a program do.
 //!
 //! Caveat: sockets, gRPC, threads, disks and the store's files are not in it.
@@ -20,8 +21,8 @@ use quorate_types::request::{
     Compare, CompareResult, CompareTarget, Operation, PutLease, PutRequest, RangeRequest, TxnRequest,
 };
 use quorate_types::{
-    Bytes, Decode, Encode, GroupId, Incarnation, Input, KeyRange, KeyspaceId, Member, NodeId, PartitionId,
-    Rejection, Reply, Request,
+    Bytes, Decode, Encode, Incarnation, Input, KeyRange, KeyspaceId, Member, NodeId, Rejection, Reply,
+    Request,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
@@ -36,7 +37,17 @@ const VALUE_BYTES: usize = 256;
 const ROW: u64 = 100;
 /// A second of the hosts' time goes by after so many operations, so that logs are cut and stores flushed as in life.
 const OPERATIONS_PER_SECOND: u64 = 1_000;
-const PATHS: [&str; 6] = ["put", "put-many", "cas-many", "get", "get-many", "range"];
+const PATHS: [&str; 9] = [
+    "put",
+    "put-many",
+    "cas-many",
+    "get",
+    "get-many",
+    "range",
+    "put-eight-many",
+    "get-eight-many",
+    "range-eight",
+];
 
 /// A disk that takes everything and has nothing: a log is read only at a start. One in memory would count its own copying.
 #[derive(Default)]
@@ -84,34 +95,36 @@ struct Node {
 struct World {
     nodes: Vec<Node>,
     leader: usize,
+    reader: usize,
     tickets: u64,
     replies: Vec<(Ticket, Result<Reply, Rejection>)>,
     grants: Vec<(Ticket, Result<Grant, Rejection>)>,
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(partitions: u32) -> Self {
         let voters: Vec<NodeId> = (1..=3).map(NodeId).collect();
         let members = voters.iter().map(|id| Member::new(*id, id.to_string(), "")).collect();
         let cluster = Cluster::of_founders(members);
         let node = |id: &NodeId| {
             // Sleeping and waking are not what is counted.
-            let options =
-                Options { hibernate_after_ticks: None, partitions: 1, ..Options::new(*id, id.0 * 7) };
+            let options = Options { hibernate_after_ticks: None, partitions, ..Options::new(*id, id.0 * 7) };
             let (wal, logs, _) = Wal::open(Nowhere::default(), id.0, WalOptions::default()).unwrap();
             let engine = MemoryEngine::default();
             let host = Host::new(options, Standing::New, engine.clone(), cluster.clone(), logs).unwrap();
             Node { host, wal, engine }
         };
         let nodes = voters.iter().map(node).collect();
-        let mut world = Self { nodes, leader: 0, tickets: 0, replies: Vec::new(), grants: Vec::new() };
+        let mut world =
+            Self { nodes, leader: 0, reader: 0, tickets: 0, replies: Vec::new(), grants: Vec::new() };
         (0..4 * TICKS_PER_SECOND).for_each(|_| world.tick());
-        let group = GroupId { keyspace: KeyspaceId::DEFAULT, partition: PartitionId(0) };
         let leads = |node: &Node| {
-            let status = node.host.status().into_iter().find(|status| status.group == group);
-            matches!(status.unwrap().consensus.role, Role::Leader { .. })
+            let statuses = node.host.status().into_iter();
+            let mut of_keys = statuses.filter(|status| status.group.keyspace == KeyspaceId::DEFAULT);
+            of_keys.all(|status| matches!(status.consensus.role, Role::Leader { .. }))
         };
-        world.leader = world.nodes.iter().position(leads).expect("somebody leads");
+        world.leader = world.nodes.iter().position(leads).expect("somebody leads all partitions");
+        world.reader = if partitions > 1 { (world.leader + 1) % 3 } else { world.leader };
         world
     }
 
@@ -180,6 +193,10 @@ impl World {
         &mut self.nodes[self.leader].host
     }
 
+    fn reader(&mut self) -> &mut Host<MemoryEngine> {
+        &mut self.nodes[self.reader].host
+    }
+
     /// Writes that are under way together.
     fn write(&mut self, requests: impl IntoIterator<Item = Request>) {
         let mut asked = 0;
@@ -198,14 +215,14 @@ impl World {
     fn read(&mut self, ranges: Vec<RangeRequest>) {
         for range in &ranges {
             let ticket = self.ticket();
-            self.leader()
+            self.reader()
                 .barrier(ticket, KeyspaceId::DEFAULT, vec![range.range.clone()], IfBehind::Wait)
                 .unwrap();
         }
         self.deliver();
         let grants = std::mem::take(&mut self.grants);
         assert_eq!(grants.len(), ranges.len(), "every barrier is passed at once");
-        let reader = self.leader().reader(KeyspaceId::DEFAULT).unwrap();
+        let reader = self.reader().reader(KeyspaceId::DEFAULT).unwrap();
         for ((_, grant), range) in grants.into_iter().zip(ranges) {
             black_box(reader.range(&range, grant.unwrap().revision).unwrap());
         }
@@ -252,7 +269,7 @@ fn main() {
             std::process::exit(2);
         }
     };
-    let mut world = World::new();
+    let mut world = World::new(if path.contains("-eight") { 8 } else { 1 });
     for first in (0..KEYS).step_by(MANY as usize) {
         world.write((first..first + MANY).map(|number| Request::Put(put_of(number))));
     }
@@ -261,9 +278,11 @@ fn main() {
     for first in (0..operations).step_by(step as usize) {
         let numbers = first..first + step;
         match path {
-            "put" | "put-many" => world.write(numbers.map(|number| Request::Put(put_of(number)))),
+            "put" | "put-many" | "put-eight-many" => {
+                world.write(numbers.map(|number| Request::Put(put_of(number))))
+            }
             "cas-many" => world.write(numbers.map(swap)),
-            "range" => world.read(numbers.map(row).collect()),
+            "range" | "range-eight" => world.read(numbers.map(row).collect()),
             _ => world.read(numbers.map(get).collect()),
         }
         if first / OPERATIONS_PER_SECOND > second {

@@ -7,8 +7,8 @@ use crate::transaction::TxnMessage;
 use quorate_consensus::Message;
 use quorate_partition::snapshot::{Chunk, Cursor};
 use quorate_types::{
-    Decode, Encode, GroupId, Incarnation, Index, Input, KeyRange, KeyspaceId, Malformed, NodeId, PartitionId,
-    Position, Rejection, Reply, Request, Revision, Term, wire_enum,
+    Decode, Encode, GroupId, Incarnation, Index, Input, KeyRange, KeyspaceId, Malformed, NodeId, Output,
+    PartitionId, Position, Rejection, Reply, Request, Revision, Term, wire_enum,
 };
 
 /// A message between two nodes. All may be lost. None is repeated by the transport; a repetition would do
@@ -226,7 +226,7 @@ quorate_types::wire_struct!(PartAsk { reader, reading, group, ranges, revision, 
 pub struct Outcome(pub Result<Reply, Rejection>);
 
 impl Encode for Outcome {
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn encode(&self, out: &mut impl Output) {
         match &self.0 {
             Ok(reply) => {
                 out.push(0);

@@ -11,7 +11,7 @@ use quorate_mvcc::engine::{Batch, Change, Engine, Table};
 use quorate_mvcc::layout::{self, ChangeKind};
 use quorate_types::record::Stored;
 use quorate_types::{
-    Bytes, Changes, Command, Committed, Decide, Decode, Effect, Encode, Entry, EntryKind, Event, Fault, Key,
+    Bytes, Changes, Command, Committed, Decide, Decode, Effect, Entry, EntryKind, Event, Fault, Key,
     KeyValue, LeaseId, Malformed, Part, Prepared, Record, Revision, Split, Stamp, Tick, TxnId, crash_point,
 };
 use std::collections::BTreeMap;
@@ -49,7 +49,8 @@ impl<E: Engine> Partition<E> {
     pub fn apply(&mut self, entries: &[Entry], now: Tick) -> Result<Applied, Fault> {
         let mut applied = Applied::default();
         let mut head = self.head;
-        let mut batch = Batch::default();
+        // Two rows for a change, and one to say how far.
+        let mut batch = Batch { changes: Vec::with_capacity(2 * entries.len() + 2) };
         let before = self.head.position.index;
         crash_point("apply.begun");
         for entry in entries.iter().filter(|entry| entry.index > before) {
@@ -171,7 +172,7 @@ impl<E: Engine> Partition<E> {
         let Tail { now, head, batch, applied } = tail;
         let before = head.revision;
         let mut last: Option<Stamp> = None;
-        let mut events: Vec<Event> = Vec::new();
+        let mut events: Vec<Event> = Vec::with_capacity(effects.len());
         for effect in effects {
             if let Some(stamp) = effect.stamp() {
                 let is_next = match last {
@@ -265,7 +266,7 @@ impl<E: Engine> Partition<E> {
     fn put_rows(&self, batch: &mut Batch, stamp: Stamp, key: &Key, kind: ChangeKind, record: &Record) {
         let keyspace = self.group.keyspace;
         let row = layout::version_row(keyspace, key, stamp);
-        let value = layout::seal(Table::Version, &row, record.encoded_vec());
+        let value = layout::encode(Table::Version, &row, record);
         batch.put(Table::Version, row, value);
         let row = layout::change_row(keyspace, stamp);
         let value = layout::seal(Table::Change, &row, layout::change_value(kind, record.slot(), key));

@@ -161,7 +161,9 @@ impl Overlay {
         }
         for (key, pair) in written.changed {
             let revision = written.revision.expect("a change of a key has drawn a revision");
-            self.keys.entry(key.clone()).or_default().push(Pending { index, revision, pair });
+            // Mostly there is one.
+            let pending = self.keys.entry(key.clone()).or_insert_with(|| Vec::with_capacity(1));
+            pending.push(Pending { index, revision, pair });
             entry.keys.push(key);
         }
         self.entries.push_back(entry);

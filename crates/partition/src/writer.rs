@@ -38,7 +38,7 @@ pub(crate) struct Written {
 impl<'a, V: View> Writer<'a, V> {
     /// Begins on `before`, with revisions drawn from a copy of `revisions`.
     pub(crate) fn new(before: &'a V, revisions: LocalRevisions) -> Self {
-        Self { before, revisions, revision: None, changed: BTreeMap::new(), effects: Vec::new() }
+        Self { before, revisions, revision: None, changed: BTreeMap::new(), effects: Vec::with_capacity(1) }
     }
 
     pub(crate) fn finish(self) -> Written {

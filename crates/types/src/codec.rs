@@ -12,16 +12,60 @@
 use bytes::{Buf, Bytes};
 use std::fmt;
 
+/// Takes the bytes of a form.
+pub trait Output {
+    /// One more.
+    fn push(&mut self, byte: u8);
+
+    /// More, in this order.
+    fn extend_from_slice(&mut self, bytes: &[u8]);
+}
+
+impl Output for Vec<u8> {
+    fn push(&mut self, byte: u8) {
+        self.push(byte);
+    }
+
+    fn extend_from_slice(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+/// Counts them only.
+struct Length(usize);
+
+impl Output for Length {
+    fn push(&mut self, _byte: u8) {
+        self.0 += 1;
+    }
+
+    fn extend_from_slice(&mut self, bytes: &[u8]) {
+        self.0 += bytes.len();
+    }
+}
+
 /// Turns a value into bytes, appended to `out`.
 pub trait Encode {
     /// Appends the value's form to `out`.
-    fn encode(&self, out: &mut Vec<u8>);
+    fn encode(&self, out: &mut impl Output);
+
+    /// How many bytes the value's form has.
+    fn encoded_len(&self) -> usize {
+        let mut length = Length(0);
+        self.encode(&mut length);
+        length.0
+    }
+
+    /// The value's form in a buffer of its own, which has room for that and `more` bytes.
+    fn encoded_with_room(&self, more: usize) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.encoded_len() + more);
+        self.encode(&mut out);
+        out
+    }
 
     /// The value's form in a buffer of its own.
     fn encoded_vec(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        self.encode(&mut out);
-        out
+        self.encoded_with_room(0)
     }
 
     /// The value's form as `Bytes`.
@@ -136,7 +180,7 @@ impl Input {
 }
 
 /// Appends a varint.
-pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub fn put_varint(out: &mut impl Output, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -147,7 +191,7 @@ pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 macro_rules! unsigned {
     ($($ty:ty),*) => {$(
         impl Encode for $ty {
-            fn encode(&self, out: &mut Vec<u8>) {
+            fn encode(&self, out: &mut impl Output) {
                 put_varint(out, u64::from(*self));
             }
         }
@@ -162,7 +206,7 @@ macro_rules! unsigned {
 unsigned!(u16, u32, u64);
 
 impl Encode for u8 {
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn encode(&self, out: &mut impl Output) {
         out.push(*self);
     }
 }
@@ -174,7 +218,7 @@ impl Decode for u8 {
 }
 
 impl Encode for i64 {
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn encode(&self, out: &mut impl Output) {
         put_varint(out, ((self << 1) ^ (self >> 63)) as u64);
     }
 }
@@ -187,7 +231,7 @@ impl Decode for i64 {
 }
 
 impl Encode for bool {
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn encode(&self, out: &mut impl Output) {
         out.push(u8::from(*self));
     }
 }
@@ -203,7 +247,7 @@ impl Decode for bool {
 }
 
 impl Encode for Bytes {
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn encode(&self, out: &mut impl Output) {
         put_varint(out, self.len() as u64);
         out.extend_from_slice(self);
     }
@@ -217,7 +261,7 @@ impl Decode for Bytes {
 }
 
 impl Encode for String {
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn encode(&self, out: &mut impl Output) {
         put_varint(out, self.len() as u64);
         out.extend_from_slice(self.as_bytes());
     }
@@ -231,7 +275,7 @@ impl Decode for String {
 }
 
 impl<T: Encode> Encode for Option<T> {
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn encode(&self, out: &mut impl Output) {
         match self {
             None => out.push(0),
             Some(value) => {
@@ -249,7 +293,7 @@ impl<T: Decode> Decode for Option<T> {
 }
 
 impl<T: Encode> Encode for Box<T> {
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn encode(&self, out: &mut impl Output) {
         (**self).encode(out);
     }
 }
@@ -261,7 +305,7 @@ impl<T: Decode> Decode for Box<T> {
 }
 
 impl<T: Encode> Encode for [T] {
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn encode(&self, out: &mut impl Output) {
         put_varint(out, self.len() as u64);
         for item in self {
             item.encode(out);
@@ -270,7 +314,7 @@ impl<T: Encode> Encode for [T] {
 }
 
 impl<T: Encode> Encode for Vec<T> {
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn encode(&self, out: &mut impl Output) {
         self.as_slice().encode(out);
     }
 }
@@ -295,7 +339,7 @@ impl<T: Decode> Decode for Vec<T> {
 }
 
 impl<A: Encode, B: Encode> Encode for (A, B) {
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn encode(&self, out: &mut impl Output) {
         self.0.encode(out);
         self.1.encode(out);
     }
@@ -313,7 +357,7 @@ macro_rules! wire_struct {
     ($name:ident { $($field:ident),* $(,)? }) => {
         impl $crate::codec::Encode for $name {
             #[allow(unused_variables)]
-            fn encode(&self, out: &mut Vec<u8>) {
+            fn encode(&self, out: &mut impl $crate::codec::Output) {
                 $( $crate::codec::Encode::encode(&self.$field, out); )*
             }
         }
@@ -331,7 +375,7 @@ macro_rules! wire_struct {
 macro_rules! wire_newtype {
     ($($name:ident),* $(,)?) => {$(
         impl $crate::codec::Encode for $name {
-            fn encode(&self, out: &mut Vec<u8>) {
+            fn encode(&self, out: &mut impl $crate::codec::Output) {
                 $crate::codec::Encode::encode(&self.0, out);
             }
         }
@@ -349,10 +393,10 @@ macro_rules! wire_newtype {
 macro_rules! wire_enum {
     ($name:ident { $($tag:literal => $variant:ident $({ $($field:ident),* $(,)? })? $(( $($item:ident),* ))?),* $(,)? }) => {
         impl $crate::codec::Encode for $name {
-            fn encode(&self, out: &mut Vec<u8>) {
+            fn encode(&self, out: &mut impl $crate::codec::Output) {
                 match self {
                     $( Self::$variant $({ $($field),* })? $(( $($item),* ))? => {
-                        out.push($tag);
+                        $crate::codec::Output::push(out, $tag);
                         $( $( $crate::codec::Encode::encode($field, out); )* )?
                         $( $( $crate::codec::Encode::encode($item, out); )* )?
                     } )*

@@ -1,6 +1,6 @@
 //! Who and where: small numbers with a type each, so that they cannot be mixed up.
 
-use crate::codec::{Decode, Encode, Input, Malformed};
+use crate::codec::{Decode, Encode, Input, Malformed, Output};
 use crate::wire_newtype;
 use std::fmt;
 use std::num::NonZeroI64;
@@ -173,7 +173,7 @@ impl fmt::Display for LeaseId {
 }
 
 impl Encode for LeaseId {
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn encode(&self, out: &mut impl Output) {
         self.0.get().encode(out);
     }
 }

@@ -44,7 +44,7 @@ pub mod transaction;
 pub mod watch;
 
 pub use bytes::Bytes;
-pub use codec::{Decode, Encode, Input, Malformed};
+pub use codec::{Decode, Encode, Input, Malformed, Output};
 pub use command::{Command, Effect, Split};
 pub use crash_point::crash_point;
 pub use entry::{Entry, EntryKind, HardState, LogWrite, Position};

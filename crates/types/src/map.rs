@@ -20,7 +20,7 @@
 //!
 //! Caveats: partitions are never joined. That a name belongs to one keyspace only is for the meta group to see to.
 
-use crate::codec::{Decode, Encode, Input, Malformed};
+use crate::codec::{Decode, Encode, Input, Malformed, Output};
 use crate::{GroupId, Key, KeyspaceId, PartitionId, Rules, SLOTS, SlotSet, wire_enum, wire_struct};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -399,7 +399,7 @@ pub fn is_name(name: &str) -> bool {
 }
 
 impl Encode for KeyspaceMap {
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn encode(&self, out: &mut impl Output) {
         out.push(VERSION);
         self.id.encode(out);
         self.name.encode(out);

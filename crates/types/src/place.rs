@@ -10,7 +10,7 @@
 //! A target that takes the place of another is different: those of the former may be voters in the log by then, and no row names them. So a node that
 //! is in neither has no part in the group, and may throw its replica away, when there is *no target*; until then it keeps what it has.
 
-use crate::codec::{Decode, Encode, Input, Malformed};
+use crate::codec::{Decode, Encode, Input, Malformed, Output};
 use crate::{GroupId, Key, KeyspaceId, NodeId, PartitionId};
 use std::collections::BTreeSet;
 
@@ -34,7 +34,7 @@ pub struct Place {
 
 // A lineage is at the end of the row where there is one: nearly no row has, and earlier versions know those.
 impl Encode for Place {
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn encode(&self, out: &mut impl Output) {
         self.first.encode(out);
         self.voters.encode(out);
         self.target.encode(out);

@@ -23,6 +23,7 @@
 //!
 //! `docs/placement-of-keys.md` has it to the byte.
 
+use crate::codec::Output;
 use crate::slot::{self, SLOTS, Slot};
 use crate::{Decode, Encode, Input, KeyRange, Malformed, wire_enum};
 use bytes::Bytes;
@@ -256,7 +257,7 @@ impl Rules {
 }
 
 impl Encode for Rules {
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn encode(&self, out: &mut impl Output) {
         self.list.encode(out);
     }
 }

@@ -3,7 +3,7 @@
 //! A set is a list of half-open ranges of slot numbers: none empty, ascending, no two touching, all within [`SLOTS`]. So equal
 //! sets have one form, in memory and stored, and a set that was split and joined again is what it was.
 
-use crate::codec::{Decode, Encode, Input, Malformed};
+use crate::codec::{Decode, Encode, Input, Malformed, Output};
 use crate::{SLOTS, Slot};
 use std::fmt;
 use std::ops::Range;
@@ -139,7 +139,7 @@ impl fmt::Display for SlotSet {
 }
 
 impl Encode for SlotSet {
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn encode(&self, out: &mut impl Output) {
         self.ranges.encode(out);
     }
 }
