@@ -16,7 +16,8 @@ cargo xtask COMMAND
   sim [ARGS]      the simulation; --seeds N, or --seed N for one with its trace
   fuzz [ARGS]     damaged and hostile bytes for all readers, in a build that sees which ways they take; --list names them, --help lists the rest
   scripts         the stories beside the tests; --update writes down what happens now
-  bench [ARGS]    builds for release and measures; --vs-etcd measures etcd beside us, --quick does it in two minutes, --help lists the rest
+  bench [ARGS]    builds for release (with --dist as it is given away, six minutes) and measures; --vs-etcd measures etcd beside us, --quick does it in
+                  two minutes, --help lists the rest
   instructions    what the hot paths take, in instructions, beside what was saved; --save saves
   tour            the same etcdctl session against etcd 3.5 and against quorate must print the same
   rolling [N]     three and five nodes of a release build restarted in turn under load, N times (3): write gaps, repeated calls
@@ -91,12 +92,17 @@ fn scripts(arguments: &[&str]) -> Result<(), String> {
     }
 }
 
-/// Builds the server and the load generator for release and runs the latter on the former.
+/// Builds the server and the load generator for release and runs the latter on the former; with `--dist` the server is built as it is given away.
 fn bench(arguments: &[&str]) -> Result<(), String> {
+    let is_dist = arguments.contains(&"--dist");
+    let arguments: Vec<&str> = arguments.iter().copied().filter(|argument| *argument != "--dist").collect();
     run(&["cargo", "build", "--release", "--locked", "-p", "quorate", "-p", "quorate-bench"])?;
+    if is_dist {
+        run(&["cargo", "build", "--profile", "dist", "--locked", "-p", "quorate"])?;
+    }
     let target = target();
     let program = format!("{target}/release/quorate-bench");
-    let server = format!("{target}/release/quorate");
+    let server = format!("{target}/{}/quorate", if is_dist { "dist" } else { "release" });
     let mut command = vec![program.as_str()];
     if !arguments.iter().any(|argument| *argument == "--quorate" || argument.starts_with("--quorate=")) {
         command.extend(["--quorate", &server]);

@@ -22,10 +22,12 @@ pub trait Output {
 }
 
 impl Output for Vec<u8> {
+    #[inline]
     fn push(&mut self, byte: u8) {
         self.push(byte);
     }
 
+    #[inline]
     fn extend_from_slice(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
     }
