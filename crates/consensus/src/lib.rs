@@ -55,7 +55,7 @@ pub enum ChangeError {
     InFlight,
     /// No voter is named, or somebody twice.
     Malformed,
-    /// This one would vote without holding nearly all of the log ([`Status::matched`] tells how much): let it learn first.
+    /// This one would vote without holding nearly all of the log ([`Consensus::matched`] tells how much): let it learn first.
     Behind(NodeId),
 }
 
