@@ -344,6 +344,10 @@ impl<E: Engine> Host<E> {
             if let Some(partition) = group.partition_mut() {
                 partition.restart_leases(now);
             }
+            // What it named may have ended before the answer came, when the sequencer would not have believed it.
+            if registration.inherited.is_some() {
+                self.inheriting.insert(id);
+            }
             self.note_inherited(id);
             self.rouse_waiting.insert(id);
             self.out.notices.push(Notice::Registered { group: id, term, epoch });
