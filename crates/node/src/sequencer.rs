@@ -199,6 +199,12 @@ impl Sequencer {
         }
     }
 
+    /// The lowest floor of what leaders elsewhere found prepared and have not seen the end of, and whose it is.
+    pub fn inherited_floor(&self, keyspace: KeyspaceId) -> Option<(Revision, PartitionId)> {
+        let floors = self.counters.get(&keyspace)?.inherited.iter();
+        floors.map(|(partition, floor)| (*floor, *partition)).min()
+    }
+
     /// The newest revision given out; `None` for a keyspace that is not counted.
     pub fn current(&self, keyspace: KeyspaceId) -> Option<Revision> {
         self.counters.get(&keyspace).map(|counter| counter.next.previous())
@@ -510,6 +516,7 @@ mod tests {
         sequencer.applied(group(1), Revision(3));
         assert_eq!(named(&mut sequencer, true), 3);
         assert_eq!(sequencer.settled(KEYSPACE, &all), Some(Revision(1)));
+        assert_eq!(sequencer.inherited_floor(KEYSPACE), Some((Revision(1), PartitionId(1))));
         sequencer.show(KEYSPACE, Revision(4));
         assert_eq!(named(&mut sequencer, true), 4, "answered");
         assert_eq!(named(&mut sequencer, false), 5, "given out");

@@ -647,8 +647,9 @@ impl<E: Engine> Host<E> {
         if let Some(partition) = sequencer.missing(keyspace, partitions) {
             return Some(HeldBack { partition, settled, newest });
         }
-        let inherited = self.inherited_floor(keyspace).map(|(floor, partition)| (floor.next(), partition));
-        let (_, partition) = inherited.into_iter().chain(sequencer.first_outstanding(keyspace)).min()?;
+        let inherited = self.inherited_floor(keyspace).into_iter().chain(sequencer.inherited_floor(keyspace));
+        let inherited = inherited.map(|(floor, partition)| (floor.next(), partition));
+        let (_, partition) = inherited.chain(sequencer.first_outstanding(keyspace)).min()?;
         Some(HeldBack { partition, settled, newest })
     }
 }
