@@ -32,16 +32,22 @@ impl Scene {
         let keyspace = cluster.create("orders", partitions, None).unwrap();
         cluster.take_over(leader, GroupId::META);
         cluster.seconds(2);
-        let map = cluster.host(leader).maps().find(|map| map.id == keyspace).unwrap().clone();
+        let mut scene = Self::over(cluster, keyspace);
+        scene.assert_led(leader);
+        scene
+    }
+
+    /// A key in each partition of a keyspace.
+    fn over(mut cluster: Cluster, keyspace: KeyspaceId) -> Self {
+        let map = cluster.host(0).maps().find(|map| map.id == keyspace).unwrap().clone();
+        let partitions = map.partitions.len() as u32;
         let key_of = |partition: u32| {
             let slots = &map.partition(PartitionId(partition)).unwrap().slots;
             let mut keys = (0..).map(|number| format!("/{partition}/{number}/"));
             keys.find(|key| slots.contains(Slot::of(key.as_bytes()))).unwrap()
         };
         let keys = (0..partitions).map(key_of).collect();
-        let mut scene = Self { cluster, keyspace, keys };
-        scene.assert_led(leader);
-        scene
+        Self { cluster, keyspace, keys }
     }
 
     fn group(&self, partition: u32) -> GroupId {
@@ -166,6 +172,72 @@ fn what_is_settled_waits_for_what_its_leader_prepared_under_an_earlier_sequencer
     assert_eq!(scene.cluster.status(0, other).consensus.term, term);
     for at in 0..3 {
         assert_eq!(scene.told(at), [&scene.keys[0], &scene.keys[1], "/0/later"], "node {}", at + 1);
+    }
+}
+
+/// A leader on another node than the sequencer names what it found prepared when it registers. When that ends before the answer comes, it has to say so
+/// then: nothing is settled before.
+#[test]
+fn a_leader_elsewhere_tells_that_what_it_named_has_ended() {
+    let mut cluster = Cluster::with(3, 7, |options| options.spread_leaders = true);
+    let keyspace = cluster.create("orders", 2, None).unwrap();
+    let mut scene = Scene::over(cluster, keyspace);
+    scene.cluster.take_over(0, GroupId::META);
+    let (home, other) = (scene.group(0), scene.group(1));
+    [home, other].into_iter().for_each(|group| scene.cluster.take_over(1, group));
+    scene.cluster.seconds(2);
+    scene.assert_led(1);
+    let is_end = move |message: &PeerMessage| {
+        brings(message, home, EntryKind::Decide) || brings(message, other, EntryKind::Commit)
+    };
+    let is_answer = |message: &PeerMessage| matches!(message, PeerMessage::Drawn { .. });
+    scene.cluster.lose(move |_, _, message| is_end(message));
+    let txn = Request::Txn(scene.puts(&[0, 1]));
+    scene.cluster.ask(1, keyspace, txn);
+    scene.ticks(3);
+    // It registers with a later sequencer, is not answered, and the transaction ends.
+    scene.cluster.lose(move |_, _, message| is_end(message) || is_answer(message));
+    scene.cluster.take_over(2, GroupId::META);
+    scene.cluster.take_over(0, GroupId::META);
+    scene.ticks(10);
+    scene.cluster.lose(move |_, _, message| is_answer(message));
+    scene.ticks(20);
+    scene.cluster.losing = None;
+    scene.ticks(20);
+    assert!(scene.cluster.status(1, other).is_registered);
+    scene.cluster.request(1, keyspace, put("/0/later", 1)).unwrap();
+    scene.cluster.seconds(2);
+    for at in 0..3 {
+        assert_eq!(scene.told(at).last().map(String::as_str), Some("/0/later"), "node {}", at + 1);
+    }
+}
+
+/// Another leader commits what the one on the sequencer's node has proposed, before that knows that it is deposed: whoever hears of it then, by a watch on
+/// another node, has to see it when it reads.
+#[test]
+fn what_another_leader_commits_is_not_shown_before_the_sequencer_knows_of_it() {
+    let mut scene = Scene::new(2, 0);
+    let first = scene.group(0);
+    let keyspace = scene.keyspace;
+    // The entry comes to the others; that they have it does not come to its leader.
+    scene.cluster.lose(move |_, to, message| to == 0 && of_group(message, first).is_some());
+    scene.cluster.ask(0, keyspace, put(&scene.keys[0].clone(), 1));
+    scene.cluster.deliver();
+    scene.cluster.take_over(1, first);
+    // Its next heartbeats say what is committed.
+    scene.ticks(8);
+    let ticket = Ticket(1 << 40);
+    scene.cluster.host(0).barrier(ticket, keyspace, Vec::new(), IfBehind::Wait).unwrap();
+    let shown = [1, 2].map(|at| scene.told(at));
+    let revision = scene.granted(ticket, 5).revision;
+    let reader = scene.cluster.host(0).reader(keyspace).unwrap();
+    let key = KeyRange::Single(scene.keys[0].clone().into());
+    let found = reader.range(&RangeRequest::new(key), revision).unwrap().1.count;
+    assert!(found == 1 || shown.iter().all(Vec::is_empty), "{shown:?} was shown, and not read at {revision}");
+    scene.cluster.losing = None;
+    scene.cluster.seconds(2);
+    for at in 0..3 {
+        assert_eq!(scene.told(at), scene.keys[..1], "node {}", at + 1);
     }
 }
 
