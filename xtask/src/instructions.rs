@@ -11,17 +11,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PATHS: [&str; 9] = [
-    "put",
-    "put-many",
-    "cas-many",
-    "get",
-    "get-many",
-    "range",
-    "put-eight-many",
-    "get-eight-many",
-    "range-eight",
-];
 /// Operations of the two runs.
 const FEWER: u64 = 512;
 const MORE: u64 = 2_560;
@@ -80,6 +69,12 @@ impl Counter {
     }
 }
 
+/// The ways that the driver knows, a line each.
+fn paths(driver: &str) -> Result<String, String> {
+    let output = Command::new(driver).output().map_err(|error| format!("cannot run {driver}: {error}"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// What a counter says of a program that ends well.
 fn said_by(words: &[&str], program: &[&str]) -> Result<String, String> {
     let output = Command::new(words[0]).args(&words[1..]).args(program).output();
@@ -116,7 +111,7 @@ pub(crate) fn run(arguments: &[&str], target: &str) -> Result<(), String> {
     super::run(&["cargo", "build", "--release", "--locked", "-p", "quorate-node", "--example", "hot_paths"])?;
     let driver = format!("{target}/release/examples/hot_paths");
     let mut counts = BTreeMap::new();
-    for path in PATHS {
+    for path in paths(&driver)?.lines() {
         let (more, fewer) = (MORE.to_string(), FEWER.to_string());
         let [more, fewer] = [[driver.as_str(), path, &more], [driver.as_str(), path, &fewer]];
         let instructions = counter.count(&more)?.saturating_sub(counter.count(&fewer)?) / (MORE - FEWER);

@@ -1,6 +1,6 @@
 //! The ways of requests through the deciding code, so many times each, for counting what they take: `cargo xtask instructions`.
 //!
-//! `cargo run --release -p quorate-node --example hot_paths -- PATH OPERATIONS`
+//! `cargo run --release -p quorate-node --example hot_paths -- PATH OPERATIONS`; with no words it says which paths there are, a line each.
 //!
 //! Three hosts in one thread, with one partition, or eight on the ways that are named so. A put goes all its way: it is routed and evaluated, encoded for the log and for two followers, decoded there,
 //! framed for the logs, acknowledged, applied to stores in memory and answered. A get is a read barrier and the read behind it, over
@@ -261,6 +261,7 @@ fn row(number: u64) -> RangeRequest {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (path, operations) = match arguments.as_slice() {
+        [] => return PATHS.iter().for_each(|path| println!("{path}")),
         [path, operations] if PATHS.contains(&path.as_str()) => {
             (path.as_str(), operations.parse::<u64>().unwrap())
         }

@@ -304,11 +304,11 @@ impl Sequencer {
     /// Everything up to here is applied in all partitions, as far as their positions say; if all leaders are registered.
     pub fn settled(&mut self, keyspace: KeyspaceId, partitions: &[PartitionId]) -> Option<Revision> {
         self.find_complete(keyspace, partitions)?;
+        let floor = self.inherited_floor(keyspace);
         let counter = self.counters.get_mut(&keyspace)?;
         let first = counter.outstanding.keys().next();
         let settled = first.map_or(counter.next, |first| *first).previous();
-        let floor = counter.inherited.values().min();
-        let settled = floor.map_or(settled, |floor| settled.min(*floor));
+        let settled = floor.map_or(settled, |(floor, _)| settled.min(floor));
         // Revisions that nothing came of are settled, too.
         counter.shown = counter.shown.max(settled);
         Some(settled)
