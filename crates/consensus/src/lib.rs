@@ -222,7 +222,7 @@ pub trait Consensus {
     /// On a leader, what it and each of its followers is known to hold; nothing elsewhere.
     fn matched(&self) -> Vec<(NodeId, Index)>;
 
-    /// On a leader, up to where all those followers are known to have the log that have answered lately and do not wait for a snapshot.
+    /// On a leader, up to where all those followers have the log, or will have it with the snapshot that they were offered, that have answered lately. Who is yet to be offered one is left out.
     fn held_by_answering(&self) -> Option<Index>;
 
     /// How things stand.

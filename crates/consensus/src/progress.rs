@@ -123,6 +123,12 @@ impl Progress {
         self.next = self.matched.next();
     }
 
+    /// It may be that everything up to there is the same: a probe of what comes next shows it.
+    pub fn probe_after(&mut self, index: Index) {
+        self.probe();
+        self.next = self.next.max(index.next());
+    }
+
     /// A probe got no answer: allows another.
     pub fn resume(&mut self) {
         if let Mode::Probe { waiting } = &mut self.mode {

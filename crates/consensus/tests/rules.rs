@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // A test; the lint's own exemption does not see helpers.
 
 use quorate_consensus::{
-    Consensus, Effects, Message, Options, Raft, ReadId, ReadOutcome, Recovered, Role, WriteId,
+    Consensus, Effects, Message, Options, Raft, ReadId, ReadOutcome, Recovered, Role, SnapshotMeta, WriteId,
 };
 use quorate_types::{Bytes, Entry, EntryKind, HardState, Index, NodeId, Position, Term};
 
@@ -854,4 +854,62 @@ fn a_heartbeat_is_answered_while_entries_are_written_and_not_before_its_term_is_
     raft.step(NodeId(3), beat(4));
     let effects = raft.take();
     assert_eq!(waits(&effects), [effects.persist.clone().unwrap().0]);
+}
+
+/// A leader whose log begins after what the third replica has, and what that was offered.
+fn offered() -> (Cluster, Position) {
+    let mut cluster = Cluster::new(vec![log(&[]), log(&[]), log(&[])]);
+    cluster.elect(0, &[0, 1]);
+    let position = (0..9).map(|_| cluster.propose(0, "x")).last().unwrap();
+    cluster.deliver(&[0, 1]);
+    let leader = &mut cluster.replicas[0];
+    leader.compact(position.index);
+    let (term, refused) = (leader.status().term, position.index);
+    // Whatever is tried, the third has nothing.
+    for refused in 0..=refused.0 {
+        let refused = Index(refused);
+        leader.step(NodeId(3), Message::AppendRejected { term, refused, hint: Position::default() });
+        if leader.take().snapshots_wanted == [NodeId(3)] {
+            let configuration = leader.configuration_at(position.index).clone();
+            leader.offer_snapshot(NodeId(3), SnapshotMeta { position, configuration });
+            return (cluster, position);
+        }
+    }
+    panic!("a replica without anything was not to be offered a snapshot");
+}
+
+#[test]
+fn who_says_in_a_heartbeat_that_it_has_the_snapshot_goes_on_from_there() {
+    let (mut cluster, position) = offered();
+    cluster.propose(0, "more");
+    cluster.deliver(&[0, 1]);
+    let leader = &mut cluster.replicas[0];
+    let term = leader.status().term;
+    // Its acknowledgement waits for the disk, this does not.
+    let answer = Message::HeartbeatResponse { term, round: 1, last: position.index, withholds: false };
+    leader.step(NodeId(3), answer);
+    let effects = leader.take();
+    assert!(effects.snapshots_wanted.is_empty(), "another one: {effects:?}");
+    let appends: Vec<_> = effects.send_now.iter().filter(|(to, _)| *to == NodeId(3)).collect();
+    assert!(
+        matches!(&appends[..], [(_, Message::Append { previous, entries, .. })] if *previous == position && entries.len() == 1),
+        "{appends:?}"
+    );
+    // It may have something else than what it says that it ends with; then it is as before.
+    let refused = position.index;
+    leader.step(NodeId(3), Message::AppendRejected { term, refused, hint: Position::default() });
+    assert_eq!(leader.take().snapshots_wanted, [NodeId(3)]);
+}
+
+#[test]
+fn what_comes_after_a_snapshot_under_way_is_known_to_be_wanted() {
+    let (mut cluster, position) = offered();
+    let held = |cluster: &Cluster| cluster.replicas[0].held_by_answering();
+    assert_eq!(held(&cluster), Some(position.index));
+    let later = cluster.propose(0, "more");
+    cluster.deliver(&[0, 1]);
+    assert_eq!(held(&cluster), Some(position.index), "the other one has {later}");
+    cluster.replicas[0].snapshot_failed(NodeId(3));
+    cluster.replicas[0].take();
+    assert_eq!(held(&cluster), Some(later.index), "what the next one is from on, nobody knows");
 }

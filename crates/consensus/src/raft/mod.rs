@@ -638,11 +638,14 @@ impl Consensus for Raft {
 
     fn held_by_answering(&self) -> Option<Index> {
         let State::Leader(leader) = &self.state else { return None };
-        let is_there = |follower: &&Follower| {
-            follower.progress.mode() != Mode::Snapshot
-                && self.now < follower.heard + self.options.election_ticks_min
+        let is_there = |follower: &&Follower| self.now < follower.heard + self.options.election_ticks_min;
+        let held = |follower: &Follower| match (follower.progress.mode(), &follower.offer) {
+            (Mode::Snapshot, Some(offer)) => Some(offer.position.index),
+            // Where one that is yet to be offered will begin is not known.
+            (Mode::Snapshot, None) => None,
+            _ => Some(follower.progress.matched()),
         };
-        leader.followers.values().filter(is_there).map(|follower| follower.progress.matched()).min()
+        leader.followers.values().filter(is_there).filter_map(held).min()
     }
 
     fn status(&self) -> Status {

@@ -196,10 +196,10 @@ impl Raft {
         follower.heard = self.now;
         follower.withholds = Some(withholds);
         follower.round = follower.round.max(round.min(leader.rounds.newest()));
-        // Its end may be a suffix that does not match, so it proves nothing; but it is worth a probe.
-        if follower.offer.as_ref().is_some_and(|offer| last >= offer.position.index) {
-            follower.offer = None;
-            follower.progress.probe();
+        // Its end may be a suffix that does not match, so it proves nothing; but it is worth a probe: of what comes after the snapshot, since what was before may be gone here.
+        if let Some(offer) = follower.offer.take_if(|offer| last >= offer.position.index) {
+            reached!("snapshot-seen-in-heartbeat");
+            follower.progress.probe_after(offer.position.index);
         }
         self.confirm_reads();
     }

@@ -134,6 +134,11 @@ pub const TABLE: &[(&str, &[Row])] = &[
                 "a snapshot was offered of what the follower had in its log, which it committed by that",
             ),
             ("snapshot-keeps-tail", Common, "a snapshot was installed under a log that went on behind it"),
+            (
+                "snapshot-seen-in-heartbeat",
+                Common,
+                "a leader heard that a snapshot was installed from an answer to its heartbeat, before the acknowledgement",
+            ),
             ("snapshot-replaces-log", Common, "a snapshot was installed in place of the log"),
             ("snapshot-while-entries-wait", Common, "and there were entries that had not been applied"),
             (
@@ -146,6 +151,11 @@ pub const TABLE: &[(&str, &[Row])] = &[
                 "read-left-to-leader-by-who-is-behind",
                 Common,
                 "a replica with no state, or far behind, had the leader answer a client's read",
+            ),
+            (
+                "read-left-to-leader-by-who-lost-its-state",
+                Rare,
+                "a read waited for entries when a snapshot began to take the state's place, and leaders answered it",
             ),
             ("read-by-lease", Common, "a read was answered by a lease"),
             (
