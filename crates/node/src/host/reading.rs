@@ -452,6 +452,41 @@ impl<E: Engine> Host<E> {
         self.finish_reading(id)
     }
 
+    /// A group has no state any more: reads that wait until it has applied enough, and need not be done here, are left to leaders.
+    pub(super) fn leave_to_leaders(&mut self, id: GroupId) -> Result<(), Fault> {
+        let Self { groups, readings, .. } = self;
+        let Some(group) = groups.get_mut(&id) else { return Ok(()) };
+        let may_ask = |caller: &Caller| caller.if_behind == IfBehind::AskLeaders;
+        let asks_leaders = |wait: &mut Wait| match &wait.then {
+            Then::Grant(caller) => may_ask(caller),
+            Then::Reading(reading, _) => readings.get(reading).is_some_and(
+                |reading| matches!(&reading.purpose, Purpose::Client(caller) if may_ask(caller)),
+            ),
+            _ => false,
+        };
+        let mut left = Vec::new();
+        group.waits.retain(|_, waits| {
+            left.extend(waits.extract_if(.., asks_leaders));
+            !waits.is_empty()
+        });
+        for wait in left {
+            reached!("read-left-to-leader-by-who-lost-its-state");
+            match wait.then {
+                Then::Grant(caller) => {
+                    self.out.grants.push((caller.ticket, Ok(Grant::of_leaders(id.keyspace))));
+                }
+                Then::Reading(reading, partition) => {
+                    if let Some(reading) = self.readings.get_mut(&reading) {
+                        reading.is_elsewhere = true;
+                    }
+                    self.on_read_applied(reading, partition)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// One partition has applied enough.
     pub(super) fn on_read_applied(&mut self, id: u64, partition: PartitionId) -> Result<(), Fault> {
         if let Some(reading) = self.readings.get_mut(&id)
