@@ -88,14 +88,15 @@ impl DiskEngine {
         std::fs::create_dir_all(&folder).map_err(failed)?;
         manifest::check(&folder)?;
         crash_point("store.open.checked");
-        let tree = DiskTree::open(&folder, cache_bytes)?;
+        let written = Arc::default();
+        let tree = DiskTree::open(&folder, cache_bytes, Arc::clone(&written))?;
         crash_point("store.open.tree");
         // Names that were made without being made durable, which not every file system does by itself.
         for names in [path.join("tree"), path.to_owned()] {
             std::fs::File::open(names).and_then(|folder| folder.sync_all()).map_err(failed)?;
         }
         crash_point("store.open.named");
-        Ok(Self { front: Front::new(tree, LAYER_BYTES), written: Arc::default(), removed: Arc::default() })
+        Ok(Self { front: Front::new(tree, LAYER_BYTES), written, removed: Arc::default() })
     }
 
     fn tree(&self) -> &DiskTree {

@@ -1,8 +1,12 @@
-//! Has the disk write files while they grow.
+//! Has the disk write files while they grow, and slowly.
 //!
 //! A file of rows is made durable when it is complete: up to 64 MiB at once, which syncs of the log wait behind, and with them everybody who writes. So a thread syncs files that are growing every
 //! few milliseconds, as long as some are. After one that failed nobody knows what is on the disk, and a later one need not say so again: so whoever wrote meanwhile is told.
+//!
+//! Threads that keep house ([`crate::priority`]) do not get ahead of that by much, unless they are waited for: so some 50 MiB/s are written at most, fewer where the disk is slow, and in between the
+//! disk is the log's.
 
+use crate::priority::keeps_house;
 use parking_lot::{Condvar, Mutex};
 use quorate_types::Fault;
 use std::collections::BTreeMap;
@@ -10,6 +14,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,6 +22,10 @@ use std::time::Duration;
 const INTERVAL: Duration = Duration::from_millis(10);
 /// What a file has grown by when it is worth a sync.
 const WORTH_BYTES: u64 = 512 << 10;
+/// What may have been written since the last look by somebody who has time.
+const AHEAD_BYTES: u64 = 768 << 10;
+/// He does not wait for longer.
+const WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// The thread, which ends when this is dropped.
 pub(super) struct Easing {
@@ -24,8 +33,14 @@ pub(super) struct Easing {
     thread: Option<JoinHandle<()>>,
 }
 
-struct State {
+/// What the thread and those who write have in common.
+pub(super) struct State {
     folder: PathBuf,
+    /// Written since the last look.
+    ahead: AtomicU64,
+    /// Merging is waited for.
+    is_pressed: AtomicBool,
+    looked: Condvar,
     work: Mutex<Work>,
     changed: Condvar,
     /// Held during a look. What a sync has failed with, for all who write from then on.
@@ -46,6 +61,9 @@ impl Easing {
     pub(super) fn new(folder: &Path) -> Result<Self, Fault> {
         let state = Arc::new(State {
             folder: folder.to_owned(),
+            ahead: AtomicU64::new(0),
+            is_pressed: AtomicBool::new(false),
+            looked: Condvar::new(),
             work: Mutex::default(),
             changed: Condvar::new(),
             failed: Mutex::default(),
@@ -56,6 +74,16 @@ impl Easing {
             begun.map_err(|error| Fault::new("beginning a thread of the store", error))?
         };
         Ok(Self { state, thread: Some(thread) })
+    }
+
+    /// What those who write tell how much it is.
+    pub(super) fn state(&self) -> Arc<State> {
+        self.state.clone()
+    }
+
+    /// Whether somebody waits for what is merged.
+    pub(super) fn press(&self, is_pressed: bool) {
+        self.state.is_pressed.store(is_pressed, Ordering::Relaxed);
     }
 
     /// Files are going to grow.
@@ -99,6 +127,22 @@ impl Drop for Easing {
 }
 
 impl State {
+    /// Somebody merges, and writes so much.
+    pub(super) fn merges(&self, bytes: usize) {
+        self.writes(bytes, || self.is_pressed.load(Ordering::Relaxed));
+    }
+
+    /// Somebody writes so much: waits for the disk if this thread keeps house, and nobody waits for it.
+    pub(super) fn writes(&self, bytes: usize, is_pressed: impl Fn() -> bool) {
+        let ahead = self.ahead.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+        if ahead >= AHEAD_BYTES && keeps_house() && !is_pressed() {
+            let mut work = self.work.lock();
+            if self.ahead.load(Ordering::Relaxed) >= AHEAD_BYTES && !work.is_ending {
+                self.looked.wait_for(&mut work, WAIT_MAX);
+            }
+        }
+    }
+
     fn run(&self) {
         let mut sizes = BTreeMap::new();
         loop {
@@ -112,6 +156,9 @@ impl State {
             std::thread::sleep(INTERVAL);
             // Files come and go meanwhile; one that cannot be looked at is left to those who write it.
             let _ = self.look(&mut sizes);
+            let _work = self.work.lock();
+            self.ahead.store(0, Ordering::Relaxed);
+            self.looked.notify_all();
         }
     }
 

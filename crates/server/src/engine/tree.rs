@@ -7,11 +7,12 @@
 //!
 //! Two threads merge: while one of them merges much, files that come need not wait. Where they cannot keep up, loading waits.
 
-use super::easing::Easing;
+use super::easing::{self, Easing};
 use super::moment::{Moment, TreeRange};
-use super::{fault, read_fault};
-use crate::priority::yield_to_others;
+use super::{LAYER_BYTES, fault, read_fault};
+use crate::priority::{give_way, yield_to_others};
 use lsm_tree::compaction::Leveled;
+use lsm_tree::compaction::filter::{CompactionFilter, Context, Factory, ItemAccessor, Verdict};
 use lsm_tree::config::{CompressionPolicy, PinningPolicy, RestartIntervalPolicy};
 use lsm_tree::{AbstractTree, AnyTree, Cache, CompressionType, Config, InternalValue, SequenceNumberCounter};
 use parking_lot::{Mutex, RwLock};
@@ -22,13 +23,14 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tracing::warn;
 
 /// About the size of a file of rows.
 const FILE_BYTES: u64 = 64 << 20;
-/// Files that were loaded and not merged, from which on the store is behind, and from which on loading waits.
+/// Files that were loaded and not merged, from which on merging takes the disk, from which on the store is behind, and from which on loading waits.
+const FILES_PRESSING: usize = 6;
 const FILES_BEHIND: usize = 10;
 const FILES_MAX: usize = 20;
 /// Between two looks whether they have become fewer.
@@ -40,9 +42,33 @@ const WORTH_PART: u64 = 16;
 /// Threads that merge.
 const MERGERS: usize = 2;
 
+/// Who merges lets others go on, row by row; all rows stay.
+struct GivesWay(AssertUnwindSafe<Arc<easing::State>>);
+
+impl Factory for GivesWay {
+    fn name(&self) -> &'static str {
+        "gives way"
+    }
+
+    fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
+        Box::new(Self(AssertUnwindSafe(Arc::clone(&self.0))))
+    }
+}
+
+impl CompactionFilter for GivesWay {
+    /// Of every row but those that say that others are gone.
+    fn filter_item(&mut self, row: ItemAccessor<'_>, _: &Context) -> lsm_tree::Result<Verdict> {
+        give_way();
+        self.0.merges(row.key().len() + row.value()?.len());
+        Ok(Verdict::Keep)
+    }
+}
+
 /// The tree; dropping it ends its threads.
 pub(super) struct DiskTree {
     inner: Arc<Inner>,
+    /// About how many bytes were written to rows in memory.
+    written: Arc<AtomicU64>,
     wake: crossbeam_channel::Sender<()>,
     mergers: Vec<std::thread::JoinHandle<()>>,
 }
@@ -83,15 +109,18 @@ pub struct TreeView {
 
 impl DiskTree {
     /// Opens the tree in a folder, making it if there is none. Nobody may still have a view, or read rows, of one that was open there before: its files go by their names.
-    pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, Fault> {
+    pub(super) fn open(path: &Path, cache_bytes: u64, written: Arc<AtomicU64>) -> Result<Self, Fault> {
         let doing = format!("opening the store {}", path.display());
         let (next, visible) = (SequenceNumberCounter::default(), SequenceNumberCounter::default());
+        let easing = Easing::new(&path.join("tables"))?;
+        let gives_way = GivesWay(AssertUnwindSafe(easing.state()));
         let plain_above_last = [CompressionType::None, CompressionType::None, CompressionType::Lz4];
         let tree = Config::new(path, next.clone(), visible.clone())
             .use_cache(Arc::new(Cache::with_capacity_bytes(cache_bytes)))
             .data_block_compression_policy(CompressionPolicy::new(plain_above_last))
             .data_block_restart_interval_policy(RestartIntervalPolicy::new([10, 16]))
             .index_block_pinning_policy(PinningPolicy::new([true, true, false]))
+            .with_compaction_filter_factory(Some(Arc::new(gives_way)))
             .open()
             .map_err(fault(&doing))?;
         let newest = tree.get_highest_seqno().map_or(0, |newest| newest + 1);
@@ -110,7 +139,7 @@ impl DiskTree {
             is_everything_due: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
             problem: Mutex::default(),
-            easing: Easing::new(&path.join("tables"))?,
+            easing,
         });
         let (wake, woken) = crossbeam_channel::bounded(MERGERS);
         let merger = |_| {
@@ -122,7 +151,7 @@ impl DiskTree {
             begun.map_err(|error| Fault::new(doing.as_str(), error))
         };
         let mergers = (0..MERGERS).map(merger).collect::<Result<_, Fault>>()?;
-        let tree = Self { inner, wake, mergers };
+        let tree = Self { inner, written, wake, mergers };
         tree.wake();
         Ok(tree)
     }
@@ -202,6 +231,7 @@ impl Inner {
         let moment = Arc::new(Moment::of(&self.tree));
         let before = std::mem::replace(&mut *self.now.write(), moment);
         self.past.lock().push(before);
+        self.easing.press(self.tree.l0_run_count() >= FILES_PRESSING);
     }
 
     /// Forgets moments that nobody looks at any more, and with the last of a file the file. Who reads does not: removing a file may take milliseconds.
@@ -332,6 +362,7 @@ impl<I: Iterator<Item = lsm_tree::Result<InternalValue>>> Iterator for FileRows<
     type Item = Result<Row, Fault>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        give_way();
         self.rows.next().map(row)
     }
 }
@@ -350,9 +381,14 @@ impl Base for DiskTree {
     fn load(&self, changes: &mut dyn Iterator<Item = Loaded<'_>>) -> Result<(), Fault> {
         self.wait();
         let easing = self.inner.easing.begin();
+        let (pace, before) = (self.inner.easing.state(), self.written.load(Ordering::Relaxed));
+        // What comes meanwhile goes to memory, where there is room for so much.
+        let is_pressed = || self.written.load(Ordering::Relaxed) - before > LAYER_BYTES as u64 / 4;
         let load = || {
             let mut load = self.inner.tree.ingestion()?;
             for (table, key, value) in changes {
+                give_way();
+                pace.writes(key.len() + value.map_or(0, Bytes::len), is_pressed);
                 let key = of_table(table, key);
                 match value {
                     Some(value) => load.write(key, value.clone())?,

@@ -5,7 +5,7 @@
 //!
 //! What is written is bounded by what the store takes in: a write to a store that is behind waits in it, whoever it is for, and the
 //! worker's must not be the one. So this thread waits before, but not for ever: as long as clients write all that the store takes, it is behind, and neither would forgotten
-//! history go nor a replica become whole. What it has written is synced in parts, so that no sync has much to write.
+//! history go nor a replica become whole. What it has written is synced in parts, so that the last sync has no more to write than one of these; not in many, for each is a file that is merged.
 
 use super::inbox::Sender;
 use super::worker::Input;
@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 const BEHIND: Duration = Duration::from_millis(5);
 /// What has waited so long is done all the same: so there are four steps a second, in each of which some history is removed or a chunk written.
 const BEHIND_MAX: Duration = Duration::from_millis(250);
-/// After so many writes the store is synced.
-const WRITES_PER_SYNC: u32 = 16;
+/// After so many writes, some 64 MiB of a snapshot, the store is synced.
+const WRITES_PER_SYNC: u32 = 128;
 
 fn wait_while(is_behind: impl Fn() -> bool) {
     let begun = Instant::now();
