@@ -37,7 +37,7 @@ use quorate_types::{Fault, KeyspaceId, KeyspaceMap, NodeId, crash_point};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -51,6 +51,12 @@ const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
 const DRAIN_MAX: Duration = Duration::from_secs(3);
 /// How long it may take after that to tell those who waited for the worker that it has ended.
 const LAST_ANSWERS_MAX: Duration = Duration::from_secs(1);
+/// A node that starts is not connected with until it knows leaders, or so long,
+const LEADERS_AWAITED: Duration = Duration::from_secs(1);
+/// and looks so often.
+const LEADERS_LOOK: Duration = Duration::from_millis(2);
+/// Connections that wait to be accepted; the system may bound them further.
+const LISTEN_BACKLOG: u32 = 1_024;
 
 /// Why a node did not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -151,12 +157,12 @@ pub enum ServeError {
 pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     let client_tls = config.client_tls.as_ref().map(tls::for_clients).transpose()?;
     let peer_tls = config.peer_tls.as_ref().map(tls::for_peers).transpose()?;
-    let clients = listen(&config.listen_client, "clients").await?;
-    let mut listeners = Vec::new();
+    let clients = Port::take(&config.listen_client, "clients").await?;
+    let mut ports = Vec::new();
     for (keyspace, address) in &config.listen_keyspaces {
-        listeners.push((keyspace.clone(), address, listen(address, "clients of a keyspace").await?));
+        ports.push((keyspace.clone(), Port::take(address, "clients of a keyspace").await?));
     }
-    let peer_listener = listen(&config.listen_peer, "peers").await?;
+    let peer_listener = Port::take(&config.listen_peer, "peers").await?.listen()?;
     // After it is sure that others can reach it.
     let (belonging, mut data_dir) = Belonging::settle(&config, tls).await?;
     let (cluster, node) = (belonging.cluster, belonging.node);
@@ -370,15 +376,21 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
         worker_in.clone(),
         answerer,
     ));
+    let mut told = pin!(told_to_stop());
+    let is_told = tokio::select! {
+        () = knows_leaders(&gateway) => false,
+        () = &mut told => true,
+    };
     let slots = Slots::affordable();
     let mut servers = tokio::task::JoinSet::new();
-    for (keyspace, address, listener) in listeners {
-        info!(keyspace, clients = address, "listens for a keyspace's clients");
+    for (keyspace, port) in ports {
+        info!(keyspace, clients = port.address, "listens for a keyspace's clients");
+        let listener = port.listen()?;
         let served = services::served(Context { keyspace: Some(keyspace.into()), ..context.clone() });
         servers.spawn(connections::serve(listener, client_tls.clone(), served, slots.clone(), stop.clone()));
     }
     let served = services::served(context);
-    servers.spawn(connections::serve(clients, client_tls, served, slots, stop.clone()));
+    servers.spawn(connections::serve(clients.listen()?, client_tls, served, slots, stop.clone()));
     info!(
         clients = config.listen_client,
         client_tls = config.client_tls.is_some(),
@@ -390,7 +402,8 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
 
     let outcome = tokio::select! {
         result = &mut stopped => Some(result),
-        () = told_to_stop() => None,
+        () = told, if !is_told => None,
+        () = std::future::ready(()), if is_told => None,
         () = removal.told() => None,
     };
     if let Some(result) = outcome {
@@ -486,12 +499,49 @@ fn options(config: &Config, node: NodeId) -> Options {
     options
 }
 
-async fn listen(address: &str, whom: &'static str) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address).await.map_err(|cause| ServeError::Listen {
-        address: address.to_owned(),
-        whom,
-        cause,
-    })
+/// An address of ours, which nobody can connect with until it is listened at.
+struct Port {
+    address: String,
+    whom: &'static str,
+    socket: TcpSocket,
+}
+
+impl Port {
+    async fn take(address: &str, whom: &'static str) -> Result<Self, ServeError> {
+        let take = async {
+            let mut problem = std::io::Error::other("the name has no address");
+            for found in tokio::net::lookup_host(address).await? {
+                let socket = if found.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+                // Connections of this node's earlier life may linger there.
+                socket.set_reuseaddr(true)?;
+                match socket.bind(found) {
+                    Ok(()) => return Ok(socket),
+                    Err(error) => problem = error,
+                }
+            }
+            Err(problem)
+        };
+        let socket = take.await.map_err(|cause| Self::problem(address, whom, cause))?;
+        Ok(Self { address: address.to_owned(), whom, socket })
+    }
+
+    fn listen(self) -> Result<TcpListener, ServeError> {
+        let Self { address, whom, socket } = self;
+        socket.listen(LISTEN_BACKLOG).map_err(|cause| Self::problem(&address, whom, cause))
+    }
+
+    fn problem(address: &str, whom: &'static str, cause: std::io::Error) -> ServeError {
+        ServeError::Listen { address: address.to_owned(), whom, cause }
+    }
+}
+
+/// Returns when this node knows whom to ask for what clients want. Until then they had better be refused than wait: they have other nodes to go to. Not for long, however: without
+/// leaders there is still much that a node can tell.
+async fn knows_leaders(gateway: &Gateway) {
+    let begun = tokio::time::Instant::now();
+    while !gateway.has_leader(KeyspaceId::DEFAULT) && begun.elapsed() < LEADERS_AWAITED {
+        tokio::time::sleep(LEADERS_LOOK).await;
+    }
 }
 
 fn thread(
