@@ -14,8 +14,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Zeros written, and synced, at once: the log's own syncs come in between.
-const ZEROS: usize = 1 << 20;
+/// Zeros synced at once: the log's own syncs come in between.
+const ZEROS: u64 = 1 << 20;
+/// Zeros written at once. What is written at once the system may keep as one page of that size, of which every later write and sync looks at all blocks and counts all as written.
+const PAGE: usize = 16 << 10;
 /// The file filled ahead. Not part of the log.
 const SPARE: &str = "spare";
 
@@ -96,14 +98,17 @@ impl FileDisk {
 fn filled(path: &Path, length: u64) -> io::Result<File> {
     let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
     crash_point("log.file.made");
-    let zeros = vec![0; ZEROS];
+    let zeros = [0; PAGE];
     let mut at = 0;
     while at < length {
-        let part = ZEROS.min((length - at) as usize);
-        file.write_all_at(&zeros[..part], at)?;
+        let end = length.min(at + ZEROS);
+        while at < end {
+            let part = PAGE.min((end - at) as usize);
+            file.write_all_at(&zeros[..part], at)?;
+            at += part as u64;
+        }
         file.sync_data()?;
         crash_point("log.file.filling");
-        at += part as u64;
     }
     Ok(file)
 }
