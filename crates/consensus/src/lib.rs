@@ -222,8 +222,9 @@ pub trait Consensus {
     /// On a leader, what it and each of its followers is known to hold; nothing elsewhere.
     fn matched(&self) -> Vec<(NodeId, Index)>;
 
-    /// On a leader, up to where all those followers have the log, or will have it with the snapshot that they were offered, that have answered lately. Who is yet to be offered one is left out.
-    fn held_by_answering(&self) -> Option<Index>;
+    /// On a leader, up to where all those followers have the log that have answered lately. Those that wait for a snapshot are left out; if `counts_offered`, only who is yet to be offered
+    /// one, and the others will have the log up to where theirs is from.
+    fn held_by_answering(&self, counts_offered: bool) -> Option<Index>;
 
     /// How things stand.
     fn status(&self) -> Status;

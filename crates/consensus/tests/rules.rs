@@ -904,11 +904,12 @@ fn who_says_in_a_heartbeat_that_it_has_the_snapshot_goes_on_from_there() {
 #[test]
 fn what_comes_after_a_snapshot_under_way_is_known_to_be_wanted() {
     let (mut cluster, position) = offered();
-    let held = |cluster: &Cluster| cluster.replicas[0].held_by_answering();
+    let held = |cluster: &Cluster| cluster.replicas[0].held_by_answering(true);
     assert_eq!(held(&cluster), Some(position.index));
     let later = cluster.propose(0, "more");
     cluster.deliver(&[0, 1]);
     assert_eq!(held(&cluster), Some(position.index), "the other one has {later}");
+    assert_eq!(cluster.replicas[0].held_by_answering(false), Some(later.index), "who cannot wait for that");
     cluster.replicas[0].snapshot_failed(NodeId(3));
     cluster.replicas[0].take();
     assert_eq!(held(&cluster), Some(later.index), "what the next one is from on, nobody knows");

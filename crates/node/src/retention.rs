@@ -38,7 +38,8 @@ impl<E: Engine> Group<E> {
             Role::Leader { .. } if status.log_bytes < log_bytes_max => {
                 self.raft.matched().into_iter().map(|(_, matched)| matched).min()
             }
-            Role::Leader { .. } if room => self.raft.held_by_answering(),
+            // A snapshot may take long, and what other groups write in the meantime would all stay behind this log's old segment.
+            Role::Leader { .. } if room => self.raft.held_by_answering(!self.is_pinning),
             _ => None,
         }
     }

@@ -124,6 +124,11 @@ impl DiskEngine {
         self.written.load(Ordering::Relaxed)
     }
 
+    /// The store is about to be closed: nothing that is written to files takes its time for the sake of others any more.
+    pub fn hurry(&self) {
+        self.tree().hurry();
+    }
+
     /// Spills what is sealed, and lets go of files that nobody reads any more. To be called every so often, on a thread that may take its time.
     ///
     /// # Errors

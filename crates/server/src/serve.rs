@@ -51,7 +51,7 @@ const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
 const DRAIN_MAX: Duration = Duration::from_secs(3);
 /// How long it may take after that to tell those who waited for the worker that it has ended.
 const LAST_ANSWERS_MAX: Duration = Duration::from_secs(1);
-/// A node that starts is not connected with until it knows leaders, or so long,
+/// A node whose store is open is not connected with until it knows leaders, or so long,
 const LEADERS_AWAITED: Duration = Duration::from_secs(1);
 /// and looks so often.
 const LEADERS_LOOK: Duration = Duration::from_millis(2);
@@ -158,9 +158,9 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     let client_tls = config.client_tls.as_ref().map(tls::for_clients).transpose()?;
     let peer_tls = config.peer_tls.as_ref().map(tls::for_peers).transpose()?;
     let clients = Port::take(&config.listen_client, "clients").await?;
-    let mut ports = Vec::new();
+    let mut keyspace_ports = Vec::new();
     for (keyspace, address) in &config.listen_keyspaces {
-        ports.push((keyspace.clone(), Port::take(address, "clients of a keyspace").await?));
+        keyspace_ports.push((keyspace.clone(), Port::take(address, "clients of a keyspace").await?));
     }
     let peer_listener = Port::take(&config.listen_peer, "peers").await?.listen()?;
     // After it is sure that others can reach it.
@@ -180,6 +180,15 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
         "starting"
     );
     let is_alone = belonging.known.members.iter().all(|member| member.id == node);
+    let mut ports = vec![(None, clients)];
+    ports.extend(keyspace_ports.into_iter().map(|(keyspace, port)| (Some(keyspace), port)));
+    // Where there are others to go to.
+    if !is_alone {
+        ports = ports
+            .into_iter()
+            .map(|(of, port)| Ok((of, port.closed()?)))
+            .collect::<Result<_, ServeError>>()?;
+    }
     let repair = repair::carry_out(&config.data_dir, !is_alone).map_err(ServeError::Repair)?;
     data_dir.reread().map_err(JoinError::from)?;
     let identity = Identity { cluster, node, incarnation: data_dir.incarnation() };
@@ -376,35 +385,43 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
         worker_in.clone(),
         answerer,
     ));
-    let mut told = pin!(told_to_stop());
-    let is_told = tokio::select! {
-        () = knows_leaders(&gateway) => false,
-        () = &mut told => true,
-    };
     let slots = Slots::affordable();
     let mut servers = tokio::task::JoinSet::new();
-    for (keyspace, port) in ports {
-        info!(keyspace, clients = port.address, "listens for a keyspace's clients");
-        let listener = port.listen()?;
-        let served = services::served(Context { keyspace: Some(keyspace.into()), ..context.clone() });
-        servers.spawn(connections::serve(listener, client_tls.clone(), served, slots.clone(), stop.clone()));
-    }
-    let served = services::served(context);
-    servers.spawn(connections::serve(clients.listen()?, client_tls, served, slots, stop.clone()));
-    info!(
-        clients = config.listen_client,
-        client_tls = config.client_tls.is_some(),
-        client_cert_auth = config.client_tls.as_ref().is_some_and(|tls| tls.ca.is_some()),
-        peers = config.listen_peer,
-        peer_tls = config.peer_tls.is_some(),
-        "ready for clients"
-    );
-
-    let outcome = tokio::select! {
-        result = &mut stopped => Some(result),
-        () = told, if !is_told => None,
-        () = std::future::ready(()), if is_told => None,
-        () = removal.told() => None,
+    let outcome = {
+        let mut ended = pin!(async {
+            tokio::select! {
+                result = &mut stopped => Some(result),
+                () = told_to_stop() => None,
+                () = removal.told() => None,
+            }
+        });
+        let early = tokio::select! {
+            () = knows_leaders(&gateway) => None,
+            outcome = &mut ended => Some(outcome),
+        };
+        match early {
+            Some(outcome) => outcome,
+            None => {
+                for (keyspace, port) in ports {
+                    if let Some(keyspace) = &keyspace {
+                        info!(keyspace, clients = port.address, "listens for a keyspace's clients");
+                    }
+                    let served =
+                        services::served(Context { keyspace: keyspace.map(Into::into), ..context.clone() });
+                    let (listener, tls, slots) = (port.listen()?, client_tls.clone(), slots.clone());
+                    servers.spawn(connections::serve(listener, tls, served, slots, stop.clone()));
+                }
+                info!(
+                    clients = config.listen_client,
+                    client_tls = config.client_tls.is_some(),
+                    client_cert_auth = config.client_tls.as_ref().is_some_and(|tls| tls.ca.is_some()),
+                    peers = config.listen_peer,
+                    peer_tls = config.peer_tls.is_some(),
+                    "ready for clients"
+                );
+                ended.await
+            }
+        }
     };
     if let Some(result) = outcome {
         let error = match result {
@@ -442,6 +459,7 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
         let _ = log_thread.join();
         let _ = scrub_thread.join();
     };
+    engine.hurry();
     let _ = tokio::task::spawn_blocking(join).await;
     engine.flush()?;
     recorder.tell(Told::Stopped);
@@ -499,35 +517,50 @@ fn options(config: &Config, node: NodeId) -> Options {
     options
 }
 
-/// An address of ours, which nobody can connect with until it is listened at.
+/// An address of ours. Those who connect wait until they are accepted, or, while it is closed, are refused.
 struct Port {
     address: String,
     whom: &'static str,
-    socket: TcpSocket,
+    state: PortState,
+}
+
+enum PortState {
+    Open(TcpListener),
+    Closed(TcpSocket),
 }
 
 impl Port {
     async fn take(address: &str, whom: &'static str) -> Result<Self, ServeError> {
-        let take = async {
-            let mut problem = std::io::Error::other("the name has no address");
-            for found in tokio::net::lookup_host(address).await? {
-                let socket = if found.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-                // Connections of this node's earlier life may linger there.
-                socket.set_reuseaddr(true)?;
-                match socket.bind(found) {
-                    Ok(()) => return Ok(socket),
-                    Err(error) => problem = error,
-                }
-            }
-            Err(problem)
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.map_err(|cause| Self::problem(address, whom, cause))?;
+        Ok(Self { address: address.to_owned(), whom, state: PortState::Open(listener) })
+    }
+
+    /// Nobody can connect until it is listened at, but the address stays ours.
+    fn closed(self) -> Result<Self, ServeError> {
+        let Self { address, whom, state } = self;
+        let PortState::Open(listener) = state else { return Ok(Self { address, whom, state }) };
+        let close = || {
+            let at = listener.local_addr()?;
+            drop(listener);
+            let socket = if at.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            // Connections of this node's earlier life may linger there.
+            socket.set_reuseaddr(true)?;
+            socket.bind(at)?;
+            Ok(socket)
         };
-        let socket = take.await.map_err(|cause| Self::problem(address, whom, cause))?;
-        Ok(Self { address: address.to_owned(), whom, socket })
+        let socket = close().map_err(|cause| Self::problem(&address, whom, cause))?;
+        Ok(Self { address, whom, state: PortState::Closed(socket) })
     }
 
     fn listen(self) -> Result<TcpListener, ServeError> {
-        let Self { address, whom, socket } = self;
-        socket.listen(LISTEN_BACKLOG).map_err(|cause| Self::problem(&address, whom, cause))
+        let Self { address, whom, state } = self;
+        match state {
+            PortState::Open(listener) => Ok(listener),
+            PortState::Closed(socket) => {
+                socket.listen(LISTEN_BACKLOG).map_err(|cause| Self::problem(&address, whom, cause))
+            }
+        }
     }
 
     fn problem(address: &str, whom: &'static str, cause: std::io::Error) -> ServeError {

@@ -400,7 +400,9 @@ async fn peers_of_another_ca_do_not_get_in() {
     c.logs_line(&["no connection to peer", "it does not know the CA of our certificate"]).await;
     c.logs_line(&["turned a peer away", "it does not know the CA of our certificate"]).await;
     assert!(!c.log().contains("connected to peer"), "{}", c.log());
-    let mut client = pb::kv_client::KvClient::new(of(&c).connect().await.unwrap());
+    // It knows no leader, and is connected with all the same after a while.
+    let channel = until("a connection with c", async || of(&c).connect().await).await;
+    let mut client = pb::kv_client::KvClient::new(channel);
     let refused = client.range(with_leader(pb::RangeRequest { key: "key".into(), ..Default::default() }));
     is_no_leader(&refused.await.unwrap_err());
 

@@ -636,13 +636,12 @@ impl Consensus for Raft {
         std::iter::once(own).chain(rest).collect()
     }
 
-    fn held_by_answering(&self) -> Option<Index> {
+    fn held_by_answering(&self, counts_offered: bool) -> Option<Index> {
         let State::Leader(leader) = &self.state else { return None };
         let is_there = |follower: &&Follower| self.now < follower.heard + self.options.election_ticks_min;
         let held = |follower: &Follower| match (follower.progress.mode(), &follower.offer) {
-            (Mode::Snapshot, Some(offer)) => Some(offer.position.index),
-            // Where one that is yet to be offered will begin is not known.
-            (Mode::Snapshot, None) => None,
+            (Mode::Snapshot, Some(offer)) if counts_offered => Some(offer.position.index),
+            (Mode::Snapshot, _) => None,
             _ => Some(follower.progress.matched()),
         };
         leader.followers.values().filter(is_there).filter_map(held).min()

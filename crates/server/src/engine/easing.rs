@@ -3,10 +3,10 @@
 //! A file of rows is made durable when it is complete: up to 64 MiB at once, which syncs of the log wait behind, and with them everybody who writes. So a thread syncs files that are growing every
 //! few milliseconds, as long as some are. After one that failed nobody knows what is on the disk, and a later one need not say so again: so whoever wrote meanwhile is told.
 //!
-//! Threads that keep house ([`crate::priority`]) do not get ahead of that by much, unless they are waited for: so some 50 MiB/s are written at most, fewer where the disk is slow, and in between the
+//! Threads that keep house ([`crate::priority`]) do not get ahead of that by much, unless they are waited for: so some 50 MiB/s are written, fewer where the disk is slow, and in between the
 //! disk is the log's.
 
-use crate::priority::keeps_house;
+use crate::priority::has_time;
 use parking_lot::{Condvar, Mutex};
 use quorate_types::Fault;
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Between two looks at the files.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -24,7 +24,7 @@ const INTERVAL: Duration = Duration::from_millis(10);
 const WORTH_BYTES: u64 = 512 << 10;
 /// What may have been written since the last look by somebody who has time.
 const AHEAD_BYTES: u64 = 768 << 10;
-/// He does not wait for longer.
+/// He does not wait for a look for longer, and may then write as much again.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// The thread, which ends when this is dropped.
@@ -81,6 +81,11 @@ impl Easing {
         self.state.clone()
     }
 
+    /// From here on nobody waits for the disk: files are synced at their end.
+    pub(super) fn end(&self) {
+        self.state.end();
+    }
+
     /// Whether somebody waits for what is merged.
     pub(super) fn press(&self, is_pressed: bool) {
         self.state.is_pressed.store(is_pressed, Ordering::Relaxed);
@@ -115,10 +120,18 @@ impl Drop for Writing<'_> {
     }
 }
 
+/// The thread ends: nobody waits for it any more, also if it panicked.
+struct End<'a>(&'a State);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 impl Drop for Easing {
     fn drop(&mut self) {
-        self.state.work.lock().is_ending = true;
-        self.state.changed.notify_one();
+        self.end();
         if let Some(thread) = self.thread.take() {
             // It may have panicked; then files are only synced at their end.
             let _ = thread.join();
@@ -127,6 +140,12 @@ impl Drop for Easing {
 }
 
 impl State {
+    fn end(&self) {
+        self.work.lock().is_ending = true;
+        self.changed.notify_one();
+        self.looked.notify_all();
+    }
+
     /// Somebody merges, and writes so much.
     pub(super) fn merges(&self, bytes: usize) {
         self.writes(bytes, || self.is_pressed.load(Ordering::Relaxed));
@@ -135,15 +154,26 @@ impl State {
     /// Somebody writes so much: waits for the disk if this thread keeps house, and nobody waits for it.
     pub(super) fn writes(&self, bytes: usize, is_pressed: impl Fn() -> bool) {
         let ahead = self.ahead.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
-        if ahead >= AHEAD_BYTES && keeps_house() && !is_pressed() {
-            let mut work = self.work.lock();
-            if self.ahead.load(Ordering::Relaxed) >= AHEAD_BYTES && !work.is_ending {
-                self.looked.wait_for(&mut work, WAIT_MAX);
+        if ahead < AHEAD_BYTES {
+            return;
+        }
+        let deadline = Instant::now() + WAIT_MAX;
+        let mut work = self.work.lock();
+        while !work.is_ending && self.ahead.load(Ordering::Relaxed) >= AHEAD_BYTES {
+            if !has_time() || is_pressed() {
+                return;
             }
+            if Instant::now() >= deadline {
+                self.ahead.store(0, Ordering::Relaxed);
+                return;
+            }
+            // Meanwhile somebody may begin to wait.
+            self.looked.wait_for(&mut work, INTERVAL);
         }
     }
 
     fn run(&self) {
+        let _end = End(self);
         let mut sizes = BTreeMap::new();
         loop {
             {
@@ -168,12 +198,14 @@ impl State {
         let before = std::mem::take(sizes);
         for file in std::fs::read_dir(&self.folder)? {
             let file = file?;
-            let (name, bytes) = (file.file_name(), file.metadata()?.len());
+            let Ok(metadata) = file.metadata() else { continue };
+            let (name, bytes) = (file.file_name(), metadata.len());
             let synced = before.get(&name).copied().unwrap_or_default();
             let is_worth_it = bytes >= synced + WORTH_BYTES;
             sizes.insert(name, if is_worth_it { bytes } else { synced });
             if is_worth_it {
-                File::open(file.path())?.sync_data().inspect_err(|error| *failed = Some(error.kind()))?;
+                let Ok(file) = File::open(file.path()) else { continue };
+                file.sync_data().inspect_err(|error| *failed = Some(error.kind()))?;
             }
         }
         Ok(())

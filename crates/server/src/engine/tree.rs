@@ -193,6 +193,11 @@ impl DiskTree {
         self.wake();
     }
 
+    /// The store is about to be closed: what is being written is not to take its time any more.
+    pub(super) fn hurry(&self) {
+        self.inner.easing.end();
+    }
+
     /// Merges everything, so that removed rows give their space back now rather than in time.
     pub(super) fn merge_everything(&self) -> Result<(), Fault> {
         self.inner.merge_everything().map_err(read_fault("merging the store"))
@@ -215,6 +220,7 @@ impl DiskTree {
 
 impl Drop for DiskTree {
     fn drop(&mut self) {
+        self.hurry();
         self.inner.is_ending.store(true, Ordering::Release);
         self.wake();
         for merger in self.mergers.drain(..) {

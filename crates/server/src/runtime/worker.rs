@@ -10,6 +10,7 @@ use super::transport::Transport;
 use crate::engine::DiskEngine;
 use crate::events::Told;
 use crate::events::recorder::Recorder;
+use crate::priority::serves;
 use crate::repair::Order;
 use crossbeam_channel::Sender;
 use quorate_consensus::Message;
@@ -196,6 +197,7 @@ impl Worker {
         let mut next_tick = Instant::now() + self.tick;
         let mut timer = pin!(tokio::time::sleep_until(next_tick.into()));
         loop {
+            serves(false);
             if !self.taken.is_empty() {
                 // There were more than a round takes: what the last one has answered and sent leaves first.
                 tokio::task::yield_now().await;
@@ -207,6 +209,7 @@ impl Worker {
                 }
                 self.inputs.take(&mut self.taken);
             }
+            serves(true);
             for _ in 0..INPUTS_PER_ROUND_MAX {
                 let Some(input) = self.taken.pop_front() else { break };
                 if let Input::Stop = input {

@@ -137,7 +137,7 @@ pub const TABLE: &[(&str, &[Row])] = &[
             (
                 "snapshot-seen-in-heartbeat",
                 Common,
-                "a leader heard that a snapshot was installed from an answer to its heartbeat, before the acknowledgement",
+                "a follower's answer to a heartbeat said that it may have the snapshot that it was offered, before it said so itself",
             ),
             ("snapshot-replaces-log", Common, "a snapshot was installed in place of the log"),
             ("snapshot-while-entries-wait", Common, "and there were entries that had not been applied"),
