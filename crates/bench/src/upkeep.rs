@@ -152,10 +152,10 @@ async fn lines_to(cluster: &Cluster, nodes: &[usize]) -> Result<Vec<Line>, Failu
     Ok(lines)
 }
 
-/// Waits until a node that was started can be connected with.
+/// Waits until a node that was started can be connected with, and answers.
 async fn reachable(cluster: &Cluster, node: usize) -> Result<(), Failure> {
     let begun = Instant::now();
-    while Endpoint::from_shared(cluster.endpoints()[node].clone())?.connect().await.is_err() {
+    while crate::http::get(&cluster.endpoints()[node], "/version").await.is_err() {
         if begun.elapsed() > LIMIT {
             return Err("a node that was started cannot be connected with".into());
         }

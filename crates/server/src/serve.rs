@@ -157,12 +157,14 @@ pub enum ServeError {
 pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
     let client_tls = config.client_tls.as_ref().map(tls::for_clients).transpose()?;
     let peer_tls = config.peer_tls.as_ref().map(tls::for_peers).transpose()?;
-    let clients = Port::take(&config.listen_client, "clients").await?;
-    let mut keyspace_ports = Vec::new();
+    let mut ports = vec![(None, Port::take(&config.listen_client, "clients").await?)];
     for (keyspace, address) in &config.listen_keyspaces {
-        keyspace_ports.push((keyspace.clone(), Port::take(address, "clients of a keyspace").await?));
+        ports.push((Some(keyspace.clone()), Port::take(address, "clients of a keyspace").await?));
     }
     let peer_listener = Port::take(&config.listen_peer, "peers").await?.listen()?;
+    // While all were open it was seen that they are different. Nobody is to wait behind them for what may take long.
+    let closed = ports.into_iter().map(|(of, port)| Ok((of, port.closed()?)));
+    let mut ports = closed.collect::<Result<Vec<_>, ServeError>>()?;
     // After it is sure that others can reach it.
     let (belonging, mut data_dir) = Belonging::settle(&config, tls).await?;
     let (cluster, node) = (belonging.cluster, belonging.node);
@@ -180,13 +182,11 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
         "starting"
     );
     let is_alone = belonging.known.members.iter().all(|member| member.id == node);
-    let mut ports = vec![(None, clients)];
-    ports.extend(keyspace_ports.into_iter().map(|(keyspace, port)| (Some(keyspace), port)));
-    // Where there are others to go to.
-    if !is_alone {
+    if is_alone {
+        // There is no other node to go to.
         ports = ports
             .into_iter()
-            .map(|(of, port)| Ok((of, port.closed()?)))
+            .map(|(of, port)| Ok((of, port.opened()?)))
             .collect::<Result<_, ServeError>>()?;
     }
     let repair = repair::carry_out(&config.data_dir, !is_alone).map_err(ServeError::Repair)?;
@@ -551,6 +551,12 @@ impl Port {
         };
         let socket = close().map_err(|cause| Self::problem(&address, whom, cause))?;
         Ok(Self { address, whom, state: PortState::Closed(socket) })
+    }
+
+    /// Who connects waits from here on.
+    fn opened(self) -> Result<Self, ServeError> {
+        let (address, whom) = (self.address.clone(), self.whom);
+        Ok(Self { state: PortState::Open(self.listen()?), address, whom })
     }
 
     fn listen(self) -> Result<TcpListener, ServeError> {

@@ -238,7 +238,12 @@ impl Gateway {
         request: RangeRequest,
     ) -> Result<(Revision, Term, RangeAnswer), ReadError> {
         let begun = Instant::now();
-        let answer = self.read_range(keyspace, request).await;
+        let is_serializable = request.serializable;
+        let mut answer = self.read_range(keyspace, request.clone(), is_serializable).await;
+        if let Err(ReadError::Rejection(Rejection::Unavailable)) = answer {
+            // Its state was replaced, or completed, while it was read; or nobody is there to ask, who will not be the second time either.
+            answer = self.read_range(keyspace, request, false).await;
+        }
         self.note_read(begun, &answer);
         answer
     }
@@ -275,14 +280,15 @@ impl Gateway {
         Some(outcome)
     }
 
+    /// Reads this node's state, without asking anyone if that will do and there is one.
     async fn read_range(
         &self,
         keyspace: KeyspaceId,
         request: RangeRequest,
+        may_be_old: bool,
     ) -> Result<(Revision, Term, RangeAnswer), ReadError> {
         let here = self.keyspace(keyspace).map_err(ReadError::Rejection)?;
-        let (newest, term) = if request.serializable && here.reader.is_available() {
-            // Read without asking anyone.
+        let (newest, term) = if may_be_old && here.reader.is_available() {
             (here.reader.revision(), here.term())
         } else {
             let ranges = vec![request.range.clone()];
