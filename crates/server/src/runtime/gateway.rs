@@ -25,6 +25,12 @@ use tokio::sync::oneshot;
 const CALLS_MAX: usize = 50_000;
 /// So many keys at most are read by leaders where the copy here is far behind.
 const KEYS_AFAR_MAX: usize = 16;
+/// A read is tried again so often when its state was replaced meanwhile,
+const READ_AGAIN_MAX: usize = 3;
+/// waits for that so long at most,
+const STATE_AWAITED: Duration = Duration::from_secs(1);
+/// and looks so often.
+const STATE_LOOK: Duration = Duration::from_millis(2);
 /// A range that has more pairs than this is read on a thread of its own.
 const PAIRS_INLINE_MAX: usize = 128;
 
@@ -238,14 +244,27 @@ impl Gateway {
         request: RangeRequest,
     ) -> Result<(Revision, Term, RangeAnswer), ReadError> {
         let begun = Instant::now();
-        let is_serializable = request.serializable;
-        let mut answer = self.read_range(keyspace, request.clone(), is_serializable).await;
-        if let Err(ReadError::Rejection(Rejection::Unavailable)) = answer {
-            // Its state was replaced, or completed, while it was read; or nobody is there to ask, who will not be the second time either.
-            answer = self.read_range(keyspace, request, false).await;
+        let mut answer = self.read_range(keyspace, request.clone(), request.serializable).await;
+        for _ in 0..READ_AGAIN_MAX {
+            if !is_unavailable(&answer) {
+                break;
+            }
+            self.state_returns(keyspace).await;
+            answer = self.read_range(keyspace, request.clone(), false).await;
         }
         self.note_read(begun, &answer);
         answer
+    }
+
+    /// What was to be read was replaced, or completed by what was missing, while it was read: waits until it can be read again, which takes a moment. Where nobody is there to
+    /// ask any more there is nothing to wait for.
+    async fn state_returns(&self, keyspace: KeyspaceId) {
+        let begun = Instant::now();
+        while self.reader(keyspace).is_ok_and(|reader| !reader.is_available())
+            && begun.elapsed() < STATE_AWAITED
+        {
+            tokio::time::sleep(STATE_LOOK).await;
+        }
     }
 
     fn note_read<T>(&self, begun: Instant, answer: &Result<T, ReadError>) {
@@ -336,7 +355,14 @@ impl Gateway {
         request: TxnRequest,
     ) -> Result<(Revision, Term, TxnAnswer), ReadError> {
         let begun = Instant::now();
-        let answer = self.read_all(keyspace, request).await;
+        let mut answer = self.read_all(keyspace, request.clone()).await;
+        for _ in 0..READ_AGAIN_MAX {
+            if !is_unavailable(&answer) {
+                break;
+            }
+            self.state_returns(keyspace).await;
+            answer = self.read_all(keyspace, request.clone()).await;
+        }
         self.note_read(begun, &answer);
         answer
     }
@@ -372,6 +398,10 @@ impl Gateway {
         };
         Ok((revision, grant.term, answer))
     }
+}
+
+fn is_unavailable<T>(answer: &Result<T, ReadError>) -> bool {
+    matches!(answer, Err(ReadError::Rejection(Rejection::Unavailable)))
 }
 
 /// What whoever reads these does where the copy here is far behind. A few keys are nothing to a leader; a range it would evaluate on the thread that all wait for, and what comes of it may be more
