@@ -9,6 +9,7 @@ mod moment;
 mod rest;
 mod tree;
 
+use crate::priority::keeps_house;
 use quorate_mvcc::engine::{Batch, Engine, Read, Row, RowRange, Rows, Table};
 use quorate_storage::front::Front;
 use quorate_types::{Bytes, Fault, crash_point};
@@ -32,6 +33,8 @@ pub struct DiskEngine {
     front: Front<DiskTree>,
     /// About how many bytes were written,
     written: Arc<AtomicU64>,
+    /// of these not by who keeps house,
+    served: Arc<AtomicU64>,
     /// and rows removed.
     removed: Arc<AtomicU64>,
 }
@@ -88,15 +91,20 @@ impl DiskEngine {
         std::fs::create_dir_all(&folder).map_err(failed)?;
         manifest::check(&folder)?;
         crash_point("store.open.checked");
-        let written = Arc::default();
-        let tree = DiskTree::open(&folder, cache_bytes, Arc::clone(&written))?;
+        let served = Arc::default();
+        let tree = DiskTree::open(&folder, cache_bytes, Arc::clone(&served))?;
         crash_point("store.open.tree");
         // Names that were made without being made durable, which not every file system does by itself.
         for names in [path.join("tree"), path.to_owned()] {
             std::fs::File::open(names).and_then(|folder| folder.sync_all()).map_err(failed)?;
         }
         crash_point("store.open.named");
-        Ok(Self { front: Front::new(tree, LAYER_BYTES), written, removed: Arc::default() })
+        Ok(Self {
+            front: Front::new(tree, LAYER_BYTES),
+            served,
+            written: Arc::default(),
+            removed: Arc::default(),
+        })
     }
 
     fn tree(&self) -> &DiskTree {
@@ -189,6 +197,9 @@ impl Engine for DiskEngine {
             removed += u64::from(value.is_none());
         }
         self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+        if !keeps_house() {
+            self.served.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
         self.removed.fetch_add(removed, Ordering::Relaxed);
         self.front.write(batch)
     }

@@ -45,6 +45,11 @@ pub fn yield_to_others() {
     TURN.set(Some(Turn::new()));
 }
 
+/// Whether this thread is one of those that yield.
+pub(crate) fn keeps_house() -> bool {
+    TURN.with_borrow(Option::is_some)
+}
+
 /// Said by whoever serves everybody, before and after each thing that he does: while that takes long nobody takes his time.
 pub(crate) fn serves(is_at_work: bool) {
     let since = if is_at_work { now().max(1) } else { 0 };
@@ -53,7 +58,7 @@ pub(crate) fn serves(is_at_work: bool) {
 
 /// Whether this thread is one of those that yield, and nobody is likely to be waiting for it.
 pub(crate) fn has_time() -> bool {
-    TURN.with_borrow(Option::is_some) && !is_awaited()
+    keeps_house() && !is_awaited()
 }
 
 fn is_awaited() -> bool {

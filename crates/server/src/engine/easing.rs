@@ -3,10 +3,10 @@
 //! A file of rows is made durable when it is complete: up to 64 MiB at once, which syncs of the log wait behind, and with them everybody who writes. So a thread syncs files that are growing every
 //! few milliseconds, as long as some are. After one that failed nobody knows what is on the disk, and a later one need not say so again: so whoever wrote meanwhile is told.
 //!
-//! Threads that keep house ([`crate::priority`]) do not get ahead of that by much, unless they are waited for: so some 50 MiB/s are written, fewer where the disk is slow, and in between the
+//! Threads that keep house ([`crate::priority`]) do not get ahead of that by much, unless they are waited for, or clients write much: so some 50 MiB/s are written, fewer where the disk is slow, and in between the
 //! disk is the log's.
 
-use crate::priority::has_time;
+use crate::priority::{give_way, has_time};
 use parking_lot::{Condvar, Mutex};
 use quorate_types::Fault;
 use std::collections::BTreeMap;
@@ -27,6 +27,11 @@ const AHEAD_BYTES: u64 = 768 << 10;
 /// He does not wait for a look for longer, and may then write as much again.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
+/// Where clients write more in a second, files are what they will wait for: nobody takes his time with them.
+const BUSY_BYTES: u64 = 8 << 20;
+/// Over such times that is looked at.
+const BUSY_WINDOW: Duration = Duration::from_millis(50);
+
 /// The thread, which ends when this is dropped.
 pub(super) struct Easing {
     state: Arc<State>,
@@ -40,6 +45,10 @@ pub(super) struct State {
     ahead: AtomicU64,
     /// Merging is waited for.
     is_pressed: AtomicBool,
+    /// What was written to rows in memory for clients,
+    served: Arc<AtomicU64>,
+    /// and whether it is much lately.
+    is_busy: AtomicBool,
     looked: Condvar,
     work: Mutex<Work>,
     changed: Condvar,
@@ -58,11 +67,13 @@ pub(super) struct Writing<'a>(&'a State);
 
 impl Easing {
     /// For the files of a folder.
-    pub(super) fn new(folder: &Path) -> Result<Self, Fault> {
+    pub(super) fn new(folder: &Path, served: Arc<AtomicU64>) -> Result<Self, Fault> {
         let state = Arc::new(State {
             folder: folder.to_owned(),
             ahead: AtomicU64::new(0),
             is_pressed: AtomicBool::new(false),
+            served,
+            is_busy: AtomicBool::new(false),
             looked: Condvar::new(),
             work: Mutex::default(),
             changed: Condvar::new(),
@@ -151,9 +162,13 @@ impl State {
         self.writes(bytes, || self.is_pressed.load(Ordering::Relaxed));
     }
 
-    /// Somebody writes so much: waits for the disk if this thread keeps house, and nobody waits for it.
+    /// Somebody writes so much, in a row: gives way, and waits for the disk if this thread keeps house, and nobody waits for it.
     pub(super) fn writes(&self, bytes: usize, is_pressed: impl Fn() -> bool) {
         let ahead = self.ahead.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+        if self.is_busy.load(Ordering::Relaxed) {
+            return;
+        }
+        give_way();
         if ahead < AHEAD_BYTES {
             return;
         }
@@ -175,6 +190,7 @@ impl State {
     fn run(&self) {
         let _end = End(self);
         let mut sizes = BTreeMap::new();
+        let (mut since, mut before) = (Instant::now(), self.served.load(Ordering::Relaxed));
         loop {
             {
                 let mut work = self.work.lock();
@@ -184,6 +200,16 @@ impl State {
                 }
             }
             std::thread::sleep(INTERVAL);
+            let elapsed = since.elapsed();
+            if elapsed >= BUSY_WINDOW {
+                let served = self.served.load(Ordering::Relaxed);
+                let is_busy = (served - before) as f64 > BUSY_BYTES as f64 * elapsed.as_secs_f64();
+                // Else this thread had nothing to do in between.
+                if elapsed < 2 * BUSY_WINDOW || is_busy {
+                    self.is_busy.store(is_busy, Ordering::Relaxed);
+                }
+                (since, before) = (since + elapsed, served);
+            }
             // Files come and go meanwhile; one that cannot be looked at is left to those who write it.
             let _ = self.look(&mut sizes);
             let _work = self.work.lock();
@@ -219,7 +245,7 @@ mod tests {
     #[test]
     fn a_look_takes_what_has_grown_and_forgets_what_is_gone() {
         let folder = tempfile::tempdir().unwrap();
-        let easing = Easing::new(folder.path()).unwrap();
+        let easing = Easing::new(folder.path(), Arc::default()).unwrap();
         let path = folder.path().join("1");
         let mut sizes = BTreeMap::new();
         let mut grow = |bytes: u64| {

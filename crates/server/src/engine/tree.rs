@@ -58,7 +58,6 @@ impl Factory for GivesWay {
 impl CompactionFilter for GivesWay {
     /// Of every row but those that say that others are gone.
     fn filter_item(&mut self, row: ItemAccessor<'_>, _: &Context) -> lsm_tree::Result<Verdict> {
-        give_way();
         self.0.merges(row.key().len() + row.value()?.len());
         Ok(Verdict::Keep)
     }
@@ -67,8 +66,8 @@ impl CompactionFilter for GivesWay {
 /// The tree; dropping it ends its threads.
 pub(super) struct DiskTree {
     inner: Arc<Inner>,
-    /// About how many bytes were written to rows in memory.
-    written: Arc<AtomicU64>,
+    /// About how many bytes were written to rows in memory for clients.
+    served: Arc<AtomicU64>,
     wake: crossbeam_channel::Sender<()>,
     mergers: Vec<std::thread::JoinHandle<()>>,
 }
@@ -109,10 +108,10 @@ pub struct TreeView {
 
 impl DiskTree {
     /// Opens the tree in a folder, making it if there is none. Nobody may still have a view, or read rows, of one that was open there before: its files go by their names.
-    pub(super) fn open(path: &Path, cache_bytes: u64, written: Arc<AtomicU64>) -> Result<Self, Fault> {
+    pub(super) fn open(path: &Path, cache_bytes: u64, served: Arc<AtomicU64>) -> Result<Self, Fault> {
         let doing = format!("opening the store {}", path.display());
         let (next, visible) = (SequenceNumberCounter::default(), SequenceNumberCounter::default());
-        let easing = Easing::new(&path.join("tables"))?;
+        let easing = Easing::new(&path.join("tables"), Arc::clone(&served))?;
         let gives_way = GivesWay(AssertUnwindSafe(easing.state()));
         let plain_above_last = [CompressionType::None, CompressionType::None, CompressionType::Lz4];
         let tree = Config::new(path, next.clone(), visible.clone())
@@ -151,7 +150,7 @@ impl DiskTree {
             begun.map_err(|error| Fault::new(doing.as_str(), error))
         };
         let mergers = (0..MERGERS).map(merger).collect::<Result<_, Fault>>()?;
-        let tree = Self { inner, written, wake, mergers };
+        let tree = Self { inner, served, wake, mergers };
         tree.wake();
         Ok(tree)
     }
@@ -387,13 +386,12 @@ impl Base for DiskTree {
     fn load(&self, changes: &mut dyn Iterator<Item = Loaded<'_>>) -> Result<(), Fault> {
         self.wait();
         let easing = self.inner.easing.begin();
-        let (pace, before) = (self.inner.easing.state(), self.written.load(Ordering::Relaxed));
+        let (pace, before) = (self.inner.easing.state(), self.served.load(Ordering::Relaxed));
         // What comes meanwhile goes to memory, where there is room for so much.
-        let is_pressed = || self.written.load(Ordering::Relaxed) - before > LAYER_BYTES as u64 / 4;
+        let is_pressed = || self.served.load(Ordering::Relaxed) - before > LAYER_BYTES as u64 / 16;
         let load = || {
             let mut load = self.inner.tree.ingestion()?;
             for (table, key, value) in changes {
-                give_way();
                 pace.writes(key.len() + value.map_or(0, Bytes::len), is_pressed);
                 let key = of_table(table, key);
                 match value {
