@@ -26,6 +26,7 @@ pub mod engine;
 pub mod events;
 pub mod membership;
 pub mod metrics;
+mod port;
 pub mod priority;
 pub mod repair;
 pub mod runtime;

@@ -11,6 +11,7 @@ use crate::events::recorder::Recorder;
 use crate::events::telling::Telling;
 use crate::membership;
 use crate::metrics::Metrics;
+use crate::port::Port;
 use crate::priority::yield_to_others;
 use crate::repair::{self, Order};
 use crate::runtime::calls::{self, Calls};
@@ -37,7 +38,6 @@ use quorate_types::{Fault, KeyspaceId, KeyspaceMap, NodeId, crash_point};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -51,12 +51,8 @@ const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
 const DRAIN_MAX: Duration = Duration::from_secs(3);
 /// How long it may take after that to tell those who waited for the worker that it has ended.
 const LAST_ANSWERS_MAX: Duration = Duration::from_secs(1);
-/// A node whose store is open is not connected with until it knows leaders, or so long,
+/// A node whose store is open is not connected with until it knows leaders, or so long.
 const LEADERS_AWAITED: Duration = Duration::from_secs(1);
-/// and looks so often.
-const LEADERS_LOOK: Duration = Duration::from_millis(2);
-/// Connections that wait to be accepted; the system may bound them further.
-const LISTEN_BACKLOG: u32 = 1_024;
 
 /// Why a node did not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -396,7 +392,8 @@ pub async fn serve(config: Config, tls: &TargetTls) -> Result<(), ServeError> {
             }
         });
         let early = tokio::select! {
-            () = knows_leaders(&gateway) => None,
+            // Until then clients had better be refused than wait. Not for long: without leaders there is still much that a node can tell.
+            () = gateway.await_leader(KeyspaceId::DEFAULT, LEADERS_AWAITED) => None,
             outcome = &mut ended => Some(outcome),
         };
         match early {
@@ -515,72 +512,6 @@ fn options(config: &Config, node: NodeId) -> Options {
     options.partition.ticks_per_second = options.ticks_per_second;
     options.partition.election_timeout_ticks = options.election_ticks_max;
     options
-}
-
-/// An address of ours. Those who connect wait until they are accepted, or, while it is closed, are refused.
-struct Port {
-    address: String,
-    whom: &'static str,
-    state: PortState,
-}
-
-enum PortState {
-    Open(TcpListener),
-    Closed(TcpSocket),
-}
-
-impl Port {
-    async fn take(address: &str, whom: &'static str) -> Result<Self, ServeError> {
-        let listener = TcpListener::bind(address).await;
-        let listener = listener.map_err(|cause| Self::problem(address, whom, cause))?;
-        Ok(Self { address: address.to_owned(), whom, state: PortState::Open(listener) })
-    }
-
-    /// Nobody can connect until it is listened at, but the address stays ours.
-    fn closed(self) -> Result<Self, ServeError> {
-        let Self { address, whom, state } = self;
-        let PortState::Open(listener) = state else { return Ok(Self { address, whom, state }) };
-        let close = || {
-            let at = listener.local_addr()?;
-            drop(listener);
-            let socket = if at.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-            // Connections of this node's earlier life may linger there.
-            socket.set_reuseaddr(true)?;
-            socket.bind(at)?;
-            Ok(socket)
-        };
-        let socket = close().map_err(|cause| Self::problem(&address, whom, cause))?;
-        Ok(Self { address, whom, state: PortState::Closed(socket) })
-    }
-
-    /// Who connects waits from here on.
-    fn opened(self) -> Result<Self, ServeError> {
-        let (address, whom) = (self.address.clone(), self.whom);
-        Ok(Self { state: PortState::Open(self.listen()?), address, whom })
-    }
-
-    fn listen(self) -> Result<TcpListener, ServeError> {
-        let Self { address, whom, state } = self;
-        match state {
-            PortState::Open(listener) => Ok(listener),
-            PortState::Closed(socket) => {
-                socket.listen(LISTEN_BACKLOG).map_err(|cause| Self::problem(&address, whom, cause))
-            }
-        }
-    }
-
-    fn problem(address: &str, whom: &'static str, cause: std::io::Error) -> ServeError {
-        ServeError::Listen { address: address.to_owned(), whom, cause }
-    }
-}
-
-/// Returns when this node knows whom to ask for what clients want. Until then they had better be refused than wait: they have other nodes to go to. Not for long, however: without
-/// leaders there is still much that a node can tell.
-async fn knows_leaders(gateway: &Gateway) {
-    let begun = tokio::time::Instant::now();
-    while !gateway.has_leader(KeyspaceId::DEFAULT) && begun.elapsed() < LEADERS_AWAITED {
-        tokio::time::sleep(LEADERS_LOOK).await;
-    }
 }
 
 fn thread(

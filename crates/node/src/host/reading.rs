@@ -76,6 +76,13 @@ pub(super) struct Reading {
     early: BTreeMap<PartitionId, ((Revision, Term), Position)>,
 }
 
+impl Reading {
+    /// Whether leaders may read where the copy here is behind.
+    fn asks_leaders(&self) -> bool {
+        matches!(self.purpose, Purpose::Client(caller) if caller.if_behind == IfBehind::AskLeaders)
+    }
+}
+
 impl<E: Engine> Host<E> {
     pub(super) fn begin_reading(
         &mut self,
@@ -406,8 +413,7 @@ impl<E: Engine> Host<E> {
         // What a sequencer's node has applied is there for good; what a leader has in its log may still give way to another leader's
         // entries. Then a transaction that is decided ends in a later one of these.
         let is_certain = reading.purpose == Purpose::Settle;
-        let asks_leaders =
-            matches!(reading.purpose, Purpose::Client(caller) if caller.if_behind == IfBehind::AskLeaders);
+        let asks_leaders = reading.asks_leaders();
         let behind_max = self.options.read_behind_max;
         let (mut done, mut is_elsewhere) = (Vec::new(), false);
         for (partition, position) in positions {
@@ -456,12 +462,9 @@ impl<E: Engine> Host<E> {
     pub(super) fn leave_to_leaders(&mut self, id: GroupId) -> Result<(), Fault> {
         let Self { groups, readings, .. } = self;
         let Some(group) = groups.get_mut(&id) else { return Ok(()) };
-        let may_ask = |caller: &Caller| caller.if_behind == IfBehind::AskLeaders;
         let asks_leaders = |wait: &mut Wait| match &wait.then {
-            Then::Grant(caller) => may_ask(caller),
-            Then::Reading(reading, _) => readings.get(reading).is_some_and(
-                |reading| matches!(&reading.purpose, Purpose::Client(caller) if may_ask(caller)),
-            ),
+            Then::Grant(caller) => caller.if_behind == IfBehind::AskLeaders,
+            Then::Reading(reading, _) => readings.get(reading).is_some_and(Reading::asks_leaders),
             _ => false,
         };
         let mut left = Vec::new();

@@ -43,11 +43,10 @@ impl<E: Engine> Host<E> {
         // Before the first row goes.
         self.forget_told(id)?;
         self.stop_compaction(id.keyspace);
+        self.leave_to_leaders(id)?;
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         // From here on there is no state to apply to, until the snapshot is whole.
         group.raft.state_lost();
-        self.leave_to_leaders(id)?;
-        let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
         let unfinished = self.fetching.remove(&id).map(Fetching::into_installer);
         reached!("snapshot-begun-anew", unfinished.is_some());
         let installer = match (std::mem::replace(&mut group.state, State::Installing(None)), unfinished) {

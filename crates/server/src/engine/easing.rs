@@ -165,7 +165,7 @@ impl State {
     /// Somebody writes so much, in a row: gives way, and waits for the disk if this thread keeps house, and nobody waits for it.
     pub(super) fn writes(&self, bytes: usize, is_pressed: impl Fn() -> bool) {
         let ahead = self.ahead.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
-        if self.is_busy.load(Ordering::Relaxed) {
+        if self.is_busy.load(Ordering::Relaxed) || is_pressed() {
             return;
         }
         give_way();

@@ -27,10 +27,10 @@ const CALLS_MAX: usize = 50_000;
 const KEYS_AFAR_MAX: usize = 16;
 /// A read is tried again so often when its state was replaced meanwhile,
 const READ_AGAIN_MAX: usize = 3;
-/// waits for that so long at most,
+/// and waits for that so long at most.
 const STATE_AWAITED: Duration = Duration::from_secs(1);
-/// and looks so often.
-const STATE_LOOK: Duration = Duration::from_millis(2);
+/// Who waits for something of this node's looks so often.
+const LOOK: Duration = Duration::from_millis(2);
 /// A range that has more pairs than this is read on a thread of its own.
 const PAIRS_INLINE_MAX: usize = 128;
 
@@ -230,6 +230,14 @@ impl Gateway {
         self.keyspace(keyspace).is_ok_and(|keyspace| keyspace.has_leader())
     }
 
+    /// Returns when this node knows all leaders that a keyspace needs, or after so long.
+    pub async fn await_leader(&self, keyspace: KeyspaceId, limit: Duration) {
+        let begun = Instant::now();
+        while !self.has_leader(keyspace) && begun.elapsed() < limit {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// Returns when this node has missed a leader for so long, without a break.
     pub async fn leaderless_for(&self, keyspace: KeyspaceId, limit: Duration) {
         if let Ok(keyspace) = self.keyspace(keyspace) {
@@ -244,27 +252,37 @@ impl Gateway {
         request: RangeRequest,
     ) -> Result<(Revision, Term, RangeAnswer), ReadError> {
         let begun = Instant::now();
-        let mut answer = self.read_range(keyspace, request.clone(), request.serializable).await;
-        for _ in 0..READ_AGAIN_MAX {
-            if !is_unavailable(&answer) {
-                break;
+        let mut times = 0;
+        let answer = loop {
+            let may_be_old = request.serializable && times == 0;
+            let answer = self.read_range(keyspace, request.clone(), may_be_old).await;
+            if !self.is_to_be_read_again(keyspace, &answer, &mut times).await {
+                break answer;
             }
-            self.state_returns(keyspace).await;
-            answer = self.read_range(keyspace, request.clone(), false).await;
-        }
+        };
         self.note_read(begun, &answer);
         answer
     }
 
-    /// What was to be read was replaced, or completed by what was missing, while it was read: waits until it can be read again, which takes a moment. Where nobody is there to
-    /// ask any more there is nothing to wait for.
-    async fn state_returns(&self, keyspace: KeyspaceId) {
+    /// Whether what was to be read was replaced, or completed by what was missing, while it was read: then this waits until it can be read again, which takes a moment. Where nobody is there
+    /// to ask any more there is nothing to wait for.
+    async fn is_to_be_read_again<T>(
+        &self,
+        keyspace: KeyspaceId,
+        answer: &Result<T, ReadError>,
+        times: &mut usize,
+    ) -> bool {
+        if !matches!(answer, Err(ReadError::Rejection(Rejection::Unavailable))) || *times >= READ_AGAIN_MAX {
+            return false;
+        }
+        *times += 1;
         let begun = Instant::now();
         while self.reader(keyspace).is_ok_and(|reader| !reader.is_available())
             && begun.elapsed() < STATE_AWAITED
         {
-            tokio::time::sleep(STATE_LOOK).await;
+            tokio::time::sleep(LOOK).await;
         }
+        true
     }
 
     fn note_read<T>(&self, begun: Instant, answer: &Result<T, ReadError>) {
@@ -355,14 +373,13 @@ impl Gateway {
         request: TxnRequest,
     ) -> Result<(Revision, Term, TxnAnswer), ReadError> {
         let begun = Instant::now();
-        let mut answer = self.read_all(keyspace, request.clone()).await;
-        for _ in 0..READ_AGAIN_MAX {
-            if !is_unavailable(&answer) {
-                break;
+        let mut times = 0;
+        let answer = loop {
+            let answer = self.read_all(keyspace, request.clone()).await;
+            if !self.is_to_be_read_again(keyspace, &answer, &mut times).await {
+                break answer;
             }
-            self.state_returns(keyspace).await;
-            answer = self.read_all(keyspace, request.clone()).await;
-        }
+        };
         self.note_read(begun, &answer);
         answer
     }
@@ -398,10 +415,6 @@ impl Gateway {
         };
         Ok((revision, grant.term, answer))
     }
-}
-
-fn is_unavailable<T>(answer: &Result<T, ReadError>) -> bool {
-    matches!(answer, Err(ReadError::Rejection(Rejection::Unavailable)))
 }
 
 /// What whoever reads these does where the copy here is far behind. A few keys are nothing to a leader; a range it would evaluate on the thread that all wait for, and what comes of it may be more

@@ -154,10 +154,7 @@ async fn create(State(context): State<Context>, body: Bytes) -> Response {
         Ok(maps) => {
             let Some(map) = maps.first() else { return json_of(StatusCode::OK, &json!({})) };
             // So that whoever goes on at once need not wait for an election.
-            let begun = Instant::now();
-            while !context.gateway.has_leader(map.id) && begun.elapsed() < READY_MAX {
-                tokio::time::sleep(LOOK).await;
-            }
+            context.gateway.await_leader(map.id, READY_MAX).await;
             json_of(StatusCode::CREATED, &told(map))
         }
         Err(problem) => refusal(problem),
