@@ -11,7 +11,7 @@ use crate::sources::PassId;
 use quorate_mvcc::Compactor;
 use quorate_mvcc::engine::Engine;
 use quorate_partition::snapshot::{Chunk, InstallError, Installer, Section, SnapshotSource};
-use quorate_types::{Fault, GroupId, KeyspaceId, Revision};
+use quorate_types::{Fault, GroupId, KeyspaceId, Position, Revision};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Rows of forgotten history that one batch removes: nobody writes to the store meanwhile.
@@ -23,8 +23,8 @@ pub struct Errand<E: Engine>(Kind<E>);
 enum Kind<E: Engine> {
     /// Chunks for followers, one of which asked.
     Read { pass: PassId, work: Work<E> },
-    /// A chunk that came.
-    Write { group: GroupId, installer: Shared<E>, chunk: Chunk },
+    /// A chunk that came of the snapshot at this position; after the last it is settled.
+    Write { group: GroupId, installer: Shared<E>, chunk: Chunk, position: Position },
     /// Old rows to remove; so many are looked at.
     Clear { group: GroupId, installer: Shared<E>, rows_max: usize },
     /// Forgotten history to remove, on the way to this revision; so many rows are looked at.
@@ -49,7 +49,7 @@ pub(crate) enum Outcome<E: Engine> {
     Written {
         group: GroupId,
         installer: Shared<E>,
-        /// Whether that was all; nothing if the installer was taken back before.
+        /// Whether that was all, and it is settled; nothing if the installer was taken back before.
         outcome: Option<Result<bool, InstallError>>,
     },
     Cleared {
@@ -71,8 +71,8 @@ impl<E: Engine> Errand<E> {
         Self(Kind::Read { pass, work })
     }
 
-    pub(crate) fn write(group: GroupId, installer: Shared<E>, chunk: Chunk) -> Self {
-        Self(Kind::Write { group, installer, chunk })
+    pub(crate) fn write(group: GroupId, installer: Shared<E>, chunk: Chunk, position: Position) -> Self {
+        Self(Kind::Write { group, installer, chunk, position })
     }
 
     pub(crate) fn clear(group: GroupId, installer: Shared<E>, rows_max: usize) -> Self {
@@ -110,8 +110,8 @@ impl<E: Engine> Errand<E> {
                 );
                 Outcome::Read { pass, work, read }
             }
-            Kind::Write { group, installer, chunk } => {
-                let outcome = installer.add(chunk);
+            Kind::Write { group, installer, chunk, position } => {
+                let outcome = installer.add(chunk, position);
                 Outcome::Written { group, installer, outcome }
             }
             Kind::Clear { group, installer, rows_max } => {
@@ -170,13 +170,15 @@ impl<T> Lent<T> {
 }
 
 impl<E: Engine> Shared<E> {
-    /// Writes a chunk, if the host has not taken the installer back; returns whether it was the last.
-    fn add(&self, chunk: Chunk) -> Option<Result<bool, InstallError>> {
+    /// Writes a chunk, if the host has not taken the installer back; returns whether it was the last, and settles what came then.
+    fn add(&self, chunk: Chunk, position: Position) -> Option<Result<bool, InstallError>> {
         self.with(|installer| {
-            installer.add(chunk).and_then(|()| match installer.is_complete() {
-                true => installer.flush().map(|()| true).map_err(InstallError::from),
-                false => Ok(false),
-            })
+            installer.add(chunk)?;
+            let is_complete = installer.is_complete();
+            if is_complete {
+                installer.settle(position)?;
+            }
+            Ok(is_complete)
         })
     }
 
@@ -211,7 +213,7 @@ mod tests {
         };
         assert!(outcome.unwrap().unwrap());
         let written = |key| {
-            let Done(outcome) = Errand::write(group, shared.clone(), chunk(key)).run();
+            let Done(outcome) = Errand::write(group, shared.clone(), chunk(key), Position::default()).run();
             let Outcome::Written { installer, outcome, .. } = outcome else { panic!("a write was run") };
             assert!(installer.is(&shared));
             outcome.map(Result::unwrap)

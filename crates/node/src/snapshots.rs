@@ -99,7 +99,8 @@ impl<E: Engine> Fetching<E> {
             return None;
         }
         let errand = if self.is_cleared {
-            Errand::write(group, self.installer.clone(), self.ahead.take()?)
+            let position = self.fetch.meta.position;
+            Errand::write(group, self.installer.clone(), self.ahead.take()?, position)
         } else {
             Errand::clear(group, self.installer.clone(), clear_rows)
         };

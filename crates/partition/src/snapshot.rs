@@ -10,9 +10,9 @@
 //!
 //! An [`Installer`] first marks the group, durably, then removes the old rows (in the slots that it is told: others may have come
 //! to belong to other partitions of this node since), writes the new ones, and
-//! takes the mark away when everything is there and flushed. A crash in between leaves the mark, and the group is opened
+//! takes the mark away when everything is there and flushed ([`Installer::settle`]). A crash in between leaves the mark, and the group is opened
 //! as [`crate::Opened::Incomplete`]. To remove rows is a pass over those of all partitions, so it is done in steps
-//! ([`Installer::clear_some`]), which need not be taken where the installer was made.
+//! ([`Installer::clear_some`]), which need not be taken where the installer was made; nor need rows be written and settled there.
 
 mod source;
 
@@ -143,6 +143,8 @@ pub struct Installer<E> {
     /// How far the snapshot came, with our own checksum; what the next chunk is asked for with.
     cursor: Option<Cursor>,
     is_last_seen: bool,
+    /// What came is durable as the group's state.
+    is_settled: bool,
 }
 
 /// How far old rows are removed.
@@ -205,8 +207,9 @@ impl<E: Engine> Installer<E> {
         engine.write(batch)?;
         crash_point("snapshot.state_marked");
         let clearing = Clearing { slots: slots_to_clear.clone(), is_marked: false, after: None };
-        let (cursor, is_last_seen) = (None, false);
-        Ok(Self { engine, group, limits, publication, clearing: Some(clearing), cursor, is_last_seen })
+        let (clearing, cursor) = (Some(clearing), None);
+        let (is_last_seen, is_settled) = (false, false);
+        Ok(Self { engine, group, limits, publication, clearing, cursor, is_last_seen, is_settled })
     }
 
     /// Removes the old ones of the next `rows_max` rows, whosever they are; returns whether none is left.
@@ -356,13 +359,8 @@ impl<E: Engine> Installer<E> {
         Ok(())
     }
 
-    /// Makes durable what was added. [`Installer::finish`] does so, too, and has less to wait for then.
-    pub fn flush(&self) -> Result<(), Fault> {
-        self.engine.flush()
-    }
-
     /// Whether what came is a whole state, at `position`: the last entry that the snapshot was said to contain.
-    pub fn check(&self, position: Position) -> Result<(), InstallError> {
+    fn check(&self, position: Position) -> Result<(), InstallError> {
         if !self.is_last_seen {
             return Err(InstallError::Mismatch("the end, which has not come"));
         }
@@ -375,19 +373,27 @@ impl<E: Engine> Installer<E> {
         Ok(())
     }
 
-    /// Makes what came the state of the group, durably. It must have passed [`Installer::check`].
-    pub fn finish(self) -> Result<Partition<E>, Fault> {
-        let head = Head::load(&self.engine, self.group)?;
-        assert!(self.is_last_seen, "group {} has not all come: {:?}", self.group, self.cursor);
+    /// Makes what came the state of the group, durably, if it is a whole one: from here on a start finds it whole. It waits for the disk,
+    /// and for what others of the node have written to the store.
+    pub fn settle(&mut self, position: Position) -> Result<(), InstallError> {
+        self.check(position)?;
         self.engine.flush()?;
         crash_point("snapshot.rows_durable");
         let mut batch = Batch::default();
         batch.delete(Table::State, layout::state_row(self.group, state::INSTALLING));
         self.engine.write(batch)?;
         crash_point("snapshot.unmarked");
-        // The log will be cut at the snapshot's position as soon as this returns; then the state must be there.
+        // The log will be cut at the snapshot's position as soon as this is known; then the state must be there.
         self.engine.flush()?;
         crash_point("snapshot.durable");
+        self.is_settled = true;
+        Ok(())
+    }
+
+    /// Opens what was settled.
+    pub fn finish(self) -> Result<Partition<E>, Fault> {
+        assert!(self.is_settled, "group {} is not settled: {:?}", self.group, self.cursor);
+        let head = Head::load(&self.engine, self.group)?;
         let Self { engine, group, limits, publication, .. } = self;
         let published = Arc::clone(&publication.published);
         let partition = Partition::restore(engine, group, SlotSet::none(), limits, head, publication)?;

@@ -205,7 +205,8 @@ pub(super) const SNAPSHOT: Target = Target {
         let installer = Installer::begin(engine, GROUP, &SlotSet::all(), Limits::default());
         let mut installer = installer.expect("memory does not fail");
         installer.clear().expect("memory does not fail");
-        if chunks.into_iter().any(|chunk| installer.add(chunk).is_err()) || installer.check(position).is_err()
+        if chunks.into_iter().any(|chunk| installer.add(chunk).is_err())
+            || installer.settle(position).is_err()
         {
             return false;
         }

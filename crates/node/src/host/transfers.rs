@@ -161,18 +161,6 @@ impl<E: Engine> Host<E> {
         let Some(fetching) = self.fetching.remove(&id) else { return Ok(()) };
         let (meta, bytes) = (fetching.fetch.meta.clone(), fetching.bytes);
         let installer = fetching.into_installer();
-        match installer.check(meta.position) {
-            Ok(()) => {}
-            Err(InstallError::Fault(fault)) => return Err(fault),
-            Err(error @ InstallError::Mismatch(_)) => {
-                let installer = installer.restart(&self.slots_to_clear(id, true))?;
-                if let Some(group) = self.groups.get_mut(&id) {
-                    group.state = State::Installing(Some(installer));
-                }
-                self.fail_fetch(id, error.to_string());
-                return Ok(());
-            }
-        }
         // Its source may have been split since the state here was given up.
         self.set_whole(id.keyspace, false)?;
         let Some(group) = self.groups.get_mut(&id) else { return Ok(()) };
