@@ -4,15 +4,25 @@
 
 mod support;
 
-use quorate_api::pb;
+use quorate_api::pb::kv_client::KvClient;
+use quorate_api::pb::{self, request_op, response_op};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use support::client::{prefix_end, put_of};
 use support::load::{self, Load};
 use support::{Cluster, run, until};
+use tokio::net::TcpStream;
 use tonic::Code;
+use tonic::transport::Channel;
 
 /// Acknowledged writes that show that the cluster goes on.
 const SOME: u64 = 100;
+
+/// Directories with some keys each.
+const GROUPS: usize = 100;
+const GROUP_KEYS: usize = 100;
+const VALUE: &str = "a value that takes some room, for what is to be sent is to take some time: 0123456789 0123456789 0123456789 0123456789";
 
 /// Each node in turn loses its data directory while clients write. When it has been filled by the others it counts again: the
 /// cluster goes on with it and one other.
@@ -74,6 +84,76 @@ async fn a_founder_that_lost_its_disk_asks_those_who_are_members_now() {
     let acknowledged = load.finish().await;
     cluster.ready().await;
     load::check(&cluster, &acknowledged).await;
+}
+
+/// Clients of a node that lost its disk are answered from the moment on at which they can connect: by leaders, or when it has been filled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_being_filled_answers_what_it_is_asked() {
+    let mut cluster = Cluster::partitioned(3, 4).await;
+    let client = cluster.client();
+    for group in 0..GROUPS {
+        let put = |at| Some(request_op::Request::RequestPut(put_of(&format!("{group}/{at:03}"), VALUE)));
+        let success = (0..GROUP_KEYS).map(|at| pb::RequestOp { request: put(at) }).collect();
+        client.kv().txn(pb::TxnRequest { success, ..Default::default() }).await.unwrap();
+    }
+    for _ in 0..2 {
+        let at = cluster.follower().await;
+        let node = &mut cluster.nodes[at];
+        node.kill();
+        std::fs::remove_dir_all(&node.data_dir).unwrap();
+        let admissions = node.log().matches("takes part in the cluster").count() + 1;
+        node.start();
+        let address = node.client.clone();
+        until("the node can be connected with", async || TcpStream::connect(&address).await.ok()).await;
+        let kv = KvClient::new(node.only().patient_channel());
+        let is_filled = AtomicBool::new(false);
+        let asks = (0..8usize).map(|way| ask(kv.clone(), way, &is_filled));
+        let filled = async {
+            until("the node takes part again", async || {
+                (node.log().matches("takes part in the cluster").count() == admissions).then_some(())
+            })
+            .await;
+            // And when it reads its own copies.
+            let own = pb::RangeRequest { key: "0/000".into(), serializable: true, ..Default::default() };
+            until("it reads by itself", async || kv.clone().range(own.clone()).await.ok()).await;
+            is_filled.store(true, Ordering::Relaxed);
+        };
+        tokio::join!(filled, futures_util::future::join_all(asks));
+    }
+}
+
+/// Reads one group after the other in one of several ways until all is over, and once more.
+async fn ask(mut kv: KvClient<Channel>, way: usize, is_over: &AtomicBool) {
+    let mut is_last = false;
+    for group in (0..GROUPS).cycle().skip(way) {
+        let key = format!("{group}/");
+        let all = pb::RangeRequest {
+            range_end: prefix_end(&key).into(),
+            key: key.clone().into(),
+            ..Default::default()
+        };
+        let one = pb::RangeRequest { key: format!("{group}/001").into(), ..Default::default() };
+        let found = match way % 4 {
+            0 => kv.range(all).await.map(|answer| answer.into_inner().kvs.len()),
+            1 => kv.range(one).await.map(|answer| answer.into_inner().kvs.len()),
+            way => {
+                let range = if way == 2 { all } else { one };
+                let range = Some(request_op::Request::RequestRange(range));
+                let success = vec![pb::RequestOp { request: range }];
+                let answer = kv.txn(pb::TxnRequest { success, ..Default::default() }).await;
+                answer.map(|answer| match answer.into_inner().responses.remove(0).response {
+                    Some(response_op::Response::ResponseRange(range)) => range.kvs.len(),
+                    other => panic!("a range is answered with {other:?}"),
+                })
+            }
+        };
+        let expected = if way.is_multiple_of(2) { GROUP_KEYS } else { 1 };
+        assert_eq!(found.unwrap_or_else(|status| panic!("{way} {key}: {status}")), expected, "{way} {key}");
+        if is_last {
+            return;
+        }
+        is_last = is_over.load(Ordering::Relaxed);
+    }
 }
 
 /// It knows nobody whom it could ask; but the others know it.
