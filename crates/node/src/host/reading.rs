@@ -70,7 +70,7 @@ pub(super) struct Reading {
     awaited: BTreeSet<PartitionId>,
     /// Some of these partitions have no replica here, or one that is far behind.
     is_elsewhere: bool,
-    /// How far the partitions had to be applied.
+    /// How far the partitions had to be applied, if it is to settle.
     positions: Vec<(PartitionId, Position)>,
     /// What leaders told before the sequencer's answer came.
     early: BTreeMap<PartitionId, ((Revision, Term), Position)>,
@@ -400,9 +400,10 @@ impl<E: Engine> Host<E> {
                 positions.push((partition, position));
             }
         }
-        let left = positions.iter().map(|(partition, _)| *partition).chain(reading.awaited.iter().copied());
-        reading.answered = Some((revision, epoch, left.collect()));
-        reading.positions.clone_from(&positions);
+        reading.answered = Some((revision, epoch, reading.awaited.clone()));
+        if reading.purpose == Purpose::Settle {
+            reading.positions.clone_from(&positions);
+        }
         self.await_applied(id, positions)
     }
 
@@ -415,10 +416,9 @@ impl<E: Engine> Host<E> {
         let is_certain = reading.purpose == Purpose::Settle;
         let asks_leaders = reading.asks_leaders();
         let behind_max = self.options.read_behind_max;
-        let (mut done, mut is_elsewhere) = (Vec::new(), false);
-        for (partition, position) in positions {
+        let (mut behind, mut is_elsewhere) = (Vec::new(), false);
+        for &(partition, position) in &positions {
             if self.is_distant(GroupId { keyspace, partition }) {
-                done.push(partition);
                 is_elsewhere = true;
                 continue;
             }
@@ -433,26 +433,26 @@ impl<E: Engine> Host<E> {
                         self.reading_failed(id);
                         return Ok(());
                     }
-                    done.push(partition);
                 }
                 // Its state is on its way: what is known of the others does not wait for that.
-                None if is_certain => done.push(partition),
+                None if is_certain => {}
                 _ if asks_leaders && group.is_far_behind(position.index, behind_max) => {
                     reached!("part-left-to-leader-by-who-is-behind");
-                    done.push(partition);
                     is_elsewhere = true;
                 }
                 _ => {
                     let term = Some(position.term).filter(|_| !is_certain);
                     let wait = Wait { term, confirm: None, deadline, then: Then::Reading(id, partition) };
                     group.waits.entry(position.index).or_default().push(wait);
+                    behind.push(partition);
                 }
             }
         }
         if let Some(reading) = self.readings.get_mut(&id) {
             reading.is_elsewhere |= is_elsewhere;
             if let Some((_, _, left)) = &mut reading.answered {
-                left.retain(|partition| !done.contains(partition));
+                left.retain(|partition| positions.iter().all(|(told, _)| told != partition));
+                left.extend(behind);
             }
         }
         self.finish_reading(id)
