@@ -75,7 +75,12 @@ async fn first_write(channel: Channel) {
                 let (mut client, put) = (KvClient::new(channel.clone()), put.clone());
                 attempts.spawn(async move { client.put(put).await.is_ok() });
             }
-            Some(Ok(true)) = attempts.join_next(), if !attempts.is_empty() => return,
+            Some(ended) = attempts.join_next() => {
+                // Those that the old leader was asked for fail, all at once.
+                if matches!(ended, Ok(true)) {
+                    return;
+                }
+            }
         }
     }
 }
