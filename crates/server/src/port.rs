@@ -64,3 +64,31 @@ impl Port {
         ServeError::Listen { address: address.to_owned(), whom, cause }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::ErrorKind;
+    use tokio::net::TcpStream;
+
+    #[tokio::test]
+    async fn an_address_that_is_closed_refuses_and_stays_ours() {
+        let port = Port::take("127.0.0.1:0", "clients").await.unwrap();
+        let PortState::Open(listener) = &port.state else { panic!("it is open when it is taken") };
+        let address = listener.local_addr().unwrap();
+        let name = address.to_string();
+        assert!(matches!(Port::take(&name, "peers").await, Err(ServeError::Listen { whom: "peers", .. })));
+        // Whoever has connected before is not among those who are accepted later.
+        drop(TcpStream::connect(address).await.unwrap());
+        let port = port.closed().unwrap().closed().unwrap();
+        let refused = TcpStream::connect(address).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        // Another program that does not share addresses cannot have it.
+        let other = TcpSocket::new_v4().unwrap();
+        assert_eq!(other.bind(address).unwrap_err().kind(), ErrorKind::AddrInUse);
+        let listener = port.opened().unwrap().listen().unwrap();
+        let client = TcpStream::connect(address).await.unwrap();
+        let (_, from) = listener.accept().await.unwrap();
+        assert_eq!(from, client.local_addr().unwrap());
+    }
+}

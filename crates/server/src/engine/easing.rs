@@ -263,4 +263,42 @@ mod tests {
         drop((easing.begin(), easing.begin()));
         assert_eq!(easing.state.work.lock().writers, 0);
     }
+
+    #[test]
+    fn who_keeps_house_waits_for_the_disk_unless_he_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let easing = Easing::new(folder.path(), Arc::default()).unwrap();
+        let state = easing.state();
+        let ahead = || state.ahead.swap(0, Ordering::Relaxed);
+        // Nobody looks at the files here: so what is written counts until somebody has waited for long.
+        state.writes(AHEAD_BYTES as usize, || false);
+        assert_eq!(ahead(), AHEAD_BYTES, "this thread does not keep house");
+        std::thread::scope(|scope| {
+            let keeper = scope.spawn(|| {
+                crate::priority::yield_to_others();
+                state.writes(AHEAD_BYTES as usize, || true);
+                assert_eq!(ahead(), AHEAD_BYTES, "somebody waits for it");
+                easing.press(true);
+                state.merges(AHEAD_BYTES as usize);
+                assert_eq!(ahead(), AHEAD_BYTES, "somebody waits for merging");
+                easing.press(false);
+                state.is_busy.store(true, Ordering::Relaxed);
+                state.merges(AHEAD_BYTES as usize);
+                assert_eq!(ahead(), AHEAD_BYTES, "clients write much");
+                state.is_busy.store(false, Ordering::Relaxed);
+                state.merges(AHEAD_BYTES as usize - 1);
+                assert_eq!(state.ahead.load(Ordering::Relaxed), AHEAD_BYTES - 1, "that is not much");
+                // Another test says now and then that somebody is held up.
+                let has_waited = (0..100).any(|_| {
+                    state.merges(1);
+                    state.ahead.load(Ordering::Relaxed) == 0
+                });
+                assert!(has_waited);
+                state.end();
+                state.merges(AHEAD_BYTES as usize);
+                assert_eq!(ahead(), AHEAD_BYTES, "the store ends");
+            });
+            keeper.join().unwrap();
+        });
+    }
 }
