@@ -17,7 +17,7 @@ cargo xtask COMMAND
   fuzz [ARGS]     damaged and hostile bytes for all readers, in a build that sees which ways they take; --list names them, --help lists the rest
   scripts         the stories beside the tests; --update writes down what happens now
   bench [ARGS]    builds for release (with --dist as it is given away, six minutes) and measures; --vs-etcd measures etcd beside us, --quick does it in
-                  two minutes, --help lists the rest
+                  two minutes, --flames DIR draws flame graphs (perf), --help lists the rest
   instructions    what the hot paths take, in instructions, beside what was saved; --save saves
   tour            the same etcdctl session against etcd 3.5 and against quorate must print the same
   rolling [N]     three and five nodes of a release build restarted in turn under load, N times (3): write gaps, repeated calls
@@ -95,6 +95,7 @@ fn scripts(arguments: &[&str]) -> Result<(), String> {
 /// Builds the server and the load generator for release and runs the latter on the former; with `--dist` the server is built as it is given away.
 fn bench(arguments: &[&str]) -> Result<(), String> {
     let is_dist = arguments.contains(&"--dist");
+    let is_drawn = arguments.iter().any(|argument| argument.starts_with("--flames"));
     let arguments: Vec<&str> = arguments.iter().copied().filter(|argument| *argument != "--dist").collect();
     run(&["cargo", "build", "--release", "--locked", "-p", "quorate", "-p", "quorate-bench"])?;
     if is_dist {
@@ -102,7 +103,10 @@ fn bench(arguments: &[&str]) -> Result<(), String> {
     }
     let target = target();
     let program = format!("{target}/release/quorate-bench");
-    let server = format!("{target}/{}/quorate", if is_dist { "dist" } else { "release" });
+    let mut server = format!("{target}/{}/quorate", if is_dist { "dist" } else { "release" });
+    if is_drawn {
+        server = with_frame_pointers(&format!("{target}/flames"))?;
+    }
     let mut command = vec![program.as_str()];
     if !arguments.iter().any(|argument| *argument == "--quorate" || argument.starts_with("--quorate=")) {
         command.extend(["--quorate", &server]);
@@ -122,6 +126,15 @@ fn bench(arguments: &[&str]) -> Result<(), String> {
         Some(code) => std::process::exit(code),
         None => Err(status.to_string()),
     }
+}
+
+/// Builds a server whose stacks can be walked, somewhere else, as all is built anew for it; returns where it is.
+fn with_frame_pointers(directory: &str) -> Result<String, String> {
+    let mut process = Command::new("cargo");
+    process.args(["build", "--release", "--locked", "-p", "quorate", "--target-dir", directory]);
+    let status = process.env("RUSTFLAGS", "-C force-frame-pointers=yes").status();
+    let status = status.map_err(|error| format!("cannot run cargo: {error}"))?;
+    if status.success() { Ok(format!("{directory}/release/quorate")) } else { Err(status.to_string()) }
 }
 
 /// Restarts each node of clusters in turn under load, and shows what clients saw of it.

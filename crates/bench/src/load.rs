@@ -7,6 +7,7 @@ use crate::disturbance::Watch;
 use crate::point::{Kind, Metric, Outcome, Point};
 use crate::process;
 use quorate_load::{Keys, Load, Measured, Observer, Stop, Times};
+use tokio::sync::Notify;
 
 /// How many writes a second everybody is told of.
 const FANOUT_RATE: f64 = 100.0;
@@ -19,12 +20,16 @@ struct Probe<'a> {
     begun: Option<(Watch, Meter, f64)>,
     /// What others had, the servers' processor time, by thread and in all.
     found: Option<(f64, Result<Costs, Failure>, f64)>,
+    told: Option<&'a Notify>,
 }
 
 impl Observer for Probe<'_> {
     fn begun(&mut self) {
         let meter = Meter::start(self.cluster, self.leader);
         self.begun = Some((Watch::start(&self.pids), meter, process::cpu_micros(&self.pids)));
+        if let Some(told) = self.told {
+            told.notify_one();
+        }
     }
 
     fn ended(&mut self) {
@@ -44,9 +49,19 @@ pub(crate) fn load_of(point: Point, keys: &Keys) -> Option<Load> {
 
 /// Measures a load on a cluster.
 pub(crate) async fn run(cluster: &Cluster, load: &Load, times: Times) -> Result<Outcome, Failure> {
+    run_and_tell(cluster, load, times, None).await
+}
+
+/// The same; somebody is told when operations begin to count.
+pub(crate) async fn run_and_tell(
+    cluster: &Cluster,
+    load: &Load,
+    times: Times,
+    told: Option<&Notify>,
+) -> Result<Outcome, Failure> {
     let lines = cluster.lines().await?;
     let leader = cluster.leader().await?;
-    let mut probe = Probe { cluster, leader, pids: cluster.pids(), begun: None, found: None };
+    let mut probe = Probe { cluster, leader, pids: cluster.pids(), begun: None, found: None, told };
     let measured = quorate_load::measure(&lines, load, times, &Stop::default(), &mut probe).await?;
     let (others, costs, cpu) = probe.found.ok_or("the load ended before it began")?;
     Ok(outcome(&measured, others, &costs?, cpu, process::rss(&cluster.pids())))

@@ -8,6 +8,7 @@ mod cluster;
 mod costs;
 mod disturbance;
 mod failover;
+mod flames;
 mod gaps;
 mod http;
 mod idle;
@@ -110,6 +111,9 @@ struct Options {
     /// No further than so many of what is varied
     #[arg(long, value_name = "NUMBER", requires = "sweep")]
     up_to: Option<u64>,
+    /// Instead of all that: draw where three nodes spend their processor time under each load, or those of --points, into a directory; needs perf
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["quick", "replace", "gaps", "upkeep", "sweep"])]
+    flames: Option<PathBuf>,
     /// Write everything as one JSON object: to a file, or without one to standard output instead of the tables
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
@@ -236,6 +240,10 @@ async fn measure(options: &Options) -> Result<ExitCode, Failure> {
     if let Some(directory) = &options.sweep {
         let found = sweep::run(options, directory, options.how(begun).times).await?;
         write_json(options, &found)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(directory) = &options.flames {
+        flames::run(options, directory, options.how(begun).times).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let baseline = options.baseline.as_ref().map(|file| baseline::read(file)).transpose()?;

@@ -31,6 +31,11 @@ pub(crate) fn swept(system: System, axis: &str, kind: &str, value: u64, outcome:
     eprintln!("{axis} {value:<10} {:<10} {kind:<12}{}{errors}", system.name(), numbers(&outcome.metrics));
 }
 
+/// A load that was drawn.
+pub(crate) fn drawn(point: Point, outcome: &Outcome, seen: u64) {
+    eprintln!("{point:<28}{}  {seen} stacks", numbers(&outcome.metrics));
+}
+
 /// A measurement that does not count.
 pub(crate) fn disturbed(system: System, point: Point, others: f64) {
     let percent = others * 100.0;
