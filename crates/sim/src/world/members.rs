@@ -146,6 +146,11 @@ fn member(id: NodeId) -> Member {
 }
 
 impl World {
+    /// When leaderships were handed over, since the cluster healed.
+    pub(crate) fn hand_overs(&self) -> impl Iterator<Item = u64> + '_ {
+        self.members.handed_over.iter().copied()
+    }
+
     /// Whether the node has a part in all groups of the keyspace, for all it knows.
     pub(super) fn is_holder(&self, at: usize) -> bool {
         let (node, can_lack) = (&self.nodes[at], self.members.move_groups());
