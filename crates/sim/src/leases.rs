@@ -4,7 +4,7 @@
 //!   answered, has passed; whatever leaders, pauses and clocks do. It counts from when the client *asked*, which is
 //!   all that the client knows (`quorate_partition::lease`, "Never early"; etcd's lease API).
 //! * **Not for ever.** When nothing fails, it ends within its time to live, an election timeout (which a new leader
-//!   adds) and [`LATE_TICKS`]. Where a leadership is handed over that begins anew; in a healed cluster that does not go on for ever.
+//!   adds) and [`LATE_TICKS`]. Where a leadership is handed over, whichever it is, before it was due, that begins anew; in a healed cluster hand-overs do not go on for ever.
 //!
 //! Both hold up to the rate of clocks: a node counts ticks that are up to 5 % shorter or longer than ours.
 //!
@@ -46,9 +46,12 @@ pub(crate) fn check(world: &World, replayed: &Replayed) -> Result<(), Violation>
         let renewed = calls().filter(|call| matches!(call.ask, Ask::Request(Request::LeaseKeepAlive { .. })));
         let renewed = renewed.filter_map(|call| call.answered_tick);
         let renewed = renewed.filter(|tick| life.ended.is_none_or(|ended| *tick <= ended));
-        let handed_over = world.hand_overs().filter(|tick| life.ended.is_none_or(|ended| *tick <= ended));
-        let last = renewed.chain(handed_over).chain([settled, life.begun]).max().unwrap_or_default();
-        let latest = last + longest(life.ttl_seconds);
+        let last = renewed.chain([settled, life.begun]).max().unwrap_or_default();
+        // Those before it was due; they ascend.
+        let handed_over = world.hand_overs();
+        let latest = handed_over.fold(last + longest(life.ttl_seconds), |latest, tick| {
+            if (last..=latest).contains(&tick) { tick + longest(life.ttl_seconds) } else { latest }
+        });
         let ended = life.ended.unwrap_or(u64::MAX);
         if ended > latest && world.now() > latest {
             return Err(world.violation(format!("{life:?} should have ended by {latest}")));

@@ -7,7 +7,7 @@ use super::space::Short;
 use super::splits::Orders;
 use crate::applied::Shadow;
 use crate::watchers;
-use quorate_node::{Errand, Host, Standing, Ticket, WriteId};
+use quorate_node::{Done, Errand, Host, Standing, Ticket, WriteId};
 use quorate_partition::watch::Watches;
 use quorate_storage::disk::MemoryDisk;
 use quorate_storage::front::Front;
@@ -105,6 +105,8 @@ pub(super) struct Running {
     pub(super) flush_due: Option<(u64, bool)>,
     /// When they are run.
     pub(super) errands: Vec<(u64, Errand<Store>)>,
+    /// When the host is told of those that were run.
+    pub(super) done: Vec<(u64, Done<Store>)>,
     pub(super) watches: Watches,
     /// The bound of each of their streams.
     pub(super) stream_queue_bytes_max: usize,

@@ -70,6 +70,7 @@ impl World {
             syncing: None,
             flush_due: None,
             errands: Vec::new(),
+            done: Vec::new(),
             watches: Watches::new(limits, revision),
             watchers: watchers::Clients::default(),
             part: None,

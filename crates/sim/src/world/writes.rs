@@ -6,6 +6,9 @@ use quorate_mvcc::engine::Engine;
 use quorate_node::WriteId;
 use quorate_types::{GroupId, LogWrite};
 
+/// A host hears within less than so many ticks of what was done beside it.
+const TOLD_TICKS: u64 = 4;
+
 impl World {
     /// Begins what a node wants on its disks, and its errands. Returns what went to the log, of each group, and whether the disk took it.
     pub(super) fn write(
@@ -87,15 +90,23 @@ impl World {
         }
     }
 
-    /// What is done beside a host is done late, and in any order.
+    /// What is done beside a host is done late, and in any order, and told later.
     fn run_errands(&mut self, at: usize) -> Result<(), Violation> {
         let now = self.now;
         loop {
+            let told_after = self.spilling.below(TOLD_TICKS);
             let Some(running) = self.awake(at) else { return Ok(()) };
+            if let Some(next) = running.done.iter().position(|(due, _)| *due <= now) {
+                let (_, done) = running.done.swap_remove(next);
+                let told = running.host.errand_done(done);
+                self.settle(at, told)?;
+                continue;
+            }
             let Some(next) = running.errands.iter().position(|(due, _)| *due <= now) else { return Ok(()) };
             let (_, errand) = running.errands.swap_remove(next);
-            let done = running.host.errand_done(errand.run());
-            self.settle(at, done)?;
+            // What it did is there before the host hears of it.
+            let done = errand.run();
+            running.done.push((now + told_after, done));
         }
     }
 }
