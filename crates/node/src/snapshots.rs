@@ -53,6 +53,11 @@ impl<E: Engine> Fetching<E> {
         }
     }
 
+    /// Whether something is still to come from who sends it.
+    pub(crate) fn needs_sender(&self) -> bool {
+        !self.is_last_here
+    }
+
     /// The pull to send now, if there is room for what comes.
     pub(crate) fn pull(&mut self, group: GroupId, now: Tick) -> Option<(NodeId, PeerMessage)> {
         if self.is_last_here || self.ahead.is_some() {
@@ -69,7 +74,7 @@ impl<E: Engine> Fetching<E> {
         if !self.is_cleared {
             return Ok(now.since(self.asked) >= idle_ticks / PULLS_EARLY);
         }
-        let is_asking = !self.is_last_here && self.ahead.is_none();
+        let is_asking = self.needs_sender() && self.ahead.is_none();
         if !is_asking || now.since(self.asked) < PULL_AGAIN_TICKS {
             return Ok(false);
         }

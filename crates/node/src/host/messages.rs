@@ -101,6 +101,7 @@ impl<E: Engine> Host<E> {
                 if let Some(fetching) = self.fetching.get(&group)
                     && fetching.fetch.from == from
                     && fetching.fetch.meta.position == position
+                    && fetching.needs_sender()
                 {
                     self.fail_fetch(group, format!("{from} does not keep it any more"));
                 }
@@ -117,7 +118,8 @@ impl<E: Engine> Host<E> {
             let Some(group) = self.groups.get_mut(&id) else { continue };
             group.raft.peer_lost(node, delay);
             self.dirty.insert(id);
-            if self.fetching.get(&id).is_some_and(|fetching| fetching.fetch.from == node) {
+            let is_cut_off = |fetching: &Fetching<E>| fetching.fetch.from == node && fetching.needs_sender();
+            if self.fetching.get(&id).is_some_and(is_cut_off) {
                 self.fail_fetch(id, format!("the connection to {node} broke"));
             }
         }
