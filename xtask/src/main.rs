@@ -98,7 +98,7 @@ fn bench(arguments: &[&str]) -> Result<(), String> {
     let is_drawn = arguments.iter().any(|argument| argument.starts_with("--flames"));
     let arguments: Vec<&str> = arguments.iter().copied().filter(|argument| *argument != "--dist").collect();
     run(&["cargo", "build", "--release", "--locked", "-p", "quorate", "-p", "quorate-bench"])?;
-    if is_dist {
+    if is_dist && !is_drawn {
         run(&["cargo", "build", "--profile", "dist", "--locked", "-p", "quorate"])?;
     }
     let target = target();

@@ -94,7 +94,7 @@ async fn record(cluster: &Cluster, times: Times, data: &Path, begun: &Notify) ->
 /// All that was seen, as text.
 async fn script(data: &Path) -> Result<String, Failure> {
     let mut perf = Command::new("perf");
-    perf.args(["script", "-F", "comm,pid,ip,sym", "-i"]).arg(data);
+    perf.args(["script", "--no-inline", "-F", "comm,pid,ip,sym", "-i"]).arg(data);
     let output = perf.stdin(Stdio::null()).kill_on_drop(true).output().await?;
     if !output.status.success() {
         return Err(format!("perf script: {}", String::from_utf8_lossy(&output.stderr).trim()).into());

@@ -112,7 +112,7 @@ struct Options {
     #[arg(long, value_name = "NUMBER", requires = "sweep")]
     up_to: Option<u64>,
     /// Instead of all that: draw where three nodes spend their processor time under each load, or those of --points, into a directory; needs perf
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["quick", "replace", "gaps", "upkeep", "sweep"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["quick", "replace", "gaps", "upkeep", "sweep", "vs_etcd", "json", "baseline"])]
     flames: Option<PathBuf>,
     /// Write everything as one JSON object: to a file, or without one to standard output instead of the tables
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]

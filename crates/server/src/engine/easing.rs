@@ -290,6 +290,7 @@ mod tests {
                 assert_eq!(state.ahead.load(Ordering::Relaxed), AHEAD_BYTES - 1, "that is not much");
                 // Another test says now and then that somebody is held up.
                 let has_waited = (0..100).any(|_| {
+                    std::thread::sleep(INTERVAL);
                     state.merges(1);
                     state.ahead.load(Ordering::Relaxed) == 0
                 });
