@@ -104,11 +104,13 @@ fn bench(arguments: &[&str]) -> Result<(), String> {
     let target = target();
     let program = format!("{target}/release/quorate-bench");
     let mut server = format!("{target}/{}/quorate", if is_dist { "dist" } else { "release" });
-    if is_drawn {
+    let is_server_named =
+        arguments.iter().any(|argument| *argument == "--quorate" || argument.starts_with("--quorate="));
+    if is_drawn && !is_server_named {
         server = with_frame_pointers(&format!("{target}/flames"))?;
     }
     let mut command = vec![program.as_str()];
-    if !arguments.iter().any(|argument| *argument == "--quorate" || argument.starts_with("--quorate=")) {
+    if !is_server_named {
         command.extend(["--quorate", &server]);
     }
     let is_named = arguments.iter().any(|argument| argument.starts_with("--etcd"));

@@ -23,7 +23,7 @@ pub struct Errand<E: Engine>(Kind<E>);
 enum Kind<E: Engine> {
     /// Chunks for followers, one of which asked.
     Read { pass: PassId, work: Work<E> },
-    /// A chunk that came of the snapshot at this position; after the last it is settled.
+    /// A chunk that came of the snapshot at this position; after the last all is made durable.
     Write { group: GroupId, installer: Shared<E>, chunk: Chunk, position: Position },
     /// Old rows to remove; so many are looked at.
     Clear { group: GroupId, installer: Shared<E>, rows_max: usize },
@@ -49,7 +49,7 @@ pub(crate) enum Outcome<E: Engine> {
     Written {
         group: GroupId,
         installer: Shared<E>,
-        /// Whether that was all, and it is settled; nothing if the installer was taken back before.
+        /// Whether that was all, and it is durable; nothing if the installer was taken back before.
         outcome: Option<Result<bool, InstallError>>,
     },
     Cleared {
@@ -170,13 +170,13 @@ impl<T> Lent<T> {
 }
 
 impl<E: Engine> Shared<E> {
-    /// Writes a chunk, if the host has not taken the installer back; returns whether it was the last, and settles what came then.
+    /// Writes a chunk, if the host has not taken the installer back; returns whether it was the last; then all that came is durable.
     fn add(&self, chunk: Chunk, position: Position) -> Option<Result<bool, InstallError>> {
         self.with(|installer| {
             installer.add(chunk)?;
             let is_complete = installer.is_complete();
             if is_complete {
-                installer.settle(position)?;
+                installer.make_durable(position)?;
             }
             Ok(is_complete)
         })

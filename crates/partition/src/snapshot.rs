@@ -10,9 +10,9 @@
 //!
 //! An [`Installer`] first marks the group, durably, then removes the old rows (in the slots that it is told: others may have come
 //! to belong to other partitions of this node since), writes the new ones, and
-//! takes the mark away when everything is there and flushed ([`Installer::settle`]). A crash in between leaves the mark, and the group is opened
+//! takes the mark away when everything is there and flushed ([`Installer::make_durable`]). A crash in between leaves the mark, and the group is opened
 //! as [`crate::Opened::Incomplete`]. To remove rows is a pass over those of all partitions, so it is done in steps
-//! ([`Installer::clear_some`]), which need not be taken where the installer was made; nor need rows be written and settled there.
+//! ([`Installer::clear_some`]), which need not be taken where the installer was made; nor need rows be written and made durable there.
 
 mod source;
 
@@ -144,7 +144,7 @@ pub struct Installer<E> {
     cursor: Option<Cursor>,
     is_last_seen: bool,
     /// What came is durable as the group's state.
-    is_settled: bool,
+    is_durable: bool,
 }
 
 /// How far old rows are removed.
@@ -208,8 +208,8 @@ impl<E: Engine> Installer<E> {
         crash_point("snapshot.state_marked");
         let clearing = Clearing { slots: slots_to_clear.clone(), is_marked: false, after: None };
         let (clearing, cursor) = (Some(clearing), None);
-        let (is_last_seen, is_settled) = (false, false);
-        Ok(Self { engine, group, limits, publication, clearing, cursor, is_last_seen, is_settled })
+        let (is_last_seen, is_durable) = (false, false);
+        Ok(Self { engine, group, limits, publication, clearing, cursor, is_last_seen, is_durable })
     }
 
     /// Removes the old ones of the next `rows_max` rows, whosever they are; returns whether none is left.
@@ -375,7 +375,7 @@ impl<E: Engine> Installer<E> {
 
     /// Makes what came the state of the group, durably, if it is a whole one: from here on a start finds it whole. It waits for the disk,
     /// and for what others of the node have written to the store.
-    pub fn settle(&mut self, position: Position) -> Result<(), InstallError> {
+    pub fn make_durable(&mut self, position: Position) -> Result<(), InstallError> {
         self.check(position)?;
         self.engine.flush()?;
         crash_point("snapshot.rows_durable");
@@ -386,13 +386,13 @@ impl<E: Engine> Installer<E> {
         // The log will be cut at the snapshot's position as soon as this is known; then the state must be there.
         self.engine.flush()?;
         crash_point("snapshot.durable");
-        self.is_settled = true;
+        self.is_durable = true;
         Ok(())
     }
 
-    /// Opens what was settled.
+    /// Opens what was made durable.
     pub fn finish(self) -> Result<Partition<E>, Fault> {
-        assert!(self.is_settled, "group {} is not settled: {:?}", self.group, self.cursor);
+        assert!(self.is_durable, "group {} is not durable: {:?}", self.group, self.cursor);
         let head = Head::load(&self.engine, self.group)?;
         let Self { engine, group, limits, publication, .. } = self;
         let published = Arc::clone(&publication.published);

@@ -54,7 +54,7 @@ fn a_snapshot_brings_them_and_until_it_does_the_old_ones_stay() {
     while !installer.is_complete() {
         installer.add(snapshot.chunk(installer.cursor().cloned(), 1).unwrap()).unwrap();
     }
-    installer.settle(snapshot.position()).unwrap();
+    installer.make_durable(snapshot.position()).unwrap();
     installer.finish().unwrap();
     assert_eq!(members(&target, GROUP), Some("new".into()));
 }

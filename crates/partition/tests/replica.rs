@@ -112,7 +112,7 @@ fn a_snapshot_makes_a_replica_that_is_the_same_to_the_byte() {
         assert!(matches!(refused, Err(ReadError::Rejection(Rejection::Unavailable))));
         installer.clear().unwrap();
         carry(&source, &mut installer, bytes_max).unwrap();
-        installer.settle(source.position()).unwrap();
+        installer.make_durable(source.position()).unwrap();
         let mut replica = installer.finish().unwrap();
         assert_eq!(engine.dump(), rows);
         assert_eq!(engine.unflushed(), 0);
@@ -191,14 +191,14 @@ fn a_snapshot_that_was_cut_off_is_never_taken_for_a_state() {
     installer.clear().unwrap();
     carry(&source, &mut installer, 300).unwrap();
     let wrong = Position { term: Term(9), index: Index(9) };
-    assert!(matches!(installer.settle(wrong), Err(InstallError::Mismatch(_))));
+    assert!(matches!(installer.make_durable(wrong), Err(InstallError::Mismatch(_))));
     let reader = installer.reader();
     let mut installer = installer.restart(&SlotSet::all()).unwrap();
     installer.clear().unwrap();
     carry(&source, &mut installer, 300).unwrap();
-    installer.settle(source.position()).unwrap();
+    installer.make_durable(source.position()).unwrap();
     assert!(!reader.is_available());
-    let settled = engine.crash(0);
+    let whole = engine.crash(0);
     // Another is offered before whoever wanted this one hears of it: nothing of it is missing before the mark is there again.
     let mut installer = installer.restart(&SlotSet::all()).unwrap();
     let mut opened_whole = 0;
@@ -214,9 +214,9 @@ fn a_snapshot_that_was_cut_off_is_never_taken_for_a_state() {
         }
         installer.clear_some(10).unwrap();
     }
-    assert!(opened_whole > 0 && open(&settled).digest() == pair.leader.digest());
+    assert!(opened_whole > 0 && open(&whole).digest() == pair.leader.digest());
     carry(&source, &mut installer, 300).unwrap();
-    installer.settle(source.position()).unwrap();
+    installer.make_durable(source.position()).unwrap();
     assert!(!reader.is_available());
     let replica = installer.finish().unwrap();
     assert!(reader.is_available());

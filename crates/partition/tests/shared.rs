@@ -211,7 +211,7 @@ fn a_snapshot_replaces_one_partition_and_leaves_the_other_alone() {
             installer.add(Chunk::from_bytes(chunk.encoded()).unwrap()).unwrap();
         }
         assert!(rows_max > 1 || empty > 10, "{empty} chunks that hold nothing and lead on");
-        installer.settle(snapshot.position()).unwrap();
+        installer.make_durable(snapshot.position()).unwrap();
         let replica = installer.finish().unwrap();
         assert_eq!((replica.digest(), &**replica.slots()), (source.partitions[0].digest(), &slots(0)));
         assert_eq!((target.rows_of(0), target.rows_of(1)), (source.rows_of(0), others));
@@ -243,7 +243,7 @@ fn a_keyspace_is_unavailable_until_the_last_of_its_partitions_is_whole() {
         let snapshot = source.partitions[partition].snapshot();
         let chunk = snapshot.chunk(None, usize::MAX).unwrap();
         installer.add(chunk).unwrap();
-        installer.settle(snapshot.position()).unwrap();
+        installer.make_durable(snapshot.position()).unwrap();
         installer.finish().unwrap();
     }
     // And its owner has said how far they are.

@@ -206,7 +206,7 @@ pub(super) const SNAPSHOT: Target = Target {
         let mut installer = installer.expect("memory does not fail");
         installer.clear().expect("memory does not fail");
         if chunks.into_iter().any(|chunk| installer.add(chunk).is_err())
-            || installer.settle(position).is_err()
+            || installer.make_durable(position).is_err()
         {
             return false;
         }
